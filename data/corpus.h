@@ -1,0 +1,80 @@
+// Reader of the HDF5 corpus (docs/corpus-format.md).
+//
+// Owns: the open file, the check of everything it claims, reading of single groups. Does not own:
+// order, labels or threads. Thread rule: one thread at a time; the loader's thread after start-up.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/group.h"
+
+namespace plural::data {
+
+struct CorpusInfo {
+  std::int64_t groups = 0;
+  std::int64_t responses = 0;
+  std::int64_t prompt_tokens = 0;
+  std::int64_t response_tokens = 0;
+  int possibilities = 0;          // M: tails 1..M exist; 0 = none
+  std::int64_t vocab_size = 0;
+  std::string source_format;      // dialogue | targets | chat | text
+  std::string tokenizer_sha256;
+  std::string tokenizer_name;     // file name, for people
+  std::string template_name;
+  std::string template_json;      // the whole template, so that generation uses the same one
+  std::string sha256;             // of the file, from the sidecar ("" without one)
+};
+
+struct CorpusLimits {
+  std::int64_t max_elements = std::int64_t{1} << 36;  // in any one dataset
+  // Read the whole file once and compare with its sidecar. One rank of a job does it.
+  bool verify_sidecar = true;
+};
+
+class Corpus {
+ public:
+  // Errors: MissingInput when absent or unreadable; DataError, naming file, dataset, what was found
+  // and what is allowed, for everything else.
+  explicit Corpus(const std::filesystem::path& path, const CorpusLimits& limits = {});
+  ~Corpus();
+  Corpus(Corpus&&) noexcept;
+  Corpus& operator=(Corpus&&) noexcept;
+
+  const std::filesystem::path& Path() const;
+  const CorpusInfo& Info() const;
+
+  // Reads one group whole and checks it: token ids within [0, vocab_size), finite weights >= 0.
+  Group Read(std::int64_t group);
+
+  // Lengths known without reading tokens, for plans and costs.
+  struct GroupLengths {
+    std::int64_t prompt = 0;
+    std::int64_t longest_tail = 0;
+    std::vector<std::int32_t> responses;  // tokens of each
+  };
+  GroupLengths Lengths(std::int64_t group) const;
+
+  // Tokens of the longest sequence (prompt + longest tail + longest response) of the corpus, and its group.
+  struct Longest {
+    std::int64_t tokens = 0;
+    std::int64_t group = 0;
+  };
+  Longest LongestSequence() const;
+
+  // The bytes a token id stands for (the id-to-bytes table), and a whole sequence of them.
+  const std::string& TokenBytes(Token token) const;
+  std::string Decode(const std::vector<Token>& tokens) const;
+
+  // Changes when the file is replaced or touched: "size:mtime_ns".
+  std::string Fingerprint() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace plural::data

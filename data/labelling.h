@@ -1,0 +1,73 @@
+// Labelling: what a training method wants from a group, as weighted sequences.
+//
+// Owns: the definition of every method as likelihood and unlikelihood weights on response tokens, and
+// the draw of possibility numbers. Does not own: how sequences share rows (tree.h) or how a loss is
+// computed from edges (trainer/objective.h). Thread rule: pure functions.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "data/group.h"
+
+namespace plural::data {
+
+enum class Method : std::uint8_t { kPretrain, kOtoft, kOtmft, kPeft, kDistributionMatching };
+
+enum class Assignment : std::uint8_t {
+  kSampled,     // drawn anew each epoch, without replacement
+  kFixed,       // drawn once per group
+  kSequential,  // k_i = i, for tests
+};
+
+// How a group's token losses become one number (methods.md 1.0).
+enum class Normalization : std::uint8_t {
+  kGroupTokenMean,  // mean over positive tokens + alpha * mean over penalised tokens
+  kSequenceSum,     // (sum over positive tokens + alpha * sum over penalised tokens) / positives
+};
+
+struct LabelSettings {
+  Method method = Method::kPeft;
+  int responses = 4;      // N: the first N responses are used; 0 = all (otoft always uses the first)
+  int possibilities = 9;  // M: numbers are drawn from 1..M
+  int max_negatives = 0;  // keep at most so many of the N(N-1) negatives; 0 = all
+  Assignment assignment = Assignment::kSampled;
+  double unlikelihood_alpha = 0.5;
+  MaskMode mask = MaskMode::kContentFirst;
+  Normalization normalization = Normalization::kGroupTokenMean;
+  std::uint64_t seed = 42;
+};
+
+// One sequence of a group. Weights are those of the group's own loss, before the division by the
+// number of groups in the step.
+struct LabelledSequence {
+  std::vector<Token> prefix;         // prompt + tail; never predicted
+  std::vector<Token> response;       // every token is predicted by the one before it
+  std::vector<double> likelihood;    // weight of -log p, a response token
+  std::vector<double> unlikelihood;  // weight of -log(1-p), a response token
+  int response_index = 0;
+  int possibility = 0;   // 0: none
+  bool positive = true;  // false: a negative of peft
+  double target = 0.0;   // p*(y|x) of distribution matching; 0 elsewhere
+};
+
+struct LabelledGroup {
+  std::int64_t group = 0;  // place in the corpus
+  std::vector<LabelledSequence> sequences;
+  std::int64_t positive_tokens = 0;
+  std::int64_t penalised_tokens = 0;  // 0 in a group that has negatives: it adds 0, and is counted
+  std::int64_t sequence_tokens = 0;   // tokens of all sequences, prefixes included: the plain cost
+  double target_entropy_nats = 0.0;   // H(p*) of distribution matching
+};
+
+// The possibility numbers of the group's `responses` positives: a pure function of
+// (seed, epoch, group). Errors: DataError when more numbers are asked for than exist.
+std::vector<int> AssignPossibilities(const Group& group, const LabelSettings& settings,
+                                     std::int64_t epoch, int responses);
+
+// Labels `group` for `settings.method` in `epoch` (epochs count from 0).
+// Errors: DataError naming the group when it cannot serve the method: fewer responses than N, an
+// empty prefix, fewer tails than M, targets that are not prefix-free, a target mass of zero.
+LabelledGroup Label(const Group& group, const LabelSettings& settings, std::int64_t epoch);
+
+}  // namespace plural::data

@@ -1,0 +1,57 @@
+// The loader: reads, labels and packs the next step while the current one trains.
+//
+// Owns: the reader thread and the corpus it reads from; memory is bounded by two steps of one rank.
+// Does not own: the plan's definition, the trees' meaning. Thread rule: Next() from one thread; all HDF5
+// calls are made by the reader thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "data/batch_plan.h"
+#include "data/corpus.h"
+#include "data/labelling.h"
+#include "data/rows.h"
+
+namespace plural::data {
+
+// One rank's share of one optimizer step.
+struct StepBatch {
+  std::int64_t step = 0;
+  std::int64_t epoch = 0;
+  std::int64_t groups_in_step = 0;      // over all ranks: the global denominator
+  std::vector<LabelledGroup> groups;    // this rank's
+  std::vector<RowPass> passes;
+  double predicted_balance = 1.0;
+};
+
+class Loader {
+ public:
+  struct Settings {
+    LabelSettings label;
+    PackSettings pack;
+    BatchPlan::Settings plan;
+    int rank = 0;
+    int ranks = 1;
+    std::int64_t first_step = 0;
+    std::int64_t last_step = 0;  // one past the last
+  };
+
+  Loader(Corpus corpus, const Settings& settings);
+  ~Loader();
+
+  // The next step's batch, in order; waits for the reader. Rethrows what the reader threw.
+  // Precondition: not all steps have been taken.
+  StepBatch Next();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Predicted cost of a group under the settings, from its lengths alone: the same on every rank.
+double PredictCost(const Corpus::GroupLengths& lengths, const LabelSettings& label,
+                   const CostModel& cost);
+
+}  // namespace plural::data

@@ -1,0 +1,48 @@
+// Rows: what one forward and backward pass of the model consumes.
+//
+// Owns: putting trees of several groups side by side in one row, and the plain layout (one padded row
+// a sequence) that is the oracle of the tree. Does not own: devices or tensors. Thread rule: pure.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "data/tree.h"
+
+namespace plural::data {
+
+enum class Layout : std::uint8_t { kTree, kPlain };
+
+// A pass of `batch` rows of `length` tokens, flattened. In the tree layout batch is 1 and `end` rules
+// visibility; in the plain layout attention is causal, rows are padded at the right, and `end` is empty.
+struct RowPass {
+  std::int64_t batch = 1;
+  std::int64_t length = 0;
+  std::vector<Token> token;            // [batch * length]
+  std::vector<std::int32_t> position;  // [batch * length]
+  std::vector<std::int32_t> end;       // [length] or empty
+  std::vector<Edge> edges;             // ordered by source; source is a flat row index
+  // As in TokenTree, for the sequences below, in the same order.
+  std::vector<std::int32_t> path;
+  std::vector<std::int32_t> path_offset;
+  struct SequenceRef {
+    std::int32_t group = 0;     // index into the step's local groups
+    std::int32_t sequence = 0;  // index into LabelledGroup::sequences
+  };
+  std::vector<SequenceRef> sequences;
+  std::int64_t rows = 0;  // rows that carry a token (padding not counted)
+};
+
+struct PackSettings {
+  Layout layout = Layout::kTree;
+  CostModel cost;
+  std::int64_t row_budget = 1024;  // trees are put side by side up to so many rows
+};
+
+// The passes for the groups of one rank and step. Every edge weight is multiplied by `scale`
+// (1 / groups of the whole step), so that losses and gradients add up over passes and ranks.
+std::vector<RowPass> PackGroups(std::span<const LabelledGroup> groups, const PackSettings& settings,
+                                double scale);
+
+}  // namespace plural::data

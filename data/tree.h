@@ -1,0 +1,62 @@
+// The token tree: all sequences of a group merged by their token ids.
+//
+// Owns: building the tree, laying it out depth first, its edge list, cutting a large group into
+// several trees. Does not own: weights' meaning (labelling.h), several trees in a row (rows.h).
+// Thread rule: pure functions.
+//
+// A row is a token that is fed to the model. Row q sees row k exactly when k <= q < end[k]; position
+// is the depth on the path. A terminal token is never fed, it is only predicted. An edge is one
+// prediction: the token that follows a row, with the weights that the method gives it.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "data/labelling.h"
+
+namespace plural::data {
+
+struct Edge {
+  std::int32_t source = 0;    // row whose hidden state predicts
+  Token target = 0;           // the predicted token
+  double likelihood = 0.0;    // weight of -log p
+  double unlikelihood = 0.0;  // weight of -log(1-p)
+};
+
+struct TokenTree {
+  std::vector<Token> token;             // [rows]
+  std::vector<std::int32_t> position;   // [rows] depth on the root path
+  std::vector<std::int32_t> end;        // [rows] one past the last row of the subtree
+  std::vector<Edge> edges;              // ordered by (source, target); each (source, target) once
+  // The edges of sequence s (the s-th given to BuildTree), in token order:
+  // path[path_offset[s] .. path_offset[s+1]). Every response token has its edge, weighted or not.
+  std::vector<std::int32_t> path;
+  std::vector<std::int32_t> path_offset;
+
+  std::int64_t Rows() const { return static_cast<std::int64_t>(token.size()); }
+};
+
+// Merges the sequences. The layout depends on the set of sequences only, not on their order: siblings
+// stand in order of token id. Errors: DataError when a prefix is empty.
+TokenTree BuildTree(std::span<const LabelledSequence> sequences);
+
+// What a tree costs, in multiply-adds of forward and backward, up to a constant factor.
+struct CostModel {
+  double per_row = 1.0;          // linear layers, one row
+  double per_row_pair = 0.0;     // dense attention, one (row, row) pair
+  double per_source_row = 0.0;   // head, one row that predicts
+  std::int64_t max_rows = 0;     // memory: no tree larger than this unless one sequence alone is; 0 = none
+
+  double Cost(std::int64_t rows) const {
+    const auto n = static_cast<double>(rows);
+    return per_row * n + per_row_pair * n * n;
+  }
+};
+
+// Splits `sequences` into parts whose trees together cost least (exact, by dynamic programming over
+// the sequences in lexicographic order). Returns the indices of each part.
+std::vector<std::vector<int>> CutGroup(std::span<const LabelledSequence> sequences,
+                                       const CostModel& cost);
+
+}  // namespace plural::data

@@ -1,0 +1,41 @@
+// The world: this process among its peers.
+//
+// Owns: MPI from construction to destruction. Does not own: communication (collectives.h), devices'
+// memory. Made once, in main, and passed down. Thread rule: made and destroyed by the main thread;
+// Abort may be called from any thread.
+#pragma once
+
+#include <string>
+
+namespace plural::dist {
+
+class World {
+ public:
+  // Initialises MPI with MPI_THREAD_SERIALIZED or better. COLLECTIVE.
+  // Errors: ResourceError when the launcher says that there are peers but MPI made a world of one.
+  World(int* argc, char*** argv);
+  // Finalises MPI unless an exception is in flight: a failing rank must never reach MPI_Finalize,
+  // where its peers would wait for ever.
+  ~World();
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+
+  int Rank() const { return rank_; }
+  int Size() const { return size_; }
+  int LocalRank() const { return local_rank_; }  // among the ranks of this machine
+  int LocalSize() const { return local_size_; }
+  const std::string& Host() const { return host_; }
+  int ThreadLevel() const { return thread_level_; }  // MPI_THREAD_*
+  static std::string ThreadLevelName(int level);
+  static std::string LibraryVersion();
+
+  // Ends every rank of the job with exit code `code` (0..255) within seconds.
+  [[noreturn]] void Abort(int code) const;
+
+ private:
+  int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1, thread_level_ = 0;
+  int uncaught_at_start_ = 0;
+  std::string host_;
+};
+
+}  // namespace plural::dist

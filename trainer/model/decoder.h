@@ -1,0 +1,80 @@
+// The decoder: Llama and Mistral shapes (grouped-query attention, rotary embedding, RMSNorm, SwiGLU).
+//
+// Owns: the model's tensors and the way from embeddings to the final norm. Does not own: visibility
+// (attention.h), the head's loss (head.h), files (hf_folder.h). Thread rule: one thread.
+//
+// Shape letters: N rows of all batch items, B batch, T length, H query heads, G key-value heads,
+// D head dimension, E hidden size, V vocabulary.
+#pragma once
+
+#include <ATen/core/TensorBody.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "dist/flat_parameters.h"
+#include "trainer/model/attention.h"
+#include "trainer/model/config.h"
+#include "trainer/model/linear.h"
+
+namespace plural::trainer {
+
+struct AdapterSettings {
+  std::int64_t rank = 16;
+  double alpha = 32.0;
+  double dropout = 0.0;
+  std::vector<std::string> targets;  // q_proj ... down_proj, lm_head
+};
+
+class Decoder {
+ public:
+  struct Layer {
+    at::Tensor input_layernorm, post_attention_layernorm;
+    Linear q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj;
+  };
+
+  // Allocates all weights uninitialised (hf_folder.h fills them, or InitializeRandom does).
+  Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device device);
+
+  // Normal(0, initializer_range), norms 1; a pure function of (seed, parameter name).
+  void InitializeRandom(std::uint64_t seed);
+  // Adds LoRA factors: A Kaiming-uniform(a = sqrt 5), B zero, keyed by (seed, parameter name); the base is
+  // frozen. Errors: ExitError(kBadRecipe) for a target that this model does not have.
+  void AddAdapter(const AdapterSettings& settings, std::uint64_t seed);
+  const AdapterSettings* Adapter() const { return has_adapter_ ? &adapter_ : nullptr; }
+
+  // Token ids [N] (int64) -> embeddings [N, E].
+  at::Tensor Embed(const at::Tensor& token_N) const;
+  // Embeddings and positions [N] (int64) -> hidden states after the final norm, [N, E].
+  at::Tensor Hidden(const at::Tensor& embedding_NE, const at::Tensor& position_N,
+                    Attention& attention) const;
+  const Linear& Head() const { return head_; }
+  // Logits [N, V] of hidden states, for generation and scoring of few rows.
+  at::Tensor Logits(const at::Tensor& hidden_NE) const { return head_.Forward(hidden_NE); }
+
+  // Base weights under their Hugging Face names, in file order; a tied head is not listed.
+  std::vector<dist::NamedTensor> BaseParameters() const;
+  // LoRA factors as "model.layers.0.self_attn.q_proj.lora_A.weight" and so on.
+  std::vector<dist::NamedTensor> AdapterParameters() const;
+  // What is trained: the adapter if there is one, else the base.
+  std::vector<dist::NamedTensor> TrainableParameters() const;
+
+  const ModelConfig& Config() const { return config_; }
+  at::ScalarType DType() const { return dtype_; }
+  at::Device Device() const { return device_; }
+  // Rebinds the linears' views after FlatParameters moved the tensors is not needed: tensors share
+  // their TensorImpl, FlatParameters uses set_data.
+
+ private:
+  ModelConfig config_;
+  at::ScalarType dtype_;
+  at::Device device_;
+  AdapterSettings adapter_;
+  bool has_adapter_ = false;
+  at::Tensor embed_tokens_, norm_;
+  std::vector<Layer> layers_;
+  Linear head_;
+};
+
+}  // namespace plural::trainer

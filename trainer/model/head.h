@@ -1,0 +1,46 @@
+// The head in row form: hidden states to log p and log(1-p) of edges, and their gradient.
+//
+// Owns: the projection onto the vocabulary on source rows only, in chunks; the row statistics; the
+// gradient a row's three scalars and an edge's one value make. Does not own: objectives, which turn edge
+// values into coefficients (objective.h). Thread rule: one thread.
+//
+// Whatever the objective, the gradient with respect to a row's logits z is
+//     a * softmax(z / b) + c * p + h * p * (log p + H) + scatter(t_e at y_e)        (beyond.md 1.1)
+// so backward takes three scalars a row and one value an edge. `log p` and `log(1-p)`
+// need c and t only; a, b and h are zero until an objective uses them.
+#pragma once
+
+#include <ATen/core/TensorBody.h>
+
+#include <cstdint>
+
+#include "trainer/model/linear.h"
+
+namespace plural::trainer {
+
+// Edges on a device, made from RowPass::edges.
+struct EdgeList {
+  at::Tensor row;          // [S] int64: the distinct source rows, ascending
+  at::Tensor edge_row;     // [E] int64: index into `row`
+  at::Tensor edge_target;  // [E] int64: vocabulary id
+};
+
+struct HeadSettings {
+  std::int64_t chunk_rows = 256;
+  // Keep the chunks' logits for backward while they fit; beyond it they are recomputed.
+  std::int64_t keep_bytes = std::int64_t{256} << 20;
+};
+
+struct EdgeLogProbs {
+  at::Tensor log_p;            // [E] log p of the target, >= fp32
+  at::Tensor log_one_minus_p;  // [E] log(1 - p), from the logsumexp over all other tokens: finite digits
+                               // where 1 - p underflows (token-tree.md 4.3)
+  at::Tensor row_entropy_nats; // [S], not differentiable
+};
+
+// hidden_NE: final hidden states of all rows. Differentiable in hidden, head weight (if it requires a
+// gradient) and its LoRA factors; first order only.
+EdgeLogProbs EdgeLogProb(const at::Tensor& hidden_NE, const Linear& head, const EdgeList& edges,
+                         const HeadSettings& settings = {});
+
+}  // namespace plural::trainer

@@ -1,0 +1,30 @@
+// A linear layer y = x W^T with an optional LoRA adapter: y += scale (dropout(x) A^T) B^T.
+//
+// Owns: the tensors of one layer and its forward. Does not own: names, files. Thread rule: one thread.
+//
+// Shape letters: R rows, I in features, O out features, K LoRA rank.
+#pragma once
+
+#include <ATen/core/TensorBody.h>
+
+#include <cstdint>
+
+namespace plural::trainer {
+
+struct LoraFactors {
+  at::Tensor a_KI;
+  at::Tensor b_OK;
+  double scale = 1.0;    // alpha / rank
+  double dropout = 0.0;  // on the adapter's input, keyed by (seed, step, pass, layer)
+};
+
+struct Linear {
+  at::Tensor weight_OI;
+  LoraFactors lora;  // undefined tensors: no adapter
+
+  bool HasLora() const { return lora.a_KI.defined(); }
+  // x_RI -> [R, O]. Saves x once; computes no gradient for a frozen weight.
+  at::Tensor Forward(const at::Tensor& x_RI) const;
+};
+
+}  // namespace plural::trainer

@@ -1,0 +1,50 @@
+// Objectives: from edge log-probabilities to the loss of a pass.
+//
+// Owns: the loss value, the split into its terms, the clamp of the unlikelihood term, exact figures of
+// a target distribution. Does not own: weights (data/labelling.h) or the head (model/head.h).
+// Thread rule: pure functions.
+#pragma once
+
+#include <ATen/core/TensorBody.h>
+
+#include <cstdint>
+
+#include "data/labelling.h"
+#include "data/rows.h"
+#include "trainer/model/decoder.h"
+#include "trainer/model/head.h"
+
+namespace plural::trainer {
+
+struct ObjectiveSettings {
+  // -log(1-p) is cut at -log(clamp), with zero gradient beyond (as the reference code does, 1e-6); 0: no clamp.
+  double unlikelihood_clamp = 1e-6;
+  bool target_figures = false;  // distribution matching: fill the figures below
+};
+
+struct PassResult {
+  at::Tensor loss;             // scalar with gradient: likelihood + unlikelihood
+  double likelihood = 0.0;     // weighted sum of -log p
+  double unlikelihood = 0.0;   // weighted sum of -log(1-p), alpha included
+  // Per sequence of the pass: sum of log p over its response, nats.
+  std::vector<double> sequence_log_p;
+};
+
+// Forward of one pass through model, head and loss; the caller runs backward on `loss`.
+PassResult RunPass(const Decoder& model, const data::RowPass& pass, const ObjectiveSettings& settings,
+                   const HeadSettings& head = {});
+
+// Exact figures of one group of distribution matching from its sequences' log-probabilities
+// (methods.md 4.7), all in nats: KL(p* || p), cross-entropy, H(p*), mass on targets, entropy of p
+// renormalised on the targets.
+struct TargetFigures {
+  double kl_nats = 0.0;
+  double cross_entropy_nats = 0.0;
+  double target_entropy_nats = 0.0;
+  double target_mass = 0.0;
+  double entropy_nats = 0.0;
+};
+TargetFigures FiguresOfTargets(const data::LabelledGroup& group,
+                               const std::vector<double>& sequence_log_p);
+
+}  // namespace plural::trainer
