@@ -1,0 +1,111 @@
+// The recipe: everything that decides a run, typed and checked.
+//
+// Owns: the resolved values, where each came from, the canonical text. Does not own: YAML's syntax
+// (yaml_document.h), which keys exist (schema.h). Thread rule: immutable after loading.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/labelling.h"
+#include "data/rows.h"
+#include "trainer/model/decoder.h"
+
+namespace plural::trainer {
+
+struct Recipe {
+  std::string name;
+  data::Method method = data::Method::kPeft;
+  std::uint64_t seed = 42;
+
+  struct Run {
+    std::string dir = "runs";
+    std::int64_t threads = 0;  // compute threads a rank; 0: cores of the machine / ranks on it
+  } run;
+
+  struct Model {
+    std::string path;        // Hugging Face folder; or
+    nlohmann::json config;   // the keys of a config.json, for random weights (null: use path)
+    std::string dtype = "fp32";  // fp32 | fp64 (bf16 later)
+    std::string device = "auto";  // auto | cpu | cuda
+  } model;
+
+  struct Adapter {
+    bool lora = true;          // type: lora | none
+    AdapterSettings settings;  // rank, alpha, dropout, targets
+    std::string init_from;     // adapter folder to start from
+  } adapter;
+
+  struct Data {
+    std::string train;
+    std::string validation;
+    bool shuffle = true;
+  } data;
+
+  struct Group {
+    std::int64_t responses = 4;      // 0: all
+    std::int64_t possibilities = 9;
+    std::int64_t max_negatives = 0;  // 0: all
+    data::Assignment assignment = data::Assignment::kSampled;
+  } group;
+
+  struct Loss {
+    double unlikelihood_alpha = 0.5;
+    data::MaskMode unlikelihood_mask = data::MaskMode::kContentFirst;
+    double unlikelihood_clamp = 1e-6;
+    data::Normalization normalize = data::Normalization::kGroupTokenMean;
+  } loss;
+
+  struct EarlyStop {     // distribution_matching only
+    bool enabled = false;
+    double gamma = 0.2;  // stop after a pass whose summed loss <= (1 + gamma) * summed H(p*)
+  } early_stop;
+
+  struct Train {
+    std::int64_t epochs = 1;
+    std::optional<std::int64_t> steps;  // ends the run earlier or later than epochs would
+    std::int64_t groups_per_step = 2;
+    data::Layout layout = data::Layout::kTree;
+    std::int64_t row_budget = 1024;  // small trees share a pass up to so many rows
+    std::int64_t bucket_bytes = 25 << 20;
+    std::int64_t log_every_steps = 1;
+  } train;
+
+  struct Optimizer {
+    double lr = 5e-5;
+    double beta1 = 0.9, beta2 = 0.999;
+    double eps = 1e-8;
+    double weight_decay = 0.0;
+    double clip_norm = 0.0;  // 0: off
+    std::string schedule = "constant";  // constant | linear | cosine
+    std::int64_t warmup_steps = 0;
+  } optimizer;
+
+  struct Checkpoint {
+    std::int64_t every_steps = 200;  // 0: only at the end
+    std::int64_t keep = 3;
+  } checkpoint;
+
+  // "a.b" -> "recipes/x.yaml:12", "command line" or "default".
+  std::map<std::string, std::string> origins;
+
+  std::filesystem::path RunFolder() const { return std::filesystem::path(run.dir) / name; }
+  data::LabelSettings LabelSettings() const;
+
+  // Every key with its value, in schema order, each line ending in a comment with its origin.
+  std::string ResolvedYaml() const;
+  // Every key with its value, without origins: what decides the run. Equal recipes have equal text.
+  nlohmann::json Canonical() const;
+};
+
+// Reads, inherits (`base`), overrides ("a.b=c", split at the first '=') and checks. All violations are
+// listed in one ExitError(kBadRecipe), each with file, line, what is allowed and the nearest known key;
+// a missing file is ExitError(kMissingInput).
+Recipe LoadRecipe(const std::filesystem::path& file, const std::vector<std::string>& overrides);
+
+}  // namespace plural::trainer
