@@ -1,0 +1,7 @@
+#include "trainer/version.h"
+
+namespace plural::trainer {
+
+const char* Version() { return PLURAL_VERSION; }
+
+}  // namespace plural::trainer
