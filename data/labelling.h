@@ -62,12 +62,28 @@ struct LabelledGroup {
 
 // The possibility numbers of the group's `responses` positives: a pure function of
 // (seed, epoch, group). Errors: DataError when more numbers are asked for than exist.
-std::vector<int> AssignPossibilities(const Group& group, const LabelSettings& settings,
-                                     std::int64_t epoch, int responses);
+std::vector<int> AssignPossibilities(const Group& group, const LabelSettings& settings, std::int64_t epoch,
+                                     int responses);
 
-// Labels `group` for `settings.method` in `epoch` (epochs count from 0).
+// Labels `group` for `settings.method` in `epoch` (epochs count from 0). Sequences are the positives in
+// order of the responses, then the negatives in order of (number, response):
+//
+//   pretrain, otoft, otmft   tail 0 and all | the first | the first N responses
+//   peft                     positives (k_i, r_i), i = 1..N; negatives (k_i, r_j) for all i != j, or
+//                            max_negatives of them drawn by (seed, epoch, group id)
+//   distribution_matching    tail 0 and all responses as targets, p*(y_i) = w_i / sum w, every token of y_i
+//                            weighs p*(y_i), so that the loss is -sum p* log p; `normalization` does not
+//                            apply
+//
+// Likelihood of response i of weight w_i and T_i tokens, a token: w_i / sum_j w_j T_j (kGroupTokenMean) or
+// w_i / sum_j w_j (kSequenceSum); with all weights 1 the plain token mean and the mean of sequence sums.
+// Unlikelihood, a penalised token of a negative: alpha / penalised tokens, or alpha / N; the weights of
+// responses do not apply. A negative whose response equals its number's positive is kept as it is: the
+// tokens are raised and lowered, as the formula says.
+//
 // Errors: DataError naming the group when it cannot serve the method: fewer responses than N, an
-// empty prefix, fewer tails than M, targets that are not prefix-free, a target mass of zero.
+// empty prefix, an empty response, fewer tails than M, targets that are not prefix-free (equal ones
+// neither), weights that sum to zero.
 LabelledGroup Label(const Group& group, const LabelSettings& settings, std::int64_t epoch);
 
 }  // namespace plural::data

@@ -25,10 +25,10 @@ struct Edge {
 };
 
 struct TokenTree {
-  std::vector<Token> token;             // [rows]
-  std::vector<std::int32_t> position;   // [rows] depth on the root path
-  std::vector<std::int32_t> end;        // [rows] one past the last row of the subtree
-  std::vector<Edge> edges;              // ordered by (source, target); each (source, target) once
+  std::vector<Token> token;            // [rows]
+  std::vector<std::int32_t> position;  // [rows] depth on the root path
+  std::vector<std::int32_t> end;       // [rows] one past the last row of the subtree
+  std::vector<Edge> edges;             // ordered by (source, target); each (source, target) once
   // The edges of sequence s (the s-th given to BuildTree), in token order:
   // path[path_offset[s] .. path_offset[s+1]). Every response token has its edge, weighted or not.
   std::vector<std::int32_t> path;
@@ -37,16 +37,21 @@ struct TokenTree {
   std::int64_t Rows() const { return static_cast<std::int64_t>(token.size()); }
 };
 
-// Merges the sequences. The layout depends on the set of sequences only, not on their order: siblings
-// stand in order of token id. Errors: DataError when a prefix is empty.
+// Merges the sequences. The rows are the distinct proper prefixes of all of them; the layout depends on
+// the set of sequences only, not on their order: siblings stand in order of token id. Prefixes that
+// differ from their first token make a forest. Edges of equal sequences add up, whatever their signs: where
+// a negative of peft equals its number's positive, the edge carries both weights.
+// Time: one sort of the sequences and one pass over their tokens, no recursion.
+// Errors: DataError when a prefix is empty.
 TokenTree BuildTree(std::span<const LabelledSequence> sequences);
+// The same of the sequences at `which`; path_offset counts in the order of `which`.
+TokenTree BuildTree(std::span<const LabelledSequence> sequences, std::span<const int> which);
 
 // What a tree costs, in multiply-adds of forward and backward, up to a constant factor.
 struct CostModel {
-  double per_row = 1.0;          // linear layers, one row
-  double per_row_pair = 0.0;     // dense attention, one (row, row) pair
-  double per_source_row = 0.0;   // head, one row that predicts
-  std::int64_t max_rows = 0;     // memory: no tree larger than this unless one sequence alone is; 0 = none
+  double per_row = 1.0;       // linear layers, one row
+  double per_row_pair = 0.0;  // dense attention, one (row, row) pair
+  std::int64_t max_rows = 0;  // memory: no tree larger than this unless one sequence alone is; 0 = none
 
   double Cost(std::int64_t rows) const {
     const auto n = static_cast<double>(rows);
@@ -54,9 +59,12 @@ struct CostModel {
   }
 };
 
-// Splits `sequences` into parts whose trees together cost least (exact, by dynamic programming over
-// the sequences in lexicographic order). Returns the indices of each part.
-std::vector<std::vector<int>> CutGroup(std::span<const LabelledSequence> sequences,
-                                       const CostModel& cost);
+// Splits `sequences` into parts whose trees together cost least, among all cuts of the lexicographic
+// order: exact, by dynamic programming over (first, last) of a part, whose rows are known in constant
+// time. A part above max_rows holds one sequence (and prefixes of it). Time: a sort and at most n * n / 2
+// steps for n sequences, in practice n times the sequences of the largest part worth its cost.
+// Returns the indices of each part; the parts, and the indices in them, stand in lexicographic order of
+// their sequences.
+std::vector<std::vector<int>> CutGroup(std::span<const LabelledSequence> sequences, const CostModel& cost);
 
 }  // namespace plural::data

@@ -1,0 +1,139 @@
+#include "data/rows.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace plural::data {
+namespace {
+
+struct PlacedTree {
+  TokenTree tree;
+  std::vector<RowPass::SequenceRef> sequences;
+};
+
+void AppendPath(std::span<const std::int32_t> edges, std::int32_t first_edge, RowPass::SequenceRef sequence,
+                RowPass& pass) {
+  if (pass.path_offset.empty()) pass.path_offset.push_back(0);
+  for (const std::int32_t edge : edges) pass.path.push_back(first_edge + edge);
+  pass.path_offset.push_back(static_cast<std::int32_t>(pass.path.size()));
+  pass.sequences.push_back(sequence);
+}
+
+void AppendTree(const PlacedTree& placed, double scale, RowPass& pass) {
+  const TokenTree& tree = placed.tree;
+  const auto first_row = static_cast<std::int32_t>(pass.token.size());
+  const auto first_edge = static_cast<std::int32_t>(pass.edges.size());
+  pass.token.insert(pass.token.end(), tree.token.begin(), tree.token.end());
+  pass.position.insert(pass.position.end(), tree.position.begin(), tree.position.end());
+  for (const std::int32_t end : tree.end) pass.end.push_back(first_row + end);
+  for (Edge edge : tree.edges) {
+    edge.source += first_row;
+    edge.likelihood *= scale;
+    edge.unlikelihood *= scale;
+    pass.edges.push_back(edge);
+  }
+  for (std::size_t s = 0; s < placed.sequences.size(); ++s) {
+    const auto begin = static_cast<std::size_t>(tree.path_offset[s]);
+    const auto end = static_cast<std::size_t>(tree.path_offset[s + 1]);
+    AppendPath(std::span(tree.path).subspan(begin, end - begin), first_edge, placed.sequences[s], pass);
+  }
+  pass.length = static_cast<std::int64_t>(pass.token.size());
+  pass.rows = pass.length;
+}
+
+std::vector<RowPass> PackTrees(std::span<const LabelledGroup> groups, const PackSettings& settings,
+                               double scale) {
+  std::vector<RowPass> passes;
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    const std::vector<LabelledSequence>& sequences = groups[g].sequences;
+    for (const std::vector<int>& part : CutGroup(sequences, settings.cost)) {
+      PlacedTree placed{.tree = BuildTree(sequences, part), .sequences = {}};
+      for (const int s : part) placed.sequences.push_back({static_cast<std::int32_t>(g), s});
+      // First fit; a tree beyond the budget finds no pass with room and gets its own.
+      auto pass = std::ranges::find_if(
+          passes, [&](const RowPass& open) { return open.rows + placed.tree.Rows() <= settings.row_budget; });
+      if (pass == passes.end()) pass = passes.emplace(passes.end());
+      AppendTree(placed, scale, *pass);
+    }
+  }
+  return passes;
+}
+
+std::int64_t FedTokens(const LabelledSequence& sequence) {
+  return static_cast<std::int64_t>(sequence.prefix.size() + sequence.response.size()) - 1;
+}
+
+// Fills batch row `b` of a pass whose shape is set.
+void FillPlainRow(const LabelledSequence& sequence, RowPass::SequenceRef ref, std::int64_t b, double scale,
+                  RowPass& pass) {
+  const std::int64_t begin = b * pass.length;
+  const auto token_at = [&](std::size_t depth) {
+    return depth < sequence.prefix.size() ? sequence.prefix[depth]
+                                          : sequence.response[depth - sequence.prefix.size()];
+  };
+  const std::int64_t fed = FedTokens(sequence);
+  for (std::int64_t depth = 0; depth < fed; ++depth) {
+    pass.token[static_cast<std::size_t>(begin + depth)] = token_at(static_cast<std::size_t>(depth));
+  }
+  const auto first_edge = static_cast<std::int32_t>(pass.edges.size());
+  std::vector<std::int32_t> path(sequence.response.size());
+  std::iota(path.begin(), path.end(), 0);
+  for (std::size_t t = 0; t < sequence.response.size(); ++t) {
+    const std::int64_t source = begin + static_cast<std::int64_t>(sequence.prefix.size() + t) - 1;
+    pass.edges.push_back({.source = static_cast<std::int32_t>(source),
+                          .target = sequence.response[t],
+                          .likelihood = sequence.likelihood[t] * scale,
+                          .unlikelihood = sequence.unlikelihood[t] * scale});
+  }
+  AppendPath(path, first_edge, ref, pass);
+  pass.rows += fed;
+}
+
+std::vector<RowPass> PackPlain(std::span<const LabelledGroup> groups, const PackSettings& settings,
+                               double scale) {
+  const auto sequence_of = [&](RowPass::SequenceRef ref) -> const LabelledSequence& {
+    return groups[static_cast<std::size_t>(ref.group)].sequences[static_cast<std::size_t>(ref.sequence)];
+  };
+  std::vector<RowPass::SequenceRef> refs;
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    for (std::size_t s = 0; s < groups[g].sequences.size(); ++s) {
+      refs.push_back({static_cast<std::int32_t>(g), static_cast<std::int32_t>(s)});
+    }
+  }
+  // Similar lengths side by side, so that little is padding.
+  std::ranges::stable_sort(refs, std::greater{},
+                           [&](RowPass::SequenceRef ref) { return FedTokens(sequence_of(ref)); });
+
+  constexpr std::int64_t kPaddedTokensPerBudgetRow = 4;
+  std::vector<RowPass> passes;
+  for (std::size_t begin = 0; begin < refs.size();) {
+    RowPass& pass = passes.emplace_back();
+    pass.length = FedTokens(sequence_of(refs[begin]));
+    const std::int64_t fit =
+        settings.row_budget * kPaddedTokensPerBudgetRow / std::max<std::int64_t>(pass.length, 1);
+    const std::size_t count =
+        std::min(refs.size() - begin, static_cast<std::size_t>(std::max<std::int64_t>(fit, 1)));
+    pass.batch = static_cast<std::int64_t>(count);
+    pass.token.assign(static_cast<std::size_t>(pass.batch * pass.length), 0);
+    pass.position.reserve(pass.token.size());
+    for (std::int64_t b = 0; b < pass.batch; ++b) {
+      for (std::int64_t depth = 0; depth < pass.length; ++depth) {
+        pass.position.push_back(static_cast<std::int32_t>(depth));
+      }
+      const RowPass::SequenceRef ref = refs[begin + static_cast<std::size_t>(b)];
+      FillPlainRow(sequence_of(ref), ref, b, scale, pass);
+    }
+    begin += count;
+  }
+  return passes;
+}
+
+}  // namespace
+
+std::vector<RowPass> PackGroups(std::span<const LabelledGroup> groups, const PackSettings& settings,
+                                double scale) {
+  return settings.layout == Layout::kTree ? PackTrees(groups, settings, scale)
+                                          : PackPlain(groups, settings, scale);
+}
+
+}  // namespace plural::data
