@@ -1,0 +1,145 @@
+#include "trainer/commands/generate.h"
+
+#include <ATen/Parallel.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "data/corpus.h"
+#include "trainer/commands/model_options.h"
+#include "trainer/error.h"
+#include "trainer/file_io.h"
+#include "trainer/model/load_model.h"
+#include "trainer/progress.h"
+
+namespace plural::trainer {
+namespace {
+
+// "none", "first", "sample" or numbers such as "1,4".
+void ParsePossibilities(const std::string& text, GenerateSettings& settings) {
+  if (text == "none") {
+    settings.policy = PossibilityPolicy::kNone;
+  } else if (text == "first") {
+    settings.policy = PossibilityPolicy::kFirst;
+  } else if (text == "sample") {
+    settings.policy = PossibilityPolicy::kSample;
+  } else {
+    settings.policy = PossibilityPolicy::kGiven;
+    const char* next = text.data();
+    const char* const end = next + text.size();
+    while (true) {
+      int number = 0;
+      const auto [after, error] = std::from_chars(next, end, number);
+      if (error != std::errc{} || number < 1 || (after != end && *after != ',')) {
+        throw ExitError(ExitCode::kUsage, "--possibilities '" + text +
+                                              "': allowed are none, first, sample, or numbers from 1 "
+                                              "separated by commas, such as 1,4");
+      }
+      settings.possibilities.push_back(number);
+      if (after == end) return;
+      next = after + 1;
+    }
+  }
+}
+
+nlohmann::json ToJson(const data::Corpus& corpus, const data::Group& prompt,
+                      const std::vector<GeneratedResponse>& responses) {
+  nlohmann::json line = {{"id", prompt.id},
+                         {"prompt", corpus.Decode(prompt.prompt_tokens)},
+                         {"responses", nlohmann::json::array()}};
+  for (const GeneratedResponse& response : responses) {
+    line["responses"].push_back({{"index", response.index},
+                                 {"possibility", response.possibility},
+                                 {"text", corpus.Decode(response.tokens)},
+                                 {"tokens", response.tokens},
+                                 {"logprob_nats", response.logprob},
+                                 {"finished", response.finished}});
+  }
+  return line;
+}
+
+}  // namespace
+
+void AddGenerateOptions(CLI::App& command, GenerateOptions& options) {
+  command.add_option("--model", options.model, "Hugging Face folder of the model")->required();
+  command.add_option("--adapter", options.adapter, "Folder of a LoRA adapter for it");
+  command.add_option("--corpus", options.corpus, "Corpus whose prompts are answered")->required();
+  command.add_option("-o,--output", options.output, "JSON lines, one a prompt")->required();
+  command.add_option("--responses", options.settings.responses, "Responses a prompt")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
+      ->capture_default_str();
+  command.add_option("--max-new-tokens", options.settings.max_new_tokens, "Tokens a response at most")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
+      ->capture_default_str();
+  command
+      .add_option("--temperature", options.settings.sampling.temperature, "0 takes the most likely token")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
+  command.add_option("--top-k", options.settings.sampling.top_k, "Sample from the k most likely; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      .add_option("--top-p", options.settings.sampling.top_p, "Sample from the smallest set of this mass")
+      ->check(CLI::Range(1e-9, 1.0))
+      ->capture_default_str();
+  command
+      .add_option("--possibilities", options.possibilities,
+                  "Possibility numbers: none, first (1..responses), sample (without replacement), or a "
+                  "list such as 1,4")
+      ->capture_default_str();
+  command.add_option("--seed", options.settings.seed, "Key of every draw")->capture_default_str();
+  command.add_option("--limit", options.limit, "Answer only the first so many prompts; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command.add_option("--batch", options.batch_responses, "Responses decoded together")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
+      ->capture_default_str();
+  AddComputeOptions(command, options.dtype, options.threads);
+}
+
+int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collectives& collectives) {
+  GenerateSettings settings = options.settings;
+  ParsePossibilities(options.possibilities, settings);
+  SetThreads(options.threads, world);
+  std::optional<PendingFile> output;
+  if (world.Rank() == 0) output.emplace(options.output);
+
+  data::CorpusLimits limits;
+  limits.verify_sidecar = world.Rank() == 0;
+  data::Corpus corpus(options.corpus, limits);
+  const Decoder model =
+      LoadModel(options.model, options.adapter, ParseDType(options.dtype), at::Device(at::kCPU));
+  CheckCorpusFitsModel(corpus, model.Config(), options.model);
+
+  const std::int64_t prompts =
+      options.limit > 0 ? std::min(options.limit, corpus.Info().groups) : corpus.Info().groups;
+  const std::int64_t block = std::max<std::int64_t>(1, options.batch_responses / settings.responses);
+  const std::int64_t round = block * world.Size();
+  Progress progress("generate", "prompts", prompts, world.Rank() == 0);
+  for (std::int64_t first = 0; first < prompts; first += round) {
+    const std::int64_t begin = std::min(prompts, first + block * world.Rank());
+    const std::int64_t end = std::min(prompts, begin + block);
+    std::vector<data::Group> batch;
+    for (std::int64_t p = begin; p < end; ++p) batch.push_back(corpus.Read(p));
+    const auto responses = Generate(model, batch, settings);
+    std::string lines;
+    for (std::size_t p = 0; p < batch.size(); ++p) {
+      lines += ToJson(corpus, batch[p], responses[p])
+                   .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
+               "\n";
+    }
+    for (const std::string& part : collectives.AllGather(lines)) {
+      if (output) output->Write(part);
+    }
+    progress.Update(std::min(prompts, first + round));
+  }
+  if (output) output->Commit();
+  progress.Finish();
+  return 0;
+}
+
+}  // namespace plural::trainer

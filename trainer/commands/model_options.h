@@ -1,0 +1,36 @@
+// Options and checks that every command with a model shares.
+//
+// Owns: --dtype and --threads, the check that a corpus and a model belong together. Does not own: loading
+// (model/load_model.h). Thread rule: main thread.
+#pragma once
+
+#include <ATen/core/TensorBody.h>
+
+#include <cstdint>
+#include <string>
+
+#include "data/corpus.h"
+#include "dist/world.h"
+#include "trainer/model/config.h"
+
+namespace CLI {
+class App;
+}
+
+namespace plural::trainer {
+
+void AddComputeOptions(CLI::App& command, std::string& dtype, std::int64_t& threads);
+
+// "fp32" or "fp64". Errors: ExitError(kUsage).
+at::ScalarType ParseDType(const std::string& name);
+
+// Compute threads of this rank; 0: the machine's cores shared by its ranks.
+void SetThreads(std::int64_t threads, const dist::World& world);
+
+// Errors: ExitError(kBadData), with both values, when the corpus was tokenised with another tokenizer than
+// the one in `model_folder` (not checked when that folder has no tokenizer file of the corpus's name;
+// returns false then), or has ids outside the model's vocabulary.
+bool CheckCorpusFitsModel(const data::Corpus& corpus, const ModelConfig& config,
+                          const std::string& model_folder);
+
+}  // namespace plural::trainer
