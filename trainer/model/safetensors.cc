@@ -1,0 +1,160 @@
+#include "trainer/model/safetensors.h"
+
+#include <ATen/ATen.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <string_view>
+
+#include "data/sha256.h"
+#include "trainer/error.h"
+#include "trainer/file_io.h"
+#include "trainer/model/safetensors_header.h"
+
+namespace plural::trainer {
+namespace fs = std::filesystem;
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "tensors are stored little-endian");
+
+constexpr std::int64_t kMaxHeaderBytes = std::int64_t{16} << 20;
+
+std::int64_t ModifiedNs(const struct stat& status) {
+  return static_cast<std::int64_t>(status.st_mtim.tv_sec) * 1'000'000'000 + status.st_mtim.tv_nsec;
+}
+
+std::string Quoted(const fs::path& path) { return "'" + path.string() + "'"; }
+
+}  // namespace
+
+SafetensorsReader::SafetensorsReader(const fs::path& path) : path_(path) {
+  // O_NONBLOCK: a pipe in place of the file must not block the open.
+  descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (descriptor_ < 0) {
+    throw ExitError(ExitCode::kMissingInput, "cannot read " + Quoted(path) + ": " + std::strerror(errno));
+  }
+  try {
+    struct stat status {};
+    if (fstat(descriptor_, &status) != 0 || !S_ISREG(status.st_mode)) Fail("not a regular file");
+    file_size_ = status.st_size;
+    modified_ns_ = ModifiedNs(status);
+    if (file_size_ < 10) Fail(std::to_string(file_size_) + " bytes are too few for a safetensors file");
+    std::uint64_t header_size = 0;
+    ReadBytes(&header_size, sizeof header_size, 0);
+    const auto room = static_cast<std::uint64_t>(std::min(kMaxHeaderBytes, file_size_ - 8));
+    if (header_size < 2 || header_size > room) {
+      Fail("header of " + std::to_string(header_size) + " bytes; 2 to " + std::to_string(room) +
+           " are possible here: not a safetensors file, or truncated (pickle formats are not accepted)");
+    }
+    std::string header(header_size, '\0');
+    ReadBytes(header.data(), static_cast<std::int64_t>(header_size), 8);
+    data_start_ = 8 + static_cast<std::int64_t>(header_size);
+    std::string error;
+    if (!ParseSafetensorsHeader(header, entries_, metadata_, error)) Fail(error);
+    CheckLayout(file_size_ - data_start_);
+  } catch (...) {
+    close(descriptor_);
+    throw;
+  }
+}
+
+SafetensorsReader::~SafetensorsReader() { close(descriptor_); }
+
+void SafetensorsReader::Fail(const std::string& what) const {
+  throw ExitError(ExitCode::kBadData, Quoted(path_) + ": " + what);
+}
+
+void SafetensorsReader::CheckLayout(std::int64_t data_size) const {
+  std::vector<std::pair<const std::string*, const Entry*>> order;
+  for (const auto& [name, entry] : entries_) order.emplace_back(&name, &entry);
+  std::sort(order.begin(), order.end(), [](const auto& x, const auto& y) {
+    return std::pair(x.second->begin, x.second->end) < std::pair(y.second->begin, y.second->end);
+  });
+  std::int64_t expected = 0;
+  for (const auto& [name, entry] : order) {
+    if (entry->begin != expected) {
+      Fail("tensor '" + *name + "' begins at byte " + std::to_string(entry->begin) + ", " +
+           std::to_string(expected) + " is expected: the tensors leave a hole or overlap");
+    }
+    expected = entry->end;
+  }
+  if (expected != data_size) {
+    Fail("the header describes " + std::to_string(expected) + " bytes of data, the file holds " +
+         std::to_string(data_size) + ": truncated or damaged; fetch or write it again");
+  }
+}
+
+void SafetensorsReader::ReadBytes(void* to, std::int64_t size, std::int64_t offset) const {
+  auto* out = static_cast<char*>(to);
+  while (size > 0) {
+    const auto piece = static_cast<std::size_t>(std::min(size, std::int64_t{1} << 28));
+    const ssize_t got = pread(descriptor_, out, piece, offset);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) Fail(std::string("cannot read: ") + std::strerror(errno));
+    if (got == 0) Fail("the file ended while it was read: it was changed meanwhile");
+    out += got;
+    size -= got;
+    offset += got;
+  }
+}
+
+at::Tensor SafetensorsReader::Read(const std::string& name) const {
+  const auto found = entries_.find(name);
+  if (found == entries_.end()) Fail("tensor '" + name + "' is missing");
+  const Entry& entry = found->second;
+  at::Tensor tensor = at::empty(entry.shape, at::TensorOptions().dtype(entry.dtype));
+  ReadBytes(tensor.data_ptr(), entry.end - entry.begin, data_start_ + entry.begin);
+  struct stat status {};
+  if (fstat(descriptor_, &status) != 0 || status.st_size != file_size_ ||
+      ModifiedNs(status) != modified_ns_) {
+    Fail("the file was changed while it was read");
+  }
+  return tensor;
+}
+
+WrittenFile WriteSafetensors(const fs::path& path, std::vector<dist::NamedTensor> tensors,
+                             const std::map<std::string, std::string>& metadata) {
+  std::sort(tensors.begin(), tensors.end(), [](const dist::NamedTensor& x, const dist::NamedTensor& y) {
+    return std::pair(-x.tensor.element_size(), std::string_view(x.name)) <
+           std::pair(-y.tensor.element_size(), std::string_view(y.name));
+  });
+  nlohmann::ordered_json header = nlohmann::ordered_json::object();
+  if (!metadata.empty()) header["__metadata__"] = metadata;
+  std::int64_t offset = 0;
+  for (const dist::NamedTensor& item : tensors) {
+    if (header.contains(item.name)) throw std::logic_error("tensor '" + item.name + "' is given twice");
+    const std::int64_t end = offset + static_cast<std::int64_t>(item.tensor.nbytes());
+    header[item.name] = {{"dtype", SafetensorsDType(item.tensor.scalar_type())},
+                         {"shape", item.tensor.sizes().vec()},
+                         {"data_offsets", {offset, end}}};
+    offset = end;
+  }
+  std::string text = header.dump();
+  text.append((8 - text.size() % 8) % 8, ' ');
+  const std::uint64_t header_size = text.size();
+
+  OutputFile file(path);
+  data::Sha256 hash;
+  const auto write = [&](std::string_view bytes) {
+    hash.Update(bytes.data(), bytes.size());
+    file.Write(bytes);
+  };
+  write({reinterpret_cast<const char*>(&header_size), sizeof header_size});
+  write(text);
+  for (const dist::NamedTensor& item : tensors) {
+    const at::Tensor host = item.tensor.detach().to(at::kCPU).contiguous();
+    write({static_cast<const char*>(host.data_ptr()), host.nbytes()});
+  }
+  file.Close();
+  return {file.Size(), hash.Hex()};
+}
+
+}  // namespace plural::trainer
