@@ -1,0 +1,343 @@
+#include "data/labelling.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+#include <set>
+#include <string>
+
+#include "data/error.h"
+#include "tests/unit/data/random_groups.h"
+
+namespace plural::data {
+namespace {
+
+using testing::ResponseOf;
+
+// Four responses of 2, 3, 1 and 2 tokens; the first token of each is penalised in a negative.
+Group FourResponses() {
+  Group group;
+  group.index = 7;
+  group.id = "four";
+  group.prompt_tokens = {10, 11};
+  group.tails = {{12}};
+  for (Token k = 1; k <= 9; ++k) group.tails.push_back({13, 20 + k, 14});
+  for (const std::vector<Token>& tokens : {std::vector<Token>{1, 9}, {2, 3, 9}, {9}, {4, 9}}) {
+    Response response{.tokens = tokens, .masks = std::vector<std::uint8_t>(tokens.size(), 0)};
+    response.masks[0] = 1;
+    group.responses.push_back(response);
+  }
+  return group;
+}
+
+std::string ErrorOf(const Group& group, const LabelSettings& settings) {
+  try {
+    Label(group, settings, 0);
+  } catch (const DataError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+bool Contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+TEST(LabellingTest, OneToOneTrainsTheFirstResponseOnly) {
+  const LabelledGroup labelled = Label(FourResponses(), {.method = Method::kOtoft}, 0);
+  EXPECT_EQ(labelled.group, 7);
+  ASSERT_EQ(labelled.sequences.size(), 1U);
+  const LabelledSequence& sequence = labelled.sequences[0];
+  EXPECT_EQ(sequence.prefix, (std::vector<Token>{10, 11, 12}));
+  EXPECT_EQ(sequence.response, (std::vector<Token>{1, 9}));
+  EXPECT_EQ(sequence.likelihood, (std::vector<double>{0.5, 0.5}));
+  EXPECT_EQ(sequence.unlikelihood, (std::vector<double>{0, 0}));
+  EXPECT_EQ(sequence.possibility, 0);
+  EXPECT_EQ(labelled.positive_tokens, 2);
+  EXPECT_EQ(labelled.sequence_tokens, 5);
+}
+
+TEST(LabellingTest, OneToManyIsTheTokenMeanOverTheFirstN) {
+  const LabelledGroup labelled = Label(FourResponses(), {.method = Method::kOtmft, .responses = 3}, 0);
+  ASSERT_EQ(labelled.sequences.size(), 3U);
+  EXPECT_EQ(labelled.positive_tokens, 6);
+  for (const LabelledSequence& sequence : labelled.sequences) {
+    for (const double weight : sequence.likelihood) EXPECT_EQ(weight, 1.0 / 6);
+  }
+}
+
+TEST(LabellingTest, SequenceSumIsTheMeanOverSequences) {
+  const LabelledGroup labelled =
+      Label(FourResponses(),
+            {.method = Method::kOtmft, .responses = 0, .normalization = Normalization::kSequenceSum}, 0);
+  ASSERT_EQ(labelled.sequences.size(), 4U);
+  for (const LabelledSequence& sequence : labelled.sequences) {
+    for (const double weight : sequence.likelihood) EXPECT_EQ(weight, 0.25);
+  }
+}
+
+TEST(LabellingTest, ResponseWeightsShareTheTokenMean) {
+  Group group = FourResponses();
+  group.responses[0].weight = 3.0;  // 2 tokens
+  group.responses[1].weight = 0.0;  // 3 tokens
+  const LabelledGroup labelled = Label(group, {.method = Method::kOtmft, .responses = 3}, 0);
+  // Weighted tokens: 3 * 2 + 0 * 3 + 1 * 1 = 7.
+  EXPECT_EQ(labelled.sequences[0].likelihood, (std::vector<double>{3.0 / 7, 3.0 / 7}));
+  EXPECT_EQ(labelled.sequences[1].likelihood, (std::vector<double>{0, 0, 0}));
+  EXPECT_EQ(labelled.sequences[2].likelihood, (std::vector<double>{1.0 / 7}));
+}
+
+TEST(LabellingTest, PretrainUsesEveryResponseWhateverN) {
+  EXPECT_EQ(Label(FourResponses(), {.method = Method::kPretrain, .responses = 2}, 0).sequences.size(), 4U);
+}
+
+TEST(LabellingTest, PossibilityExplorationPairsEveryNumberWithEveryResponse) {
+  const LabelledGroup labelled =
+      Label(FourResponses(), {.method = Method::kPeft, .assignment = Assignment::kSequential}, 0);
+  ASSERT_EQ(labelled.sequences.size(), 16U);
+  std::set<std::pair<int, int>> pairs;
+  for (std::size_t s = 0; s < 16; ++s) {
+    const LabelledSequence& sequence = labelled.sequences[s];
+    pairs.insert({sequence.possibility, sequence.response_index});
+    EXPECT_EQ(sequence.positive, s < 4);
+    EXPECT_EQ(sequence.possibility == sequence.response_index + 1, sequence.positive);
+    EXPECT_EQ(sequence.prefix, (std::vector<Token>{10, 11, 13, 20 + sequence.possibility, 14}));
+    for (std::size_t t = 0; t < sequence.response.size(); ++t) {
+      EXPECT_EQ(sequence.likelihood[t], sequence.positive ? 1.0 / 8 : 0.0);
+      // One penalised token in each of 12 negatives.
+      EXPECT_EQ(sequence.unlikelihood[t], !sequence.positive && t == 0 ? 0.5 / 12 : 0.0);
+    }
+  }
+  EXPECT_EQ(pairs.size(), 16U);
+  EXPECT_EQ(labelled.positive_tokens, 8);
+  EXPECT_EQ(labelled.penalised_tokens, 12);
+}
+
+TEST(LabellingTest, SequenceSumDividesThePenaltyByThePositives) {
+  const LabelledGroup labelled =
+      Label(FourResponses(), {.method = Method::kPeft, .normalization = Normalization::kSequenceSum}, 0);
+  EXPECT_EQ(labelled.sequences[0].likelihood[0], 0.25);
+  EXPECT_EQ(labelled.sequences[4].unlikelihood[0], 0.5 / 4);
+}
+
+TEST(LabellingTest, NothingPenalisedAddsNothing) {
+  Group group = FourResponses();
+  for (Response& response : group.responses) std::ranges::fill(response.masks, 0);
+  const LabelledGroup labelled = Label(group, {.method = Method::kPeft}, 0);
+  EXPECT_EQ(labelled.penalised_tokens, 0);
+  ASSERT_EQ(labelled.sequences.size(), 16U);
+  for (const LabelledSequence& sequence : labelled.sequences) {
+    for (const double weight : sequence.unlikelihood) EXPECT_EQ(weight, 0.0);
+  }
+}
+
+// methods.md 1.3: "I'm a doctor, and I love 3 big dogs." under the three masks.
+TEST(LabellingTest, MaskModesPenaliseTheirOwnTokens) {
+  const std::vector<std::vector<int>> masks = {
+      {1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1, 1, 1, 0, 0},   // content_first
+      {1, 0, 0, 1, 1, 0, 1, 1, 1, 1, 0, 1, 1, 0, 0},   // all_first
+      {1, 0, 0, 0, 1, 0, 0, 1, 1, 0, 1, 1, 1, 0, 0}};  // repo_compat
+  Group group;
+  group.id = "doctor";
+  group.prompt_tokens = {1};
+  group.tails = {{}, {2}, {3}};
+  Response doctor;
+  for (std::size_t t = 0; t < masks[0].size(); ++t) {
+    doctor.tokens.push_back(static_cast<Token>(100 + t));
+    doctor.masks.push_back(static_cast<std::uint8_t>(masks[0][t] | masks[1][t] << 1 | masks[2][t] << 2));
+  }
+  group.responses = {Response{.tokens = {50, 51}, .masks = {0, 0}}, doctor};
+  for (const int mode : {0, 1, 2}) {
+    const LabelledGroup labelled = Label(group,
+                                         {.method = Method::kPeft,
+                                          .responses = 2,
+                                          .possibilities = 2,
+                                          .unlikelihood_alpha = 1.0,
+                                          .mask = static_cast<MaskMode>(mode)},
+                                         0);
+    const std::vector<int>& mask = masks[static_cast<std::size_t>(mode)];
+    const int count = std::vector<int>{6, 9, 7}[static_cast<std::size_t>(mode)];
+    EXPECT_EQ(labelled.penalised_tokens, count);
+    const LabelledSequence& negative = labelled.sequences[2];
+    ASSERT_EQ(negative.response_index, 1);
+    for (std::size_t t = 0; t < mask.size(); ++t)
+      EXPECT_EQ(negative.unlikelihood[t], mask[t] / (1.0 * count));
+  }
+}
+
+TEST(LabellingTest, NegativesCanBeASubset) {
+  const LabelSettings settings{.method = Method::kPeft, .max_negatives = 5};
+  std::set<std::set<std::pair<int, int>>> subsets;
+  for (std::int64_t epoch = 0; epoch < 8; ++epoch) {
+    const LabelledGroup labelled = Label(FourResponses(), settings, epoch);
+    ASSERT_EQ(labelled.sequences.size(), 9U);
+    EXPECT_EQ(labelled.penalised_tokens, 5);
+    const std::vector<int> numbers = AssignPossibilities(FourResponses(), settings, epoch, 4);
+    std::set<std::pair<int, int>> pairs;
+    for (std::size_t s = 4; s < 9; ++s) {
+      const LabelledSequence& negative = labelled.sequences[s];
+      EXPECT_NE(negative.possibility, numbers[static_cast<std::size_t>(negative.response_index)]);
+      const auto number = std::ranges::find(numbers, negative.possibility) - numbers.begin();
+      pairs.insert({static_cast<int>(number), negative.response_index});
+    }
+    EXPECT_EQ(pairs.size(), 5U);
+    subsets.insert(pairs);
+  }
+  EXPECT_GT(subsets.size(), 4U);  // each epoch draws anew: of C(12, 5) = 792 subsets few coincide
+}
+
+TEST(LabellingTest, NumbersAreDrawnByEpochOrOnce) {
+  const Group group = FourResponses();
+  LabelSettings settings{.method = Method::kPeft};
+  std::set<std::vector<int>> sampled;
+  std::set<std::vector<int>> fixed;
+  for (std::int64_t epoch = 0; epoch < 10; ++epoch) {
+    settings.assignment = Assignment::kSampled;
+    const std::vector<int> numbers = AssignPossibilities(group, settings, epoch, 4);
+    EXPECT_EQ(numbers, AssignPossibilities(group, settings, epoch, 4));
+    EXPECT_EQ(std::set<int>(numbers.begin(), numbers.end()).size(), 4U);
+    for (const int number : numbers) EXPECT_TRUE(number >= 1 && number <= 9);
+    sampled.insert(numbers);
+    settings.assignment = Assignment::kFixed;
+    fixed.insert(AssignPossibilities(group, settings, epoch, 4));
+  }
+  EXPECT_GT(sampled.size(), 5U);
+  EXPECT_EQ(fixed.size(), 1U);
+  Group other = group;
+  other.id = "other";
+  EXPECT_NE(AssignPossibilities(other, settings, 0, 4), AssignPossibilities(group, settings, 0, 4));
+  settings.seed = 43;
+  EXPECT_NE(std::set<std::vector<int>>{AssignPossibilities(group, settings, 0, 4)}, fixed);
+}
+
+// methods.md 1.4: weights 0.5, 0.25, 0.25 in nats.
+TEST(LabellingTest, DistributionMatchingWeighsEveryTokenByItsTarget) {
+  Group group;
+  group.id = "numbers";
+  group.prompt_tokens = {1};
+  group.tails = {{2}};
+  group.responses = {ResponseOf({3, 4, 9}, 2.0), ResponseOf({3, 5, 9}), ResponseOf({3, 4, 6, 9}),
+                     ResponseOf({3, 7, 9}, 0.0)};
+  // N and the normalization are other methods' business.
+  const LabelledGroup labelled = Label(group,
+                                       {.method = Method::kDistributionMatching,
+                                        .responses = 2,
+                                        .normalization = Normalization::kGroupTokenMean},
+                                       0);
+  ASSERT_EQ(labelled.sequences.size(), 4U);
+  const double targets[] = {0.5, 0.25, 0.25, 0.0};
+  for (std::size_t s = 0; s < 4; ++s) {
+    EXPECT_EQ(labelled.sequences[s].target, targets[s]);
+    for (const double weight : labelled.sequences[s].likelihood) EXPECT_EQ(weight, targets[s]);
+  }
+  EXPECT_NEAR(labelled.target_entropy_nats, 1.039721, 5e-7);  // the figure's last digit
+}
+
+TEST(LabellingTest, TargetsMustBePrefixFree) {
+  Group group;
+  group.id = "ten";
+  group.prompt_tokens = {1};
+  group.tails = {{}};
+  // The digits of 1..10 without a terminator; a sequence between the two in input order changes nothing.
+  for (Token digit = 1; digit <= 9; ++digit) group.responses.push_back(ResponseOf({digit}));
+  group.responses.push_back(ResponseOf({1, 0}));
+  const LabelSettings settings{.method = Method::kDistributionMatching};
+  std::string error = ErrorOf(group, settings);
+  EXPECT_TRUE(Contains(error, "'ten'")) << error;
+  EXPECT_TRUE(Contains(error, "target 0, 1 tokens [1], begins target 9, 2 tokens [1 0]")) << error;
+  EXPECT_TRUE(Contains(error, "eos: true")) << error;
+
+  // In lexicographic order other targets stand between [1] and [1 0 5].
+  group.responses = {ResponseOf({1, 0, 5}), ResponseOf({1, 0, 2}), ResponseOf({1})};
+  EXPECT_TRUE(Contains(ErrorOf(group, settings), "target 2, 1 tokens [1], begins target 1"));
+
+  group.responses = {ResponseOf({4, 5}), ResponseOf({3}), ResponseOf({4, 5})};
+  error = ErrorOf(group, settings);
+  EXPECT_TRUE(Contains(error, "targets 0 and 2 (from 0) are equal")) << error;
+
+  group.responses = {ResponseOf({4, 5}), ResponseOf({5, 4}), ResponseOf({4, 6})};
+  EXPECT_EQ(ErrorOf(group, settings), "");
+}
+
+TEST(LabellingTest, RefusesWhatAGroupCannotServe) {
+  const Group good = FourResponses();
+  const std::string few = ErrorOf(good, {.method = Method::kOtmft, .responses = 5});
+  EXPECT_TRUE(Contains(few, "'four'") && Contains(few, "has 4 responses, 5 are needed") &&
+              Contains(few, "group.responses"))
+      << few;
+  EXPECT_EQ(few.find('\n'), std::string::npos);
+  EXPECT_TRUE(Contains(ErrorOf(good, {.method = Method::kPeft, .responses = 5}), "5 are needed"));
+
+  const std::string numbers = ErrorOf(good, {.method = Method::kPeft, .possibilities = 10});
+  EXPECT_TRUE(Contains(numbers, "prepared for 9 possibility numbers, group.possibilities is 10")) << numbers;
+  const std::string narrow = ErrorOf(good, {.method = Method::kPeft, .responses = 0, .possibilities = 3});
+  EXPECT_TRUE(Contains(narrow, "4 responses need as many different possibility numbers, there are 3"))
+      << narrow;
+
+  Group bad = good;
+  bad.responses.clear();
+  for (const Method method : testing::kMethods) {
+    EXPECT_TRUE(Contains(ErrorOf(bad, {.method = method, .responses = 0}), "has 0 responses"));
+  }
+  bad = good;
+  bad.prompt_tokens.clear();
+  bad.tails[0].clear();
+  EXPECT_TRUE(Contains(ErrorOf(bad, {.method = Method::kPretrain}), "its prompt has no tokens"));
+  bad = good;
+  bad.tails.clear();
+  EXPECT_TRUE(Contains(ErrorOf(bad, {.method = Method::kOtoft}), "no tail for possibility number 0"));
+  EXPECT_TRUE(Contains(ErrorOf(bad, {.method = Method::kPeft}), "prepared for 0 possibility numbers"));
+  bad = good;
+  bad.responses[1].tokens.clear();
+  EXPECT_TRUE(Contains(ErrorOf(bad, {.method = Method::kOtmft}), "response 1 has no tokens"));
+  EXPECT_EQ(ErrorOf(bad, {.method = Method::kOtoft}), "");
+  bad = good;
+  bad.responses[2].masks.pop_back();
+  EXPECT_TRUE(Contains(ErrorOf(bad, {.method = Method::kPeft}), "1 tokens and 0 unlikelihood masks"));
+
+  for (const double weight : {-1.0, std::nan(""), HUGE_VAL}) {
+    bad = good;
+    bad.responses[0].weight = weight;
+    EXPECT_TRUE(Contains(ErrorOf(bad, {.method = Method::kDistributionMatching}), "finite and at least 0"));
+  }
+  bad = good;
+  for (Response& response : bad.responses) response.weight = 0.0;
+  for (const Method method : testing::kMethods) {
+    EXPECT_TRUE(Contains(ErrorOf(bad, {.method = method}), "weights of its responses sum to 0"));
+  }
+}
+
+TEST(LabellingTest, WeightsOfAnyGroupAreNormalised) {
+  for (std::uint64_t seed = 0; seed < 100; ++seed) {
+    for (const Method method : testing::kMethods) {
+      const testing::RandomCase random = testing::MakeRandomCase(seed, method);
+      const bool token_mean = random.settings.normalization == Normalization::kGroupTokenMean &&
+                              method != Method::kDistributionMatching;
+      double likelihood = 0.0;
+      double unlikelihood = 0.0;
+      std::int64_t penalised = 0;
+      std::size_t positives = 0;
+      for (const LabelledSequence& sequence : random.labelled.sequences) {
+        positives += sequence.positive ? 1 : 0;
+        likelihood += token_mean
+                          ? std::accumulate(sequence.likelihood.begin(), sequence.likelihood.end(), 0.0)
+                          : sequence.likelihood[0];
+        for (const double weight : sequence.unlikelihood) {
+          unlikelihood += weight;
+          penalised += weight > 0.0 ? 1 : 0;
+        }
+      }
+      // At most 30 summands, each rounded to 2^-53.
+      EXPECT_NEAR(likelihood, 1.0, 30 * 0x1p-53);
+      EXPECT_EQ(penalised, random.labelled.penalised_tokens);
+      const double count = static_cast<double>(penalised);
+      const double total =
+          token_mean ? (penalised > 0 ? 0.5 : 0.0) : 0.5 * count / static_cast<double>(positives);
+      EXPECT_NEAR(unlikelihood, total, 60 * 0x1p-53 * std::max(1.0, total));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace plural::data
