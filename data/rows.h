@@ -36,7 +36,7 @@ struct RowPass {
 
 struct PackSettings {
   Layout layout = Layout::kTree;
-  CostModel cost;
+  CostModel cost = {};
   std::int64_t row_budget = 1024;  // trees are put side by side up to so many rows
 };
 

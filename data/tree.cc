@@ -185,10 +185,12 @@ std::vector<std::vector<int>> CutGroup(std::span<const LabelledSequence> sequenc
   std::vector<std::size_t> begin(n + 1, 0);  // where their last part begins
   for (std::size_t j = 1; j <= n; ++j) {
     best[j] = std::numeric_limits<double>::infinity();
+    std::int64_t longest = 0;
     for (std::size_t i = j; i-- > 0;) {
       const std::int64_t rows = sorted.Rows(i) + added[j] - added[i + 1];
-      // Where every sequence of the part is a prefix of the last one, cutting would make nothing smaller.
-      if (cost.max_rows > 0 && rows > cost.max_rows && rows > sorted.Rows(j - 1)) break;
+      longest = std::max(longest, sorted.Rows(i));
+      // Beyond the limit only where cutting would make no tree smaller: all rows are on one path.
+      if (cost.max_rows > 0 && rows > cost.max_rows && rows > longest) break;
       const double part = cost.Cost(rows);
       if (part > best[j]) break;  // rows only grow as i falls: no earlier begin can win
       if (best[i] + part <= best[j]) {

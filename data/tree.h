@@ -61,7 +61,7 @@ struct CostModel {
 
 // Splits `sequences` into parts whose trees together cost least, among all cuts of the lexicographic
 // order: exact, by dynamic programming over (first, last) of a part, whose rows are known in constant
-// time. A part above max_rows holds one sequence (and prefixes of it). Time: a sort and at most n * n / 2
+// time. A part above max_rows has all its rows on one path. Time: a sort and at most n * n / 2
 // steps for n sequences, in practice n times the sequences of the largest part worth its cost.
 // Returns the indices of each part; the parts, and the indices in them, stand in lexicographic order of
 // their sequences.
