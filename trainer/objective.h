@@ -8,6 +8,7 @@
 #include <ATen/core/TensorBody.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "data/labelling.h"
 #include "data/rows.h"
@@ -17,15 +18,19 @@
 namespace plural::trainer {
 
 struct ObjectiveSettings {
-  // -log(1-p) is cut at -log(clamp), with zero gradient beyond (as the reference code does, 1e-6); 0: no clamp.
+  // -log(1-p) is cut at -log(clamp), with zero gradient beyond (as the reference code does, 1e-6); 0: no
+  // clamp.
   double unlikelihood_clamp = 1e-6;
   bool target_figures = false;  // distribution matching: fill the figures below
+  // Leaves edges without weight out of the head: nothing of the loss is lost, and sequence_log_p is empty.
+  bool weighted_edges_only = false;
+  DropoutKey dropout;  // made of (seed, step, pass); none: nothing is dropped
 };
 
 struct PassResult {
-  at::Tensor loss;             // scalar with gradient: likelihood + unlikelihood
-  double likelihood = 0.0;     // weighted sum of -log p
-  double unlikelihood = 0.0;   // weighted sum of -log(1-p), alpha included
+  at::Tensor loss;            // scalar with gradient: likelihood + unlikelihood
+  double likelihood = 0.0;    // weighted sum of -log p
+  double unlikelihood = 0.0;  // weighted sum of -log(1-p), alpha included
   // Per sequence of the pass: sum of log p over its response, nats.
   std::vector<double> sequence_log_p;
 };
@@ -44,7 +49,6 @@ struct TargetFigures {
   double target_mass = 0.0;
   double entropy_nats = 0.0;
 };
-TargetFigures FiguresOfTargets(const data::LabelledGroup& group,
-                               const std::vector<double>& sequence_log_p);
+TargetFigures FiguresOfTargets(const data::LabelledGroup& group, const std::vector<double>& sequence_log_p);
 
 }  // namespace plural::trainer

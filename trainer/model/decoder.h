@@ -46,9 +46,10 @@ class Decoder {
 
   // Token ids [N] (int64) -> embeddings [N, E].
   at::Tensor Embed(const at::Tensor& token_N) const;
-  // Embeddings and positions [N] (int64) -> hidden states after the final norm, [N, E].
-  at::Tensor Hidden(const at::Tensor& embedding_NE, const at::Tensor& position_N,
-                    Attention& attention) const;
+  // Embeddings and positions [N] (int64) -> hidden states after the final norm, [N, E]; of `rows` only, [S,
+  // E], where they are given (ascending): what nobody reads of the last layer is not computed.
+  at::Tensor Hidden(const at::Tensor& embedding_NE, const at::Tensor& position_N, Attention& attention,
+                    const at::Tensor& rows_S = {}, DropoutKey dropout = {}) const;
   const Linear& Head() const { return head_; }
   // Logits [N, V] of hidden states, for generation and scoring of few rows.
   at::Tensor Logits(const at::Tensor& hidden_NE) const { return head_.Forward(hidden_NE); }
@@ -59,12 +60,12 @@ class Decoder {
   std::vector<dist::NamedTensor> AdapterParameters() const;
   // What is trained: the adapter if there is one, else the base.
   std::vector<dist::NamedTensor> TrainableParameters() const;
+  // Lets gradients reach the base weights. Full-weight training only: an adapter's base stays frozen.
+  void TrainBase();
 
   const ModelConfig& Config() const { return config_; }
   at::ScalarType DType() const { return dtype_; }
   at::Device Device() const { return device_; }
-  // Rebinds the linears' views after FlatParameters moved the tensors is not needed: tensors share
-  // their TensorImpl, FlatParameters uses set_data.
 
  private:
   ModelConfig config_;

@@ -20,8 +20,8 @@ namespace plural::trainer {
 
 // Edges on a device, made from RowPass::edges.
 struct EdgeList {
-  at::Tensor row;          // [S] int64: the distinct source rows, ascending
-  at::Tensor edge_row;     // [E] int64: index into `row`
+  at::Tensor row;          // [S] int64: the distinct source rows, ascending; undefined: all rows given
+  at::Tensor edge_row;     // [E] int64: index into `row`, ascending; each (row, target) once
   at::Tensor edge_target;  // [E] int64: vocabulary id
 };
 
@@ -29,13 +29,14 @@ struct HeadSettings {
   std::int64_t chunk_rows = 256;
   // Keep the chunks' logits for backward while they fit; beyond it they are recomputed.
   std::int64_t keep_bytes = std::int64_t{256} << 20;
+  DropoutKey dropout;  // of the head's adapter
 };
 
 struct EdgeLogProbs {
-  at::Tensor log_p;            // [E] log p of the target, >= fp32
-  at::Tensor log_one_minus_p;  // [E] log(1 - p), from the logsumexp over all other tokens: finite digits
-                               // where 1 - p underflows (token-tree.md 4.3)
-  at::Tensor row_entropy_nats; // [S], not differentiable
+  at::Tensor log_p;             // [E] log p of the target, fp64
+  at::Tensor log_one_minus_p;   // [E] log(1 - p), from the logsumexp over all other tokens: finite digits
+                                // where 1 - p underflows (token-tree.md 4.3)
+  at::Tensor row_entropy_nats;  // [S], not differentiable
 };
 
 // hidden_NE: final hidden states of all rows. Differentiable in hidden, head weight (if it requires a

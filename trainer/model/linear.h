@@ -8,8 +8,14 @@
 #include <ATen/core/TensorBody.h>
 
 #include <cstdint>
+#include <initializer_list>
+#include <optional>
+#include <vector>
 
 namespace plural::trainer {
+
+// Key of the dropout draws of one layer in one pass; without one nothing is dropped.
+using DropoutKey = std::optional<std::uint64_t>;
 
 struct LoraFactors {
   at::Tensor a_KI;
@@ -24,7 +30,16 @@ struct Linear {
 
   bool HasLora() const { return lora.a_KI.defined(); }
   // x_RI -> [R, O]. Saves x once; computes no gradient for a frozen weight.
-  at::Tensor Forward(const at::Tensor& x_RI) const;
+  at::Tensor Forward(const at::Tensor& x_RI, DropoutKey key = {}) const;
 };
+
+// Several layers of one input, so that it is saved once and its gradient is summed in place.
+// Element l is Forward(x_RI) of the l-th layer, its dropout keyed by (key, l).
+std::vector<at::Tensor> ForwardTogether(std::initializer_list<const Linear*> layers, const at::Tensor& x_RI,
+                                        DropoutKey key = {});
+
+// Inverted-dropout factors, 0 or 1 / (1 - p), of x's shape, type and device: element e is a function of
+// (key, e) alone.
+at::Tensor DropoutFactors(std::uint64_t key, double p, const at::Tensor& like);
 
 }  // namespace plural::trainer

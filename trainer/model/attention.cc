@@ -1,0 +1,84 @@
+#include "trainer/model/attention.h"
+
+#include <ATen/ATen.h>
+
+#include <limits>
+#include <vector>
+
+namespace plural::trainer {
+namespace {
+
+at::Tensor FromVector(const std::vector<std::int32_t>& values, at::Device device) {
+  return at::tensor(at::ArrayRef<std::int32_t>(values), at::kInt).to(device);
+}
+
+// Visibility of B rows of T tokens, as the kernels want it: causal, or an additive mask [B, 1, T, T] of 0
+// and -inf. Every token sees itself, so no row is all -inf.
+class PassAttention : public Attention {
+ public:
+  PassAttention(std::int64_t batch, at::Tensor mask) : batch_(batch), mask_(std::move(mask)) {}
+
+  at::Tensor operator()(std::int64_t /*layer*/, const at::Tensor& q_NHD, const at::Tensor& k_NGD,
+                        const at::Tensor& v_NGD) override {
+    const std::int64_t heads = q_NHD.size(1);
+    const std::int64_t shared = heads / k_NGD.size(1);
+    const at::Tensor q = ToHeads(q_NHD);
+    const at::Tensor k = ToHeads(k_NGD).repeat_interleave(shared, 1);
+    const at::Tensor v = ToHeads(v_NGD).repeat_interleave(shared, 1);
+    const bool causal = !mask_.defined();
+    at::Tensor out;
+    if (q.is_cuda()) {
+      // Called by name: the dispatcher could choose cuDNN, whose masked backward has returned NaN.
+      const auto bias = causal ? std::optional<at::Tensor>() : mask_.expand({batch_, heads, -1, -1});
+      out = std::get<0>(at::_scaled_dot_product_efficient_attention(q, k, v, bias, true, 0.0, causal));
+    } else {
+      const auto mask = causal ? std::optional<at::Tensor>() : mask_;
+      out = std::get<0>(at::_scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, mask));
+    }
+    return out.transpose(1, 2).reshape({q_NHD.size(0), heads * q_NHD.size(2)});
+  }
+
+ private:
+  // [N, heads, D] -> [B, heads, T, D]
+  at::Tensor ToHeads(const at::Tensor& x) const {
+    return x.view({batch_, x.size(0) / batch_, x.size(1), x.size(2)}).transpose(1, 2);
+  }
+
+  std::int64_t batch_;
+  at::Tensor mask_;
+};
+
+// visible [.., T, T] -> additive mask whose storage rows are a multiple of 8 long, as CUDA wants them.
+at::Tensor AdditiveMask(const at::Tensor& visible, at::ScalarType dtype) {
+  std::vector<std::int64_t> shape = visible.sizes().vec();
+  const std::int64_t length = shape.back();
+  shape.back() = (length + 7) / 8 * 8;
+  const at::Tensor mask = at::zeros(shape, visible.options().dtype(dtype)).narrow(-1, 0, length);
+  mask.masked_fill_(visible.logical_not(), -std::numeric_limits<double>::infinity());
+  return mask;
+}
+
+}  // namespace
+
+std::unique_ptr<Attention> MakePassAttention(const data::RowPass& pass, std::int64_t sliding_window,
+                                             at::ScalarType dtype, at::Device device) {
+  const bool tree = !pass.end.empty();
+  const at::Tensor row = at::arange(pass.length, at::TensorOptions().dtype(at::kInt).device(device));
+  at::Tensor visible = row.unsqueeze(0) <= row.unsqueeze(1);  // [query, key]
+  if (tree) visible = visible.logical_and_(row.unsqueeze(1) < FromVector(pass.end, device).unsqueeze(0));
+  visible = visible.unsqueeze(0);
+  // A window that no row outgrows leaves the pass as it is.
+  bool window = false;
+  if (sliding_window > 0) {
+    for (const std::int32_t position : pass.position) window |= position >= sliding_window;
+  }
+  if (window) {
+    const at::Tensor position = FromVector(pass.position, device).view({pass.batch, pass.length});
+    visible = visible.logical_and(position.unsqueeze(2) - position.unsqueeze(1) < sliding_window);
+  }
+  at::Tensor mask;
+  if (tree || window) mask = AdditiveMask(visible.unsqueeze(1), dtype);
+  return std::make_unique<PassAttention>(pass.batch, std::move(mask));
+}
+
+}  // namespace plural::trainer

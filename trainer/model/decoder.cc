@@ -1,0 +1,236 @@
+#include "trainer/model/decoder.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <functional>
+#include <numbers>
+#include <stdexcept>
+
+#include "data/random.h"
+#include "trainer/error.h"
+#include "trainer/model/pointwise.h"
+
+namespace plural::trainer {
+namespace {
+
+struct Slot {
+  const char* name;
+  const char* path;  // inside "model.layers.<l>."
+  Linear Decoder::Layer::*linear;
+};
+
+constexpr std::array<Slot, 7> kSlots = {{
+    {"q_proj", "self_attn.q_proj", &Decoder::Layer::q_proj},
+    {"k_proj", "self_attn.k_proj", &Decoder::Layer::k_proj},
+    {"v_proj", "self_attn.v_proj", &Decoder::Layer::v_proj},
+    {"o_proj", "self_attn.o_proj", &Decoder::Layer::o_proj},
+    {"gate_proj", "mlp.gate_proj", &Decoder::Layer::gate_proj},
+    {"up_proj", "mlp.up_proj", &Decoder::Layer::up_proj},
+    {"down_proj", "mlp.down_proj", &Decoder::Layer::down_proj},
+}};
+constexpr const char* kHead = "lm_head";
+
+std::string LayerPrefix(std::size_t layer) { return "model.layers." + std::to_string(layer) + "."; }
+
+// Fills `tensor` with draws of `draw`, made in fp64 on the host in element order.
+void Fill(const at::Tensor& tensor, const std::function<double()>& draw) {
+  const at::Tensor host = at::empty(tensor.sizes(), at::kDouble);
+  auto* values = host.mutable_data_ptr<double>();
+  for (std::int64_t e = 0; e < host.numel(); ++e) values[e] = draw();
+  const c10::AutoGradMode no_grad(false);
+  tensor.copy_(host);
+}
+
+data::CounterRandom DrawsFor(std::uint64_t seed, const std::string& name) {
+  return {data::MixKey(seed, data::Purpose::kInitialWeights, data::HashName(name))};
+}
+
+void FillNormal(const at::Tensor& tensor, double stddev, data::CounterRandom random) {
+  Fill(tensor, [&random, stddev, spare = 0.0, has_spare = false]() mutable {
+    if (has_spare) {
+      has_spare = false;
+      return spare;
+    }
+    // Box and Muller; 1 - u is in (0, 1].
+    const double radius = stddev * std::sqrt(-2.0 * std::log(1.0 - random.Uniform()));
+    const double angle = 2.0 * std::numbers::pi * random.Uniform();
+    spare = radius * std::sin(angle);
+    has_spare = true;
+    return radius * std::cos(angle);
+  });
+}
+
+// Sites of a layer that may drop out, for their keys.
+enum Site : std::uint64_t { kAttentionInput, kAttentionOutput, kFeedForwardInput, kFeedForwardOutput };
+
+}  // namespace
+
+Decoder::Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device device)
+    : config_(config), dtype_(dtype), device_(device) {
+  const auto options = at::TensorOptions().dtype(dtype).device(device);
+  const std::int64_t hidden = config.hidden_size;
+  const std::int64_t queries = config.num_attention_heads * config.head_dim;
+  const std::int64_t keys = config.num_key_value_heads * config.head_dim;
+  const std::int64_t inner = config.intermediate_size;
+  const auto linear = [&options](std::int64_t out, std::int64_t in) {
+    return Linear{at::empty({out, in}, options), {}};
+  };
+  embed_tokens_ = at::empty({config.vocab_size, hidden}, options);
+  norm_ = at::empty({hidden}, options);
+  for (std::int64_t l = 0; l < config.num_hidden_layers; ++l) {
+    layers_.push_back({.input_layernorm = at::empty({hidden}, options),
+                       .post_attention_layernorm = at::empty({hidden}, options),
+                       .q_proj = linear(queries, hidden),
+                       .k_proj = linear(keys, hidden),
+                       .v_proj = linear(keys, hidden),
+                       .o_proj = linear(hidden, queries),
+                       .gate_proj = linear(inner, hidden),
+                       .up_proj = linear(inner, hidden),
+                       .down_proj = linear(hidden, inner)});
+  }
+  head_.weight_OI =
+      config.tie_word_embeddings ? embed_tokens_ : at::empty({config.vocab_size, hidden}, options);
+}
+
+void Decoder::InitializeRandom(std::uint64_t seed) {
+  for (const auto& [name, tensor] : BaseParameters()) {
+    if (tensor.dim() == 1) {
+      const c10::AutoGradMode no_grad(false);
+      tensor.fill_(1.0);
+    } else {
+      FillNormal(tensor, config_.initializer_range, DrawsFor(seed, name));
+    }
+  }
+}
+
+void Decoder::AddAdapter(const AdapterSettings& settings, std::uint64_t seed) {
+  std::string allowed;
+  for (const Slot& slot : kSlots) allowed += std::string(slot.name) + ", ";
+  allowed += kHead;
+  for (const std::string& target : settings.targets) {
+    const bool known = target == kHead || std::any_of(kSlots.begin(), kSlots.end(),
+                                                      [&](const Slot& slot) { return target == slot.name; });
+    if (!known) {
+      throw ExitError(ExitCode::kBadRecipe, "adapter.targets: '" + target +
+                                                "' is not a linear layer of this model; allowed: " + allowed);
+    }
+  }
+  if (settings.targets.empty()) {
+    throw ExitError(ExitCode::kBadRecipe, "adapter.targets: empty; name at least one of " + allowed);
+  }
+  if (settings.rank < 1) {
+    throw ExitError(ExitCode::kBadRecipe,
+                    "adapter.rank: " + std::to_string(settings.rank) + "; allowed: 1 or more");
+  }
+
+  for (const auto& [name, tensor] : BaseParameters()) tensor.set_requires_grad(false);
+  const auto adapt = [&](Linear& linear, const std::string& path) {
+    LoraFactors& lora = linear.lora;
+    const std::int64_t in = linear.weight_OI.size(1);
+    lora.a_KI = at::empty({settings.rank, in}, linear.weight_OI.options());
+    lora.b_OK = at::zeros({linear.weight_OI.size(0), settings.rank}, linear.weight_OI.options());
+    lora.scale = settings.alpha / static_cast<double>(settings.rank);
+    lora.dropout = settings.dropout;
+    // Kaiming-uniform with a = sqrt 5: bound sqrt(6 / (1 + a^2) / in).
+    const double bound = 1.0 / std::sqrt(static_cast<double>(in));
+    data::CounterRandom random = DrawsFor(seed, path + ".lora_A.weight");
+    Fill(lora.a_KI, [&random, bound] { return bound * (2.0 * random.Uniform() - 1.0); });
+    lora.a_KI.set_requires_grad(true);
+    lora.b_OK.set_requires_grad(true);
+  };
+  const auto targeted = [&settings](const char* name) {
+    return std::find(settings.targets.begin(), settings.targets.end(), name) != settings.targets.end();
+  };
+  for (std::size_t l = 0; l < layers_.size(); ++l) {
+    for (const Slot& slot : kSlots) {
+      if (targeted(slot.name)) adapt(layers_[l].*slot.linear, LayerPrefix(l) + slot.path);
+    }
+  }
+  if (targeted(kHead)) adapt(head_, kHead);
+  adapter_ = settings;
+  has_adapter_ = true;
+}
+
+at::Tensor Decoder::Embed(const at::Tensor& token_N) const { return at::embedding(embed_tokens_, token_N); }
+
+at::Tensor Decoder::Hidden(const at::Tensor& embedding_NE, const at::Tensor& position_N, Attention& attention,
+                           const at::Tensor& rows_S, DropoutKey dropout) const {
+  const double eps = config_.rms_norm_eps;
+  const RotaryTable rotary = MakeRotaryTable(position_N, config_.head_dim, config_.rope_theta, dtype_);
+  const auto heads = [this](const at::Tensor& x) { return x.view({x.size(0), -1, config_.head_dim}); };
+  // The norm that follows a layer is the next layer's input norm, or the final one.
+  const auto norm_after = [this](std::size_t layer) {
+    return layer + 1 < layers_.size() ? layers_[layer + 1].input_layernorm : norm_;
+  };
+
+  at::Tensor residual_NE = embedding_NE;
+  at::Tensor x_NE = RmsNorm(embedding_NE, layers_.empty() ? norm_ : layers_[0].input_layernorm, eps);
+  for (std::size_t l = 0; l < layers_.size(); ++l) {
+    const Layer& layer = layers_[l];
+    const auto key = [&dropout, l](Site site) -> DropoutKey {
+      if (!dropout) return {};
+      return data::MixKey(*dropout, data::Purpose::kDropout, l, site);
+    };
+    const auto qkv =
+        ForwardTogether({&layer.q_proj, &layer.k_proj, &layer.v_proj}, x_NE, key(kAttentionInput));
+    at::Tensor mixed = attention(static_cast<std::int64_t>(l), heads(Rotate(qkv[0], rotary)),
+                                 heads(Rotate(qkv[1], rotary)), heads(qkv[2]));
+    if (rows_S.defined() && l + 1 == layers_.size()) {
+      mixed = mixed.index_select(0, rows_S);
+      residual_NE = residual_NE.index_select(0, rows_S);
+    }
+    const SumAndNorm attended = AddRmsNorm(residual_NE, layer.o_proj.Forward(mixed, key(kAttentionOutput)),
+                                           layer.post_attention_layernorm, eps);
+    const auto gate_up =
+        ForwardTogether({&layer.gate_proj, &layer.up_proj}, attended.norm_NE, key(kFeedForwardInput));
+    const at::Tensor fed = layer.down_proj.Forward(SwiGlu(gate_up[0], gate_up[1]), key(kFeedForwardOutput));
+    const SumAndNorm next = AddRmsNorm(attended.sum_NE, fed, norm_after(l), eps);
+    residual_NE = next.sum_NE;
+    x_NE = next.norm_NE;
+  }
+  return x_NE;
+}
+
+std::vector<dist::NamedTensor> Decoder::BaseParameters() const {
+  std::vector<dist::NamedTensor> named = {{"model.embed_tokens.weight", embed_tokens_}};
+  for (std::size_t l = 0; l < layers_.size(); ++l) {
+    const std::string prefix = LayerPrefix(l);
+    for (const Slot& slot : kSlots) {
+      named.push_back({prefix + slot.path + ".weight", (layers_[l].*slot.linear).weight_OI});
+    }
+    named.push_back({prefix + "input_layernorm.weight", layers_[l].input_layernorm});
+    named.push_back({prefix + "post_attention_layernorm.weight", layers_[l].post_attention_layernorm});
+  }
+  named.push_back({"model.norm.weight", norm_});
+  if (!config_.tie_word_embeddings) named.push_back({"lm_head.weight", head_.weight_OI});
+  return named;
+}
+
+std::vector<dist::NamedTensor> Decoder::AdapterParameters() const {
+  std::vector<dist::NamedTensor> named;
+  const auto add = [&named](const Linear& linear, const std::string& path) {
+    if (!linear.HasLora()) return;
+    named.push_back({path + ".lora_A.weight", linear.lora.a_KI});
+    named.push_back({path + ".lora_B.weight", linear.lora.b_OK});
+  };
+  for (std::size_t l = 0; l < layers_.size(); ++l) {
+    for (const Slot& slot : kSlots) add(layers_[l].*slot.linear, LayerPrefix(l) + slot.path);
+  }
+  add(head_, kHead);
+  return named;
+}
+
+std::vector<dist::NamedTensor> Decoder::TrainableParameters() const {
+  return has_adapter_ ? AdapterParameters() : BaseParameters();
+}
+
+void Decoder::TrainBase() {
+  if (has_adapter_) throw std::logic_error("TrainBase: the model has an adapter, its base is frozen");
+  for (const auto& [name, tensor] : BaseParameters()) tensor.set_requires_grad(true);
+}
+
+}  // namespace plural::trainer

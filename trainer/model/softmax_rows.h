@@ -1,0 +1,45 @@
+// Softmax rows: statistics of logits and the one gradient formula that every objective shares.
+//
+// Owns: the passes over [rows, vocabulary] values. Does not own: the projection that makes logits
+// (head.h), what the coefficients mean (objective.h). Thread rule: pure functions, one thread.
+//
+// Shape letters: R rows, V vocabulary, E edges. Statistics and coefficients are fp64 on the logits' device:
+// they are few, and 1 - p needs the digits.
+#pragma once
+
+#include <ATen/core/TensorBody.h>
+
+namespace plural::trainer {
+
+struct RowStatistics {
+  at::Tensor lse_R;           // log sum exp z
+  at::Tensor entropy_nats_R;  // of softmax(z)
+};
+RowStatistics StatisticsOfRows(const at::Tensor& z_RV);
+
+struct EdgeStatistics {
+  at::Tensor log_p_E;
+  at::Tensor log_one_minus_p_E;  // from the logsumexp of the other tokens, so finite where 1 - p underflows
+};
+// row_E: row of each edge in z; target_E: its token.
+EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const RowStatistics& rows, const at::Tensor& row_E,
+                                 const at::Tensor& target_E);
+
+// Coefficients of dL/dz = a softmax(z / b) + c p + h p (log p + H) + scatter(t at target).
+struct RowCoefficients {
+  at::Tensor a_R, b_R;  // undefined: a = 0
+  at::Tensor c_R;
+  at::Tensor h_R;  // undefined: h = 0
+};
+struct EdgeCoefficients {
+  at::Tensor row_E, target_E;
+  at::Tensor t_E;
+  at::Tensor log_one_minus_p_E;
+};
+// Overwrites z with the gradient. Precondition: each (row, target) once. At a target c p + t is computed as
+// (c + t) p + t (1 - p) with 1 - p from its logarithm: t = -c is the common case, and c p + t would lose all
+// digits where p is close to 1.
+void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
+                 const EdgeCoefficients& edges);
+
+}  // namespace plural::trainer
