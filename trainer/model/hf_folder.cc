@@ -1,0 +1,125 @@
+#include "trainer/model/hf_folder.h"
+
+#include <ATen/ATen.h>
+
+#include <array>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "data/sha256.h"
+#include "trainer/error.h"
+#include "trainer/file_io.h"
+#include "trainer/model/safetensors.h"
+#include "trainer/model/weight_files.h"
+
+namespace plural::trainer {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kHeadName = "lm_head.weight";
+constexpr const char* kEmbeddingName = "model.embed_tokens.weight";
+
+// What belongs to a model besides its weights.
+constexpr std::array<std::string_view, 11> kCompanions = {"tokenizer.json",
+                                                          "tokenizer.model",
+                                                          "tokenizer_config.json",
+                                                          "special_tokens_map.json",
+                                                          "added_tokens.json",
+                                                          "vocab.json",
+                                                          "merges.txt",
+                                                          "tekken.json",
+                                                          "chat_template.jinja",
+                                                          "chat_template.json",
+                                                          "generation_config.json"};
+
+// Buffers that old versions of transformers stored, and recompute.
+bool IsRotaryBuffer(const std::string& name) { return name.ends_with(".rotary_emb.inv_freq"); }
+
+// The name that a model with a language-model head gives a tensor; a folder saved from the bare decoder
+// lacks the "model." in front.
+std::string HeadedName(const std::string& name, bool has_prefix) {
+  return has_prefix || name == kHeadName ? name : "model." + name;
+}
+
+const char* TorchDType(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kDouble:
+      return "float64";
+    case at::kBFloat16:
+      return "bfloat16";
+    case at::kHalf:
+      return "float16";
+    default:
+      return "float32";
+  }
+}
+
+}  // namespace
+
+void LoadBaseWeights(Decoder& model, const fs::path& folder) {
+  const WeightFiles files(folder, "model");
+  bool has_prefix = false;
+  for (const auto& [name, reader] : files.Tensors()) has_prefix = has_prefix || name.starts_with("model.");
+  std::map<std::string, std::string> name_in_file;
+  std::vector<std::string> others;
+  for (const auto& [name, reader] : files.Tensors()) {
+    if (IsRotaryBuffer(name)) others.push_back(name);
+    name_in_file[HeadedName(name, has_prefix)] = name;
+  }
+  // With a tied head a file may hold the table under either name, or under both.
+  const bool tied = model.Config().tie_word_embeddings;
+  const bool both = tied && name_in_file.contains(kHeadName) && name_in_file.contains(kEmbeddingName);
+  if (both) others.push_back(kHeadName);
+  if (tied && !both && name_in_file.contains(kHeadName)) name_in_file[kEmbeddingName] = kHeadName;
+
+  std::vector<WeightFiles::Wanted> wanted;
+  for (const dist::NamedTensor& parameter : model.BaseParameters()) {
+    const auto found = name_in_file.find(parameter.name);
+    wanted.push_back({found == name_in_file.end() ? parameter.name : found->second, parameter.tensor});
+  }
+  files.Fill(wanted, others);
+  if (both && !at::equal(files.Read(kHeadName), files.Read(name_in_file.at(kEmbeddingName)))) {
+    throw ExitError(
+        ExitCode::kBadData,
+        "'" + folder.string() +
+            "': config.json ties the head to the embedding (tie_word_embeddings), but lm_head.weight "
+            "and embed_tokens.weight differ; set tie_word_embeddings to false or remove one");
+  }
+}
+
+void SaveModel(const Decoder& model, const fs::path& folder, const fs::path& source) {
+  PendingFolder pending(folder);
+  nlohmann::json config = model.Config().ToJson();
+  config["torch_dtype"] = TorchDType(model.DType());
+  WriteFileDurably(pending.Path() / "config.json", config.dump(2) + "\n");
+  WriteSafetensors(pending.Path() / "model.safetensors", model.BaseParameters());
+  if (!source.empty()) {
+    for (const std::string_view name : kCompanions) {
+      if (std::error_code error; fs::is_regular_file(source / name, error))
+        WriteFileDurably(pending.Path() / name, ReadFile(source / name));
+    }
+  }
+  pending.Commit(PendingFolder::IfExists::kReplace);
+}
+
+std::string WeightsFingerprint(const fs::path& folder) {
+  std::error_code error;
+  const bool adapter =
+      fs::exists(folder / "adapter_config.json", error) && !fs::exists(folder / "config.json", error);
+  data::Sha256 hash;
+  for (const std::string& name : WeightFileNames(folder, adapter ? "adapter_model" : "model")) {
+    const std::string line = name + " " + data::Sha256OfFile(folder / name) + "\n";
+    hash.Update(line.data(), line.size());
+  }
+  return hash.Hex();
+}
+
+std::string TokenizerSha256(const fs::path& folder, const std::string& file_name) {
+  // The name comes from a corpus: it must not lead out of the folder.
+  if (file_name.empty() || fs::path(file_name).filename() != file_name || file_name == "..") return "";
+  const fs::path path = folder / file_name;
+  std::error_code error;
+  return fs::is_regular_file(path, error) ? data::Sha256OfFile(path) : "";
+}
+
+}  // namespace plural::trainer

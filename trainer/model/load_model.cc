@@ -1,0 +1,28 @@
+#include "trainer/model/load_model.h"
+
+#include <ATen/ATen.h>
+
+#include <optional>
+
+#include "trainer/model/hf_folder.h"
+
+namespace plural::trainer {
+
+Decoder LoadModel(const std::string& model_dir, const std::string& adapter_dir, at::ScalarType dtype,
+                  at::Device device) {
+  // Both configs first: a wrong one should not cost the time of loading gigabytes.
+  const ModelConfig config = ModelConfig::FromFolder(model_dir);
+  std::optional<AdapterSettings> adapter;
+  if (!adapter_dir.empty()) adapter = ReadAdapterConfig(adapter_dir);
+
+  Decoder model(config, dtype, device);
+  LoadBaseWeights(model, model_dir);
+  if (adapter) {
+    model.AddAdapter(*adapter, /*seed=*/0);  // every value is overwritten
+    LoadAdapterWeights(model, adapter_dir);
+    for (const dist::NamedTensor& factor : model.AdapterParameters()) factor.tensor.set_requires_grad(false);
+  }
+  return model;
+}
+
+}  // namespace plural::trainer
