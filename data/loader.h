@@ -20,8 +20,8 @@ namespace plural::data {
 struct StepBatch {
   std::int64_t step = 0;
   std::int64_t epoch = 0;
-  std::int64_t groups_in_step = 0;      // over all ranks: the global denominator
-  std::vector<LabelledGroup> groups;    // this rank's
+  std::int64_t groups_in_step = 0;    // over all ranks: the global denominator
+  std::vector<LabelledGroup> groups;  // this rank's
   std::vector<RowPass> passes;
   double predicted_balance = 1.0;
 };
@@ -50,8 +50,15 @@ class Loader {
   std::unique_ptr<Impl> impl_;
 };
 
-// Predicted cost of a group under the settings, from its lengths alone: the same on every rank.
-double PredictCost(const Corpus::GroupLengths& lengths, const LabelSettings& label,
-                   const CostModel& cost);
+// Predicted cost of a group under the settings, from its lengths alone: the same on every rank, and
+// without reading a token. Rows, with P, T, L for the tokens of prompt, longest tail and all used responses,
+// n for their number, and D = L - n for the response tokens that are fed (the last one of each is not):
+//
+//   pretrain, otoft, otmft, distribution_matching   P + T + D
+//   peft, K negatives                               P + n T + (1 + K / n) D
+//
+// What responses share among themselves is not known here and not subtracted. If several trees are cheaper,
+// or max_rows asks for them, P is counted once a tree.
+double PredictCost(const Corpus::GroupLengths& lengths, const LabelSettings& label, const CostModel& cost);
 
 }  // namespace plural::data
