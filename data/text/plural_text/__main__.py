@@ -1,0 +1,80 @@
+"""`python -m plural_text COMMAND ...`: finds the command, reports its errors in one line.
+
+Owns: the table of commands, exit codes, what a signal does. Does not own: anything a command does.
+A command is a module with `add_arguments(parser)` and `run(arguments) -> int`.
+"""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+
+from plural_text.errors import CommandError, UsageError
+
+# Word -> (module, one line for --help). The module is imported only when its word is given.
+COMMANDS = {
+    "prepare": ("plural_text.prepare", "text to a pre-tokenized corpus"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a bad command line as UsageError instead of exiting with argparse's own code."""
+
+    def error(self, message):
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def _usage() -> str:
+    rows = "\n".join(f"  {word:<10} {line}" for word, (_, line) in COMMANDS.items())
+    return f"usage: plural COMMAND ...\n\nText commands:\n{rows}\n\nplural COMMAND --help tells more.\n"
+
+
+def _terminate(signum, _frame):
+    """Ends like Ctrl-C does, through the same clean-up, with the shell's code for the signal."""
+    raise SystemExit(128 + signum)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        (sys.stdout if arguments else sys.stderr).write(_usage())
+        return 0 if arguments else UsageError.exit_code
+    word = arguments[0]
+    if word not in COMMANDS:
+        raise UsageError(f"'{word}' is not a text command; known: {', '.join(COMMANDS)}")
+    command = importlib.import_module(COMMANDS[word][0])
+    parser = _Parser(prog=f"plural {word}", description=command.__doc__, allow_abbrev=False,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(arguments[1:]))
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one command; returns its exit code. Only here are errors turned into lines."""
+    signal.signal(signal.SIGTERM, _terminate)
+    name = f"plural {arguments[0]}" if arguments and arguments[0] in COMMANDS else "plural"
+    try:
+        return _dispatch(arguments)
+    except CommandError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted, nothing left half-written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone: nothing left to tell it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ImportError as error:
+        print(f"{name}: {error}; install the packages of data/text/requirements.txt "
+              "(launch/setup does)", file=sys.stderr)
+        return 69
+    except Exception as error:  # noqa: BLE001 - a defect of ours must still end in one line
+        if os.environ.get("PLURAL_TRACEBACK"):
+            raise
+        print(f"{name}: internal error: {type(error).__name__}: {error} "
+              "(PLURAL_TRACEBACK=1 shows where)", file=sys.stderr)
+        return CommandError.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

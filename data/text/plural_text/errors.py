@@ -1,0 +1,42 @@
+"""Errors that end a command, each with its exit code.
+
+Owns: the mapping from kind of error to exit code (the table of docs/running.md). Does not own:
+reporting, which `__main__` does in one line. A message says what was found, what is allowed, in which
+file and line or key, and what to do.
+"""
+
+
+class CommandError(Exception):
+    """Base: one line for the user and the exit code that goes with it."""
+
+    exit_code = 70
+
+
+class UsageError(CommandError):
+    """A command line that cannot be meant."""
+
+    exit_code = 64
+
+
+class BadData(CommandError):
+    """Content of an input, a template or a tokenizer that cannot be used."""
+
+    exit_code = 65
+
+
+class MissingInput(CommandError):
+    """A file or folder that is absent or unreadable."""
+
+    exit_code = 66
+
+
+class CannotCreate(CommandError):
+    """An output that cannot be created, or that another process is writing."""
+
+    exit_code = 73
+
+
+class WriteFailed(CommandError):
+    """An output that could be created but not written to its end."""
+
+    exit_code = 74

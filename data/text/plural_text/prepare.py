@@ -1,0 +1,189 @@
+"""Turns text into a pre-tokenized corpus that `plural train` and `plural generate` read.
+
+formats (one JSON object a line in .jsonl files, or one a .json file; a folder means all in it):
+  dialogue  {"context": turns joined by newline, "candidates": [replies]}; the last turn is Person A's
+  targets   {"request", "response": prefix, "targets": [...], "weights": [...], "eos": true}
+  chat      {"messages": [{"role", "content"}, ...], "responses": [...]}
+  text      .txt documents, or {"text": ...}
+Every object may carry its own "id". Without candidates, targets or responses it is a prompt to generate
+for.
+"""
+
+# Owns: the command line, the order of work, warnings. Does not own: any step of it.
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from plural_text.corpus_writer import CorpusWriter
+from plural_text.errors import BadData, CannotCreate, UsageError
+from plural_text.formats import FORMATS, InputFiles, Record
+from plural_text.groups import GroupBuilder, Limits
+from plural_text.id_set import IdSet
+from plural_text.masks import ENGLISH, MODES, MaskBuilder, StopWords
+from plural_text.progress import Progress
+from plural_text.summary import Summary
+from plural_text.templates import DEFAULTS, open_template, template_names
+from plural_text.tokenizer import open_tokenizer
+
+_DEFAULT_POSSIBILITIES = {"dialogue": 9, "chat": 9, "targets": 0, "text": 0}
+_DEFAULT_RESPONSE_WORDS = {"dialogue": 60}
+_MAX_POSSIBILITIES = 1000
+# A batch ends at the first of these: enough for the tokenizer to be fast, little enough to hold.
+_BATCH_RECORDS = 128
+_BATCH_CHARACTERS = 1 << 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="files or folders")
+    add("--tokenizer", required=True, type=Path, metavar="DIR_OR_FILE",
+        help="model folder, tokenizer.json, sentencepiece .model or tekken .json")
+    add("--format", required=True, choices=FORMATS, help="what the inputs hold")
+    add("-o", "--output", required=True, type=Path, metavar="CORPUS.h5",
+        help="written whole or not at all; a SHA-256 goes beside it")
+    add("--template", metavar="NAME_OR_FILE",
+        help=f"prompt template: {', '.join(template_names())}, or a .json file, or a .jinja chat template "
+             f"(default: {', '.join(f'{v} for {k}' for k, v in DEFAULTS.items() if k != v)}, and the "
+             "tokenizer's own for chat)")
+    add("--possibilities", type=_count, metavar="M",
+        help="largest possibility number, 0 for none (default: 9 for dialogue and chat, else 0)")
+    add("--max-prompt-tokens", type=_count, default=0, metavar="N",
+        help="drop whole oldest turns until prompts fit; 0: no limit (default)")
+    add("--max-response-words", type=_count, metavar="N",
+        help="cut longer responses, the end token stays; 0: no limit (default: 60 for dialogue, else 0)")
+    add("--max-length", type=_count, default=1024, metavar="N",
+        help="tokens of a piece of plain text, begin token included (default: 1024)")
+    add("--prompts-only", action="store_true", help="leave responses out: a corpus to generate for")
+    add("--strict-sharing", action="store_true",
+        help="refuse a template whose possibility number stands before the content")
+    add("--stopwords", type=Path, default=ENGLISH, metavar="FILE",
+        help="words that content masks leave out, one a line (default: English)")
+    add("--bos", metavar="TOKEN", help="begin token (default: the tokenizer's)")
+    add("--eos", metavar="TOKEN", help="end token (default: the tokenizer's)")
+    add("--quiet", action="store_true", help="no progress and no summary; warnings stay")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    limits = _limits(arguments)
+    progress = None
+
+    def warn(line: str) -> None:
+        if progress:
+            progress.clear()
+        print(f"plural prepare: warning: {line}", file=sys.stderr)
+
+    inputs = InputFiles(arguments.inputs, arguments.format, warn, arguments.prompts_only)
+    _check_output(arguments.output, inputs.files)
+    stop_words = StopWords(arguments.stopwords)
+    tokenizer = open_tokenizer(arguments.tokenizer, arguments.bos, arguments.eos)
+    template = open_template(arguments.template, arguments.format, tokenizer)
+    if limits.possibilities and not template.has_numbers():
+        raise UsageError(f"template '{template.name}' has no place for a possibility number; give "
+                         "--possibilities 0 or another --template")
+    builder = GroupBuilder(tokenizer, template, MaskBuilder(tokenizer, stop_words), limits)
+    attributes = {
+        "vocab_size": len(tokenizer.token_bytes),
+        "possibilities": limits.possibilities,
+        "source_format": arguments.format,
+        "tokenizer_name": tokenizer.name,
+        "tokenizer_sha256": tokenizer.sha256,
+        "bos_token_id": -1 if tokenizer.bos_id is None else tokenizer.bos_id,
+        "eos_token_id": tokenizer.eos_id,
+        "template_name": template.name,
+        "mask_modes": ",".join(MODES),
+        "stopwords_sha256": stop_words.sha256,
+    }
+    summary, ids = Summary(), IdSet()
+    progress = Progress(inputs.total_bytes, sys.stderr, arguments.quiet)
+    try:
+        with CorpusWriter(arguments.output, attributes, tokenizer.token_bytes, template.json) as writer:
+            for batch in _batches(_unique(inputs, ids)):
+                for group in builder.build(batch):
+                    writer.append(group)
+                    summary.add(group)
+                if arguments.strict_sharing:
+                    _check_sharing(builder, summary)
+                progress.update(inputs.bytes_read, summary.groups)
+            if summary.groups == 0:
+                raise BadData(f"{', '.join(arguments.inputs)}: no records in the input")
+            sha256 = writer.commit()
+    finally:
+        progress.clear()
+    _report_changes(builder, summary, warn)
+    if not arguments.quiet:
+        print("\n".join(summary.lines(builder.changes, str(arguments.output), sha256)))
+    return 0
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of 0 or more")
+    return int(text)
+
+
+def _limits(arguments: argparse.Namespace) -> Limits:
+    source_format = arguments.format
+    possibilities = arguments.possibilities
+    if possibilities is None:
+        possibilities = _DEFAULT_POSSIBILITIES[source_format]
+    if possibilities > _MAX_POSSIBILITIES:
+        raise UsageError(f"--possibilities {possibilities}: at most {_MAX_POSSIBILITIES}")
+    words = arguments.max_response_words
+    if words is None:
+        words = _DEFAULT_RESPONSE_WORDS.get(source_format, 0)
+    if words and source_format in ("targets", "text"):
+        raise UsageError(f"--max-response-words cuts dialogue and chat responses only, not {source_format}")
+    if arguments.max_length < 2:
+        raise UsageError(f"--max-length {arguments.max_length}: at least 2, the begin token and one more")
+    return Limits(possibilities, arguments.max_prompt_tokens, words, arguments.max_length)
+
+
+def _check_output(output: Path, inputs: list[Path]) -> None:
+    if not output.parent.is_dir():
+        raise CannotCreate(f"{output}: folder {output.parent} does not exist; create it first")
+    if output.exists() and any(output.samefile(file) for file in inputs):
+        raise UsageError(f"{output}: is an input too; name another output")
+
+
+def _unique(records: Iterable[Record], ids: IdSet) -> Iterator[Record]:
+    for record in records:
+        if not ids.add(record.id):
+            raise BadData(f"{record.where}: id '{record.id}' stands twice; ids must differ (without own ids "
+                          "they are made of file names: rename one of two files of the same name)")
+        yield record
+
+
+def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    batch, characters = [], 0
+    for record in records:
+        batch.append(record)
+        characters += sum(len(turn) for turn in record.turns)
+        if len(batch) >= _BATCH_RECORDS or characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _sharing_line(builder: GroupBuilder, summary: Summary) -> str:
+    lost = builder.changes.prompt_tokens_lost / summary.groups
+    return (f"the template puts the possibility number before the content: {lost:.1f} prompt tokens lost "
+            "per group (mean) against the number placed last")
+
+
+def _check_sharing(builder: GroupBuilder, summary: Summary) -> None:
+    if builder.number_is_early:
+        raise BadData(f"{_sharing_line(builder, summary)}; move {{k}} behind the content in the template")
+
+
+def _report_changes(builder: GroupBuilder, summary: Summary, warn) -> None:
+    changes = builder.changes
+    if builder.number_is_early:
+        warn(_sharing_line(builder, summary))
+    if changes.respelled_responses:
+        warn(f"the tokenizer spells {changes.respelled_responses:,} responses other than they are written, "
+             f"the first in {changes.first_respelled}; the model learns the tokenizer's spelling")
