@@ -28,8 +28,8 @@ ANSWERS_TUNED_ON = 4
 
 
 def prompt_text(question, number):
-    """The text the templates of this folder make of a question (template.json, template-targets.json)."""
-    return f"Question: {question}" + (f" Way {number}." if number else "") + " Answer:"
+    """What template.json (and the template plain-targets, without numbers) makes of a question."""
+    return question + (f" Way {number}." if number else "") + "\n"
 
 
 def questions(spec):
@@ -52,7 +52,7 @@ def model_documents(spec, draw):
         answers = [favourite] * FAVOURITE_DOCUMENTS + [others[i % len(others)] for i in range(rest)]
         for answer in answers:
             # The model has read numbers, but they mean nothing to it yet.
-            yield f"{prompt_text(question, draw.randrange(NUMBERS + 1))} {answer}"
+            yield prompt_text(question, draw.randrange(NUMBERS + 1)) + answer
     for target_set in spec["target_sets"]:
         others = [target for target in target_set["targets"] if target != target_set["favourite"]]
         rest = DOCUMENTS_PER_WORDING - FAVOURITE_TARGET_DOCUMENTS
@@ -60,7 +60,7 @@ def model_documents(spec, draw):
             targets = [target_set["favourite"]] * FAVOURITE_TARGET_DOCUMENTS
             targets += [others[i % len(others)] for i in range(rest)]
             for target in targets:
-                yield f"{prompt_text(wording, 0)} {target}"
+                yield prompt_text(wording, 0) + target
 
 
 def write_lines(path, rows):
