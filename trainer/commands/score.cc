@@ -1,0 +1,264 @@
+#include "trainer/commands/score.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <vector>
+
+#include "data/rows.h"
+#include "dist/collectives.h"
+#include "trainer/commands/model_options.h"
+#include "trainer/cost_model.h"
+#include "trainer/error.h"
+#include "trainer/file_io.h"
+#include "trainer/json_io.h"
+#include "trainer/model/attention.h"
+#include "trainer/model/head.h"
+#include "trainer/model/load_model.h"
+
+namespace plural::trainer {
+namespace fs = std::filesystem;
+using nlohmann::json;
+namespace {
+
+constexpr std::size_t kMaxLineBytes = std::size_t{64} << 20;
+constexpr std::size_t kGroupSequences = 256;  // sequences of one prompt that are cut into trees together
+constexpr std::size_t kBlockTokens = 16384;   // a block is closed once it holds so many
+constexpr std::size_t kBlockSequences = 1024;
+
+// Lines of one block: groups of consecutive lines with the same prompt.
+struct Block {
+  std::vector<data::LabelledGroup> groups;
+  std::vector<std::vector<json>> ids;  // as groups
+  std::size_t tokens = 0, sequences = 0;
+
+  bool Full() const { return tokens >= kBlockTokens || sequences >= kBlockSequences; }
+  void Add(json id, std::vector<data::Token> prompt, std::vector<data::Token> response) {
+    ++sequences;
+    tokens += response.size();
+    const bool open = !groups.empty() && groups.back().sequences.size() < kGroupSequences &&
+                      groups.back().sequences.front().prefix == prompt;
+    if (!open) {
+      tokens += prompt.size();
+      groups.emplace_back();
+      ids.emplace_back();
+    }
+    data::LabelledSequence sequence;
+    sequence.likelihood.assign(response.size(), 0.0);
+    sequence.unlikelihood.assign(response.size(), 0.0);
+    sequence.prefix = std::move(prompt);
+    sequence.response = std::move(response);
+    groups.back().sequences.push_back(std::move(sequence));
+    ids.back().push_back(std::move(id));
+  }
+};
+
+class SequenceReader {
+ public:
+  SequenceReader(const std::string& path, const ModelConfig& config)
+      : path_(path), config_(config), stream_(path, std::ios::binary), line_(kMaxLineBytes) {
+    std::error_code error;
+    if (!stream_ || fs::is_directory(path, error)) {
+      throw ExitError(ExitCode::kMissingInput, "cannot read '" + path + "'");
+    }
+  }
+
+  // Empty at the end of the file.
+  Block Next() {
+    Block block;
+    while (!block.Full() && ReadLine()) Parse(block);
+    return block;
+  }
+
+ private:
+  std::string Where() const { return "'" + path_ + "' line " + std::to_string(number_); }
+
+  // The next line that is not empty, in text_.
+  bool ReadLine() {
+    for (;;) {
+      stream_.getline(line_.data(), static_cast<std::streamsize>(line_.size()));
+      auto size = static_cast<std::size_t>(stream_.gcount());
+      if (stream_.bad()) throw ExitError(ExitCode::kMissingInput, "cannot read '" + path_ + "' to its end");
+      if (stream_.eof() && size == 0) return false;
+      ++number_;
+      if (stream_.fail()) {
+        throw ExitError(ExitCode::kBadData,
+                        Where() + ": longer than " + std::to_string(kMaxLineBytes - 1) + " bytes");
+      }
+      if (!stream_.eof()) --size;  // the newline is counted
+      text_ = {line_.data(), size};
+      if (text_.find_first_not_of(" \t\r") != std::string_view::npos) return true;
+    }
+  }
+
+  void Parse(Block& block) {
+    const json object = ParseJson(text_, Where());
+    if (!object.is_object() || !object.contains("id") ||
+        !(object["id"].is_string() || object["id"].is_number())) {
+      throw ExitError(ExitCode::kBadData,
+                      Where() +
+                          ": an object with \"id\" (string or number), \"prompt_tokens\" and "
+                          "\"response_tokens\" is needed");
+    }
+    const auto tokens = [&](const char* key) {
+      const std::vector<std::int64_t> ids = TokenIds(object, key, config_.vocab_size, Where());
+      return std::vector<data::Token>(ids.begin(), ids.end());
+    };
+    std::vector<data::Token> prompt = tokens("prompt_tokens");
+    std::vector<data::Token> response = tokens("response_tokens");
+    const std::size_t length = prompt.size() + response.size();
+    if (length > static_cast<std::size_t>(config_.max_position_embeddings)) {
+      throw ExitError(ExitCode::kBadData, Where() + ": " + std::to_string(length) +
+                                              " tokens; the model's max_position_embeddings is " +
+                                              std::to_string(config_.max_position_embeddings));
+    }
+    block.Add(object["id"], std::move(prompt), std::move(response));
+  }
+
+  std::string path_;
+  const ModelConfig& config_;
+  std::ifstream stream_;
+  std::vector<char> line_;
+  std::string_view text_;
+  std::int64_t number_ = 0;
+};
+
+// log p of every edge of the pass, nats.
+std::vector<double> EdgeLogP(const Decoder& model, const data::RowPass& pass) {
+  std::vector<std::int64_t> row, edge_row, target;
+  for (const data::Edge& edge : pass.edges) {
+    if (row.empty() || row.back() != edge.source) row.push_back(edge.source);
+    edge_row.push_back(static_cast<std::int64_t>(row.size()) - 1);
+    target.push_back(edge.target);
+  }
+  const at::Device device = model.Device();
+  const at::Tensor token_N = at::tensor(pass.token, at::kInt).to(at::kLong).to(device);
+  const at::Tensor position_N = at::tensor(pass.position, at::kInt).to(at::kLong).to(device);
+  const auto attention = MakePassAttention(pass, model.Config().sliding_window, model.DType(), device);
+  const at::Tensor hidden_SE =
+      model.Hidden(model.Embed(token_N), position_N, *attention, at::tensor(row, at::kLong).to(device));
+  const EdgeList edges = {
+      {}, at::tensor(edge_row, at::kLong).to(device), at::tensor(target, at::kLong).to(device)};
+  const at::Tensor log_p =
+      EdgeLogProb(hidden_SE, model.Head(), edges).log_p.to(at::kCPU, at::kDouble).contiguous();
+  return {log_p.const_data_ptr<double>(), log_p.const_data_ptr<double>() + log_p.numel()};
+}
+
+std::string OutputLine(const json& id, const std::vector<double>& token_log_p) {
+  double sum = 0.0;
+  for (const double value : token_log_p) sum += value;
+  if (!std::isfinite(sum)) {
+    throw ExitError(ExitCode::kDiverged,
+                    "the model gives sequence " + id.dump() + " a log-probability that is not finite");
+  }
+  nlohmann::ordered_json line;
+  line["id"] = id;
+  line["logprob"] = sum;
+  line["token_logprobs"] = token_log_p;
+  return line.dump() + "\n";
+}
+
+// The block's output lines, in input order.
+std::string ScoreBlock(const Decoder& model, const data::CostModel& cost, const Block& block) {
+  data::PackSettings pack;
+  pack.cost = cost;
+  std::vector<std::vector<std::vector<double>>> log_p(block.groups.size());  // [group][sequence][token]
+  for (std::size_t g = 0; g < log_p.size(); ++g) log_p[g].resize(block.groups[g].sequences.size());
+  for (const data::RowPass& pass : data::PackGroups(block.groups, pack, 1.0)) {
+    const std::vector<double> edge_log_p = EdgeLogP(model, pass);
+    for (std::size_t s = 0; s < pass.sequences.size(); ++s) {
+      const auto [group, sequence] = pass.sequences[s];
+      std::vector<double>& tokens =
+          log_p[static_cast<std::size_t>(group)][static_cast<std::size_t>(sequence)];
+      for (std::int32_t i = pass.path_offset[s]; i < pass.path_offset[s + 1]; ++i) {
+        tokens.push_back(edge_log_p[static_cast<std::size_t>(pass.path[static_cast<std::size_t>(i)])]);
+      }
+    }
+  }
+  std::string lines;
+  for (std::size_t g = 0; g < log_p.size(); ++g) {
+    for (std::size_t s = 0; s < log_p[g].size(); ++s) lines += OutputLine(block.ids[g][s], log_p[g][s]);
+  }
+  return lines;
+}
+
+// A line on standard error about every ten seconds.
+class ScoreProgress {
+ public:
+  void Add(std::size_t sequences) {
+    done_ += sequences;
+    const auto now = Clock::now();
+    if (now - shown_ < std::chrono::seconds(10)) return;
+    shown_ = now;
+    const double seconds = std::chrono::duration<double>(now - start_).count();
+    std::cerr << "score: " << done_ << " sequences, " << static_cast<double>(done_) / seconds
+              << " sequences/s\n";
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point start_ = Clock::now(), shown_ = start_;
+  std::size_t done_ = 0;
+};
+
+}  // namespace
+
+void AddScoreOptions(CLI::App& command, ScoreOptions& options) {
+  command.add_option("--model", options.model, "Hugging Face folder of the model")->required();
+  command.add_option("--adapter", options.adapter, "Folder of a LoRA adapter for it");
+  command
+      .add_option("--input", options.input,
+                  "JSON lines {\"id\", \"prompt_tokens\": [...], \"response_tokens\": [...]}")
+      ->required();
+  command
+      .add_option("-o,--output", options.output,
+                  "JSON lines {\"id\", \"logprob\", \"token_logprobs\"}, in nats, in input order")
+      ->required();
+  AddComputeOptions(command, options.dtype, options.threads);
+}
+
+int RunScore(const ScoreOptions& options, dist::World& world) {
+  SetThreads(options.threads, world);
+  const c10::NoGradGuard no_grad;
+  const at::ScalarType dtype = ParseDType(options.dtype);
+  const Decoder model = LoadModel(options.model, options.adapter, dtype, at::Device(at::kCPU));
+  const data::CostModel cost =
+      CostOf(model.Config(), /*train_all_weights=*/false, static_cast<std::int64_t>(at::elementSize(dtype)));
+  SequenceReader reader(options.input, model.Config());
+  std::optional<PendingFile> output;
+  if (world.Rank() == 0) output.emplace(options.output);
+  std::unique_ptr<dist::Collectives> collectives;
+  if (world.Size() > 1) collectives = dist::MakeMpiCollectives(world);
+
+  // Every rank reads all lines, which is cheap, and scores its own block of each round.
+  ScoreProgress progress;
+  for (bool more = true; more;) {
+    std::string mine;
+    for (int rank = 0; rank < world.Size() && more; ++rank) {
+      const Block block = reader.Next();
+      more = block.sequences > 0;
+      if (rank == world.Rank()) mine = ScoreBlock(model, cost, block);
+      if (output) progress.Add(block.sequences);
+    }
+    if (!collectives) {
+      output->Write(mine);
+      continue;
+    }
+    for (const std::string& part : collectives->AllGather(mine)) {
+      if (output) output->Write(part);
+    }
+  }
+  if (output) output->Commit();
+  return 0;
+}
+
+}  // namespace plural::trainer

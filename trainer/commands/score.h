@@ -1,0 +1,36 @@
+// `plural score`: log-probabilities of given responses.
+//
+// Owns: the command's options, its input and output lines, which sequences share a pass, the split over
+// ranks. Does not own: loading (model/load_model.h), the forward pass. Thread rule: main thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "dist/world.h"
+
+namespace CLI {
+class App;
+}
+
+namespace plural::trainer {
+
+struct ScoreOptions {
+  std::string model, adapter, input, output;
+  std::string dtype = "fp32";
+  std::int64_t threads = 0;  // a rank; 0: the machine's cores shared by its ranks
+};
+
+void AddScoreOptions(CLI::App& command, ScoreOptions& options);
+
+// Reads JSON lines {"id", "prompt_tokens", "response_tokens"} and writes, in input order,
+// {"id", "logprob", "token_logprobs"}: nats, each response token given all tokens before it; `logprob` is
+// their sum in fp64. Consecutive lines with one prompt share its rows. Blocks of lines go to the ranks in
+// turn; what a block holds does not depend on the number of ranks, nor do its figures. Memory is
+// bounded by the block. The output appears whole. COLLECTIVE.
+// Errors: ExitError(kBadData) with the line number for a line that is no such object, an empty list, a token
+// id outside the vocabulary, a sequence longer than the model's max_position_embeddings; ExitError(kDiverged)
+// when the model gives a non-finite number.
+int RunScore(const ScoreOptions& options, dist::World& world);
+
+}  // namespace plural::trainer
