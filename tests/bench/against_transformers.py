@@ -12,10 +12,10 @@ import argparse
 import json
 import os
 import pathlib
-import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PYTHON = str(ROOT / ".venv/bin/python")
@@ -32,23 +32,14 @@ ALL_LINEARS = "[q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj]"
 
 def run(command):
     """Standard output of a command and its own peak memory in GiB."""
-    read, write = os.pipe()
-    # A process of its own in between, so that RUSAGE_CHILDREN is this command's alone.
-    child = os.fork()
-    if child == 0:
-        os.close(read)
-        done = subprocess.run(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-        with os.fdopen(write, "w") as pipe:
-            json.dump([done.returncode, done.stdout, done.stderr[-2000:], peak], pipe)
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        code, out, error, peak = json.load(pipe)
-    os.waitpid(child, 0)
-    if code != 0:
-        sys.exit(f"{' '.join(map(str, command))}\nended with {code}\n{error}")
-    return out, peak
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
+        process = subprocess.Popen(list(map(str, command)), env=ENVIRONMENT, stdout=out, stderr=error)
+        _, status, usage = os.wait4(process.pid, 0)
+        out.seek(0)
+        error.seek(0)
+        if status != 0:
+            sys.exit(f"{' '.join(map(str, command))}\nended with {os.waitstatus_to_exitcode(status)}\n{error.read()[-2000:]}")
+        return out.read(), usage.ru_maxrss / 2**20
 
 
 def peers(arguments, model, data, mode, options):
@@ -64,17 +55,14 @@ def plural(arguments, model, corpus, overrides):
     recipe = arguments.work / f"{name}.yaml"
     recipe.write_text(f"name: {name}\n")
     steps = arguments.groups + arguments.warmup
-    run(
+    _, peak = run(
         [str(ROOT / "launch/plural"), "train", str(recipe), f"run.dir={arguments.work}", "run.threads=1"]
         + [f"model.path={model}", f"data.train={corpus}", "data.shuffle=false", f"train.steps={steps}"]
         + ["train.groups_per_step=1", "checkpoint.every_steps=0", *overrides]
-    )[0]
-    peak = 0.0
+    )
     lines = [json.loads(line) for line in open(arguments.work / name / "metrics.jsonl")]
     lines = [line for line in lines if line["event"] == "step"]
     seconds = [line["seconds"] for line in lines[arguments.warmup :]]
-    end = [json.loads(line) for line in open(arguments.work / name / "metrics.jsonl")][-1]
-    peak = end.get("peak_memory_bytes", 0) / 2**30
     return {
         "seconds_per_group": sum(seconds) / len(seconds),
         "peak_gib": peak,
