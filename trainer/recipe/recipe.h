@@ -29,16 +29,17 @@ struct Recipe {
   } run;
 
   struct Model {
-    std::string path;        // Hugging Face folder; or
-    nlohmann::json config;   // the keys of a config.json, for random weights (null: use path)
-    std::string dtype = "fp32";  // fp32 | fp64 (bf16 later)
+    std::string path;             // Hugging Face folder; or
+    nlohmann::json config;        // the keys of a config.json, for random weights (null: use path)
+    std::string dtype = "fp32";   // fp32 | fp64 (bf16 later)
     std::string device = "auto";  // auto | cpu | cuda
+    std::string quantize = "none";
   } model;
 
   struct Adapter {
-    bool lora = true;          // type: lora | none
-    AdapterSettings settings;  // rank, alpha, dropout, targets
-    std::string init_from;     // adapter folder to start from
+    bool lora = true;  // type: lora | none
+    AdapterSettings settings{.targets = {"q_proj", "k_proj", "v_proj", "lm_head"}};
+    std::string init_from;  // adapter folder to start from
   } adapter;
 
   struct Data {
@@ -48,7 +49,7 @@ struct Recipe {
   } data;
 
   struct Group {
-    std::int64_t responses = 4;      // 0: all
+    std::int64_t responses = 4;  // 0: all
     std::int64_t possibilities = 9;
     std::int64_t max_negatives = 0;  // 0: all
     data::Assignment assignment = data::Assignment::kSampled;
@@ -61,7 +62,7 @@ struct Recipe {
     data::Normalization normalize = data::Normalization::kGroupTokenMean;
   } loss;
 
-  struct EarlyStop {     // distribution_matching only
+  struct EarlyStop {  // distribution_matching only
     bool enabled = false;
     double gamma = 0.2;  // stop after a pass whose summed loss <= (1 + gamma) * summed H(p*)
   } early_stop;
@@ -81,7 +82,7 @@ struct Recipe {
     double beta1 = 0.9, beta2 = 0.999;
     double eps = 1e-8;
     double weight_decay = 0.0;
-    double clip_norm = 0.0;  // 0: off
+    double clip_norm = 0.0;             // 0: off
     std::string schedule = "constant";  // constant | linear | cosine
     std::int64_t warmup_steps = 0;
   } optimizer;
@@ -91,7 +92,7 @@ struct Recipe {
     std::int64_t keep = 3;
   } checkpoint;
 
-  // "a.b" -> "recipes/x.yaml:12", "command line" or "default".
+  // "a.b" -> "recipes/x.yaml:12", "command line", "default", "default of otoft" or "file name".
   std::map<std::string, std::string> origins;
 
   std::filesystem::path RunFolder() const { return std::filesystem::path(run.dir) / name; }
@@ -99,7 +100,8 @@ struct Recipe {
 
   // Every key with its value, in schema order, each line ending in a comment with its origin.
   std::string ResolvedYaml() const;
-  // Every key with its value, without origins: what decides the run. Equal recipes have equal text.
+  // Every key with its value, without origins, as one flat object {"adapter.rank": 16, ...}: what decides
+  // the run. Equal recipes have equal text, and two recipes differ in the keys whose values differ.
   nlohmann::json Canonical() const;
 };
 

@@ -1,0 +1,133 @@
+#include "trainer/recipe/rules.h"
+
+#include <algorithm>
+
+#include "trainer/error.h"
+#include "trainer/recipe/scalar.h"
+#include "trainer/recipe/schema.h"
+
+namespace plural::trainer {
+namespace {
+
+using data::Method;
+
+// The value `key` has when nobody sets it.
+nlohmann::json DefaultValue(const Key& key, Method method) {
+  for (const MethodDefault& other : MethodDefaults()) {
+    if (other.method == method && other.key == key.name) return other.value;
+  }
+  return key.read(Recipe{});
+}
+
+bool IsFolderName(const std::string& name) {
+  constexpr std::size_t kLongest = 200;  // below every file system's 255, with room for suffixes
+  const auto allowed = [](unsigned char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' ||
+           c == '_' || c == '.' || c == '=' || c == '+' || c == ',';
+  };
+  return !name.empty() && name.size() <= kLongest && name[0] != '.' && name[0] != '-' &&
+         std::all_of(name.begin(), name.end(), allowed);
+}
+
+class Checker {
+ public:
+  Checker(const Recipe& recipe, const std::function<bool(const std::string&)>& readable)
+      : recipe_(recipe), readable_(readable) {}
+
+  // Adds a violation when `broken` holds and every key it depends on could be read.
+  void Rule(bool broken, const std::vector<std::string>& keys, const std::string& what) {
+    if (broken && std::all_of(keys.begin(), keys.end(), readable_)) violations_.push_back({keys[0], what});
+  }
+
+  // A key that was set to something and changes nothing is a misunderstanding.
+  void NoEffect(const std::string& name, bool has_effect, const std::string& cause,
+                const std::string& because) {
+    const Key& key = *FindKey(name);
+    const bool set = key.read(recipe_) != DefaultValue(key, recipe_.method);
+    Rule(set && !has_effect, {name, cause, "method"}, "has no effect " + because + "; remove it");
+  }
+
+  std::vector<Violation> Take() { return std::move(violations_); }
+
+ private:
+  const Recipe& recipe_;
+  const std::function<bool(const std::string&)>& readable_;
+  std::vector<Violation> violations_;
+};
+
+void CheckModel(const Recipe& recipe, Checker& check) {
+  const bool has_path = !recipe.model.path.empty();
+  const bool has_config = !recipe.model.config.is_null();
+  check.Rule(!has_path && !has_config, {"model.path", "model.config"},
+             "missing; give model.path (a Hugging Face folder) or model.config (random weights)");
+  check.Rule(has_path && has_config, {"model.path", "model.config"},
+             "contradicts model.config; give one of them and set the other to null");
+  if (has_config) {
+    try {
+      ModelConfig::FromJson(recipe.model.config, "model.config");
+    } catch (const ExitError& error) {
+      check.Rule(true, {"model.config"}, std::string("is no usable model shape: ") + error.what());
+    }
+  }
+  check.Rule(recipe.model.dtype == "fp64" && recipe.model.device == "cuda", {"model.dtype", "model.device"},
+             "fp64 runs on the CPU only; set model.device to cpu or model.dtype to fp32");
+  check.Rule(
+      !recipe.adapter.lora && !recipe.adapter.init_from.empty(), {"adapter.init_from", "adapter.type"},
+      "contradicts adapter.type none, which trains all weights; remove it or set adapter.type to lora");
+}
+
+void CheckGroup(const Recipe& recipe, Checker& check) {
+  const auto& group = recipe.group;
+  const bool is_peft = recipe.method == Method::kPeft;
+  const std::string with_method = "with method " + MethodName(recipe.method);
+  // 0 takes all responses a group has; the labelling compares those with group.possibilities.
+  check.Rule(is_peft && group.responses == 1, {"group.responses", "method"},
+             "must be at least 2 with method peft, whose negatives are other responses; use otoft for one");
+  check.Rule(is_peft && group.possibilities < std::max<std::int64_t>(group.responses, 2),
+             {"group.possibilities", "group.responses", "method"},
+             "is " + std::to_string(group.possibilities) +
+                 ", method peft needs a different number for each of group.responses = " +
+                 std::to_string(group.responses) + (group.responses == 0 ? " (all)" : "") +
+                 "; raise it to at least " + std::to_string(std::max<std::int64_t>(group.responses, 2)));
+  check.NoEffect("group.responses", recipe.method != Method::kOtoft, "method",
+                 with_method + ", which takes the first response of a group");
+  for (const char* key : {"group.possibilities", "group.max_negatives", "group.assignment",
+                          "loss.unlikelihood.alpha", "loss.unlikelihood.mask", "loss.unlikelihood.clamp"}) {
+    check.NoEffect(key, is_peft, "method",
+                   with_method + ", which has no possibility numbers and no negatives");
+  }
+  check.NoEffect("loss.normalize", recipe.method != Method::kDistributionMatching, "method",
+                 with_method + ", which always sums over the tokens of a target");
+}
+
+void CheckRun(const Recipe& recipe, Checker& check) {
+  check.Rule(
+      !IsFolderName(recipe.name), {"name"},
+      "must be a folder name of letters, digits and . _ - = + , that starts with none of . and -, found '" +
+          Printable(Shortened(recipe.name)) + "'");
+  check.Rule(recipe.run.dir.empty(), {"run.dir"}, "must not be empty; . is the current folder");
+  check.Rule(recipe.data.train.empty(), {"data.train"},
+             "missing; give the corpus to train on (plural prepare makes it)");
+  const bool stops = recipe.early_stop.enabled;
+  check.Rule(stops && recipe.method != Method::kDistributionMatching, {"early_stop.enabled", "method"},
+             "needs the target entropy of method distribution_matching, found method " +
+                 MethodName(recipe.method) + "; set it to false");
+  check.NoEffect("early_stop.gamma", stops, "early_stop.enabled", "without early_stop.enabled true");
+  const auto& steps = recipe.train.steps;
+  check.Rule(steps && recipe.optimizer.warmup_steps > *steps, {"optimizer.warmup_steps", "train.steps"},
+             "is " + std::to_string(recipe.optimizer.warmup_steps) + ", more than the " +
+                 std::to_string(steps.value_or(0)) + " steps of the run (train.steps); lower it");
+}
+
+}  // namespace
+
+std::vector<Violation> CheckRules(const Recipe& recipe,
+                                  const std::function<bool(const std::string& key)>& readable) {
+  Checker check(recipe, readable);
+  CheckModel(recipe, check);
+  CheckGroup(recipe, check);
+  CheckRun(recipe, check);
+  return check.Take();
+}
+
+}  // namespace plural::trainer

@@ -1,0 +1,352 @@
+#include "trainer/recipe/schema.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+#include "trainer/recipe/scalar.h"
+
+namespace plural::trainer {
+namespace {
+
+using nlohmann::json;
+
+template <class Value>
+using Words = std::vector<std::pair<std::string, Value>>;
+
+// Every row below names its place in Recipe once, as a function that serves reading and writing.
+template <class Field>
+Key MakeKey(const char* name, KeyType type, Field field, const char* meaning) {
+  using Value = std::remove_cvref_t<decltype(field(std::declval<Recipe&>()))>;
+  Key key;
+  key.name = name;
+  key.type = type;
+  key.meaning = meaning;
+  key.assign = [field](Recipe& recipe, const json& value) { field(recipe) = value.get<Value>(); };
+  key.read = [field](const Recipe& recipe) { return json(field(recipe)); };
+  return key;
+}
+
+// An empty text means "not given" and is printed as null.
+template <class Field>
+Key Text(const char* name, Field field, const char* meaning) {
+  Key key = MakeKey(name, KeyType::kText, field, meaning);
+  key.read = [field](const Recipe& recipe) {
+    const std::string& text = field(recipe);
+    return text.empty() ? json() : json(text);
+  };
+  return key;
+}
+
+template <class Field>
+Key Integer(const char* name, Range range, Field field, const char* meaning) {
+  Key key = MakeKey(name, KeyType::kInteger, field, meaning);
+  key.range = range;
+  return key;
+}
+
+template <class Field>
+Key Number(const char* name, Range range, Field field, const char* meaning) {
+  Key key = MakeKey(name, KeyType::kNumber, field, meaning);
+  key.range = range;
+  return key;
+}
+
+template <class Field>
+Key Boolean(const char* name, Field field, const char* meaning) {
+  return MakeKey(name, KeyType::kBoolean, field, meaning);
+}
+
+// The first of several words with one meaning is the one that is printed.
+template <class Value, class Field>
+Key Word(const char* name, const Words<Value>& words, std::vector<std::string> later, Field field,
+         const char* meaning) {
+  Key key;
+  key.name = name;
+  key.type = KeyType::kWord;
+  key.meaning = meaning;
+  key.later = std::move(later);
+  for (const auto& [word, value] : words) key.words.push_back(word);
+  key.assign = [field, words](Recipe& recipe, const json& given) {
+    for (const auto& [word, value] : words) {
+      if (given == word) field(recipe) = value;
+    }
+  };
+  key.read = [field, words](const Recipe& recipe) {
+    const auto it = std::find_if(words.begin(), words.end(),
+                                 [&](const auto& entry) { return entry.second == field(recipe); });
+    return json(it->first);
+  };
+  return key;
+}
+
+const Words<data::Method>& MethodWords() {
+  static const Words<data::Method> words = {{"otoft", data::Method::kOtoft},
+                                            {"otmft", data::Method::kOtmft},
+                                            {"peft", data::Method::kPeft},
+                                            {"poexft", data::Method::kPeft},
+                                            {"distribution_matching", data::Method::kDistributionMatching},
+                                            {"pretrain", data::Method::kPretrain}};
+  return words;
+}
+
+Words<std::string> Same(const std::vector<std::string>& words) {
+  Words<std::string> out;
+  for (const std::string& word : words) out.emplace_back(word, word);
+  return out;
+}
+
+Range AtLeast(double low) { return {.low = low}; }
+Range Above(double low) { return {.low = low, .low_open = true}; }
+Range Between(double low, double high) { return {.low = low, .high = high}; }
+Range UnitInterval() { return {.low = 0.0, .high = 1.0, .high_open = true}; }
+
+// Beyond these a value is a slip of the finger, and the memory or time it asks for does not exist.
+constexpr double kMaxRank = 4096;
+constexpr double kMaxCount = 1e12;
+constexpr double kMaxResponses = 1e6;
+
+#define FIELD(place) \
+  [](auto& recipe) -> auto& { return recipe.place; }
+
+std::vector<Key> MakeKeys() {
+  std::vector<Key> keys;
+  const auto add = [&](Key key) { keys.push_back(std::move(key)); };
+
+  add(Text("name", FIELD(name), "name of the run and of its folder below `run.dir`"));
+  add(Word("method", MethodWords(), {"cvf"}, FIELD(method),
+           "training method; `poexft` is another word for `peft`"));
+  add(MakeKey("seed", KeyType::kInteger, FIELD(seed), "every random draw derives from it"));
+  keys.back().range = Between(0, 9.2e18);
+
+  add(Text("run.dir", FIELD(run.dir), "folder that holds the run folders"));
+  add(Integer("run.threads", Between(0, 4096), FIELD(run.threads),
+              "compute threads a rank; 0: cores of the machine / ranks on it"));
+
+  add(Text("model.path", FIELD(model.path),
+           "Hugging Face folder with `config.json` and `*.safetensors`; give this or `model.config`"));
+  Key config = MakeKey("model.config", KeyType::kModelConfig, FIELD(model.config),
+                       "the keys of a `config.json`: a model with random weights drawn from `seed`");
+  add(std::move(config));
+  add(Word("model.dtype", Same({"fp32", "fp64"}), {"bf16"}, FIELD(model.dtype),
+           "type of weights and arithmetic; `fp64` on the CPU, for tests"));
+  add(Word("model.device", Same({"auto", "cpu", "cuda"}), {}, FIELD(model.device),
+           "`auto`: a GPU if there is one for every rank"));
+  add(Word("model.quantize", Same({"none"}), {"nf4"}, FIELD(model.quantize), "storage of frozen weights"));
+
+  add(Word("adapter.type", Words<bool>{{"lora", true}, {"none", false}}, {}, FIELD(adapter.lora),
+           "`lora` trains an adapter, `none` trains all weights"));
+  add(Integer("adapter.rank", Between(1, kMaxRank), FIELD(adapter.settings.rank), "LoRA rank r"));
+  add(Number("adapter.alpha", Above(0), FIELD(adapter.settings.alpha),
+             "LoRA alpha: the adapter is scaled by alpha / rank"));
+  add(Number("adapter.dropout", UnitInterval(), FIELD(adapter.settings.dropout),
+             "dropout on the adapter's input"));
+  Key targets = MakeKey("adapter.targets", KeyType::kWords, FIELD(adapter.settings.targets),
+                        "linear layers with an adapter");
+  targets.words = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"};
+  add(std::move(targets));
+  add(Text("adapter.init_from", FIELD(adapter.init_from),
+           "adapter folder to start from (Hugging Face PEFT format)"));
+
+  add(Text("data.train", FIELD(data.train), "corpus to train on, made by `plural prepare`"));
+  add(Text("data.validation", FIELD(data.validation), "corpus to measure on after each epoch"));
+  add(Boolean("data.shuffle", FIELD(data.shuffle), "a new order of the groups each epoch"));
+
+  add(Integer("group.responses", Between(0, kMaxResponses), FIELD(group.responses),
+              "responses used of each group, N; 0: all"));
+  add(Integer("group.possibilities", Between(0, kMaxResponses), FIELD(group.possibilities),
+              "largest possibility number, M (`peft`)"));
+  add(Integer("group.max_negatives", Between(0, 1e9), FIELD(group.max_negatives),
+              "keep at most so many of the N(N-1) negatives; 0: all (`peft`)"));
+  add(Word("group.assignment",
+           Words<data::Assignment>{{"sampled", data::Assignment::kSampled},
+                                   {"fixed", data::Assignment::kFixed},
+                                   {"sequential", data::Assignment::kSequential}},
+           {"aligned"}, FIELD(group.assignment),
+           "possibility numbers: drawn anew each epoch, once a group, or k_i = i (`peft`)"));
+
+  add(Number("loss.unlikelihood.alpha", Between(0, 1e6), FIELD(loss.unlikelihood_alpha),
+             "weight of the unlikelihood term (`peft`)"));
+  add(Word("loss.unlikelihood.mask",
+           Words<data::MaskMode>{{"content_first", data::MaskMode::kContentFirst},
+                                 {"all_first", data::MaskMode::kAllFirst},
+                                 {"repo_compat", data::MaskMode::kRepoCompat}},
+           {}, FIELD(loss.unlikelihood_mask), "which tokens of a negative are penalised (`peft`)"));
+  add(Number("loss.unlikelihood.clamp", UnitInterval(), FIELD(loss.unlikelihood_clamp),
+             "-log(1-p) is cut at -log(clamp), without gradient beyond; 0: no cut (`peft`)"));
+  add(Word("loss.normalize",
+           Words<data::Normalization>{{"group_token_mean", data::Normalization::kGroupTokenMean},
+                                      {"sequence_sum", data::Normalization::kSequenceSum}},
+           {}, FIELD(loss.normalize),
+           "how token losses of a group become one number; `distribution_matching` always sums a target's "
+           "tokens"));
+
+  add(Boolean("early_stop.enabled", FIELD(early_stop.enabled),
+              "stop after a pass whose summed loss <= (1 + gamma) * summed target entropy "
+              "(`distribution_matching`)"));
+  add(Number("early_stop.gamma", AtLeast(0), FIELD(early_stop.gamma), "see `early_stop.enabled`"));
+
+  add(Integer("train.epochs", Between(1, kMaxCount), FIELD(train.epochs), "passes over the corpus"));
+  Key steps;
+  steps.name = "train.steps";
+  steps.type = KeyType::kInteger;
+  steps.range = Between(1, kMaxCount);
+  steps.meaning = "optimizer steps of the whole run; where given it wins over `train.epochs`";
+  steps.assign = [](Recipe& recipe, const json& value) {
+    recipe.train.steps.reset();
+    if (!value.is_null()) recipe.train.steps = value.get<std::int64_t>();
+  };
+  steps.read = [](const Recipe& recipe) { return recipe.train.steps ? json(*recipe.train.steps) : json(); };
+  add(std::move(steps));
+  add(Integer("train.groups_per_step", Between(1, 1e9), FIELD(train.groups_per_step),
+              "groups of one optimizer step over all ranks together"));
+  add(Word("train.layout",
+           Words<data::Layout>{{"tree", data::Layout::kTree}, {"plain", data::Layout::kPlain}}, {},
+           FIELD(train.layout),
+           "`tree` computes shared tokens once; `plain` is one row a sequence, to compare with"));
+  add(Integer("train.row_budget", Between(1, 1e9), FIELD(train.row_budget),
+              "small trees share one forward pass up to so many rows: memory and speed, never the result"));
+  add(Integer("train.bucket_bytes", Between(1, kMaxCount), FIELD(train.bucket_bytes),
+              "gradients are summed over ranks in pieces of about so many bytes"));
+  add(Integer("train.log_every_steps", Between(1, kMaxCount), FIELD(train.log_every_steps),
+              "steps between progress lines; `metrics.jsonl` has every step"));
+
+  add(Number("optimizer.lr", Above(0), FIELD(optimizer.lr), "learning rate of AdamW"));
+  Key betas;
+  betas.name = "optimizer.betas";
+  betas.type = KeyType::kNumberPair;
+  betas.range = UnitInterval();
+  betas.meaning = "AdamW's decay of the gradient's first and second moment";
+  betas.assign = [](Recipe& recipe, const json& value) {
+    recipe.optimizer.beta1 = value.at(0);
+    recipe.optimizer.beta2 = value.at(1);
+  };
+  betas.read = [](const Recipe& recipe) { return json{recipe.optimizer.beta1, recipe.optimizer.beta2}; };
+  add(std::move(betas));
+  add(Number("optimizer.eps", Above(0), FIELD(optimizer.eps), "AdamW's epsilon"));
+  add(Number("optimizer.weight_decay", AtLeast(0), FIELD(optimizer.weight_decay), "decoupled weight decay"));
+  add(Number("optimizer.clip_norm", AtLeast(0), FIELD(optimizer.clip_norm),
+             "largest global gradient norm; 0: no clipping"));
+  add(Word("optimizer.schedule", Same({"constant", "linear", "cosine"}), {}, FIELD(optimizer.schedule),
+           "learning rate after the warm-up; `linear` and `cosine` fall to 0 at the last step"));
+  add(Integer("optimizer.warmup_steps", Between(0, kMaxCount), FIELD(optimizer.warmup_steps),
+              "steps over which the learning rate rises from 0"));
+
+  add(Integer("checkpoint.every_steps", Between(0, kMaxCount), FIELD(checkpoint.every_steps),
+              "0: only at the end"));
+  add(Integer("checkpoint.keep", Between(1, 1e6), FIELD(checkpoint.keep), "checkpoints kept, newest first"));
+  return keys;
+}
+
+#undef FIELD
+
+std::string Joined(const std::vector<std::string>& words, const std::string& between) {
+  std::string out;
+  for (const std::string& word : words) out += (out.empty() ? "" : between) + word;
+  return out;
+}
+
+// Whole numbers without ".0": ranges are read by people.
+std::string LimitText(double limit) {
+  if (limit == static_cast<double>(static_cast<std::int64_t>(limit)) && limit < 1e7) {
+    return std::to_string(static_cast<std::int64_t>(limit));
+  }
+  return FormatNumber(limit);
+}
+
+}  // namespace
+
+std::string Range::Text() const {
+  const bool has_low = low > -std::numeric_limits<double>::infinity();
+  const bool has_high = high < std::numeric_limits<double>::infinity();
+  if (has_low && has_high) {
+    return std::string("in ") + (low_open ? "(" : "[") + LimitText(low) + ", " + LimitText(high) +
+           (high_open ? ")" : "]");
+  }
+  if (has_low) return (low_open ? "> " : ">= ") + LimitText(low);
+  return "";
+}
+
+std::string Key::TypeText() const {
+  const std::string limits = range.Text().empty() ? "" : " " + range.Text();
+  switch (type) {
+    case KeyType::kText:
+      return "text";
+    case KeyType::kInteger:
+      return "integer" + limits;
+    case KeyType::kNumber:
+      return "number" + limits;
+    case KeyType::kBoolean:
+      return "true | false";
+    case KeyType::kWord:
+      return Joined(words, " | ");
+    case KeyType::kWords:
+      return "list of " + Joined(words, ", ");
+    case KeyType::kNumberPair:
+      return "pair of numbers" + limits;
+    case KeyType::kModelConfig:
+      return "map";
+  }
+  return "";
+}
+
+const std::vector<Key>& Schema() {
+  static const std::vector<Key> keys = MakeKeys();
+  return keys;
+}
+
+const Key* FindKey(std::string_view name) {
+  const auto it =
+      std::find_if(Schema().begin(), Schema().end(), [&](const Key& key) { return key.name == name; });
+  return it == Schema().end() ? nullptr : &*it;
+}
+
+bool IsSection(std::string_view name) {
+  const std::string prefix = std::string(name) + ".";
+  return std::any_of(Schema().begin(), Schema().end(),
+                     [&](const Key& key) { return key.name.compare(0, prefix.size(), prefix) == 0; });
+}
+
+const std::vector<MethodDefault>& MethodDefaults() {
+  using data::Method;
+  static const std::vector<MethodDefault> defaults = {
+      {Method::kOtoft, "group.responses", 1},
+      {Method::kOtoft, "train.groups_per_step", 8},
+      {Method::kPretrain, "adapter.type", "none"},
+      {Method::kPretrain, "group.responses", 0},
+      {Method::kDistributionMatching, "group.responses", 0},
+      {Method::kDistributionMatching, "train.epochs", 50},
+      {Method::kDistributionMatching, "train.groups_per_step", 1},
+      {Method::kDistributionMatching, "optimizer.eps", 1e-5},
+      {Method::kDistributionMatching, "optimizer.weight_decay", 0.01},
+      {Method::kDistributionMatching, "optimizer.clip_norm", 1.0},
+  };
+  return defaults;
+}
+
+std::string MethodName(data::Method method) {
+  for (const auto& [word, value] : MethodWords()) {
+    if (value == method) return word;
+  }
+  throw std::logic_error("a method without a name");
+}
+
+std::string KeysMarkdown() {
+  const Recipe standard;
+  std::string out = "| key | type | default | meaning |\n|---|---|---|---|\n";
+  for (const Key& key : Schema()) {
+    std::string value =
+        key.name == "name" ? "the file's name" : "`" + FormatValue(key, key.read(standard)) + "`";
+    for (const MethodDefault& other : MethodDefaults()) {
+      if (other.key == key.name) {
+        value += "; " + MethodName(other.method) + ": `" + FormatValue(key, other.value) + "`";
+      }
+    }
+    std::string type = key.TypeText();
+    for (std::size_t at = 0; (at = type.find('|', at)) != std::string::npos; at += 2) type.insert(at, "\\");
+    out += "| `" + key.name + "` | " + type + " | " + value + " | " + key.meaning + " |\n";
+  }
+  return out;
+}
+
+}  // namespace plural::trainer
