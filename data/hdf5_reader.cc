@@ -104,6 +104,9 @@ const std::filesystem::path& RequireReadableFile(const std::filesystem::path& pa
 }
 
 Hdf5File::Hdf5File(const std::filesystem::path& path) : name_(RequireReadableFile(path).string()) {
+  // Before any other call. A damaged file makes the library lose memory of its own, and at exit it would
+  // search for it and print pages. Nothing is left to clean up: every handle closes itself.
+  H5dont_atexit();
   const QuietHdf5 quiet;
   // Filters could otherwise be loaded from folders that the environment names.
   H5PLset_loading_state(0);

@@ -49,6 +49,7 @@ class CorpusFile {
 };
 
 inline CorpusFile::CorpusFile() {
+  H5dont_atexit();  // as the reader does; it must be the process's first call
   attributes = {
       {"format", "plural-corpus"},
       {"format_version", std::int64_t{1}},
