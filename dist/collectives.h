@@ -45,13 +45,27 @@ class Collectives {
 };
 
 // MPI, on host memory: one communication thread with one FIFO, since MPI_Iallreduce of Open MPI 4.1
-// does not progress by itself. COLLECTIVE.
-std::unique_ptr<Collectives> MakeMpiCollectives(const World& world);
+// does not progress by itself. A world of one makes no thread and moves nothing. `chunk_elements`: the
+// most elements of one MPI_Allreduce (1 to 2^31 - 1), the same on all ranks. COLLECTIVE.
+// Errors of MPI come back as PeerError, out of Wait() or the synchronous call. When an exception unwinds
+// the owner, the thread is left behind: end the process with World::Abort.
+std::unique_ptr<Collectives> MakeMpiCollectives(const World& world,
+                                                std::int64_t chunk_elements = std::int64_t{1} << 26);
 
-// NCCL, on CUDA memory: one communicator, one stream, events; the control plane stays on MPI.
-// COLLECTIVE. Errors: ResourceError when built without NCCL or when no GPU is left for this rank.
+// NCCL, on CUDA memory: one communicator, one stream, events; the control plane, and Broadcast of host
+// tensors, stay on MPI. Loads the GPU part of libtorch, so call it, or LocalCudaDevice, before the first
+// CUDA tensor. Wait() holds the host until the sum is there, watching for errors of the communicator: a
+// lost peer would otherwise hang the GPU without a word. COLLECTIVE.
+// Errors: ResourceError when built without NCCL, when its libraries do not load, when there is no
+// `device`, or when another rank uses the same GPU.
 std::unique_ptr<Collectives> MakeNcclCollectives(const World& world, int device);
+// The CUDA device of this rank: its local rank, or 0 where the launcher shows each rank one GPU.
+// Errors: ResourceError as above, and when this machine runs more ranks than it has GPUs.
+int LocalCudaDevice(const World& world);
 bool NcclCompiled();
 std::string NcclVersion();  // "2.28.9", or "not compiled"
+// Why the NCCL part cannot be used in this process, in one line; empty when it loads. Loading takes
+// seconds where the libraries are there.
+std::string NcclProblem();
 
 }  // namespace plural::dist

@@ -23,22 +23,28 @@ struct NamedTensor {
 
 class FlatParameters {
  public:
+  // Spans begin at multiples of kAlignment elements (a cache line of fp32), so `size` may be followed by
+  // padding up to the next span. Padding is zero in both buffers: it adds nothing to sums and norms, and
+  // an update that maps (0, gradient 0) to 0 keeps it so.
+  static constexpr std::int64_t kAlignment = 16;
   struct Span {
     std::string name;
     std::vector<std::int64_t> shape;
-    std::int64_t offset = 0;  // elements
-    std::int64_t size = 0;
+    std::int64_t offset = 0;  // elements, from the start of the buffer
+    std::int64_t size = 0;    // elements, without padding
   };
 
-  // All tensors have one dtype (fp32 or fp64) and one device. Spans keep the given order.
+  // All tensors are leaves that require a gradient, of one dtype (fp32 or fp64) and one device; a tied
+  // tensor is given once. Spans keep the given order. Values are kept, gradients start at zero.
+  // Errors: std::invalid_argument naming the tensor.
   explicit FlatParameters(std::vector<NamedTensor> tensors);
 
   const std::vector<Span>& Spans() const { return spans_; }
   const std::vector<NamedTensor>& Tensors() const { return tensors_; }
-  at::Tensor Values() const { return values_; }        // [n]
+  at::Tensor Values() const { return values_; }        // [n], n with padding
   at::Tensor Gradients() const { return gradients_; }  // [n]
   void ZeroGradients();
-  // Throws std::logic_error naming the first tensor that left the buffer.
+  // Throws std::logic_error naming the first tensor whose values or gradient left the buffer.
   void CheckAliasing() const;
 
  private:

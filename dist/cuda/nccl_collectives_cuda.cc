@@ -1,0 +1,228 @@
+// The NCCL collectives, in the module that is opened only when CUDA is asked for (module.h).
+#include <ATen/ATen.h>
+#include <c10/cuda/CUDAEvent.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime_api.h>
+#include <nccl.h>
+
+#include <chrono>
+#include <cstring>
+#include <exception>
+#include <map>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+
+#include "dist/cuda/module.h"
+#include "dist/error.h"
+
+namespace plural::dist {
+namespace {
+
+constexpr std::chrono::microseconds kPoll{20};
+
+// The communicator. Non-blocking: a call may return ncclInProgress, and only then can a communicator
+// whose peer is lost be aborted.
+class Communicator {
+ public:
+  Communicator(int rank, int size, const ncclUniqueId& id, std::string where) : where_(std::move(where)) {
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    Check(ncclCommInitRankConfig(&handle_, size, id, rank, &config), "ncclCommInitRank");
+    AwaitReady("ncclCommInitRank");
+  }
+
+  ~Communicator() {
+    if (handle_ == nullptr) return;
+    ncclResult_t state = ncclInternalError;
+    if (std::uncaught_exceptions() == uncaught_at_start_) {
+      state = ncclCommFinalize(handle_);
+      while (state == ncclInProgress && ncclCommGetAsyncError(handle_, &state) == ncclSuccess) {
+        std::this_thread::sleep_for(kPoll);
+      }
+    }
+    // Peers do not learn of an abort from NCCL: main ends the job with World::Abort.
+    if (state == ncclSuccess) {
+      ncclCommDestroy(handle_);
+    } else {
+      ncclCommAbort(handle_);
+    }
+  }
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
+
+  ncclComm_t Handle() const { return handle_; }
+
+  void Check(ncclResult_t status, const char* operation) const {
+    if (status == ncclSuccess || status == ncclInProgress) return;
+    throw PeerError(std::string(operation) + " failed on " + where_ + ": " + ncclGetErrorString(status) +
+                    " (" + ncclGetLastError(handle_) + ")");
+  }
+
+  // Throws when the communicator has failed since the last look; true: no call is still being enqueued.
+  bool Ready(const char* operation) const {
+    ncclResult_t state = ncclSuccess;
+    Check(ncclCommGetAsyncError(handle_, &state), operation);
+    Check(state, operation);
+    return state == ncclSuccess;
+  }
+
+  void AwaitReady(const char* operation) const {
+    while (!Ready(operation)) std::this_thread::sleep_for(kPoll);
+  }
+
+ private:
+  const std::string where_;
+  const int uncaught_at_start_ = std::uncaught_exceptions();
+  ncclComm_t handle_ = nullptr;
+};
+
+class OnStream : public Pending {
+ public:
+  OnStream(const Communicator& communicator, const c10::cuda::CUDAStream& stream, at::Tensor tensor)
+      : communicator_(communicator), tensor_(std::move(tensor)) {
+    finished_.record(stream);
+  }
+
+  void Wait() override {
+    finished_.block(c10::cuda::getCurrentCUDAStream(tensor_.get_device()));
+    while (!finished_.query()) {
+      communicator_.Ready("ncclAllReduce");
+      std::this_thread::sleep_for(kPoll);
+    }
+  }
+
+ private:
+  const Communicator& communicator_;
+  at::Tensor tensor_;  // its memory is in use until the event
+  c10::cuda::CUDAEvent finished_;
+};
+
+std::string Where(int rank, int size, int device) {
+  return "rank " + std::to_string(rank) + " of " + std::to_string(size) + " (CUDA device " +
+         std::to_string(device) + ")";
+}
+
+// The GPU itself, whatever number it has in this process: its UUID.
+std::string DeviceIdentity(int device) {
+  cudaDeviceProp properties{};
+  if (const cudaError_t status = cudaGetDeviceProperties(&properties, device); status != cudaSuccess) {
+    throw ResourceError("CUDA device " + std::to_string(device) +
+                        " cannot be used: " + cudaGetErrorString(status));
+  }
+  return std::string(properties.uuid.bytes, sizeof(properties.uuid.bytes));
+}
+
+ncclUniqueId AgreeOnId(int rank, Collectives& control) {
+  ncclUniqueId id{};
+  if (rank == 0) {
+    if (const ncclResult_t status = ncclGetUniqueId(&id); status != ncclSuccess) {
+      throw ResourceError(std::string("ncclGetUniqueId failed on rank 0: ") + ncclGetErrorString(status));
+    }
+  }
+  std::string bytes(id.internal, sizeof(id.internal));
+  control.Broadcast(bytes, 0);
+  std::memcpy(id.internal, bytes.data(), sizeof(id.internal));
+  return id;
+}
+
+class NcclCollectives : public Collectives {
+ public:
+  NcclCollectives(int rank, int size, int device, std::unique_ptr<Collectives> control)
+      : device_(device),
+        control_(std::move(control)),
+        stream_(CheckedStream(rank, device, *control_)),
+        communicator_(rank, size, AgreeOnId(rank, *control_), Where(rank, size, device)) {}
+
+  using Collectives::AllReduceSum;
+  std::unique_ptr<Pending> AllReduceSum(const at::Tensor& tensor) override {
+    CheckDeviceTensor(tensor, "AllReduceSum");
+    const at::ScalarType type = tensor.scalar_type();
+    if (type != at::kFloat && type != at::kDouble) {
+      throw std::invalid_argument(std::string("AllReduceSum takes fp32 or fp64; found ") +
+                                  at::toString(type));
+    }
+    StartAfterCurrentStream();
+    communicator_.Check(
+        ncclAllReduce(tensor.data_ptr(), tensor.data_ptr(), static_cast<std::size_t>(tensor.numel()),
+                      type == at::kFloat ? ncclFloat32 : ncclFloat64, ncclSum, communicator_.Handle(),
+                      stream_),
+        "ncclAllReduce");
+    communicator_.AwaitReady("ncclAllReduce");  // enqueued, not done
+    return std::make_unique<OnStream>(communicator_, stream_, tensor);
+  }
+
+  void Broadcast(const at::Tensor& tensor, int root) override {
+    if (tensor.device().is_cpu()) {
+      control_->Broadcast(tensor, root);
+      return;
+    }
+    CheckDeviceTensor(tensor, "Broadcast");
+    StartAfterCurrentStream();
+    communicator_.Check(ncclBroadcast(tensor.data_ptr(), tensor.data_ptr(), tensor.nbytes(), ncclUint8, root,
+                                      communicator_.Handle(), stream_),
+                        "ncclBroadcast");
+    communicator_.AwaitReady("ncclBroadcast");
+    OnStream(communicator_, stream_, tensor).Wait();
+  }
+
+  void AllReduceSum(std::span<double> values) override { control_->AllReduceSum(values); }
+  void AllReduceMax(std::span<double> values) override { control_->AllReduceMax(values); }
+  void Broadcast(std::string& bytes, int root) override { control_->Broadcast(bytes, root); }
+  std::vector<std::string> AllGather(const std::string& bytes) override { return control_->AllGather(bytes); }
+  void Barrier() override { control_->Barrier(); }
+
+ private:
+  // A stream from libtorch's pool is non-blocking: it does not wait for the default stream by itself.
+  // Two ranks on one GPU hang inside NCCL or are refused by it with a riddle, so look first.
+  static c10::cuda::CUDAStream CheckedStream(int rank, int device, Collectives& control) {
+    const std::vector<std::string> identities = control.AllGather(DeviceIdentity(device));
+    for (std::size_t other = 0; other < identities.size(); ++other) {
+      if (static_cast<int>(other) != rank &&
+          identities[other] == identities[static_cast<std::size_t>(rank)]) {
+        throw ResourceError("ranks " + std::to_string(rank) + " and " + std::to_string(other) +
+                            " use the same GPU; start one rank a GPU");
+      }
+    }
+    c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
+    return c10::cuda::getStreamFromPool(/*isHighPriority=*/true, static_cast<c10::DeviceIndex>(device));
+  }
+
+  void CheckDeviceTensor(const at::Tensor& tensor, const char* operation) const {
+    if (!tensor.defined() || !tensor.is_cuda() || tensor.get_device() != device_ || !tensor.is_contiguous()) {
+      throw std::invalid_argument(std::string(operation) +
+                                  " over NCCL takes a contiguous tensor on CUDA device " +
+                                  std::to_string(device_));
+    }
+  }
+
+  // Orders what comes next on the communication stream behind what computes the tensor.
+  void StartAfterCurrentStream() {
+    c10::cuda::CUDAEvent computed;
+    computed.record(c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device_)));
+    computed.block(stream_);
+  }
+
+  const int device_;
+  const std::unique_ptr<Collectives> control_;
+  const c10::cuda::CUDAStream stream_;
+  const Communicator communicator_;
+};
+
+}  // namespace
+}  // namespace plural::dist
+
+extern "C" {
+
+plural::dist::MakeNccl plural_make_nccl;
+plural::dist::CudaDeviceCount plural_cuda_device_count;
+
+void plural_make_nccl(int rank, int size, int device, std::unique_ptr<plural::dist::Collectives> control,
+                      std::unique_ptr<plural::dist::Collectives>& result) {
+  result = std::make_unique<plural::dist::NcclCollectives>(rank, size, device, std::move(control));
+}
+
+int plural_cuda_device_count() { return c10::cuda::device_count(); }
+}
