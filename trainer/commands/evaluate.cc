@@ -1,6 +1,7 @@
 #include "trainer/commands/evaluate.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include <CLI/CLI.hpp>
 #include <cmath>
@@ -12,11 +13,13 @@
 #include "data/corpus.h"
 #include "data/labelling.h"
 #include "data/rows.h"
+#include "trainer/agreement.h"
+#include "trainer/commands/counter.h"
 #include "trainer/commands/model_options.h"
+#include "trainer/cost_model.h"
 #include "trainer/file_io.h"
 #include "trainer/model/load_model.h"
 #include "trainer/objective.h"
-#include "trainer/progress.h"
 
 namespace plural::trainer {
 namespace {
@@ -96,24 +99,27 @@ int RunEvaluate(const EvaluateOptions& options, dist::World& world, dist::Collec
   std::optional<PendingFile> output;
   if (world.Rank() == 0 && !options.output.empty()) output.emplace(options.output);
 
-  data::CorpusLimits limits;
-  limits.verify_sidecar = world.Rank() == 0;
-  data::Corpus corpus(options.corpus, limits);
-  const Decoder model =
-      LoadModel(options.model, options.adapter, ParseDType(options.dtype), at::Device(at::kCPU));
-  CheckCorpusFitsModel(corpus, model.Config(), options.model);
+  std::optional<data::Corpus> opened;
+  std::optional<Decoder> loaded;
+  OnEveryRank(world, collectives, [&] {
+    opened = OpenCorpus(options.corpus, world);
+    loaded = LoadModel(options.model, options.adapter, ParseDType(options.dtype), at::Device(at::kCPU));
+    CheckCorpusFitsModel(*opened, loaded->Config(), options.model);
+  });
+  data::Corpus& corpus = *opened;
+  const Decoder& model = *loaded;
   const bool targets = corpus.Info().source_format == "targets";
-  const data::CostModel cost = TreeCost(model.Config(), 0);
+  const data::CostModel cost =
+      CostOf(model.Config(), false, static_cast<std::int64_t>(c10::elementSize(model.DType())));
 
-  const at::NoGradGuard no_grad;
-  Progress progress("evaluate", "groups", corpus.Info().groups, world.Rank() == 0);
+  const c10::NoGradGuard no_grad;
+  Counter progress("evaluate", "groups", corpus.Info().groups, world.Rank() == 0);
   std::string lines;
   for (std::int64_t g = world.Rank(); g < corpus.Info().groups; g += world.Size()) {
     lines += EvaluateGroup(model, corpus.Read(g), targets, cost).dump() + "\n";
     progress.Update(g + 1);
   }
   const std::vector<std::string> parts = collectives.AllGather(lines);
-  progress.Finish();
   if (world.Rank() != 0) return 0;
 
   // Rank r holds groups r, r + size, ...: taking one line of each in turn restores corpus order.
@@ -128,8 +134,8 @@ int RunEvaluate(const EvaluateOptions& options, dist::World& world, dist::Collec
   }
   std::vector<nlohmann::json> groups;
   for (std::int64_t g = 0; g < corpus.Info().groups; ++g) {
-    groups.push_back(of_rank[static_cast<std::size_t>(g % world.Size())]
-                            [static_cast<std::size_t>(g / world.Size())]);
+    groups.push_back(
+        of_rank[static_cast<std::size_t>(g % world.Size())][static_cast<std::size_t>(g / world.Size())]);
   }
   const nlohmann::json summary = Summary(groups, targets);
   std::cout << summary.dump(2) << "\n";

@@ -10,11 +10,12 @@
 #include <optional>
 
 #include "data/corpus.h"
+#include "trainer/agreement.h"
+#include "trainer/commands/counter.h"
 #include "trainer/commands/model_options.h"
 #include "trainer/error.h"
 #include "trainer/file_io.h"
 #include "trainer/model/load_model.h"
-#include "trainer/progress.h"
 
 namespace plural::trainer {
 namespace {
@@ -75,15 +76,13 @@ void AddGenerateOptions(CLI::App& command, GenerateOptions& options) {
   command.add_option("--max-new-tokens", options.settings.max_new_tokens, "Tokens a response at most")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
       ->capture_default_str();
-  command
-      .add_option("--temperature", options.settings.sampling.temperature, "0 takes the most likely token")
+  command.add_option("--temperature", options.settings.sampling.temperature, "0 takes the most likely token")
       ->check(CLI::Range(0.0, 100.0))
       ->capture_default_str();
   command.add_option("--top-k", options.settings.sampling.top_k, "Sample from the k most likely; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command
-      .add_option("--top-p", options.settings.sampling.top_p, "Sample from the smallest set of this mass")
+  command.add_option("--top-p", options.settings.sampling.top_p, "Sample from the smallest set of this mass")
       ->check(CLI::Range(1e-9, 1.0))
       ->capture_default_str();
   command
@@ -108,18 +107,21 @@ int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collec
   std::optional<PendingFile> output;
   if (world.Rank() == 0) output.emplace(options.output);
 
-  data::CorpusLimits limits;
-  limits.verify_sidecar = world.Rank() == 0;
-  data::Corpus corpus(options.corpus, limits);
-  const Decoder model =
-      LoadModel(options.model, options.adapter, ParseDType(options.dtype), at::Device(at::kCPU));
-  CheckCorpusFitsModel(corpus, model.Config(), options.model);
+  std::optional<data::Corpus> opened;
+  std::optional<Decoder> loaded;
+  OnEveryRank(world, collectives, [&] {
+    opened = OpenCorpus(options.corpus, world);
+    loaded = LoadModel(options.model, options.adapter, ParseDType(options.dtype), at::Device(at::kCPU));
+    CheckCorpusFitsModel(*opened, loaded->Config(), options.model);
+  });
+  data::Corpus& corpus = *opened;
+  const Decoder& model = *loaded;
 
   const std::int64_t prompts =
       options.limit > 0 ? std::min(options.limit, corpus.Info().groups) : corpus.Info().groups;
   const std::int64_t block = std::max<std::int64_t>(1, options.batch_responses / settings.responses);
   const std::int64_t round = block * world.Size();
-  Progress progress("generate", "prompts", prompts, world.Rank() == 0);
+  Counter progress("generate", "prompts", prompts, world.Rank() == 0);
   for (std::int64_t first = 0; first < prompts; first += round) {
     const std::int64_t begin = std::min(prompts, first + block * world.Rank());
     const std::int64_t end = std::min(prompts, begin + block);
@@ -138,7 +140,6 @@ int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collec
     progress.Update(std::min(prompts, first + round));
   }
   if (output) output->Commit();
-  progress.Finish();
   return 0;
 }
 

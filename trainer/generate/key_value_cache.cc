@@ -1,6 +1,7 @@
 #include "trainer/generate/key_value_cache.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <limits>
@@ -49,7 +50,7 @@ Prefill RunPrefill(const Decoder& model, const data::Group& group, const std::ve
   }
   const data::RowPass pass = std::move(data::PackGroups({&sequences, 1}, data::PackSettings{}, 1.0).at(0));
 
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   Prefill prefill;
   CapturingAttention attention(
       MakePassAttention(pass, model.Config().sliding_window, model.DType(), model.Device()), prefill);
@@ -145,7 +146,7 @@ class KeyValueCache::CacheAttention : public Attention {
 };
 
 at::Tensor KeyValueCache::Step(const Decoder& model, const at::Tensor& token_R) {
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   const auto responses = static_cast<std::size_t>(token_R.size(0));
   const std::vector<std::int64_t> length(length_.begin(),
                                          length_.begin() + static_cast<std::ptrdiff_t>(responses));
