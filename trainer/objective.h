@@ -24,7 +24,7 @@ struct ObjectiveSettings {
   bool target_figures = false;  // distribution matching: fill the figures below
   // Leaves edges without weight out of the head: nothing of the loss is lost, and sequence_log_p is empty.
   bool weighted_edges_only = false;
-  DropoutKey dropout;  // made of (seed, step, pass); none: nothing is dropped
+  DropoutKey dropout = {};  // made of (seed, step, pass); none: nothing is dropped
 };
 
 struct PassResult {

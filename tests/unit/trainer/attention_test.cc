@@ -1,0 +1,95 @@
+#include "trainer/model/attention.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "tests/unit/trainer/naive_model.h"
+
+namespace plural::trainer {
+namespace {
+
+using namespace testing;  // NOLINT: the test's own vocabulary
+
+struct Inputs {
+  at::Tensor q, k, v;
+};
+
+Inputs MakeInputs(std::int64_t rows, std::int64_t heads, std::int64_t shared_heads, std::int64_t dim,
+                  at::ScalarType dtype = at::kDouble) {
+  return {RandomTensor({rows, heads, dim}, 1, dtype).mul_(3.0).set_requires_grad(true),
+          RandomTensor({rows, shared_heads, dim}, 2, dtype).mul_(3.0).set_requires_grad(true),
+          RandomTensor({rows, shared_heads, dim}, 3, dtype).set_requires_grad(true)};
+}
+
+std::vector<at::Tensor> WithGradients(const at::Tensor& out, const Inputs& in) {
+  std::vector<at::Tensor> all = {out};
+  const at::Tensor direction = RandomTensor(out.sizes().vec(), 9, out.scalar_type());
+  for (const at::Tensor& g : torch::autograd::grad({(out * direction).sum()}, {in.q, in.k, in.v})) {
+    all.push_back(g);
+  }
+  return all;
+}
+
+void ExpectEqualToNaive(const data::RowPass& pass, std::int64_t window, std::int64_t heads,
+                        std::int64_t shared_heads, std::int64_t dim) {
+  const Inputs in = MakeInputs(pass.batch * pass.length, heads, shared_heads, dim);
+  const auto attention = MakePassAttention(pass, window, at::kDouble, at::kCPU);
+  const auto found = WithGradients((*attention)(0, in.q, in.k, in.v), in);
+  const auto wanted = WithGradients(NaiveAttention(in.q, in.k, in.v, Visible(pass, window)), in);
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    // Sums of a few hundred products, exponents of at most 9 * sqrt(dim).
+    EXPECT_LT(RelativeError(found[i], wanted[i]), 1e-12)
+        << "tensor " << i << ", " << pass.length << " rows, window " << window;
+  }
+}
+
+TEST(Attention, TreeEqualsMaskedSoftmax) {
+  for (const std::int64_t rows : {1, 2, 7, 64, 65, 200, 333}) {
+    for (const int branching : {2, 4, 40}) {
+      ExpectEqualToNaive(RandomTreePass(rows, static_cast<std::uint64_t>(rows), 29, branching), 0, 4, 2, 8);
+    }
+  }
+  ExpectEqualToNaive(RandomTreePass(90, 5), 0, 3, 3, 5);
+  ExpectEqualToNaive(RandomTreePass(90, 5), 0, 6, 1, 16);
+}
+
+TEST(Attention, TreeWindowIsInPathPosition) {
+  for (const std::int64_t window : {1, 3, 20}) {
+    ExpectEqualToNaive(RandomTreePass(150, 7, 29, 12), window, 4, 2, 8);
+  }
+}
+
+TEST(Attention, PaddedRowsAreCausal) {
+  ExpectEqualToNaive(PlainPass(1, 50, 1), 0, 4, 2, 8);
+  ExpectEqualToNaive(PlainPass(5, 13, 1), 0, 4, 2, 8);
+  ExpectEqualToNaive(PlainPass(5, 13, 1), 4, 4, 2, 8);
+}
+
+TEST(Attention, OneBranchDoesNotSeeAnother) {
+  // Trunk 0..9, then branches of 40 rows each.
+  data::RowPass pass;
+  pass.length = pass.rows = 10 + 3 * 40;
+  for (std::int32_t row = 0; row < 130; ++row) {
+    const std::int32_t branch = (row - 10) / 40;
+    pass.position.push_back(row < 10 ? row : 10 + (row - 10) % 40);
+    pass.end.push_back(row < 10 ? 130 : 10 + 40 * (branch + 1));
+    pass.token.push_back(0);
+  }
+  for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
+    const Inputs in = MakeInputs(130, 4, 2, 8, dtype);
+    Inputs changed = {in.q.detach().clone(), in.k.detach().clone(), in.v.detach().clone()};
+    for (at::Tensor* tensor : {&changed.q, &changed.k, &changed.v}) tensor->narrow(0, 50, 40).mul_(-7.0);
+    const auto attention = MakePassAttention(pass, 0, dtype, at::kCPU);
+    const at::Tensor before = (*attention)(0, in.q, in.k, in.v);
+    const at::Tensor after = (*attention)(0, changed.q, changed.k, changed.v);
+    for (const std::int64_t begin : {0, 10, 90}) {
+      const std::int64_t rows = begin == 0 ? 10 : 40;
+      EXPECT_TRUE(at::equal(before.narrow(0, begin, rows), after.narrow(0, begin, rows))) << begin;
+    }
+    EXPECT_FALSE(at::equal(before.narrow(0, 50, 40), after.narrow(0, 50, 40)));
+  }
+}
+
+}  // namespace
+}  // namespace plural::trainer

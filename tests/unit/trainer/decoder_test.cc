@@ -1,0 +1,191 @@
+#include "trainer/model/decoder.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "tests/unit/trainer/naive_model.h"
+#include "trainer/error.h"
+
+namespace plural::trainer {
+namespace {
+
+using namespace testing;  // NOLINT: the test's own vocabulary
+
+// Sums of at most 100 products through 3 layers, 2^-52 each, and a condition number of a few hundred.
+constexpr double kRounding = 1e-12;
+
+AdapterSettings EveryLinear() {
+  return {
+      .rank = 3,
+      .alpha = 5.0,
+      .dropout = 0.0,
+      .targets = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"}};
+}
+
+at::Tensor RunHidden(const Decoder& model, const data::RowPass& pass, const at::Tensor& rows = {},
+                     DropoutKey dropout = {}) {
+  const auto attention =
+      MakePassAttention(pass, model.Config().sliding_window, model.DType(), model.Device());
+  return model.Hidden(model.Embed(Longs(pass.token)), Longs(pass.position), *attention, rows, dropout);
+}
+
+struct Gradients {
+  at::Tensor hidden;
+  std::vector<at::Tensor> of;
+};
+
+// d sum(hidden * direction) / d parameters.
+Gradients Differentiate(const Decoder& model, const at::Tensor& hidden) {
+  std::vector<at::Tensor> parameters;
+  for (const auto& [name, tensor] : model.TrainableParameters()) {
+    if (!name.starts_with("lm_head")) parameters.push_back(tensor);
+  }
+  const at::Tensor loss = (hidden * RandomTensor(hidden.sizes().vec(), 77)).sum();
+  return {hidden, torch::autograd::grad({loss}, parameters)};
+}
+
+void ExpectEqualToNaive(const Decoder& model, const data::RowPass& pass) {
+  const Gradients found = Differentiate(model, RunHidden(model, pass));
+  const Gradients wanted =
+      Differentiate(model, NaiveHidden(model, pass, Visible(pass, model.Config().sliding_window)));
+  EXPECT_LT(RelativeError(found.hidden, wanted.hidden), kRounding);
+  ASSERT_EQ(found.of.size(), wanted.of.size());
+  for (std::size_t i = 0; i < found.of.size(); ++i) {
+    EXPECT_LT(RelativeError(found.of[i], wanted.of[i]), kRounding) << model.TrainableParameters()[i].name;
+  }
+}
+
+TEST(Decoder, FullWeightGradientsEqualNaiveOnes) {
+  for (const bool tied : {false, true}) {
+    Decoder model(SmallConfig(tied), at::kDouble, at::kCPU);
+    model.InitializeRandom(1);
+    model.TrainBase();
+    ExpectEqualToNaive(model, RandomTreePass(40, 3));
+    ExpectEqualToNaive(model, PlainPass(3, 11, 4));
+  }
+}
+
+TEST(Decoder, AdapterGradientsEqualNaiveOnes) {
+  Decoder model(SmallConfig(), at::kDouble, at::kCPU);
+  model.InitializeRandom(1);
+  model.AddAdapter(EveryLinear(), 2);
+  FillAdapter(model, 5);
+  ExpectEqualToNaive(model, RandomTreePass(40, 3));
+
+  Decoder partly(SmallConfig(), at::kDouble, at::kCPU);
+  partly.InitializeRandom(1);
+  partly.AddAdapter({.rank = 2, .alpha = 4.0, .dropout = 0.0, .targets = {"k_proj", "down_proj"}}, 2);
+  FillAdapter(partly, 5);
+  ExpectEqualToNaive(partly, RandomTreePass(40, 6));
+}
+
+TEST(Decoder, SlidingWindowCountsPathPositions) {
+  ModelConfig config = SmallConfig();
+  config.sliding_window = 4;
+  Decoder model(config, at::kDouble, at::kCPU);
+  model.InitializeRandom(1);
+  model.TrainBase();
+  ExpectEqualToNaive(model, RandomTreePass(40, 3));
+  ExpectEqualToNaive(model, PlainPass(3, 11, 4));
+}
+
+TEST(Decoder, ChosenRowsHaveTheValuesAndGradientsOfAll) {
+  Decoder model(SmallConfig(), at::kDouble, at::kCPU);
+  model.InitializeRandom(1);
+  model.AddAdapter(EveryLinear(), 2);
+  FillAdapter(model, 5);
+  const data::RowPass pass = RandomTreePass(40, 3);
+  const at::Tensor rows = at::tensor({2, 3, 17, 39}, at::kLong);
+  const Gradients found = Differentiate(model, RunHidden(model, pass, rows));
+  const Gradients wanted = Differentiate(model, RunHidden(model, pass).index_select(0, rows));
+  EXPECT_LT(RelativeError(found.hidden, wanted.hidden), kRounding);
+  for (std::size_t i = 0; i < found.of.size(); ++i) {
+    EXPECT_LT(RelativeError(found.of[i], wanted.of[i]), kRounding) << model.TrainableParameters()[i].name;
+  }
+}
+
+TEST(Decoder, RandomWeightsDependOnSeedAndNameOnly) {
+  ModelConfig deep = SmallConfig();
+  ModelConfig shallow = SmallConfig();
+  shallow.num_hidden_layers = 1;
+  Decoder a(deep, at::kDouble, at::kCPU), b(shallow, at::kFloat, at::kCPU), c(deep, at::kDouble, at::kCPU);
+  a.InitializeRandom(1);
+  b.InitializeRandom(1);
+  c.InitializeRandom(2);
+  const Tensors in_a = NamedTensors(a), in_b = NamedTensors(b), in_c = NamedTensors(c);
+  for (const auto& [name, tensor] : in_b)
+    EXPECT_TRUE(at::equal(in_a.at(name).to(at::kFloat), tensor)) << name;
+  const std::string name = "model.layers.1.self_attn.q_proj.weight";
+  EXPECT_FALSE(at::equal(in_a.at(name), in_c.at(name)));
+  EXPECT_FALSE(at::equal(in_a.at(name), in_a.at("model.layers.2.self_attn.q_proj.weight")));
+  EXPECT_TRUE(at::equal(in_a.at("model.norm.weight"), at::ones({20}, at::kDouble)));
+  // 580 draws: the mean's deviation is 0.3 / sqrt(580) = 0.0125, the standard deviation's 0.3 / sqrt(1160) =
+  // 0.0088. Five of each.
+  EXPECT_NEAR(in_a.at("lm_head.weight").mean().item<double>(), 0.0, 0.0625);
+  EXPECT_NEAR(in_a.at("lm_head.weight").std().item<double>(), 0.3, 0.044);
+}
+
+TEST(Decoder, NewAdapterChangesNothingAndFreezesTheBase) {
+  Decoder model(SmallConfig(), at::kDouble, at::kCPU);
+  model.InitializeRandom(1);
+  model.TrainBase();
+  const data::RowPass pass = RandomTreePass(20, 3);
+  const at::Tensor before = RunHidden(model, pass).detach();
+  model.AddAdapter(EveryLinear(), 2);
+  EXPECT_TRUE(at::equal(RunHidden(model, pass).detach(), before));
+  for (const auto& [name, tensor] : model.BaseParameters()) EXPECT_FALSE(tensor.requires_grad()) << name;
+  const auto trained = model.TrainableParameters();
+  ASSERT_EQ(trained.size(), 2U * (3 * 7 + 1));
+  EXPECT_EQ(trained[0].name, "model.layers.0.self_attn.q_proj.lora_A.weight");
+  EXPECT_EQ(trained[1].name, "model.layers.0.self_attn.q_proj.lora_B.weight");
+  EXPECT_EQ(trained.back().name, "lm_head.lora_B.weight");
+  for (const auto& [name, tensor] : trained) {
+    EXPECT_TRUE(tensor.requires_grad()) << name;
+    if (name.ends_with("lora_A.weight")) {
+      // Uniform within 1 / sqrt(in features).
+      const double bound = 1.0 / std::sqrt(static_cast<double>(tensor.size(1)));
+      EXPECT_LE(tensor.abs().max().item<double>(), bound) << name;
+      EXPECT_GT(tensor.abs().max().item<double>(), 0.8 * bound) << name;
+    }
+  }
+}
+
+TEST(Decoder, EmbeddingsBelowAFrozenBaseMakeNoGradientWork) {
+  Decoder model(SmallConfig(), at::kDouble, at::kCPU);
+  model.InitializeRandom(1);
+  model.AddAdapter({.rank = 2, .alpha = 4.0, .dropout = 0.0, .targets = {"lm_head"}}, 2);
+  EXPECT_FALSE(RunHidden(model, RandomTreePass(10, 3)).requires_grad());
+}
+
+TEST(Decoder, DropoutIsAFunctionOfItsKey) {
+  Decoder model(SmallConfig(), at::kDouble, at::kCPU);
+  model.InitializeRandom(1);
+  AdapterSettings settings = EveryLinear();
+  settings.dropout = 0.5;
+  model.AddAdapter(settings, 2);
+  FillAdapter(model, 5);
+  const data::RowPass pass = RandomTreePass(20, 3);
+  EXPECT_TRUE(at::equal(RunHidden(model, pass, {}, 9), RunHidden(model, pass, {}, 9)));
+  EXPECT_FALSE(at::equal(RunHidden(model, pass, {}, 9), RunHidden(model, pass, {}, 10)));
+  EXPECT_FALSE(at::equal(RunHidden(model, pass, {}, 9), RunHidden(model, pass)));
+}
+
+TEST(Decoder, RefusesAdaptersItCannotMake) {
+  Decoder model(SmallConfig(), at::kDouble, at::kCPU);
+  for (const AdapterSettings& settings :
+       {AdapterSettings{.targets = {"qkv_proj"}}, AdapterSettings{.targets = {}},
+        AdapterSettings{.rank = 0, .targets = {"q_proj"}}}) {
+    try {
+      model.AddAdapter(settings, 1);
+      ADD_FAILURE() << "accepted";
+    } catch (const ExitError& error) {
+      EXPECT_EQ(error.Code(), ExitCode::kBadRecipe);
+      EXPECT_TRUE(std::string(error.what()).starts_with("adapter.")) << error.what();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace plural::trainer
