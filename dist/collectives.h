@@ -64,6 +64,7 @@ std::unique_ptr<Collectives> MakeNcclCollectives(const World& world, int device)
 int LocalCudaDevice(const World& world);
 bool NcclCompiled();
 std::string NcclVersion();  // "2.28.9", or "not compiled"
+int CudaRuntimeVersion();   // built with, as 1000 major + 10 minor; 0: not compiled
 // Why the NCCL part cannot be used in this process, in one line; empty when it loads. Loading takes
 // seconds where the libraries are there.
 std::string NcclProblem();

@@ -18,8 +18,7 @@ class GradientSync {
  public:
   // Buckets hold whole parameters, in reverse order (the order in which backward finishes them), and
   // are cut at about `bucket_bytes`.
-  GradientSync(FlatParameters& parameters, Collectives& collectives,
-               std::int64_t bucket_bytes = 25 << 20);
+  GradientSync(FlatParameters& parameters, Collectives& collectives, std::int64_t bucket_bytes = 25 << 20);
   ~GradientSync();
 
   // Call before the backward of the step's last pass on this rank: from here a bucket is sent as soon

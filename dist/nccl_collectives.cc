@@ -10,6 +10,7 @@
 #include "dist/error.h"
 
 #ifdef PLURAL_NCCL
+#include <cuda_runtime_api.h>
 #include <nccl.h>
 #endif
 
@@ -68,6 +69,14 @@ std::string NcclVersion() {
   return std::to_string(NCCL_MAJOR) + "." + std::to_string(NCCL_MINOR) + "." + std::to_string(NCCL_PATCH);
 #else
   return "not compiled";
+#endif
+}
+
+int CudaRuntimeVersion() {
+#ifdef PLURAL_NCCL
+  return CUDART_VERSION;
+#else
+  return 0;
 #endif
 }
 

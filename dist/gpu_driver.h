@@ -1,0 +1,24 @@
+// What the GPU driver of this machine says, without any CUDA library.
+//
+// Owns: nothing; loads the driver's library while it asks. Does not own: the use of GPUs
+// (collectives.h). Thread rule: any thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace plural::dist {
+
+struct GpuDriver {
+  struct Device {
+    std::string name;
+    std::uint64_t memory_bytes = 0;
+  };
+  int cuda_version = 0;         // newest CUDA it serves, as 1000 major + 10 minor; 0: no driver
+  std::vector<Device> devices;  // those this process may see
+};
+
+GpuDriver ProbeGpuDriver();
+
+}  // namespace plural::dist
