@@ -1,0 +1,52 @@
+#include "trainer/commands/train.h"
+
+#include <ATen/Context.h>
+
+#include <CLI/CLI.hpp>
+
+#include "data/sha256.h"
+#include "trainer/agreement.h"
+#include "trainer/commands/model_options.h"
+#include "trainer/recipe/recipe.h"
+#include "trainer/signals.h"
+#include "trainer/train.h"
+#include "trainer/version.h"
+
+namespace plural::trainer {
+namespace {
+
+bool UsesCuda(const Recipe& recipe) {
+  if (recipe.model.device == "cpu" || recipe.model.dtype == "fp64") return false;
+  if (recipe.model.device == "cuda") return true;
+  return dist::NcclCompiled() && dist::NcclProblem().empty() && at::hasCUDA();
+}
+
+}  // namespace
+
+void AddTrainOptions(CLI::App& command, TrainOptions& options) {
+  command.add_option("recipe", options.recipe, "The recipe, a YAML file")->required();
+  command.add_option("overrides", options.overrides,
+                     "Values that replace the recipe's: optimizer.lr=1e-4 ...");
+  command.footer(
+      "Started again with the same recipe, a run goes on from its newest checkpoint. SIGUSR1 makes it save "
+      "and "
+      "end with exit code 75.\n\nmpirun -np 2 plural train recipes/quickstart/peft.yaml train.epochs=3");
+}
+
+int RunTrain(const TrainOptions& options, dist::World& world, dist::Collectives& collectives) {
+  const StopSignal stop;
+  const Recipe recipe =
+      MakeOnEveryRank(world, collectives, [&] { return LoadRecipe(options.recipe, options.overrides); });
+  RequireEqual("the program's version", Version(), world, collectives);
+  RequireEqual("the recipe's hash (" + options.recipe + ")", data::Sha256OfBytes(recipe.Canonical().dump()),
+               world, collectives);
+  SetThreads(recipe.run.threads, world);
+  if (!UsesCuda(recipe)) return static_cast<int>(Train(recipe, at::kCPU, world, collectives, stop));
+
+  const int device = dist::LocalCudaDevice(world);
+  const auto nccl = dist::MakeNcclCollectives(world, device);
+  return static_cast<int>(
+      Train(recipe, at::Device(at::kCUDA, static_cast<at::DeviceIndex>(device)), world, *nccl, stop));
+}
+
+}  // namespace plural::trainer

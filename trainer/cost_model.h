@@ -1,0 +1,31 @@
+// What a token tree costs on a model of a given shape.
+//
+// Owns: the numbers that cutting and balancing work with. Does not own: their use (data/tree.h,
+// data/loader.h). Thread rule: pure. A function of the shape alone, never of the machine or the number of
+// ranks: it decides how trees are cut, and so the order of sums.
+#pragma once
+
+#include <cstdint>
+
+#include "data/tree.h"
+#include "trainer/model/config.h"
+
+namespace plural::trainer {
+
+// In multiply-adds of forward and backward. With E hidden size, I intermediate size, L layers,
+// H query and G key-value heads of dimension D:
+//   a row            p L (2 E H D + 2 E G D + 3 E I)    p = 2 for an adapter (outputs, input gradients),
+//                                                       p = 3 when all weights are trained
+//   a pair of rows   7 L H D    scores and sums in forward (2); in backward scores again, and the gradients
+//                               of values, probabilities, queries and keys (5)
+// The head is left out: its work hardly depends on the cut. A tree of R rows is charged R^2 pairs: its
+// mask is dense for the kernels. Check: the 56 M Mistral shape
+// (512 wide, 8 layers) gives pair / row = 6.2e-4; timings of 210 biographies in trees of 8 to 210
+// targets fit 7e-4, least at 16.
+//
+// max_rows: the rows whose saved activations, about (10 E + 4 I) L elements each, and mask fit in
+// `memory_bytes`.
+data::CostModel CostOf(const ModelConfig& config, bool train_all_weights, std::int64_t bytes_per_element,
+                       std::int64_t memory_bytes = std::int64_t{8} << 30);
+
+}  // namespace plural::trainer

@@ -1,0 +1,45 @@
+// Progress: what a person sees while a command works.
+//
+// Owns: one line that is rewritten on a terminal, or a plain line now and then in a log. Does not own: the
+// figures of record (metrics.h). Thread rule: one thread. Writes to standard output.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+namespace plural::trainer {
+
+class Progress {
+ public:
+  // "<what> 12/300 <unit>". `shows`: false on all ranks but one, where nothing is printed. `done`: how many
+  // of `total` an earlier start did.
+  Progress(std::string what, std::string unit, std::int64_t total, bool shows, std::int64_t done = 0);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  // `note` stands between the count and the time left; without one the rate does. On a terminal at most ten
+  // times a second, else about every ten seconds.
+  void Update(std::int64_t done, const std::string& note = "");
+  // A line of its own, above the bar.
+  void Say(const std::string& line);
+  // Leaves the last line standing.
+  void Finish();
+
+  double Seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::string Text(std::int64_t done, const std::string& note) const;
+
+  const std::string what_, unit_;
+  const std::int64_t total_, first_;
+  const bool shows_, terminal_;
+  bool bar_shown_ = false;
+  bool any_shown_ = false;
+  Clock::time_point start_ = Clock::now();
+  Clock::time_point shown_;
+};
+
+}  // namespace plural::trainer

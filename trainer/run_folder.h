@@ -1,0 +1,63 @@
+// The run folder: one folder a run, one run a folder.
+//
+// Owns: where things lie, the lock, recipe.yaml, whether a start is a new run, a resume or neither. Does
+// not own: what the parts contain (metrics.h, checkpoint.h, model/hf_folder.h). Thread rule: one thread.
+//
+//   <run.dir>/<name>/recipe.yaml    resolved, with the origin of each value
+//                    run.lock       held by rank 0 while the run lives
+//                    metrics.jsonl  checkpoints/  log/rank-00000.log
+//                    adapter/ or model/   appears last: the run is finished
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "trainer/recipe/recipe.h"
+
+namespace plural::trainer {
+
+struct RunPaths {
+  std::filesystem::path root;
+  bool adapter = true;  // what the run ends with: an adapter, or a whole model
+
+  explicit RunPaths(const Recipe& recipe) : root(recipe.RunFolder()), adapter(recipe.adapter.lora) {}
+
+  std::filesystem::path RecipeFile() const { return root / "recipe.yaml"; }
+  std::filesystem::path Lock() const { return root / "run.lock"; }
+  std::filesystem::path Metrics() const { return root / "metrics.jsonl"; }
+  std::filesystem::path Checkpoints() const { return root / "checkpoints"; }
+  std::filesystem::path Logs() const { return root / "log"; }
+  std::filesystem::path LogOf(int rank) const;
+  std::filesystem::path Result() const { return root / (adapter ? "adapter" : "model"); }
+};
+
+// Held by rank 0 for the length of the run.
+class RunFolder {
+ public:
+  // Makes the folder or takes over an earlier start's; then recipe.yaml is that of `recipe`.
+  // Errors: ExitError(kCannotCreate) when it cannot be made or written, or a live process holds it;
+  // ExitError(kBadRecipe) listing the keys in which an earlier start's recipe differs.
+  explicit RunFolder(const Recipe& recipe);
+  ~RunFolder();
+  RunFolder(const RunFolder&) = delete;
+  RunFolder& operator=(const RunFolder&) = delete;
+
+ private:
+  RunPaths paths_;
+  int lock_ = -1;
+};
+
+// Whether a run may go on under another value of this key ("checkpoint.keep"): it decides where and how
+// often things are written or how fast they are computed, not what is computed.
+bool MayChange(const std::string& key);
+// The keys that decide the run, flat ("optimizer.lr" -> value), and their SHA-256.
+std::map<std::string, nlohmann::json> DecidingKeys(const Recipe& recipe);
+std::string RecipeSha256(const Recipe& recipe);
+// Errors: ExitError(kBadRecipe) listing the deciding keys in which `recipe` differs from `file`, the
+// recipe.yaml of an earlier start.
+void RequireSameRecipe(const std::filesystem::path& file, const Recipe& recipe);
+// "optimizer.lr: 0.1 (was 0.2)" for each deciding key that differs.
+std::vector<std::string> Differences(const Recipe& now, const Recipe& before);
+
+}  // namespace plural::trainer

@@ -1,0 +1,172 @@
+#include "trainer/train_setup.h"
+
+#include <algorithm>
+#include <set>
+
+#include "data/batch_plan.h"
+#include "data/sha256.h"
+#include "trainer/commands/model_options.h"
+#include "trainer/cost_model.h"
+#include "trainer/error.h"
+#include "trainer/model/hf_folder.h"
+#include "trainer/run_folder.h"
+
+namespace plural::trainer {
+namespace {
+
+void RequireSameAdapter(const AdapterSettings& recipe, const AdapterSettings& folder,
+                        const std::string& path) {
+  const auto differ = [&](const std::string& key, const std::string& wanted, const std::string& found) {
+    throw ExitError(ExitCode::kBadRecipe, key + " is " + wanted + ", but the adapter of adapter.init_from (" +
+                                              path + ") has " + found + "; set " + key + " to that");
+  };
+  if (recipe.rank != folder.rank) {
+    differ("adapter.rank", std::to_string(recipe.rank), std::to_string(folder.rank));
+  }
+  if (recipe.alpha != folder.alpha) {
+    differ("adapter.alpha", std::to_string(recipe.alpha), std::to_string(folder.alpha));
+  }
+  const auto list = [](const std::vector<std::string>& targets) {
+    std::string text;  // in order of name: the order of targets means nothing
+    for (const auto& target : std::set(targets.begin(), targets.end())) {
+      text += (text.empty() ? "[" : ", ") + target;
+    }
+    return text + "]";
+  };
+  if (list(recipe.targets) != list(folder.targets)) {
+    differ("adapter.targets", list(recipe.targets), list(folder.targets));
+  }
+}
+
+void CheckLengths(const data::Corpus& corpus, const ModelConfig& config) {
+  const auto longest = corpus.LongestSequence();
+  if (longest.tokens <= config.max_position_embeddings) return;
+  throw ExitError(ExitCode::kBadData, corpus.Path().string() + ": group " + std::to_string(longest.group) +
+                                          " has a sequence of " + std::to_string(longest.tokens) +
+                                          " tokens; the model takes " +
+                                          std::to_string(config.max_position_embeddings) +
+                                          " (max_position_embeddings); shorten it or leave it out");
+}
+
+void CheckCounts(const data::Corpus& corpus, const Recipe& recipe) {
+  const std::string file = corpus.Path().string();
+  if (recipe.method == data::Method::kPeft && corpus.Info().possibilities < recipe.group.possibilities) {
+    throw ExitError(ExitCode::kBadData,
+                    file + ": has " + std::to_string(corpus.Info().possibilities) +
+                        " possibility numbers; group.possibilities asks for " +
+                        std::to_string(recipe.group.possibilities) +
+                        "; lower it, or prepare the corpus with a template that has as many");
+  }
+  if (recipe.method != data::Method::kPeft && recipe.method != data::Method::kOtmft) return;
+  for (std::int64_t group = 0; group < corpus.Info().groups; ++group) {
+    const auto responses = static_cast<std::int64_t>(corpus.Lengths(group).responses.size());
+    if (responses >= recipe.group.responses) continue;
+    throw ExitError(ExitCode::kBadData,
+                    file + ": group " + std::to_string(group) + " has " + std::to_string(responses) +
+                        " responses; group.responses asks for " + std::to_string(recipe.group.responses) +
+                        "; lower it, or leave the group out");
+  }
+}
+
+// Target sets are few and small beside the steps taken on them: all are labelled before the first step,
+// so that a bad one does not end a run half-way.
+void CheckTargets(data::Corpus& corpus, const Recipe& recipe, std::vector<std::string>& warnings) {
+  std::int64_t certain = 0;  // groups whose target is a single response
+  for (std::int64_t group = 0; group < corpus.Info().groups; ++group) {
+    const auto labelled = data::Label(corpus.Read(group), recipe.LabelSettings(), 0);
+    if (labelled.target_entropy_nats == 0.0) ++certain;
+  }
+  if (certain > 0 && recipe.early_stop.enabled) {
+    warnings.push_back(std::to_string(certain) +
+                       " groups have a single target, whose entropy is 0: their loss can never come within "
+                       "early_stop.gamma of it, and the run may not stop early");
+  }
+}
+
+}  // namespace
+
+ModelConfig ConfigOf(const Recipe& recipe) {
+  return recipe.model.path.empty() ? ModelConfig::FromJson(recipe.model.config, "model.config")
+                                   : ModelConfig::FromFolder(recipe.model.path);
+}
+
+Decoder MakeModel(const Recipe& recipe, const ModelConfig& config, at::Device device) {
+  AdapterSettings folder_settings;
+  if (!recipe.adapter.init_from.empty()) {
+    folder_settings = ReadAdapterConfig(recipe.adapter.init_from);
+    RequireSameAdapter(recipe.adapter.settings, folder_settings, recipe.adapter.init_from);
+  }
+  Decoder model(config, recipe.model.dtype == "fp64" ? at::kDouble : at::kFloat, device);
+  if (recipe.model.path.empty()) {
+    model.InitializeRandom(recipe.seed);
+  } else {
+    LoadBaseWeights(model, recipe.model.path);
+  }
+  if (!recipe.adapter.lora) {
+    model.TrainBase();
+    return model;
+  }
+  model.AddAdapter(recipe.adapter.settings, recipe.seed);
+  if (!recipe.adapter.init_from.empty()) LoadAdapterWeights(model, recipe.adapter.init_from);
+  return model;
+}
+
+std::vector<std::string> CheckCorpus(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config) {
+  std::vector<std::string> warnings;
+  if (!CheckCorpusFitsModel(corpus, config, recipe.model.path) && !recipe.model.path.empty()) {
+    warnings.push_back(recipe.model.path + " has no tokenizer file " + corpus.Info().tokenizer_name +
+                       ": whether the corpus was prepared with the model's tokenizer is not checked");
+  }
+  CheckLengths(corpus, config);
+  CheckCounts(corpus, recipe);
+  if (recipe.method == data::Method::kDistributionMatching) CheckTargets(corpus, recipe, warnings);
+  return warnings;
+}
+
+data::BatchPlan::Settings PlanSettings(const Recipe& recipe) {
+  return {
+      .seed = recipe.seed, .shuffle = recipe.data.shuffle, .groups_per_step = recipe.train.groups_per_step};
+}
+
+std::int64_t TotalSteps(const Recipe& recipe, std::int64_t groups) {
+  return recipe.train.steps.value_or(recipe.train.epochs *
+                                     data::BatchPlan(groups, PlanSettings(recipe)).StepsPerEpoch());
+}
+
+data::Loader::Settings LoaderSettings(const Recipe& recipe, const ModelConfig& config,
+                                      const dist::World& world) {
+  data::Loader::Settings settings;
+  settings.label = recipe.LabelSettings();
+  settings.pack.layout = recipe.train.layout;
+  settings.pack.cost = CostOf(config, !recipe.adapter.lora, recipe.model.dtype == "fp64" ? 8 : 4);
+  settings.pack.row_budget = recipe.train.row_budget;
+  settings.plan = PlanSettings(recipe);
+  settings.rank = world.Rank();
+  settings.ranks = world.Size();
+  return settings;
+}
+
+Identity IdentityOf(const Recipe& recipe, const data::Corpus& corpus, const dist::World& world) {
+  Identity identity;
+  identity.seed = recipe.seed;
+  identity.recipe_sha256 = RecipeSha256(recipe);
+  identity.corpus = corpus.Info().sha256.empty() ? corpus.Fingerprint() : corpus.Info().sha256;
+  if (world.LocalRank() == 0 && !recipe.model.path.empty()) {
+    identity.weights_sha256 = WeightsFingerprint(recipe.model.path);
+  }
+  return identity;
+}
+
+void RequireSameIdentity(const Identity& now, const Identity& saved, const std::string& checkpoint) {
+  const auto require = [&](const std::string& what, const std::string& is, const std::string& was) {
+    if (is == was) return;
+    throw ExitError(ExitCode::kBadData, checkpoint + ": made with another " + what + " (" + was +
+                                            ", now it is " + is +
+                                            "); restore it, or give the run another name");
+  };
+  require("corpus, data.train", now.corpus, saved.corpus);
+  require("base model, model.path", now.weights_sha256, saved.weights_sha256);
+  require("recipe", now.recipe_sha256, saved.recipe_sha256);
+}
+
+}  // namespace plural::trainer

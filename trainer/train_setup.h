@@ -1,0 +1,47 @@
+// Train set-up: from a recipe to the parts a run is made of, each checked against the others.
+//
+// Owns: which model a recipe asks for, whether a corpus can serve it, the loader's settings. Does not own:
+// the loop (train.h). Thread rule: one thread; nothing here communicates, all ranks do the same.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/corpus.h"
+#include "data/loader.h"
+#include "dist/world.h"
+#include "trainer/model/config.h"
+#include "trainer/model/decoder.h"
+#include "trainer/recipe/recipe.h"
+#include "trainer/train_state.h"
+
+namespace plural::trainer {
+
+// The shape alone: cheap, so that everything can be checked before weights are read.
+ModelConfig ConfigOf(const Recipe& recipe);
+
+// The model with its weights and, when the recipe asks for one, its adapter; what is trained requires a
+// gradient. Errors: those of hf_folder.h; ExitError(kBadRecipe) when the adapter of adapter.init_from has
+// another rank, alpha or other targets than the recipe.
+Decoder MakeModel(const Recipe& recipe, const ModelConfig& config, at::Device device);
+
+// Reads lengths of every group, and for distribution matching every group, once. Returns warnings.
+// Errors: data::DataError or ExitError(kBadData) when the corpus has another tokenizer than the model, ids
+// beyond its vocabulary, sequences beyond its positions, too few possibility numbers or responses, or
+// targets that are not prefix-free.
+std::vector<std::string> CheckCorpus(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config);
+
+// Steps the run has in all; `groups` of the corpus.
+std::int64_t TotalSteps(const Recipe& recipe, std::int64_t groups);
+data::BatchPlan::Settings PlanSettings(const Recipe& recipe);
+data::Loader::Settings LoaderSettings(const Recipe& recipe, const ModelConfig& config,
+                                      const dist::World& world);
+
+// What the run is bound to, as far as this rank knows: one rank a machine hashes the weights, the others
+// leave them empty.
+Identity IdentityOf(const Recipe& recipe, const data::Corpus& corpus, const dist::World& world);
+// Errors: ExitError(kBadData) naming what is no longer what the checkpoint was made with.
+void RequireSameIdentity(const Identity& now, const Identity& saved, const std::string& checkpoint);
+
+}  // namespace plural::trainer

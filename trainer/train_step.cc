@@ -1,0 +1,186 @@
+#include "trainer/train_step.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "data/random.h"
+#include "trainer/agreement.h"
+#include "trainer/error.h"
+#include "trainer/objective.h"
+
+namespace plural::trainer {
+namespace {
+
+bool HasNegatives(const data::LabelledGroup& group) {
+  return std::any_of(group.sequences.begin(), group.sequences.end(),
+                     [](const data::LabelledSequence& sequence) { return !sequence.positive; });
+}
+
+std::string GroupList(const data::StepBatch& batch) {
+  std::string text;
+  for (const auto& group : batch.groups) text += (text.empty() ? "" : ", ") + std::to_string(group.group);
+  return text.empty() ? "none" : text;
+}
+
+// What is wrong with one rank's numbers is only known there: it reports, the others wait.
+constexpr const char* kDivergedHint =
+    "; nothing was updated and the last checkpoint is untouched. Lower optimizer.lr, set "
+    "optimizer.clip_norm, "
+    "or look at these groups";
+
+}  // namespace
+
+struct TrainStep::Local {
+  double likelihood = 0.0, unlikelihood = 0.0;  // this rank's part of the step's mean
+  std::int64_t rows = 0, sequence_tokens = 0;
+  PassSums groups;  // `loss` is left to Reduce
+};
+
+TrainStep::TrainStep(const Recipe& recipe, const Schedule& schedule, const Decoder& model, TrainState& state,
+                     const dist::World& world, dist::Collectives& collectives)
+    : recipe_(recipe),
+      schedule_(schedule),
+      model_(model),
+      state_(state),
+      world_(world),
+      collectives_(collectives),
+      sync_(state.parameters, collectives, recipe.train.bucket_bytes) {}
+
+StepFigures TrainStep::Take(const data::StepBatch& batch, bool stop_requested) {
+  state_.parameters.ZeroGradients();
+  const Local local = ForwardBackward(batch);
+  sync_.Finish();
+  StepFigures figures = Reduce(local, batch, stop_requested);
+
+  figures.grad_norm = GradientNorm(state_.parameters);
+  if (!std::isfinite(figures.grad_norm)) {
+    FailTogether(world_, collectives_,
+                 ExitError(ExitCode::kDiverged, "step " + std::to_string(batch.step + 1) +
+                                                    ": the gradient's norm is not finite although every loss "
+                                                    "is; groups of rank 0: " +
+                                                    GroupList(batch) + kDivergedHint));
+  }
+  figures.lr = schedule_.LearningRate(batch.step);
+  state_.optimizer.Step(state_.parameters, figures.lr,
+                        ClipScale(figures.grad_norm, recipe_.optimizer.clip_norm));
+  Advance(figures);
+  return figures;
+}
+
+TrainStep::Local TrainStep::ForwardBackward(const data::StepBatch& batch) {
+  const bool matching = recipe_.method == data::Method::kDistributionMatching;
+  ObjectiveSettings settings;
+  settings.unlikelihood_clamp = recipe_.loss.unlikelihood_clamp;
+  settings.target_figures = matching;
+  settings.weighted_edges_only = !matching;
+
+  Local local;
+  std::vector<std::vector<double>> log_p(batch.groups.size());  // of each group's sequences
+  for (std::size_t g = 0; g < batch.groups.size(); ++g) log_p[g].resize(batch.groups[g].sequences.size());
+
+  for (const data::RowPass& pass : batch.passes) {
+    settings.dropout = DropoutOf(batch, pass);
+    const PassResult result = RunPass(model_, pass, settings);
+    if (&pass == &batch.passes.back()) sync_.ArmLastBackward();
+    result.loss.backward();
+    local.likelihood += result.likelihood;
+    local.unlikelihood += result.unlikelihood;
+    local.rows += pass.rows;
+    for (std::size_t s = 0; s < result.sequence_log_p.size(); ++s) {
+      const auto& ref = pass.sequences[s];
+      log_p[static_cast<std::size_t>(ref.group)][static_cast<std::size_t>(ref.sequence)] =
+          result.sequence_log_p[s];
+    }
+  }
+
+  for (std::size_t g = 0; g < batch.groups.size(); ++g) {
+    const data::LabelledGroup& group = batch.groups[g];
+    ++local.groups.groups;
+    local.sequence_tokens += group.sequence_tokens;
+    if (group.penalised_tokens == 0 && HasNegatives(group)) ++local.groups.unpenalised_groups;
+    if (!matching) continue;
+    const TargetFigures targets = FiguresOfTargets(group, log_p[g]);
+    local.groups.kl_nats += targets.kl_nats;
+    local.groups.cross_entropy_nats += targets.cross_entropy_nats;
+    local.groups.target_entropy_nats += targets.target_entropy_nats;
+    local.groups.target_mass += targets.target_mass;
+    local.groups.entropy_nats += targets.entropy_nats;
+  }
+  return local;
+}
+
+StepFigures TrainStep::Reduce(const Local& local, const data::StepBatch& batch, bool stop_requested) {
+  const bool finite = std::isfinite(local.likelihood) && std::isfinite(local.unlikelihood);
+  // Lowest bad rank, as a maximum: 0 when all are well.
+  double flags[] = {finite ? 0.0 : static_cast<double>(world_.Size() - world_.Rank()),
+                    stop_requested ? 1.0 : 0.0};
+  collectives_.AllReduceMax(flags);
+  if (flags[0] > 0.0) {
+    const int bad_rank = world_.Size() - static_cast<int>(flags[0]);
+    FailTogether(
+        world_, collectives_,
+        ExitError(ExitCode::kDiverged, "step " + std::to_string(batch.step + 1) + ": the loss of rank " +
+                                           std::to_string(bad_rank) +
+                                           " is not finite; its groups: " + GroupList(batch) + kDivergedHint),
+        bad_rank);
+  }
+
+  double sums[] = {local.likelihood,
+                   local.unlikelihood,
+                   static_cast<double>(local.rows),
+                   static_cast<double>(local.sequence_tokens),
+                   static_cast<double>(local.groups.groups),
+                   static_cast<double>(local.groups.unpenalised_groups),
+                   local.groups.kl_nats,
+                   local.groups.cross_entropy_nats,
+                   local.groups.target_entropy_nats,
+                   local.groups.target_mass,
+                   local.groups.entropy_nats};
+  collectives_.AllReduceSum(sums);
+  StepFigures figures;
+  figures.likelihood = sums[0];
+  figures.unlikelihood = sums[1];
+  figures.loss = sums[0] + sums[1];
+  figures.rows = static_cast<std::int64_t>(sums[2]);
+  figures.sequence_tokens = static_cast<std::int64_t>(sums[3]);
+  figures.groups.groups = static_cast<std::int64_t>(sums[4]);
+  figures.groups.unpenalised_groups = static_cast<std::int64_t>(sums[5]);
+  figures.groups.loss = figures.loss * sums[4];
+  figures.groups.kl_nats = sums[6];
+  figures.groups.cross_entropy_nats = sums[7];
+  figures.groups.target_entropy_nats = sums[8];
+  figures.groups.target_mass = sums[9];
+  figures.groups.entropy_nats = sums[10];
+  figures.stop_requested = flags[1] > 0.0;
+  return figures;
+}
+
+// Keyed by what the pass trains on, never by the rank that trains it or by how many passes it has.
+DropoutKey TrainStep::DropoutOf(const data::StepBatch& batch, const data::RowPass& pass) const {
+  if (!recipe_.adapter.lora || recipe_.adapter.settings.dropout == 0.0) return {};
+  const auto& first = pass.sequences.front();
+  return data::MixKey(recipe_.seed, data::Purpose::kDropout, static_cast<std::uint64_t>(batch.step),
+                      static_cast<std::uint64_t>(batch.groups[static_cast<std::size_t>(first.group)].group),
+                      static_cast<std::uint64_t>(first.sequence));
+}
+
+void TrainStep::Advance(const StepFigures& figures) {
+  Position& position = state_.position;
+  ++position.step;
+  position.consumed_groups += figures.groups.groups;
+  PassSums& pass = position.pass;
+  pass.groups += figures.groups.groups;
+  pass.unpenalised_groups += figures.groups.unpenalised_groups;
+  pass.loss += figures.groups.loss;
+  pass.kl_nats += figures.groups.kl_nats;
+  pass.cross_entropy_nats += figures.groups.cross_entropy_nats;
+  pass.target_entropy_nats += figures.groups.target_entropy_nats;
+  pass.target_mass += figures.groups.target_mass;
+  pass.entropy_nats += figures.groups.entropy_nats;
+}
+
+}  // namespace plural::trainer
