@@ -8,6 +8,7 @@
 
 #include "data/labelling.h"
 #include "data/random.h"
+#include "data/rows.h"
 
 namespace plural::data::testing {
 
@@ -125,6 +126,17 @@ inline Prediction PredictionAt(const LabelledSequence& sequence, std::size_t t) 
   context.insert(context.end(), sequence.response.begin(),
                  sequence.response.begin() + static_cast<std::ptrdiff_t>(t));
   return {std::move(context), sequence.response[t]};
+}
+
+// The tokens a flat row sees under the pass's own rule.
+inline std::vector<Token> Visible(const RowPass& pass, std::int64_t row) {
+  std::vector<Token> tokens;
+  const std::int64_t first = row - row % pass.length;  // of its batch row
+  for (std::int64_t k = first; k <= row; ++k) {
+    const auto at = static_cast<std::size_t>(k);
+    if (pass.end.empty() || row < pass.end[at]) tokens.push_back(pass.token[at]);
+  }
+  return tokens;
 }
 
 }  // namespace plural::data::testing

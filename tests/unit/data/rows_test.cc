@@ -13,6 +13,7 @@ namespace {
 
 using testing::Prediction;
 using testing::PredictionAt;
+using testing::Visible;
 using testing::Weights;
 
 std::vector<LabelledGroup> RandomGroups(std::uint64_t seed) {
@@ -22,17 +23,6 @@ std::vector<LabelledGroup> RandomGroups(std::uint64_t seed) {
     groups.push_back(testing::MakeRandomCase(seed * 10 + g, method).labelled);
   }
   return groups;
-}
-
-// The tokens a flat row sees under the pass's own rule.
-std::vector<Token> Visible(const RowPass& pass, std::int64_t row) {
-  std::vector<Token> tokens;
-  const std::int64_t first = row - row % pass.length;  // of its batch row
-  for (std::int64_t k = first; k <= row; ++k) {
-    const auto at = static_cast<std::size_t>(k);
-    if (pass.end.empty() || row < pass.end[at]) tokens.push_back(pass.token[at]);
-  }
-  return tokens;
 }
 
 // Checks shapes and paths of every pass, and that each sequence stands in exactly one; returns the
