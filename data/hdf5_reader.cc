@@ -71,7 +71,8 @@ std::string LatestHdf5Error() {
 DataError Unreadable(const std::string& where) {
   const std::string words = LatestHdf5Error();
   return DataError(where + " cannot be read" + (words.empty() ? "" : " (HDF5: " + Quoted(words) + ")") +
-                   "; the file is damaged, prepare or copy it again");
+                   "; the file is damaged or made for a newer HDF5 than " + std::to_string(H5_VERS_MAJOR) +
+                   "." + std::to_string(H5_VERS_MINOR) + "; prepare or copy it again");
 }
 
 }  // namespace
@@ -128,8 +129,9 @@ Hdf5File::Hdf5File(const std::filesystem::path& path) : name_(RequireReadableFil
   }
   H5F_info2_t info{};
   if (H5Fget_info2(file_.Id(), &info) < 0 || info.super.version < 2) {
-    throw DataError(name_ + ": superblock version " + std::to_string(info.super.version) +
-                    " has no checksums of metadata, 2 or 3 is needed; write the file with libver='latest'");
+    throw DataError(
+        name_ + ": superblock version " + std::to_string(info.super.version) +
+        " has no checksums of metadata, 2 or 3 is needed; write the file with libver=('v110', 'v110')");
   }
 }
 

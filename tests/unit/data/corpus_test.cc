@@ -307,7 +307,7 @@ std::vector<Hostile> HostileFiles() {
        {"'template_name' has 100000 bytes", "65536"}},
 
       // Storage.
-      {"old_superblock", [](CorpusFile& f) { f.latest = false; }, {"superblock version 0", "latest"}},
+      {"old_superblock", [](CorpusFile& f) { f.latest = false; }, {"superblock version 0", "v110"}},
       {"no_checksums",
        [](CorpusFile& f) { f.datasets["tail_tokens"].fletcher32 = false; },
        {"'tail_tokens' has no checksums", "fletcher32"}},
