@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from plural_text.errors import CommandError, UsageError
+from plural_text.errors import CommandError, UsageError, WriteFailed
 
 # Word -> (module, one line for --help). The module is imported only when its word is given.
 COMMANDS = {
@@ -57,6 +57,10 @@ def main(arguments: list[str]) -> int:
         return _dispatch(arguments)
     except CommandError as error:
         print(f"{name}: {error}", file=sys.stderr)
+        if isinstance(error, WriteFailed):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"{name}: interrupted, nothing left half-written", file=sys.stderr)

@@ -38,13 +38,15 @@ _FLUSH = 4 * _CHUNK     # written when so many are buffered
 # The newest file format (checksums on metadata) that every HDF5 since 1.10 reads. "latest" would mean
 # that of the installed library, which older readers refuse.
 _LIBVER = ("v110", "v110")
+_HDF5_ERRORS = (OSError, RuntimeError)  # h5py raises either for a failed write
 
 
 class CorpusWriter:
     """Use as a context manager: leaving it without commit() removes what was written."""
 
     def __init__(self, path: Path, attributes: dict[str, str | int], token_bytes: list[bytes], template: str):
-        """attributes: root attributes beside format, version and completeness. Errors: CannotCreate."""
+        """attributes: root attributes beside format, version and completeness. Errors: CannotCreate,
+        WriteFailed."""
         import h5py
         import numpy
 
@@ -54,20 +56,37 @@ class CorpusWriter:
         if path.is_dir():
             raise CannotCreate(f"{path}: is a folder; name a file")
         self._lock = self._take_lock()
-        try:
-            self._file = h5py.File(self._partial, "w", libver=_LIBVER, locking=False)
-            for name, (_, dtype) in _COLUMNS.items():
-                self._file.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(_CHUNK,), fletcher32=True)
-            for name, value in {"format": FORMAT, "format_version": FORMAT_VERSION, **attributes}.items():
-                self._file.attrs[name] = self._attribute(value)
-        except OSError as error:
-            self._discard()
-            raise CannotCreate(f"{self._partial}: cannot be created: {_reason(error)}") from None
         self._buffers = {name: array(code) for name, (code, _) in _COLUMNS.items()}
         self._ends = dict.fromkeys(("prompt", "tail", "response", "id", "vocab"), 0)
+        self._responses = 0
+        self._file = None
+        self._failed = self._committed = False
+        self._datasets = {}  # held open: a write that fails while one is closed would go unnoticed
+        try:
+            self._create(attributes)
+            self._start(token_bytes, template)
+        except BaseException:
+            self._discard()
+            raise
+
+    def _create(self, attributes: dict[str, str | int]) -> None:
+        try:
+            self._file = self._h5py.File(self._partial, "w", libver=_LIBVER, locking=False)
+        except _HDF5_ERRORS as error:
+            raise CannotCreate(f"{self._partial}: cannot be created: {_reason(error)}") from None
+        try:
+            for name, (_, dtype) in _COLUMNS.items():
+                self._datasets[name] = self._file.create_dataset(
+                    name, (0,), dtype, maxshape=(None,), chunks=(_CHUNK,), fletcher32=True)
+            for name, value in {"format": FORMAT, "format_version": FORMAT_VERSION, **attributes}.items():
+                self._file.attrs[name] = self._attribute(value)
+        except _HDF5_ERRORS as error:
+            raise self._write_failed(self._partial, error) from None
+
+    def _start(self, token_bytes: list[bytes], template: str) -> None:
+        """What stands before the first group: first offsets, template, id-to-bytes table."""
         for name in self._ends:
             self._buffers[f"{name}_offsets"].append(0)
-        self._responses = 0
         self._buffers["group_responses"].append(0)
         self._buffers["template"].frombytes(template.encode())
         for piece in token_bytes:
@@ -79,7 +98,7 @@ class CorpusWriter:
         return self
 
     def __exit__(self, *_):
-        if self._file is not None:
+        if not self._committed:
             self._discard()
 
     def append(self, group: Group) -> None:
@@ -107,6 +126,8 @@ class CorpusWriter:
         """Puts the corpus and its sidecar in place; returns the SHA-256. Errors: WriteFailed."""
         self._flush(whole_chunks=False)
         try:
+            self._file.flush()
+            self._datasets.clear()
             self._file.close()
             # Set only once the data is known to have reached the file, in an opening of its own.
             with self._h5py.File(self._partial, "r+", libver=_LIBVER, locking=False) as file:
@@ -117,11 +138,11 @@ class CorpusWriter:
             sidecar.unlink(missing_ok=True)
             _sync(self._path.parent)
             os.replace(self._partial, self._path)
-            self._file = None
+            self._committed = True
             _sync(self._path.parent)
             _write_whole(sidecar, f"{digest}  {self._path.name}\n")
-        except OSError as error:
-            raise WriteFailed(f"{self._path}: cannot be written: {_reason(error)}") from None
+        except _HDF5_ERRORS as error:
+            raise self._write_failed(self._path, error) from None
         os.close(self._lock)
         return digest
 
@@ -135,13 +156,14 @@ class CorpusWriter:
             for name, buffer in self._buffers.items():
                 count = len(buffer) // _CHUNK * _CHUNK if whole_chunks else len(buffer)
                 if count:
-                    dataset = self._file[name]
+                    dataset = self._datasets[name]
                     old = dataset.shape[0]
                     dataset.resize((old + count,))
                     dataset[old:] = self._numpy.array(buffer[:count], dataset.dtype)
+                    dataset.flush()
                     del buffer[:count]
-        except OSError as error:
-            raise WriteFailed(f"{self._partial}: cannot be written: {_reason(error)}") from None
+        except _HDF5_ERRORS as error:
+            raise self._write_failed(self._partial, error) from None
 
     def _attribute(self, value: str | int):
         if isinstance(value, str):
@@ -164,14 +186,19 @@ class CorpusWriter:
         return lock
 
     def _discard(self) -> None:
-        file, self._file = getattr(self, "_file", None), None
-        try:
-            if file:
-                file.close()
-        except (OSError, RuntimeError):
-            pass  # the file goes away anyway
+        """Removes what was written. After a failed write HDF5 must not be asked to close the file: it
+        would try to write its caches again, fail again and, in some versions, crash. See WriteFailed."""
+        if not self._failed:
+            self._datasets.clear()
+            if self._file:
+                self._file.close()
+            self._file = None
         self._partial.unlink(missing_ok=True)
         os.close(self._lock)
+
+    def _write_failed(self, path: Path, error: Exception) -> WriteFailed:
+        self._failed = True
+        return WriteFailed(f"{path}: cannot be written: {_reason(error)}")
 
 
 def _sync(path: Path) -> None:
@@ -201,9 +228,9 @@ def _write_whole(path: Path, text: str) -> None:
     _sync(path.parent)
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError | RuntimeError) -> str:
     """The system's words; h5py wraps them in a long story of its own."""
-    number = error.errno
+    number = getattr(error, "errno", None)
     if number is None and "errno = " in str(error):
         digits = str(error).split("errno = ")[1].split(",")[0]
         number = int(digits) if digits.isdigit() else None

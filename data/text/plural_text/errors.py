@@ -37,6 +37,10 @@ class CannotCreate(CommandError):
 
 
 class WriteFailed(CommandError):
-    """An output that could be created but not written to its end."""
+    """An output that could be created but not written to its end.
+
+    The process must end with os._exit while this error is held: it keeps objects of the HDF5 library
+    alive that can no longer be closed.
+    """
 
     exit_code = 74

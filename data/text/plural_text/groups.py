@@ -33,7 +33,7 @@ class Group:
     tails: list[list[int]]
     responses: list[list[int]] = field(default_factory=list)
     masks: list[bytes] = field(default_factory=list)  # one byte a response token (masks.py)
-    weights: list[float] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)  # relative, one a response; 1 unless given
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class GroupBuilder:
             group.responses.append(ids)
             group.masks.append(mask)
         for record, group in zip(records, groups):
-            group.weights = _weights(record)
+            group.weights = record.weights or [1.0] * len(group.responses)
             if self._template.format == "targets":
                 _check_prefix_free(record, group)
 
@@ -200,14 +200,6 @@ def _distinct_tokens(full: list[list[int]]) -> int:
     """Tokens of the prompts of a group when what all share is counted once."""
     shared = len(os.path.commonprefix([min(full), max(full)]))
     return shared + sum(len(ids) - shared for ids in full)
-
-
-def _weights(record: Record) -> list[float]:
-    """Shares of a target distribution, which add up to 1; 1 for every other response."""
-    if record.weights is not None:
-        total = sum(record.weights)
-        return [weight / total for weight in record.weights]
-    return [1.0] * len(record.responses or ())
 
 
 def _check_prefix_free(record: Record, group: Group) -> None:

@@ -22,6 +22,8 @@ class SentencePieceTokenizer(Tokenizer):
         import sentencepiece
 
         super().__init__(path, content)
+        if not content:  # the library would take it for "no model given"
+            raise BadData(f"{path}: not a sentencepiece model: the file is empty")
         try:
             self._model = sentencepiece.SentencePieceProcessor(model_proto=content)
         except Exception as error:  # the library raises RuntimeError and others

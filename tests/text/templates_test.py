@@ -1,0 +1,132 @@
+"""Templates: the exact prompts, the order of labels, what a template file may hold."""
+
+import json
+import unittest
+
+from plural_text.errors import BadData, MissingInput, UsageError
+from plural_text.templates import TemplateRefused, open_template, template_names
+from text.support import FolderTest, MISTRAL_V1, byte_level_folder, open_tokenizer
+
+TURNS = ["Hello.", "Hi! {k} {context}", "How are you?"]
+CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello."},
+        {"role": "assistant", "content": "Hi."}, {"role": "user", "content": "Name a fruit."}]
+JINJA = ("{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
+         "{% if add_generation_prompt %}<assistant>{% endif %}")
+
+
+class Strings(FolderTest):
+    def setUp(self):
+        super().setUp()
+        self.tokenizer = open_tokenizer(MISTRAL_V1)
+
+    def render(self, name, turns, k, source_format="dialogue"):
+        return open_template(name, source_format, self.tokenizer).render(turns, k)
+
+    def test_short_dialogue(self):
+        context = "\n".join(TURNS)
+        self.assertEqual(self.render("mistral-dialogue-short", TURNS, 3),
+                         "[INST] " + context + "\nThink of every way to reply. Give the reply for possibility number #"
+                         + "3" + ". [/INST]")
+        self.assertEqual(self.render("mistral-dialogue-short", TURNS, 0),
+                         f"[INST] {context}\nGive the next reply. [/INST]")
+
+    def test_targets(self):
+        self.assertEqual(self.render("mistral-targets", ["Pick {name}."], 0, "targets"), "[INST] Pick {name}. [/INST]")
+
+    def test_question(self):
+        self.assertEqual([self.render("question", ["Name a fruit."], k) for k in (0, 12)],
+                         ["Name a fruit.", "Name a fruit. #12"])
+
+    def test_labels_alternate_backwards_from_person_a(self):
+        odd = self.render("plain-dialogue", TURNS, 0)
+        self.assertEqual(odd, "Person A: Hello.\nPerson B: Hi! {k} {context}\nPerson A: How are you?\nPerson B:")
+        self.assertTrue(self.render("plain-dialogue", TURNS[1:], 0).startswith("Person B: Hi!"))
+
+    def test_every_template_of_the_project_is_sound_and_keeps_the_number_last(self):
+        for name in template_names():
+            source_format = json.loads((open_template.__globals__["FOLDER"] / f"{name}.json").read_text())["format"]
+            self.tokenizer.chat_template = JINJA
+            template = open_template(name, source_format, self.tokenizer)
+            self.assertEqual((template.name, json.loads(template.json)["name"]), (name, name))
+            self.assertFalse(template.number_is_early(), name)
+            self.assertEqual(template.has_numbers(), source_format in ("dialogue", "chat"), name)
+
+    def test_early_number_is_told(self):
+        file = self.folder / "early.json"
+        file.write_text(json.dumps({"name": "early", "format": "dialogue", "prompt": "{context}",
+                                    "prompt_with_number": "#{k}: {context} end"}))
+        template = open_template(str(file), "dialogue", self.tokenizer)
+        self.assertTrue(template.number_is_early())
+        self.assertFalse(template.with_number_last().number_is_early())
+
+
+class Chat(FolderTest):
+    def open(self, jinja=JINJA):
+        folder = byte_level_folder(self.folder / "model")
+        (folder / "chat_template.jinja").write_text(jinja)
+        return open_template(None, "chat", open_tokenizer(folder))
+
+    def test_number_ends_the_last_user_message(self):
+        template = self.open()
+        plain = "<start><system>Be brief.\n<user>Hello.\n<assistant>Hi.\n<user>Name a fruit.\n<assistant>"
+        self.assertEqual(template.render(CHAT, 0), plain)
+        asked = "\nThink of every way to respond. Give the response for possibility number #7."
+        self.assertEqual(template.render(CHAT, 7), plain.replace("fruit.", "fruit." + asked))
+
+    def test_the_stored_template_holds_the_chat_template(self):
+        self.assertEqual(json.loads(self.open().json)["chat_template"], JINJA)
+
+    def test_oldest_exchange_goes_first_and_the_system_stays(self):
+        template = self.open()
+        self.assertEqual(template.without_oldest(CHAT), [CHAT[0], CHAT[3]])
+        self.assertIsNone(template.without_oldest([CHAT[0], CHAT[3]]))
+
+    def test_a_template_that_refuses(self):
+        with self.assertRaises(TemplateRefused):
+            self.open("{{ raise_exception('no system role') }}").render(CHAT, 0)
+        with self.assertRaises(BadData):
+            self.open("{% for %}")
+
+    def test_templates_cannot_reach_out(self):
+        with self.assertRaises(TemplateRefused):
+            self.open("{{ messages.__class__.__mro__ }}{{ ''.__class__.__base__.__subclasses__() }}").render(CHAT, 0)
+
+    def test_without_any_chat_template(self):
+        with self.assertRaisesRegex(BadData, "no chat template"):
+            open_template(None, "chat", open_tokenizer(byte_level_folder(self.folder / "model")))
+
+
+class Refused(FolderTest):
+    def test_files(self):
+        good = {"name": "x", "format": "dialogue", "prompt": "{context}"}
+        tokenizer = open_tokenizer(MISTRAL_V1)
+        for change, words in (
+                ({"format": "dialog"}, ["'format'", "'dialog'", "allowed: dialogue"]),
+                ({"promt": "a"}, ["'promt'", "not known"]),
+                ({"name": ""}, ["'name'", "not empty"]),
+                ({"prompt": None}, ["'prompt'"]),
+                ({"prompt": "a"}, ["'prompt'", "none", "{context}"]),
+                ({"prompt": "{context}{context}"}, ["each once"]),
+                ({"prompt_with_number": "{context}"}, ["'prompt_with_number'", "{k}"]),
+                ({"prompt": "{context} {request}"}, ["request"]),
+                ({"bos": "yes"}, ["'bos'", "true or false"]),
+                ({"speakers": {"a": "A: "}}, ["'speakers'"])):
+            file = self.folder / "x.json"
+            file.write_text(json.dumps({**good, **change}))
+            with self.assertRaises(BadData, msg=change) as caught:
+                open_template(str(file), "dialogue", tokenizer)
+            for word in ["x.json", *words]:
+                self.assertIn(word, str(caught.exception))
+        (self.folder / "x.json").write_text("{")
+        with self.assertRaisesRegex(BadData, "not valid JSON"):
+            open_template(str(self.folder / "x.json"), "dialogue", tokenizer)
+        with self.assertRaisesRegex(MissingInput, "cannot be read"):
+            open_template(str(self.folder / "absent.json"), "dialogue", tokenizer)
+        with self.assertRaisesRegex(MissingInput, "known: chat, llama2-dialogue"):
+            open_template("mistral", "dialogue", tokenizer)
+        with self.assertRaisesRegex(UsageError, "plain-targets"):
+            open_template("question", "targets", tokenizer)
+
+
+if __name__ == "__main__":
+    unittest.main()
