@@ -216,7 +216,8 @@ std::string NameOf(const ::testing::TestParamInfo<Method>& info) {
 INSTANTIATE_TEST_SUITE_P(Methods, TreeEqualsPlain, ::testing::ValuesIn(data::testing::kMethods), NameOf);
 
 at::Tensor HiddenOf(const Decoder& model, const RowPass& pass) {
-  const auto attention = MakePassAttention(pass, 0, model.DType(), model.Device());
+  const auto attention =
+      MakePassAttention(pass, model.Config().sliding_window, model.DType(), model.Device());
   const at::Tensor token_N = at::tensor(pass.token, at::kInt).to(at::kLong);
   return model.Hidden(model.Embed(token_N), at::tensor(pass.position, at::kInt).to(at::kLong), *attention);
 }
@@ -259,6 +260,26 @@ TEST(Visibility, RowsOfOneBranchDoNotReachAnother) {
           ASSERT_NO_FATAL_FAILURE(ExpectNoLeak(model, pass));
         }
       }
+    }
+  }
+}
+
+TEST(Visibility, AWindowOfThreeReachesTwoTokensBackALayer) {
+  const Decoder model = testing::TinyDecoder({.sliding_window = 3});
+  for (const Layout layout : {Layout::kTree, Layout::kPlain}) {
+    RowPass pass;
+    pass.length = 8;
+    for (std::int32_t t = 0; t < pass.length; ++t) {
+      pass.token.push_back(t);
+      pass.position.push_back(t);
+      if (layout == Layout::kTree) pass.end.push_back(8);
+    }
+    const at::Tensor before = HiddenOf(model, pass);
+    pass.token[0] = 20;
+    const at::Tensor after = HiddenOf(model, pass);
+    // Two layers: rows up to 4 hear of token 0, later ones do not.
+    for (std::int64_t row = 0; row < pass.length; ++row) {
+      EXPECT_EQ(at::equal(before[row], after[row]), row > 4) << row;
     }
   }
 }
