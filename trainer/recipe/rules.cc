@@ -62,7 +62,7 @@ void CheckModel(const Recipe& recipe, Checker& check) {
              "missing; give model.path (a Hugging Face folder) or model.config (random weights)");
   check.Rule(has_path && has_config, {"model.path", "model.config"},
              "contradicts model.config; give one of them and set the other to null");
-  if (has_config) {
+  if (has_config && !has_path) {
     try {
       ModelConfig::FromJson(recipe.model.config, "model.config");
     } catch (const ExitError& error) {

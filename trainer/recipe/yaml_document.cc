@@ -96,7 +96,7 @@ class TreeBuilder : public YAML::EventHandler {
     CheckAnchor(mark, anchor);
     if (!tag.empty() && tag != "?") FailTag(mark, tag);
     if (!levels_.empty() && levels_.back().node.IsMap() && !levels_.back().has_key) {
-      Fail(mark, "a key must be a word, found a list or map");
+      Fail(mark, "a key must be a word, found a list or map; is a bracket left open?");
     }
     if (levels_.size() >= static_cast<std::size_t>(kMaxYamlDepth)) {
       Fail(mark, "nested deeper than " + std::to_string(kMaxYamlDepth) + " levels");

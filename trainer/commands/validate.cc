@@ -1,0 +1,35 @@
+#include "trainer/commands/validate.h"
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+
+#include "trainer/error.h"
+#include "trainer/recipe/recipe.h"
+#include "trainer/recipe/schema.h"
+
+namespace plural::trainer {
+
+void AddRecipeArguments(CLI::App& command, std::string& recipe, std::vector<std::string>& overrides) {
+  command.add_option("RECIPE", recipe, "recipe file (YAML); docs/recipes.md lists its keys");
+  command.add_option("OVERRIDES", overrides, "a.b=c: sets one key, over the file and its bases")
+      ->type_name("a.b=c");
+}
+
+void AddValidateOptions(CLI::App& command, ValidateOptions& options) {
+  AddRecipeArguments(command, options.recipe, options.overrides);
+  command.add_flag("--keys", options.keys)->group("");  // for docs/recipes.md
+}
+
+int RunValidate(const ValidateOptions& options) {
+  if (options.keys) {
+    std::cout << KeysMarkdown();
+    return 0;
+  }
+  if (options.recipe.empty())
+    throw ExitError(ExitCode::kUsage, "validate needs a RECIPE; see plural validate --help");
+  const Recipe recipe = LoadRecipe(options.recipe, options.overrides);
+  std::cout << "# ok: " << options.recipe << ", resolved:\n" << recipe.ResolvedYaml();
+  return 0;
+}
+
+}  // namespace plural::trainer
