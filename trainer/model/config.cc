@@ -63,9 +63,10 @@ class Keys {
 
   std::int64_t Whole(const std::string& key, const json& value, std::int64_t smallest,
                      std::int64_t largest) const {
-    const bool fits = value.is_number_unsigned() &&
-                      value.get<std::uint64_t>() <= static_cast<std::uint64_t>(largest) &&
-                      value.get<std::int64_t>() >= smallest;
+    // Signed when a program made the value, unsigned when the parser did.
+    const bool beyond = value.is_number_unsigned() && value.get<std::uint64_t>() > std::uint64_t{1} << 62;
+    const bool fits = value.is_number_integer() && !beyond && value.get<std::int64_t>() >= smallest &&
+                      value.get<std::int64_t>() <= largest;
     if (!fits) {
       Fail(key, "found " + value.dump() + ", a whole number from " + std::to_string(smallest) + " to " +
                     std::to_string(largest) + " is allowed");

@@ -80,7 +80,7 @@ class AdapterConfigReader {
 
   std::int64_t Rank() const {
     const json rank = At("r");
-    if (!rank.is_number_unsigned() || rank < 1 || rank > kMaxRank) {
+    if (!rank.is_number_integer() || rank < 1 || rank > kMaxRank) {
       Fail("r", "a whole number from 1 to " + std::to_string(kMaxRank) + " is needed");
     }
     return rank.get<std::int64_t>();
