@@ -8,6 +8,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <sstream>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -121,16 +122,13 @@ int PeftResponses(const data::Group& group) {
 void PrintSpread(const char* what, std::vector<std::int64_t> values) {
   if (values.empty()) return;
   std::sort(values.begin(), values.end());
-  // The smallest value that at least `share` of all values do not exceed.
-  const auto quantile = [&](double share) {
-    const auto place = static_cast<std::size_t>(share * static_cast<double>(values.size() - 1) + 0.999999);
-    return values[std::min(place, values.size() - 1)];
-  };
+  // Nearest rank: the smallest value that at least `percent` of all values do not exceed.
+  const auto quantile = [&](std::size_t percent) { return values[(percent * values.size() + 99) / 100 - 1]; };
   std::int64_t total = 0;
   for (const std::int64_t value : values) total += value;
   std::cout << "  " << std::left << std::setw(22) << what << std::right << std::setw(9) << values.front()
-            << std::setw(9) << quantile(0.5) << std::setw(9) << quantile(0.95) << std::setw(9)
-            << values.back() << std::setw(13) << total << "\n";
+            << std::setw(9) << quantile(50) << std::setw(9) << quantile(95) << std::setw(9) << values.back()
+            << std::setw(13) << total << "\n";
 }
 
 void PrintHead(const data::Corpus& corpus) {
@@ -161,8 +159,11 @@ void PrintLengths(const data::Corpus& corpus, const Range& range) {
     counts.push_back(static_cast<std::int64_t>(lengths.responses.size()));
     responses.insert(responses.end(), lengths.responses.begin(), lengths.responses.end());
   }
-  std::cout << "\n  groups " << range.begin << ":" << range.end << std::setw(22 - 7 + 9) << "min"
-            << "   median      p95      max        total\n";
+  const std::string title = "groups " + std::to_string(range.begin) + ":" + std::to_string(range.end);
+  std::cout << "\n  " << std::left << std::setw(22) << title << std::right;
+  for (const char* column : {"min", "median", "p95", "max"}) std::cout << std::setw(9) << column;
+  std::cout << std::setw(13) << "total"
+            << "\n";
   PrintSpread("prompt tokens", std::move(prompts));
   PrintSpread("longest tail, tokens", std::move(tails));
   PrintSpread("response tokens", std::move(responses));
@@ -175,9 +176,11 @@ void PrintSharing(const std::vector<Sharing>& methods) {
     std::cout << "  " << std::left << std::setw(22) << method.name << std::right << std::setw(10)
               << method.groups;
     if (method.groups > 0) {
-      const double ratio = static_cast<double>(method.sequence_tokens) / static_cast<double>(method.rows);
-      std::cout << std::setw(17) << method.sequence_tokens << std::setw(12) << method.rows << std::setw(7)
-                << std::fixed << std::setprecision(2) << ratio << "x";
+      std::ostringstream ratio;
+      ratio << std::fixed << std::setprecision(2)
+            << static_cast<double>(method.sequence_tokens) / static_cast<double>(method.rows) << "x";
+      std::cout << std::setw(17) << method.sequence_tokens << std::setw(12) << method.rows << std::setw(8)
+                << ratio.str();
     }
     std::cout << "\n";
     if (method.refused > 0) {
@@ -206,9 +209,11 @@ void Summarise(data::Corpus& corpus, const Range& range, data::MaskMode mode, co
     }
   }
   if (tokens > 0) {
-    std::cout << "\n  penalised in a negative (" << options.mask << "): " << penalised << " of " << tokens
-              << " response tokens\n";
     PrintSharing(methods);
+    if (corpus.Info().possibilities > 0) {
+      std::cout << "\n  penalised in a negative (" << options.mask << "): " << penalised << " of " << tokens
+                << " response tokens\n";
+    }
   }
   const std::int64_t shown = std::min<std::int64_t>(options.examples, range.end - range.begin);
   for (std::int64_t g = range.begin; g < range.begin + shown; ++g) ShowGroup(corpus, corpus.Read(g), mode);

@@ -59,9 +59,11 @@ std::string MarkPenalised(const data::Corpus& corpus, const data::Response& resp
 
 void ShowGroup(const data::Corpus& corpus, const data::Group& group, data::MaskMode mode) {
   const bool colour = isatty(STDOUT_FILENO) == 1 && std::getenv("NO_COLOR") == nullptr;
+  const bool negatives = group.Possibilities() > 0;  // without numbers nothing is ever penalised
   std::cout << "\ngroup " << group.index << ", id " << Printable(group.id) << "\n";
   std::cout << "  prompt      " << Shortened(Printable(corpus.Decode(group.prompt_tokens))) << "\n";
   for (std::size_t k = 0; k < group.tails.size() && k < kShownTails; ++k) {
+    if (group.tails[k].empty()) continue;
     std::cout << "  tail " << k << "      " << Shortened(Printable(corpus.Decode(group.tails[k]))) << "\n";
   }
   if (group.tails.size() > kShownTails) {
@@ -69,7 +71,9 @@ void ShowGroup(const data::Corpus& corpus, const data::Group& group, data::MaskM
   }
   for (std::size_t r = 0; r < group.responses.size() && r < kShownResponses; ++r) {
     const data::Response& response = group.responses[r];
-    std::cout << "  response " << r << "  " << MarkPenalised(corpus, response, mode, colour);
+    std::cout << "  response " << r << "  "
+              << (negatives ? MarkPenalised(corpus, response, mode, colour)
+                            : Printable(corpus.Decode(response.tokens)));
     if (response.weight != 1.0) std::cout << "  (weight " << response.weight << ")";
     std::cout << "\n";
   }

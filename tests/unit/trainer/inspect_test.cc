@@ -1,0 +1,145 @@
+#include "trainer/commands/inspect.h"
+
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "data/sha256.h"
+#include "tests/unit/data/corpus_file.h"
+#include "trainer/commands/show_group.h"
+#include "trainer/error.h"
+#include "trainer/model/safetensors.h"
+
+namespace plural::trainer {
+namespace {
+
+namespace fs = std::filesystem;
+
+class InspectTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::path(testing::TempDir()) / ("inspect_test_" + std::to_string(getpid()));
+    fs::create_directories(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  void Write(const std::string& name, const std::string& text) const {
+    std::ofstream(folder_ / name) << text;
+  }
+
+  // What inspect prints; `code` is the exit code it ends with.
+  std::string Inspect(const InspectOptions& options, ExitCode* code = nullptr) const {
+    testing::internal::CaptureStdout();
+    ExitCode ended = ExitCode::kDone;
+    try {
+      RunInspect(options);
+    } catch (const ExitError& error) {
+      ended = error.Code();
+    }
+    if (code != nullptr) {
+      *code = ended;
+    } else {
+      EXPECT_EQ(ended, ExitCode::kDone);
+    }
+    return testing::internal::GetCapturedStdout();
+  }
+
+  InspectOptions Options(const fs::path& path) const {
+    InspectOptions options;
+    options.path = path.string();
+    return options;
+  }
+
+  fs::path folder_;
+};
+
+// The corpus of tests/unit/data/corpus_file.h.
+TEST_F(InspectTest, CorpusAsJson) {
+  const fs::path path = folder_ / "corpus.h5";
+  data::CorpusFile().Write(path);
+  InspectOptions options = Options(path);
+  options.json = true;
+  options.mask = "all_first";
+  options.groups = ":1";
+  EXPECT_EQ(Inspect(options),
+            R"({"id":"g0","prompt_tokens":[1,2],"tails":{"0":[3],"1":[4,5],"2":[4,6]},"responses":[)"
+            R"({"tokens":[7,8,9],"weight":1.0,"unlikelihood_mask":[1,1,0]},)"
+            R"({"tokens":[7,9],"weight":0.5,"unlikelihood_mask":[1,0]}]})"
+            "\n");
+}
+
+TEST_F(InspectTest, UnknownMaskIsAUsageError) {
+  const fs::path path = folder_ / "corpus.h5";
+  data::CorpusFile().Write(path);
+  InspectOptions options = Options(path);
+  options.mask = "first";
+  ExitCode code = ExitCode::kDone;
+  EXPECT_EQ(Inspect(options, &code), "");
+  EXPECT_EQ(code, ExitCode::kUsage);
+}
+
+TEST_F(InspectTest, CorpusForPeople) {
+  const fs::path path = folder_ / "corpus.h5";
+  data::CorpusFile().Write(path);
+  const std::string text = Inspect(Options(path));
+  // otmft: (1 2 3 | 7 8 9), (1 2 3 | 7 9), (2 3 | 8 9), (2 3 | 5 9): 19 tokens. A row is a distinct proper
+  // prefix: 1, 12, 123, 1237, 12378 and 2, 23, 238, 235: 9.
+  EXPECT_NE(text.find("otmft                          2               19           9   2.11x"),
+            std::string::npos)
+      << text;
+  EXPECT_NE(text.find("  response 0  [[h]]ij"), std::string::npos) << text;  // content_first: bit 0
+  EXPECT_NE(text.find("(weight 0.5)"), std::string::npos) << text;
+  EXPECT_EQ(text.find("distribution_matching"), std::string::npos) << text;  // not of format targets
+}
+
+TEST_F(InspectTest, ControlCharactersDoNotReachTheTerminal) {
+  EXPECT_EQ(Printable("a\nb\tc\033[2Jd\r\x7f"), "a\\nb\\tc?[2Jd??");
+  EXPECT_EQ(Printable("\xC3\xA9"), "\xC3\xA9");
+}
+
+TEST_F(InspectTest, AdapterFolder) {
+  Write("adapter_config.json", R"({"peft_type": "LORA", "r": 16, "target_modules": ["q_proj"]})");
+  WriteSafetensors(folder_ / "adapter_model.safetensors", {{"a.lora_A.weight", at::zeros({2, 3})}});
+  const std::string text = Inspect(Options(folder_));
+  EXPECT_NE(text.find("r: 16"), std::string::npos) << text;
+  EXPECT_NE(text.find("F32  [2, 3]  a.lora_A.weight"), std::string::npos) << text;
+}
+
+TEST_F(InspectTest, CheckpointFolderIsVerified) {
+  const WrittenFile file = WriteSafetensors(folder_ / "trainable.safetensors", {{"w", at::zeros({4})}});
+  const auto manifest = [&](const std::string& name, const std::string& sha256) {
+    Write("manifest.json", R"({"step": 20, "files": {")" + name + R"(": {"size_bytes": )" +
+                               std::to_string(file.size_bytes) + R"(, "sha256": ")" + sha256 + R"("}}})");
+  };
+  manifest("trainable.safetensors", file.sha256);
+  const std::string text = Inspect(Options(folder_));
+  EXPECT_NE(text.find("step 20"), std::string::npos) << text;
+  EXPECT_NE(text.find("ok  " + file.sha256), std::string::npos) << text;
+  EXPECT_NE(text.find("[4]  w"), std::string::npos) << text;
+
+  ExitCode code = ExitCode::kDone;
+  manifest("trainable.safetensors", std::string(64, '0'));
+  EXPECT_NE(Inspect(Options(folder_), &code).find("BAD"), std::string::npos);
+  EXPECT_EQ(code, ExitCode::kBadData);
+
+  manifest("missing.safetensors", file.sha256);
+  EXPECT_NE(Inspect(Options(folder_), &code).find("BAD: is missing"), std::string::npos);
+  EXPECT_EQ(code, ExitCode::kBadData);
+
+  manifest("../trainable.safetensors", file.sha256);
+  Inspect(Options(folder_), &code);
+  EXPECT_EQ(code, ExitCode::kBadData);
+}
+
+TEST_F(InspectTest, OtherFoldersAreRefused) {
+  ExitCode code = ExitCode::kDone;
+  Inspect(Options(folder_), &code);
+  EXPECT_EQ(code, ExitCode::kMissingInput);
+}
+
+}  // namespace
+}  // namespace plural::trainer
