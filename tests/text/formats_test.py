@@ -96,6 +96,7 @@ class Refused(FolderTest):
         self.refused("dialogue", {"context": "a", "candidates": ["b", None]}, "candidates[1] is a null")
         self.refused("dialogue", {"context": "a", "candidates": ["b", "\n"]}, "candidates[1] is empty")
         self.refused("dialogue", {"context": "a", "candidates": ["b"], "id": 7}, "id is a number")
+        self.refused("dialogue", {"context": "a", "candidates": ["b"], "id": "i" * 4097}, "id has 4,097 bytes")
         self.refused("dialogue", {"context": "a"}, "has no responses", "bad.jsonl:1 has", "--prompts-only")
 
     def test_targets(self):

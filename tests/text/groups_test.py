@@ -4,6 +4,7 @@ import json
 import random
 import unittest
 
+from plural_text import groups
 from plural_text.errors import BadData
 from plural_text.formats import Record
 from plural_text.groups import GroupBuilder, Limits
@@ -79,6 +80,11 @@ class Prompts(Builders):
                      Record("g", "f:7", ["a", "word " * 30]), "--max-prompt-tokens allows 20")
         self.refused(self.builder("mistral-targets", "targets", max_prompt_tokens=5),
                      Record("g", "f:7", ["one two three"], ["a"]), "--max-prompt-tokens")
+
+    def test_a_group_that_no_reader_takes(self):
+        limit, groups._MAX_GROUP_TOKENS = groups._MAX_GROUP_TOKENS, 50
+        self.addCleanup(setattr, groups, "_MAX_GROUP_TOKENS", limit)
+        self.refused(self.builder("question"), Record("g", "f:7", ["word " * 60], ["a"]), "at most 50")
 
     def test_tokens_lost_by_an_early_number(self):
         file = self.folder / "early.json"
@@ -163,20 +169,20 @@ class PlainText(Builders):
         for length in (2, 7, 1000):
             builder = self.builder(None, "text", max_length_tokens=length)
             document = "The quick brown fox\njumps over the lazy dog. " * 3
-            groups = builder.build([Record("doc", "f", [document])])
+            pieces = builder.build([Record("doc", "f", [document])])
             whole = [*self.tokenizer.encode_text([document])[0], 2]
-            self.assertEqual([t for g in groups for t in g.responses[0]], whole)
-            sizes = [len(g.responses[0]) for g in groups]
+            self.assertEqual([t for g in pieces for t in g.responses[0]], whole)
+            sizes = [len(g.responses[0]) for g in pieces]
             self.assertLessEqual(max(sizes), length - 1)
             self.assertLessEqual(max(sizes) - min(sizes), 1)
-            self.assertTrue(all(g.prompt == [1] and g.tails == [[]] for g in groups))
-            self.assertEqual([g.id for g in groups], [f"doc:{n}" for n in range(1, len(groups) + 1)])
+            self.assertTrue(all(g.prompt == [1] and g.tails == [[]] for g in pieces))
+            self.assertEqual([g.id for g in pieces], [f"doc:{n}" for n in range(1, len(pieces) + 1)])
 
     def test_without_a_begin_token_the_end_token_begins(self):
         folder = byte_level_folder(self.folder / "model")
         (folder / "tokenizer_config.json").write_text('{"bos_token": null, "eos_token": "<end>"}')
-        groups = self.builder(None, "text", open_tokenizer(folder)).build([Record("doc", "f", ["dogs"])])
-        self.assertEqual(groups[0].prompt, [1])
+        piece, = self.builder(None, "text", open_tokenizer(folder)).build([Record("doc", "f", ["dogs"])])
+        self.assertEqual(piece.prompt, [1])
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ class Results(Prepare):
         early.write_text(json.dumps({"name": "early", "format": "dialogue", "prompt": "{context}",
                                      "prompt_with_number": "{k} {context}"}))
         done = self.prepare(*self.usual, "--template", early)
-        self.assertRegex(done.stderr, r"^plural prepare: warning: the template puts the possibility number before "
+        self.assertRegex(done.stderr, r"^plural: warning: the template puts the possibility number before "
                                       r"the content: \d+\.\d prompt tokens lost per group \(mean\)")
         self.corpus.unlink()
         (self.folder / "corpus.h5.sha256").unlink()
@@ -121,7 +121,7 @@ class Errors(Prepare):
                 ((self.input, "--tokenizer", self.model, "--format", "chats"), "invalid choice"),
                 ((*self.usual, "--possibilities", "-1"), "not a number of 0 or more"),
                 ((*self.usual, "--possibilities", "5000"), "at most 1000"),
-                ((*self.usual, "--max-length", "1"), "at least 2"),
+                ((*self.usual, "--max-length", "1"), "--max-length 1: from 2"),
                 ((*self.usual, "--template", "plain-targets"), "for dialogue: llama2-dialogue"),
                 ((self.input, "--tokenizer", self.model, "--format", "targets", "--possibilities", "3"),
                  "no place for a possibility number"),
@@ -189,7 +189,7 @@ class Interrupted(Prepare):
         self.prepare(*self.usual, "--quiet")
         self.old = self.corpus.read_bytes()
         self.long = write_lines(self.folder / "long.jsonl",
-                                [{"context": f"{n} " + "the dogs " * 500, "candidates": ["x"]} for n in range(20_000)])
+                                [{"context": f"{n} " + "the dogs " * 500, "candidates": ["x"]} for n in range(4_000)])
         self.partial = self.folder / "corpus.h5.partial"
 
     def stop(self, number: int) -> tuple[int, str]:
@@ -216,7 +216,7 @@ class Interrupted(Prepare):
 
     def test_control_c(self):
         code, errors = self.stop(signal.SIGINT)
-        self.assertEqual((code, errors), (130, "plural prepare: interrupted, nothing left half-written\n"))
+        self.assertEqual((code, errors), (130, "plural: error: interrupted, nothing left half-written\n"))
         self.check_old([])
 
     def test_terminated(self):

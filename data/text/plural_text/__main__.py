@@ -30,6 +30,11 @@ def _usage() -> str:
     return f"usage: plural COMMAND ...\n\nText commands:\n{rows}\n\nplural COMMAND --help tells more.\n"
 
 
+def _report(line: str) -> None:
+    # One line, whatever a library put into its message.
+    print("plural: error: " + " ".join(line.split("\n")), file=sys.stderr)
+
+
 def _terminate(signum, _frame):
     """Ends like Ctrl-C does, through the same clean-up, with the shell's code for the signal."""
     raise SystemExit(128 + signum)
@@ -52,31 +57,28 @@ def _dispatch(arguments: list[str]) -> int:
 def main(arguments: list[str]) -> int:
     """Runs one command; returns its exit code. Only here are errors turned into lines."""
     signal.signal(signal.SIGTERM, _terminate)
-    name = f"plural {arguments[0]}" if arguments and arguments[0] in COMMANDS else "plural"
     try:
         return _dispatch(arguments)
     except CommandError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        _report(str(error))
         if isinstance(error, WriteFailed):
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"{name}: interrupted, nothing left half-written", file=sys.stderr)
+        _report("interrupted, nothing left half-written")
         return 130
     except BrokenPipeError:  # the reader of our output has gone: nothing left to tell it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ImportError as error:
-        print(f"{name}: {error}; install the packages of data/text/requirements.txt "
-              "(launch/setup does)", file=sys.stderr)
+        _report(f"{error}; install the packages of data/text/requirements.txt (launch/setup does)")
         return 69
     except Exception as error:  # noqa: BLE001 - a defect of ours must still end in one line
         if os.environ.get("PLURAL_TRACEBACK"):
             raise
-        print(f"{name}: internal error: {type(error).__name__}: {error} "
-              "(PLURAL_TRACEBACK=1 shows where)", file=sys.stderr)
+        _report(f"internal error: {type(error).__name__}: {error} (PLURAL_TRACEBACK=1 shows where)")
         return CommandError.exit_code
 
 

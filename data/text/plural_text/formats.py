@@ -18,6 +18,8 @@ FORMATS = ("dialogue", "targets", "chat", "text")
 # One line or one document. Guards memory against files without line ends.
 MAX_RECORD_BYTES = 64 << 20
 
+MAX_ID_BYTES = 4096
+
 _LINES = (".jsonl", ".ndjson")
 _KNOWN_KEYS = {
     "dialogue": {"id", "context", "candidates", "kinds"},
@@ -126,7 +128,7 @@ class InputFiles:
             fields = _parse(content)
             self._pass_over(fields, where)
             record = _READERS[self._format](fields)
-            record.id = _text(fields, "id") if "id" in fields else default_id
+            record.id = _id(fields) if "id" in fields else default_id
         except Mistake as mistake:
             raise BadData(f"{where}: {mistake}") from None
         record.where = where
@@ -252,6 +254,13 @@ def _text(fields: dict, key: str) -> str:
         raise Mistake(f"key '{key}' is missing; found {', '.join(map(repr, fields)) or 'no keys'}")
     _check_text(fields[key], key)
     return fields[key]
+
+
+def _id(fields: dict) -> str:
+    name = _text(fields, "id")
+    if len(name.encode()) > MAX_ID_BYTES:
+        raise Mistake(f"id has {len(name.encode()):,} bytes, at most {MAX_ID_BYTES:,} are allowed")
+    return name
 
 
 def _responses(fields: dict, key: str) -> list[str] | None:

@@ -22,6 +22,8 @@ from plural_text.templates import Template, TemplateRefused
 from plural_text.tokenizer import Tokenizer
 
 _WORD = re.compile(r"\S+")
+# The reader of the corpus takes no larger group (docs/corpus-format.md).
+_MAX_GROUP_TOKENS = 1 << 24
 
 
 @dataclass(slots=True)
@@ -76,6 +78,8 @@ class GroupBuilder:
             return [group for record in records for group in self._text_pieces(record)]
         groups = self._prompts(records)
         self._add_responses(records, groups)
+        for record, group in zip(records, groups):
+            _check_size(record, group)
         return groups
 
     # Prompts.
@@ -200,6 +204,13 @@ def _distinct_tokens(full: list[list[int]]) -> int:
     """Tokens of the prompts of a group when what all share is counted once."""
     shared = len(os.path.commonprefix([min(full), max(full)]))
     return shared + sum(len(ids) - shared for ids in full)
+
+
+def _check_size(record: Record, group: Group) -> None:
+    tokens = len(group.prompt) + sum(map(len, group.tails)) + sum(map(len, group.responses))
+    if tokens > _MAX_GROUP_TOKENS:
+        raise BadData(f"{record.where}: the group has {tokens:,} tokens with its prompts for all possibility "
+                      f"numbers, at most {_MAX_GROUP_TOKENS:,} are allowed; shorten it")
 
 
 def _check_prefix_free(record: Record, group: Group) -> None:

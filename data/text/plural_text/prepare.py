@@ -32,6 +32,7 @@ from plural_text.tokenizer import open_tokenizer
 _DEFAULT_POSSIBILITIES = {"dialogue": 9, "chat": 9, "targets": 0, "text": 0}
 _DEFAULT_RESPONSE_WORDS = {"dialogue": 60}
 _MAX_POSSIBILITIES = 1000
+_MAX_LENGTH = 1 << 20
 # A batch ends at the first of these: enough for the tokenizer to be fast, little enough to hold.
 _BATCH_RECORDS = 128
 _BATCH_CHARACTERS = 1 << 20
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     def warn(line: str) -> None:
         if progress:
             progress.clear()
-        print(f"plural prepare: warning: {line}", file=sys.stderr)
+        print(f"plural: warning: {line}", file=sys.stderr)
 
     inputs = InputFiles(arguments.inputs, arguments.format, warn, arguments.prompts_only)
     _check_output(arguments.output, inputs.files)
@@ -137,8 +138,8 @@ def _limits(arguments: argparse.Namespace) -> Limits:
         words = _DEFAULT_RESPONSE_WORDS.get(source_format, 0)
     if words and source_format in ("targets", "text"):
         raise UsageError(f"--max-response-words cuts dialogue and chat responses only, not {source_format}")
-    if arguments.max_length < 2:
-        raise UsageError(f"--max-length {arguments.max_length}: at least 2, the begin token and one more")
+    if not 2 <= arguments.max_length <= _MAX_LENGTH:
+        raise UsageError(f"--max-length {arguments.max_length}: from 2 (the begin token and one more) to {_MAX_LENGTH}")
     return Limits(possibilities, arguments.max_prompt_tokens, words, arguments.max_length)
 
 
