@@ -157,34 +157,32 @@ double PredictCost(const Corpus::GroupLengths& lengths, const LabelSettings& lab
       std::accumulate(lengths.responses.begin(), lengths.responses.begin() + used, std::int64_t{0});
   const auto fed = static_cast<double>(std::max<std::int64_t>(0, response_tokens - used));
 
+  double sequences = static_cast<double>(used);
   double tails = tail;
   double responses = fed;
-  if (label.method == Method::kPeft) {
+  if (label.method == Method::kPeft && used > 0) {
     // Every number has its own tail; below it stand its positive and its share of the negatives.
     const auto numbers = static_cast<double>(used);
     double negatives = numbers * (numbers - 1.0);
     if (label.max_negatives > 0) negatives = std::min<double>(negatives, label.max_negatives);
-    const double copies = used > 0 ? 1.0 + negatives / numbers : 0.0;  // of each response
+    sequences = numbers + negatives;
     tails = numbers * tail;
-    responses = copies * fed;
+    responses = fed * sequences / numbers;
   }
 
   // A group too large for one tree, or cheaper in several, repeats its prompt in each.
   const auto prompt = static_cast<double>(lengths.prompt);
   const double body = tails + responses;
   double trees = 1.0;
-  const double repeat_cost = cost.Cost(static_cast<std::int64_t>(prompt));
-  if (cost.per_row_pair > 0.0 && repeat_cost > 0.0) {
+  if (const double prompt_cost = cost.Cost(lengths.prompt); prompt_cost > 0.0) {
     // d/dn [n * Cost(prompt + body / n)] = 0, with Cost(x) = per_row * x + per_row_pair * x^2.
-    trees = body * std::sqrt(cost.per_row_pair / repeat_cost);
+    trees = std::round(body * std::sqrt(cost.per_row_pair / prompt_cost));
   }
   if (cost.max_rows > lengths.prompt) {
-    trees = std::max(trees, body / static_cast<double>(cost.max_rows - lengths.prompt));
+    trees = std::max(trees, std::ceil(body / static_cast<double>(cost.max_rows - lengths.prompt)));
   }
-  const auto most = static_cast<double>(std::max<std::int64_t>(1, used));  // a tree has a response at least
-  trees = std::clamp(std::ceil(trees - 0.5), 1.0, most);
-  const auto rows = static_cast<std::int64_t>(std::ceil(prompt + body / trees));
-  return trees * cost.Cost(rows);
+  trees = std::clamp(trees, 1.0, std::max(1.0, sequences));  // a tree holds at least one sequence
+  return trees * cost.Cost(static_cast<std::int64_t>(std::ceil(prompt + body / trees)));
 }
 
 }  // namespace plural::data

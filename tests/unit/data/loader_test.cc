@@ -271,7 +271,8 @@ TEST_F(LoaderTest, PredictsTheRowsOfTheTree) {
   }
 }
 
-// A cut group costs what its parts cost: never more than the whole tree, and near the exact optimum.
+// A cut group costs what its parts cost. The prediction leaves out that tails are repeated too and that a
+// cut falls between whole responses: half as much again either way is what a balance can bear.
 TEST_F(LoaderTest, PredictsTheCostOfACutGroup) {
   Corpus corpus(path_);
   LabelSettings label = Settings().label;
@@ -283,9 +284,8 @@ TEST_F(LoaderTest, PredictsTheCostOfACutGroup) {
         exact += cost.Cost(BuildTree(sequences, part).Rows());
       }
       const double predicted = PredictCost(corpus.Lengths(g), label, cost);
-      // Tails are repeated too, and a cut falls between whole responses; neither is in the prediction.
-      EXPECT_GT(predicted, 0.6 * exact) << "group " << g;
-      EXPECT_LT(predicted, 1.2 * exact) << "group " << g;
+      EXPECT_GT(predicted, exact / 1.5) << "group " << g;
+      EXPECT_LT(predicted, exact * 1.5) << "group " << g;
     }
   }
 }
