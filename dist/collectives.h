@@ -48,7 +48,8 @@ class Collectives {
 // does not progress by itself. A world of one makes no thread and moves nothing. `chunk_elements`: the
 // most elements of one MPI_Allreduce (1 to 2^31 - 1), the same on all ranks. COLLECTIVE.
 // Errors of MPI come back as PeerError, out of Wait() or the synchronous call. When an exception unwinds
-// the owner, the thread is left behind: end the process with World::Abort.
+// the owner, the thread is left behind: end the process with World::Abort. Of two instances (MPI's and
+// NCCL's control plane) only one may have work under way, for MPI_THREAD_SERIALIZED.
 std::unique_ptr<Collectives> MakeMpiCollectives(const World& world,
                                                 std::int64_t chunk_elements = std::int64_t{1} << 26);
 

@@ -89,7 +89,7 @@ class Channel {
   // would take the core from this rank's own backward while a slower peer still computes.
   void AwaitPeers() const {
     constexpr int kYields = 64;  // peers in step meet within these
-    constexpr std::chrono::microseconds kPause{50};
+    constexpr std::chrono::microseconds kPause{100};
     MPI_Request request = MPI_REQUEST_NULL;
     Check(MPI_Ibarrier(communicator_, &request), "MPI_Ibarrier");
     for (int polls = 0;; ++polls) {

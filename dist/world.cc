@@ -53,11 +53,14 @@ World::World(int* argc, char*** argv) : uncaught_at_start_(std::uncaught_excepti
   int initialized = 0;
   MPI_Initialized(&initialized);
   if (initialized) throw std::logic_error("World was made twice; MPI can be initialised once a process");
+  const LauncherClaim claim = ReadLauncherClaim();
+  // Started without a launcher, Open MPI 4 would fork a daemon, which needs its programs in PATH and is
+  // of use only to a process that later spawns others.
+  if (claim.size < 0) setenv("OMPI_MCA_ess_singleton_isolated", "1", /*overwrite=*/0);
   MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &thread_level_);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);
 
-  const LauncherClaim claim = ReadLauncherClaim();
   if (claim.size > 1 && size_ == 1) {
     MPI_Finalize();  // a world of one has no peers to wait for; the destructor does not run
     throw ResourceError("the launcher started " + std::to_string(claim.size) + " processes (" +

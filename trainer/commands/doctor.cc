@@ -119,6 +119,16 @@ PythonSide FindPythonSide() {
   return side;
 }
 
+// By trying: permission bits say little for root, on read-only file systems and over quota.
+bool CanWriteHere() {
+  char name[] = ".plural-doctor-XXXXXX";
+  const int file = mkstemp(name);
+  if (file < 0) return false;
+  close(file);
+  unlink(name);
+  return true;
+}
+
 // What each rank sees; gathered, so that rank 0 can speak for all.
 json LookAround(const dist::World& world) {
   const dist::GpuDriver driver = dist::ProbeGpuDriver();
@@ -137,7 +147,7 @@ json LookAround(const dist::World& world) {
           {"cores", UsableCores()},
           {"memory_gib", AvailableMemoryGiB()},
           {"folder", fs::current_path(error).string()},
-          {"writable", access(".", W_OK | X_OK) == 0},
+          {"writable", CanWriteHere()},
           {"driver", driver.cuda_version},
           {"gpus", gpus},
           {"cuda_problem", driver.devices.empty() ? "" : dist::NcclProblem()}};
@@ -271,12 +281,19 @@ void Print(const std::vector<json>& ranks, const dist::World& world, const Findi
                     (machines.size() == 1 ? "" : "s"));
   for (const auto& [host, members] : machines) {
     const json& machine = ranks[members.front()];
-    std::cout << "  " << host << ": ranks " << Ranges(members) << " (local 0-" << members.size() - 1 << "), "
-              << machine.at("cores").get<int>() << " cores and " << machine.at("threads").get<int>()
-              << " threads a rank, " << machine.at("cpu_capability").get<std::string>() << ", "
+    std::vector<std::size_t> local;
+    for (const std::size_t rank : members) local.push_back(ranks[rank].at("local_rank"));
+    std::cout << "    " << host << ": rank " << Ranges(members) << " (local " << Ranges(local)
+              << "), a rank has " << machine.at("cores").get<int>() << " cores, uses "
+              << machine.at("threads").get<int>() << " of them, "
+              << machine.at("cpu_capability").get<std::string>() << "; "
               << Fixed(machine.at("memory_gib").get<double>()) << " GiB of memory free\n";
-    for (const json& gpu : machine.at("gpus")) std::cout << "    GPU " << gpu.get<std::string>() << "\n";
+    for (const json& gpu : machine.at("gpus")) std::cout << "      GPU " << gpu.get<std::string>() << "\n";
   }
+
+  const char* job = std::getenv("SLURM_JOB_ID");
+  line("Slurm", job != nullptr ? "job " + std::string(job) : InPath("sbatch") ? "found" : "none");
+  line("Python", FindPythonSide().found ? "found" : "none");
 
   for (const std::string& fault : findings.faults) std::cout << "missing: " << fault << "\n";
   for (const std::string& note : findings.notes) std::cout << "note: " << note << "\n";
