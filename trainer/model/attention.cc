@@ -5,6 +5,8 @@
 #include <limits>
 #include <vector>
 
+#include "trainer/model/tree_attention.h"
+
 namespace plural::trainer {
 namespace {
 
@@ -63,6 +65,7 @@ at::Tensor AdditiveMask(const at::Tensor& visible, at::ScalarType dtype) {
 std::unique_ptr<Attention> MakePassAttention(const data::RowPass& pass, std::int64_t sliding_window,
                                              at::ScalarType dtype, at::Device device) {
   const bool tree = !pass.end.empty();
+  if (tree && device.is_cpu()) return MakeTreeAttention(pass, sliding_window, dtype);
   const at::Tensor row = at::arange(pass.length, at::TensorOptions().dtype(at::kInt).device(device));
   at::Tensor visible = row.unsqueeze(0) <= row.unsqueeze(1);  // [query, key]
   if (tree) visible = visible.logical_and_(row.unsqueeze(1) < FromVector(pass.end, device).unsqueeze(0));

@@ -1,10 +1,13 @@
 #include "trainer/model/softmax_rows.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Dispatch.h>
 
 #include <cmath>
 #include <limits>
-#include <optional>
+#include <utility>
+
+#include "trainer/model/host_loops.h"
 
 namespace plural::trainer {
 namespace {
@@ -12,13 +15,80 @@ namespace {
 // Above it log(1 - p) is taken from the other tokens' own logsumexp; below, log1p(-p) is exact to rounding.
 const double kSmallLogP = std::log(0.5);
 
+// Where the host loops serve; everything else takes the ATen expressions.
+bool OnHost(const at::Tensor& x) {
+  return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble);
+}
+
 at::Tensor TargetLogits(const at::Tensor& z_RV, const at::Tensor& row_E, const at::Tensor& target_E) {
   return z_RV.index({row_E, target_E}).to(at::kDouble);
+}
+
+// For the edges in `likely`: logsumexp of their row without their token, which is hidden meanwhile.
+void LseOfOthersOnHost(const at::Tensor& z_RV, const at::Tensor& row_E, const at::Tensor& target_E,
+                       const at::Tensor& likely, const at::Tensor& lse_others_E) {
+  AT_DISPATCH_FLOATING_TYPES(z_RV.scalar_type(), "lse of others", [&] {
+    for (std::int64_t i = 0; i < likely.size(0); ++i) {
+      const std::int64_t edge = likely.const_data_ptr<std::int64_t>()[i];
+      scalar_t* z =
+          z_RV.mutable_data_ptr<scalar_t>() + row_E.const_data_ptr<std::int64_t>()[edge] * z_RV.size(1);
+      scalar_t& target = z[target_E.const_data_ptr<std::int64_t>()[edge]];
+      const scalar_t kept = std::exchange(target, -std::numeric_limits<scalar_t>::infinity());
+      lse_others_E.mutable_data_ptr<double>()[edge] = host::StatisticsOfRow(z, z_RV.size(1)).lse;
+      target = kept;
+    }
+  });
+}
+
+double ValueOr(const at::Tensor& values_R, std::int64_t row, double otherwise) {
+  return values_R.defined() ? values_R.const_data_ptr<double>()[row] : otherwise;
+}
+
+// Overwrites z with all terms but the scatter, and returns what a and h add at the targets, in fp64.
+at::Tensor DenseGradientOnHost(const at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& k,
+                               const EdgeCoefficients& edges, const at::Tensor& z_E) {
+  const at::Tensor added_E = at::zeros_like(z_E);
+  const auto* edge_row = edges.row_E.const_data_ptr<std::int64_t>();
+  std::int64_t edge = 0;
+  AT_DISPATCH_FLOATING_TYPES(z_RV.scalar_type(), "row gradient", [&] {
+    for (std::int64_t r = 0; r < z_RV.size(0); ++r) {
+      auto* z = z_RV.mutable_data_ptr<scalar_t>() + r * z_RV.size(1);
+      host::RowGradientTerms terms{.lse = ValueOr(rows.lse_R, r, 0.0),
+                                   .entropy_nats = ValueOr(rows.entropy_nats_R, r, 0.0),
+                                   .a = ValueOr(k.a_R, r, 0.0),
+                                   .b = ValueOr(k.b_R, r, 1.0),
+                                   .c = ValueOr(k.c_R, r, 0.0),
+                                   .h = ValueOr(k.h_R, r, 0.0)};
+      if (terms.a != 0.0) terms.lse_b = host::StatisticsOfRow(z, z_RV.size(1), terms.b).lse;
+      for (; edge < edges.row_E.size(0) && edge_row[edge] == r; ++edge) {
+        const double logit = z_E.const_data_ptr<double>()[edge];
+        const double log_p = logit - terms.lse;
+        double& added = added_E.mutable_data_ptr<double>()[edge];
+        if (terms.a != 0.0) added += terms.a * std::exp(logit / terms.b - terms.lse_b);
+        if (terms.h != 0.0) added += terms.h * std::exp(log_p) * (log_p + terms.entropy_nats);
+      }
+      host::RowGradient(z, z_RV.size(1), terms);
+    }
+  });
+  return added_E;
 }
 
 }  // namespace
 
 RowStatistics StatisticsOfRows(const at::Tensor& z_RV) {
+  if (OnHost(z_RV)) {
+    const at::Tensor lse_R = at::empty({z_RV.size(0)}, z_RV.options().dtype(at::kDouble));
+    const at::Tensor entropy_R = at::empty_like(lse_R);
+    AT_DISPATCH_FLOATING_TYPES(z_RV.scalar_type(), "row statistics", [&] {
+      for (std::int64_t r = 0; r < z_RV.size(0); ++r) {
+        const auto row =
+            host::StatisticsOfRow(z_RV.const_data_ptr<scalar_t>() + r * z_RV.size(1), z_RV.size(1));
+        lse_R.mutable_data_ptr<double>()[r] = row.lse;
+        entropy_R.mutable_data_ptr<double>()[r] = row.entropy_nats;
+      }
+    });
+    return {lse_R, entropy_R};
+  }
   const at::Tensor lse_R1 = at::logsumexp(z_RV, 1, true);
   const at::Tensor log_p_RV = z_RV - lse_R1;
   return {lse_R1.squeeze(1).to(at::kDouble), (log_p_RV.exp() * log_p_RV).sum(1).neg_().to(at::kDouble)};
@@ -30,7 +100,9 @@ EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const RowStatistics& ro
   const at::Tensor lse_E = rows.lse_R.index_select(0, row_E);
   at::Tensor lse_others_E = lse_E + at::log1p(-at::exp(z_E - lse_E));
   const at::Tensor likely = at::nonzero(z_E - lse_E > kSmallLogP).squeeze(1);
-  if (likely.numel() > 0) {
+  if (likely.numel() > 0 && OnHost(z_RV)) {
+    LseOfOthersOnHost(z_RV, row_E, target_E, likely, lse_others_E);
+  } else if (likely.numel() > 0) {
     at::Tensor others = z_RV.index_select(0, row_E.index_select(0, likely));
     others.scatter_(1, target_E.index_select(0, likely).unsqueeze(1),
                     -std::numeric_limits<double>::infinity());
@@ -52,6 +124,11 @@ void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficie
       (of_edge(coefficients.c_R) + edges.t_E) * p_E + edges.t_E * edges.log_one_minus_p_E.exp();
 
   at::Tensor tempered_RV;
+  if (OnHost(z_RV)) {
+    gradient_E += DenseGradientOnHost(z_RV, rows, coefficients, edges, z_E);
+    z_RV.index_put_({edges.row_E, edges.target_E}, gradient_E.to(z_RV.dtype()));
+    return;
+  }
   if (coefficients.a_R.defined()) {
     tempered_RV = at::softmax(z_RV / column(coefficients.b_R), 1).mul_(column(coefficients.a_R));
     gradient_E += tempered_RV.index({edges.row_E, edges.target_E}).to(at::kDouble);

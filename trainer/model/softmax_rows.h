@@ -36,7 +36,8 @@ struct EdgeCoefficients {
   at::Tensor t_E;
   at::Tensor log_one_minus_p_E;
 };
-// Overwrites z with the gradient. Precondition: each (row, target) once. At a target c p + t is computed as
+// Overwrites z with the gradient. Precondition: edges ordered by row, each (row, target)
+// once. At a target c p + t is computed as
 // (c + t) p + t (1 - p) with 1 - p from its logarithm: t = -c is the common case, and c p + t would lose all
 // digits where p is close to 1.
 void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,

@@ -1,0 +1,325 @@
+#include "trainer/model/host_loops.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+// Vectors wider than the build's base instruction set are never passed to a function that is not inlined.
+#pragma GCC diagnostic ignored "-Wpsabi"
+
+// Compiled once an instruction set and chosen when the program starts. Not under the sanitizers, whose
+// start-up comes after that choice.
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
+#define PLURAL_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define PLURAL_CLONES
+#endif
+#define PLURAL_INLINE __attribute__((always_inline)) inline
+
+namespace plural::trainer::host {
+namespace {
+
+template <class T>
+struct Lanes {
+  using Vector __attribute__((vector_size(64))) = T;
+  static constexpr std::int64_t kWidth = 64 / sizeof(T);
+};
+template <class T>
+using Vector = typename Lanes<T>::Vector;
+using Ints = std::int32_t __attribute__((vector_size(64)));
+
+// Reads `count` values (a whole vector or the end of a row); the other lanes hold `fill`.
+template <class T>
+PLURAL_INLINE Vector<T> Load(const T* from, std::int64_t count, T fill = 0) {
+  Vector<T> v;
+  if (count >= Lanes<T>::kWidth) {
+    std::memcpy(&v, from, sizeof v);
+  } else {
+    v = Vector<T>{} + fill;
+    std::memcpy(&v, from, static_cast<std::size_t>(count) * sizeof(T));
+  }
+  return v;
+}
+
+template <class T>
+PLURAL_INLINE void Store(T* to, const Vector<T>& v, std::int64_t count) {
+  if (count >= Lanes<T>::kWidth) {
+    std::memcpy(to, &v, sizeof v);
+  } else {
+    std::memcpy(to, &v, static_cast<std::size_t>(count) * sizeof(T));
+  }
+}
+
+template <class T>
+PLURAL_INLINE double Sum(const Vector<T>& v) {
+  double sum = 0.0;
+  for (std::int64_t l = 0; l < Lanes<T>::kWidth; ++l) sum += static_cast<double>(v[l]);
+  return sum;
+}
+
+template <class V>
+PLURAL_INLINE V Max(const V& a, const V& b) {
+  return a > b ? a : b;
+}
+
+// exp within 2 units in the last place: 2^n times a polynomial of the remainder (Cephes' coefficients);
+// exactly 0 below -87.3, infinite above 88.7, NaN stays.
+PLURAL_INLINE Vector<float> Exp(Vector<float> x) {
+  const Vector<float> zero{};
+  const Vector<float> input = x;
+  x = x < -87.33654F ? zero - 87.33654F : x;
+  x = x > 89.0F ? zero + 89.0F : x;
+  const Vector<float> n = (x * 1.44269504F + 12582912.0F) - 12582912.0F;  // rounds to an integer
+  const Vector<float> r = (x - n * 0.693359375F) + n * 2.12194440e-4F;
+  Vector<float> y = zero + 1.9875691500e-4F;
+  y = y * r + 1.3981999507e-3F;
+  y = y * r + 8.3334519073e-3F;
+  y = y * r + 4.1665795894e-2F;
+  y = y * r + 1.6666665459e-1F;
+  y = y * r + 5.0000001201e-1F;
+  y = y * r * r + r + 1.0F;
+  const Ints power = (__builtin_convertvector(n, Ints) + 127) << 23;
+  Vector<float> scale;
+  std::memcpy(&scale, &power, sizeof scale);
+  return input < -87.33654F ? zero : y * scale;
+}
+
+PLURAL_INLINE Vector<double> Exp(Vector<double> x) {
+  for (std::int64_t l = 0; l < Lanes<double>::kWidth; ++l) x[l] = std::exp(x[l]);
+  return x;
+}
+
+template <class T>
+PLURAL_INLINE RowStatistics StatisticsOfRowLoop(const T* z, std::int64_t count, double temperature) {
+  constexpr std::int64_t kWidth = Lanes<T>::kWidth;
+  constexpr T kLowest = -std::numeric_limits<T>::infinity();
+  Vector<T> largest = Vector<T>{} + kLowest;
+  for (std::int64_t i = 0; i < count; i += kWidth) largest = Max(largest, Load(z + i, count - i, kLowest));
+  T top = kLowest;
+  for (std::int64_t l = 0; l < kWidth; ++l) top = largest[l] > top ? largest[l] : top;
+
+  // Lanes add up few values each before they are summed in fp64: 32,000 in one fp32 sum would lose digits.
+  constexpr std::int64_t kBlock = 64 * kWidth;
+  const auto inverse = static_cast<T>(1.0 / temperature);
+  double sum = 0.0, weighted = 0.0;
+  for (std::int64_t begin = 0; begin < count; begin += kBlock) {
+    const std::int64_t end = begin + kBlock < count ? begin + kBlock : count;
+    Vector<T> sums{}, weights{};
+    for (std::int64_t i = begin; i < end; i += kWidth) {
+      const Vector<T> below = (Load(z + i, end - i, kLowest) - top) * inverse;
+      const Vector<T> e = Exp(below);
+      sums += e;
+      weights += e > 0 ? e * below : Vector<T>{};  // 0 * -inf
+    }
+    sum += Sum<T>(sums);
+    weighted += Sum<T>(weights);
+  }
+  const double log_sum = std::log(sum);
+  return {static_cast<double>(top) / temperature + log_sum, log_sum - weighted / sum};
+}
+
+template <class T>
+PLURAL_INLINE void RowGradientLoop(T* z, std::int64_t count, const RowGradientTerms& terms) {
+  constexpr std::int64_t kWidth = Lanes<T>::kWidth;
+  const auto lse = static_cast<T>(terms.lse), entropy = static_cast<T>(terms.entropy_nats);
+  const auto c = static_cast<T>(terms.c), h = static_cast<T>(terms.h), a = static_cast<T>(terms.a);
+  const auto inverse_b = static_cast<T>(1.0 / terms.b), lse_b = static_cast<T>(terms.lse_b);
+  if (a == 0 && h == 0) {
+    for (std::int64_t i = 0; i < count; i += kWidth) {
+      Store(z + i, Exp(Load(z + i, count - i) - lse) * c, count - i);
+    }
+    return;
+  }
+  for (std::int64_t i = 0; i < count; i += kWidth) {
+    const Vector<T> logit = Load(z + i, count - i);
+    const Vector<T> log_p = logit - lse;
+    const Vector<T> gradient = Exp(log_p) * (c + h * (log_p + entropy)) + a * Exp(logit * inverse_b - lse_b);
+    Store(z + i, gradient, count - i);
+  }
+}
+
+template <class T>
+PLURAL_INLINE void RmsNormLoop(const T* x, const T* branch, const T* weight, double eps, std::int64_t rows,
+                               std::int64_t count, T* sum, T* norm, T* rstd) {
+  constexpr std::int64_t kWidth = Lanes<T>::kWidth;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const std::int64_t at = row * count;
+    Vector<T> squares{};
+    for (std::int64_t i = 0; i < count; i += kWidth) {
+      Vector<T> value = Load(x + at + i, count - i);
+      if (branch != nullptr) {
+        value += Load(branch + at + i, count - i);
+        Store(sum + at + i, value, count - i);
+      }
+      squares += value * value;
+    }
+    const auto scale = static_cast<T>(1.0 / std::sqrt(Sum<T>(squares) / static_cast<double>(count) + eps));
+    rstd[row] = scale;
+    const T* values = branch != nullptr ? sum + at : x + at;
+    for (std::int64_t i = 0; i < count; i += kWidth) {
+      Store(norm + at + i, Load(values + i, count - i) * scale * Load(weight + i, count - i), count - i);
+    }
+  }
+}
+
+// With n = x * rstd and g = dnorm * weight: dx = rstd * (g - n * mean(g * n)).
+template <class T>
+PLURAL_INLINE void RmsNormBackwardLoop(const T* x, const T* rstd, const T* weight, const T* dnorm,
+                                       const T* dsum, std::int64_t rows, std::int64_t count, T* dx,
+                                       T* dweight) {
+  constexpr std::int64_t kWidth = Lanes<T>::kWidth;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const std::int64_t at = row * count;
+    const T scale = rstd[row];
+    Vector<T> products{};
+    for (std::int64_t i = 0; i < count; i += kWidth) {
+      const Vector<T> n = Load(x + at + i, count - i) * scale;
+      const Vector<T> g = Load(dnorm + at + i, count - i);
+      if (dweight != nullptr) Store(dweight + i, Load(dweight + i, count - i) + g * n, count - i);
+      products += g * Load(weight + i, count - i) * n;
+    }
+    const auto mean = static_cast<T>(Sum<T>(products) / static_cast<double>(count));
+    for (std::int64_t i = 0; i < count; i += kWidth) {
+      const Vector<T> n = Load(x + at + i, count - i) * scale;
+      const Vector<T> g = Load(dnorm + at + i, count - i) * Load(weight + i, count - i);
+      Vector<T> gradient = (g - n * mean) * scale;
+      if (dsum != nullptr) gradient += Load(dsum + at + i, count - i);
+      Store(dx + at + i, gradient, count - i);
+    }
+  }
+}
+
+template <class T>
+PLURAL_INLINE void SwiGluLoop(const T* gate, const T* up, std::int64_t count, T* out) {
+  constexpr std::int64_t kWidth = Lanes<T>::kWidth;
+  for (std::int64_t i = 0; i < count; i += kWidth) {
+    const Vector<T> g = Load(gate + i, count - i);
+    Store(out + i, g / (Exp(-g) + T{1}) * Load(up + i, count - i), count - i);
+  }
+}
+
+template <class T>
+PLURAL_INLINE void SwiGluBackwardLoop(const T* gate, const T* up, const T* dout, std::int64_t count, T* dgate,
+                                      T* dup) {
+  constexpr std::int64_t kWidth = Lanes<T>::kWidth;
+  for (std::int64_t i = 0; i < count; i += kWidth) {
+    const Vector<T> g = Load(gate + i, count - i);
+    const Vector<T> d = Load(dout + i, count - i);
+    const Vector<T> sigmoid = T{1} / (Exp(-g) + T{1});
+    Store(dup + i, d * g * sigmoid, count - i);
+    const Vector<T> slope = sigmoid * (g * (T{1} - sigmoid) + T{1});
+    Store(dgate + i, d * Load(up + i, count - i) * slope, count - i);
+  }
+}
+
+template <class T>
+PLURAL_INLINE void RotateLoop(const T* x, const T* cos, const T* sin, int direction, std::int64_t rows,
+                              std::int64_t heads, std::int64_t half, T* out) {
+  constexpr std::int64_t kWidth = Lanes<T>::kWidth;
+  const auto sign = static_cast<T>(direction);
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t head = 0; head < heads; ++head) {
+      const std::int64_t at = (row * heads + head) * 2 * half;
+      for (std::int64_t i = 0; i < half; i += kWidth) {
+        const Vector<T> c = Load(cos + row * half + i, half - i);
+        const Vector<T> s = Load(sin + row * half + i, half - i) * sign;
+        const Vector<T> first = Load(x + at + i, half - i);
+        const Vector<T> second = Load(x + at + half + i, half - i);
+        Store(out + at + i, first * c - second * s, half - i);
+        Store(out + at + half + i, second * c + first * s, half - i);
+      }
+    }
+  }
+}
+
+template <class T>
+PLURAL_INLINE void MaskedSoftmaxLoop(T* scores, const T* mask, double scale, std::int64_t blocks,
+                                     std::int64_t rows, std::int64_t keys, T* lse) {
+  constexpr std::int64_t kWidth = Lanes<T>::kWidth;
+  constexpr T kLowest = -std::numeric_limits<T>::infinity();
+  const auto factor = static_cast<T>(scale);
+  for (std::int64_t row = 0; row < blocks * rows; ++row) {
+    T* s = scores + row * keys;
+    const T* m = mask + row % rows * keys;
+    Vector<T> largest = Vector<T>{} + kLowest;
+    for (std::int64_t i = 0; i < keys; i += kWidth) {
+      const Vector<T> v = Load(s + i, keys - i) * factor + Load(m + i, keys - i, kLowest);
+      Store(s + i, v, keys - i);
+      largest = Max(largest, v);
+    }
+    T top = kLowest;
+    for (std::int64_t l = 0; l < kWidth; ++l) top = largest[l] > top ? largest[l] : top;
+    Vector<T> sums{};
+    for (std::int64_t i = 0; i < keys; i += kWidth) {
+      const Vector<T> e = Exp(Load(s + i, keys - i, kLowest) - top);
+      Store(s + i, e, keys - i);
+      sums += e;
+    }
+    const double sum = Sum<T>(sums);
+    const auto inverse = static_cast<T>(1.0 / sum);
+    for (std::int64_t i = 0; i < keys; i += kWidth) Store(s + i, Load(s + i, keys - i) * inverse, keys - i);
+    lse[row] = static_cast<T>(static_cast<double>(top) + std::log(sum));
+  }
+}
+
+template <class T>
+PLURAL_INLINE void MaskedSoftmaxBackwardLoop(T* scores, T* dp, const T* mask, const T* lse, const T* delta,
+                                             double scale, std::int64_t blocks, std::int64_t rows,
+                                             std::int64_t keys) {
+  constexpr std::int64_t kWidth = Lanes<T>::kWidth;
+  const auto factor = static_cast<T>(scale);
+  for (std::int64_t row = 0; row < blocks * rows; ++row) {
+    T* s = scores + row * keys;
+    T* d = dp + row * keys;
+    const T* m = mask + row % rows * keys;
+    const T level = lse[row], mean = delta[row];
+    for (std::int64_t i = 0; i < keys; i += kWidth) {
+      const Vector<T> p = Exp(Load(s + i, keys - i) * factor + Load(m + i, keys - i) - level);
+      Store(s + i, p, keys - i);
+      Store(d + i, p * (Load(d + i, keys - i) - mean) * factor, keys - i);
+    }
+  }
+}
+
+}  // namespace
+
+#define PLURAL_HOST_LOOPS(T, CLONES)                                                                        \
+  CLONES RowStatistics StatisticsOfRow(const T* z, std::int64_t count, double temperature) {                \
+    return StatisticsOfRowLoop(z, count, temperature);                                                      \
+  }                                                                                                         \
+  CLONES void RowGradient(T* z, std::int64_t count, const RowGradientTerms& terms) {                        \
+    RowGradientLoop(z, count, terms);                                                                       \
+  }                                                                                                         \
+  CLONES void RmsNorm(const T* x, const T* branch, const T* weight, double eps, std::int64_t rows,          \
+                      std::int64_t count, T* sum, T* norm, T* rstd) {                                       \
+    RmsNormLoop(x, branch, weight, eps, rows, count, sum, norm, rstd);                                      \
+  }                                                                                                         \
+  CLONES void RmsNormBackward(const T* x, const T* rstd, const T* weight, const T* dnorm, const T* dsum,    \
+                              std::int64_t rows, std::int64_t count, T* dx, T* dweight) {                   \
+    RmsNormBackwardLoop(x, rstd, weight, dnorm, dsum, rows, count, dx, dweight);                            \
+  }                                                                                                         \
+  CLONES void SwiGlu(const T* gate, const T* up, std::int64_t count, T* out) {                              \
+    SwiGluLoop(gate, up, count, out);                                                                       \
+  }                                                                                                         \
+  CLONES void SwiGluBackward(const T* gate, const T* up, const T* dout, std::int64_t count, T* dgate,       \
+                             T* dup) {                                                                      \
+    SwiGluBackwardLoop(gate, up, dout, count, dgate, dup);                                                  \
+  }                                                                                                         \
+  CLONES void Rotate(const T* x, const T* cos, const T* sin, int direction, std::int64_t rows,              \
+                     std::int64_t heads, std::int64_t half, T* out) {                                       \
+    RotateLoop(x, cos, sin, direction, rows, heads, half, out);                                             \
+  }                                                                                                         \
+  CLONES void MaskedSoftmax(T* scores, const T* mask, double scale, std::int64_t blocks, std::int64_t rows, \
+                            std::int64_t keys, T* lse) {                                                    \
+    MaskedSoftmaxLoop(scores, mask, scale, blocks, rows, keys, lse);                                        \
+  }                                                                                                         \
+  CLONES void MaskedSoftmaxBackward(T* scores, T* dp, const T* mask, const T* lse, const T* delta,          \
+                                    double scale, std::int64_t blocks, std::int64_t rows,                   \
+                                    std::int64_t keys) {                                                    \
+    MaskedSoftmaxBackwardLoop(scores, dp, mask, lse, delta, scale, blocks, rows, keys);                     \
+  }
+
+PLURAL_HOST_LOOPS(float, PLURAL_CLONES)
+PLURAL_HOST_LOOPS(double, )  // for tests and exactness, not for speed
+
+}  // namespace plural::trainer::host

@@ -1,0 +1,58 @@
+// Host loops: the passes over memory where ATen would need several, for the CPU.
+//
+// Owns: loops over plain pointers, vectorised by hand and compiled for several instruction sets; the result
+// does not depend on which row or thread calls. Does not own: tensors, autograd, devices: each caller has
+// an ATen expression of the same formula for other devices. Thread rule: pure functions, one thread.
+//
+// Every function exists for float and for double; matrices are row-major and dense.
+#pragma once
+
+#include <cstdint>
+
+namespace plural::trainer::host {
+
+// What one row of logits says of its softmax.
+struct RowStatistics {
+  double lse = 0.0;           // log sum exp z
+  double entropy_nats = 0.0;  // lse - sum p z
+};
+
+// Coefficients of one row's gradient, softmax_rows.h.
+struct RowGradientTerms {
+  double lse = 0.0, entropy_nats = 0.0;
+  double a = 0.0, b = 1.0, lse_b = 0.0;  // lse_b: of z / b
+  double c = 0.0, h = 0.0;
+};
+
+#define PLURAL_HOST_LOOPS(T)                                                                                \
+  RowStatistics StatisticsOfRow(const T* z, std::int64_t count, double temperature = 1.0);                  \
+  /* z = a softmax(z / b) + c p + h p (log p + H) */                                                        \
+  void RowGradient(T* z, std::int64_t count, const RowGradientTerms& terms);                                \
+                                                                                                            \
+  /* sum = x + branch (branch may be null: then sum is not written), norm = sum * rstd * weight. */         \
+  void RmsNorm(const T* x, const T* branch, const T* weight, double eps, std::int64_t rows,                 \
+               std::int64_t count, T* sum, T* norm, T* rstd);                                               \
+  /* dx = gradient through the norm + dsum (null: none); dweight (null: not wanted) is added to. */         \
+  void RmsNormBackward(const T* x, const T* rstd, const T* weight, const T* dnorm, const T* dsum,           \
+                       std::int64_t rows, std::int64_t count, T* dx, T* dweight);                           \
+                                                                                                            \
+  void SwiGlu(const T* gate, const T* up, std::int64_t count, T* out);                                      \
+  void SwiGluBackward(const T* gate, const T* up, const T* dout, std::int64_t count, T* dgate, T* dup);     \
+                                                                                                            \
+  /* Rotates the pairs (i, i + half) of every head of x [rows, heads, 2 half]; direction -1: back. */       \
+  void Rotate(const T* x, const T* cos, const T* sin, int direction, std::int64_t rows, std::int64_t heads, \
+              std::int64_t half, T* out);                                                                   \
+                                                                                                            \
+  /* scores [blocks, rows, keys] become softmax(scale * scores + mask) over keys; mask [rows, keys]. */     \
+  void MaskedSoftmax(T* scores, const T* mask, double scale, std::int64_t blocks, std::int64_t rows,        \
+                     std::int64_t keys, T* lse);                                                            \
+  /* Scores become probabilities again, given lse; dp becomes the scores' gradient, */                      \
+  /* scale * p * (dp - sum over the row of out * dout, which is `delta`). */                                \
+  void MaskedSoftmaxBackward(T* scores, T* dp, const T* mask, const T* lse, const T* delta, double scale,   \
+                             std::int64_t blocks, std::int64_t rows, std::int64_t keys);
+
+PLURAL_HOST_LOOPS(float)
+PLURAL_HOST_LOOPS(double)
+#undef PLURAL_HOST_LOOPS
+
+}  // namespace plural::trainer::host
