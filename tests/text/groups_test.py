@@ -44,6 +44,16 @@ class Prompts(Builders):
             self.assertEqual([mask[-1] for mask in group.masks], [0, 0])
             self.assertEqual([len(m) for m in group.masks], [len(r) for r in group.responses])
 
+    def test_the_prompt_is_what_all_full_prompts_share_and_no_less(self):
+        file = self.folder / "one.json"
+        file.write_text(json.dumps({"name": "one", "format": "dialogue", "prompt": "{context} #1.",
+                                    "prompt_with_number": "{context} #{k}."}))
+        group, = self.builder(str(file), possibilities=3).build([Record("g", "f:1", ["Why?"])])
+        # The prompt without a number equals that of number 1; the others branch off before it.
+        self.assertEqual(group.tails[0], group.tails[1])
+        self.assertEqual(len({tail[0] for tail in group.tails}), 3)
+        self.assertEqual(self.tokenizer.decode(group.prompt), b"<s> Why? #")
+
     def test_without_numbers_all_is_prompt(self):
         group, = self.builder("question", possibilities=0).build([Record("g", "f:1", ["Why?"])])
         self.assertEqual((group.tails, group.responses, group.weights), ([[]], [], []))
