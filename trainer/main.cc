@@ -9,6 +9,7 @@
 #include "dist/collectives.h"
 #include "dist/world.h"
 #include "trainer/commands/doctor.h"
+#include "trainer/commands/dry_run.h"
 #include "trainer/commands/evaluate.h"
 #include "trainer/commands/generate.h"
 #include "trainer/commands/inspect.h"
@@ -59,6 +60,8 @@ int Run(Session& session) {
   AddInspectOptions(*app.add_subcommand("inspect", "look into a corpus, checkpoint or adapter"), inspect);
   ValidateOptions validate;
   AddValidateOptions(*app.add_subcommand("validate", "check a recipe and print it in full"), validate);
+  DryRunOptions dry_run;
+  AddDryRunOptions(*app.add_subcommand("dry-run", "what a recipe would do, need and write"), dry_run);
   DoctorOptions doctor;
   AddDoctorOptions(*app.add_subcommand("doctor", "what is here, what is missing, how to get it"), doctor);
 
@@ -74,6 +77,7 @@ int Run(Session& session) {
   session.phase = command;
   if (command == "inspect") return RunInspect(inspect);
   if (command == "validate") return RunValidate(validate);
+  if (command == "dry-run") return RunDryRun(dry_run);
 
   session.world = std::make_unique<dist::World>(&session.argc, &session.argv);
   dist::World& world = *session.world;

@@ -108,6 +108,8 @@ void CheckRun(const Recipe& recipe, Checker& check) {
   check.Rule(recipe.run.dir.empty(), {"run.dir"}, "must not be empty; . is the current folder");
   check.Rule(recipe.data.train.empty(), {"data.train"},
              "missing; give the corpus to train on (plural prepare makes it)");
+  check.Rule(!recipe.data.validation.empty(), {"data.validation"},
+             "is not available in this version; remove it, and measure the result with `plural evaluate`");
   const bool stops = recipe.early_stop.enabled;
   check.Rule(stops && recipe.method != Method::kDistributionMatching, {"early_stop.enabled", "method"},
              "needs the target entropy of method distribution_matching, found method " +

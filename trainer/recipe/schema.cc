@@ -149,7 +149,7 @@ std::vector<Key> MakeKeys() {
            "adapter folder to start from (Hugging Face PEFT format)"));
 
   add(Text("data.train", FIELD(data.train), "corpus to train on, made by `plural prepare`"));
-  add(Text("data.validation", FIELD(data.validation), "corpus to measure on after each epoch"));
+  add(Text("data.validation", FIELD(data.validation), "corpus to measure on; not available in this version"));
   add(Boolean("data.shuffle", FIELD(data.shuffle), "a new order of the groups each epoch"));
 
   add(Integer("group.responses", Between(0, kMaxResponses), FIELD(group.responses),
@@ -186,7 +186,7 @@ std::vector<Key> MakeKeys() {
               "(`distribution_matching`)"));
   add(Number("early_stop.gamma", AtLeast(0), FIELD(early_stop.gamma), "see `early_stop.enabled`"));
 
-  add(Integer("train.epochs", Between(1, kMaxCount), FIELD(train.epochs), "passes over the corpus"));
+  add(Integer("train.epochs", Between(1, 1e6), FIELD(train.epochs), "passes over the corpus"));
   Key steps;
   steps.name = "train.steps";
   steps.type = KeyType::kInteger;
@@ -205,7 +205,7 @@ std::vector<Key> MakeKeys() {
            FIELD(train.layout),
            "`tree` computes shared tokens once; `plain` is one row a sequence, to compare with"));
   add(Integer("train.row_budget", Between(1, 1e9), FIELD(train.row_budget),
-              "small trees share one forward pass up to so many rows: memory and speed, never the result"));
+              "small trees share one forward pass up to so many rows: memory and speed, not the objective"));
   add(Integer("train.bucket_bytes", Between(1, kMaxCount), FIELD(train.bucket_bytes),
               "gradients are summed over ranks in pieces of about so many bytes"));
   add(Integer("train.log_every_steps", Between(1, kMaxCount), FIELD(train.log_every_steps),

@@ -1,0 +1,67 @@
+#include "trainer/estimate.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+namespace plural::trainer {
+namespace {
+
+ModelConfig Mistral7B() {
+  return ModelConfig::FromJson({{"model_type", "mistral"},
+                                {"architectures", {"MistralForCausalLM"}},
+                                {"vocab_size", 32000},
+                                {"hidden_size", 4096},
+                                {"intermediate_size", 14336},
+                                {"num_hidden_layers", 32},
+                                {"num_attention_heads", 32},
+                                {"num_key_value_heads", 8}},
+                               "test");
+}
+
+ModelConfig Llama2(int hidden, int intermediate, int layers, int heads) {
+  return ModelConfig::FromJson({{"model_type", "llama"},
+                                {"architectures", {"LlamaForCausalLM"}},
+                                {"vocab_size", 32000},
+                                {"hidden_size", hidden},
+                                {"intermediate_size", intermediate},
+                                {"num_hidden_layers", layers},
+                                {"num_attention_heads", heads},
+                                {"num_key_value_heads", heads}},
+                               "test");
+}
+
+// The counts that Hugging Face PEFT reports for the published adapters.
+TEST(Estimate, CountsTheParametersOfPublishedAdapters) {
+  const std::vector<std::string> block = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
+                                          "gate_proj", "up_proj", "down_proj"};
+  EXPECT_EQ(
+      AdapterParameterCount(Mistral7B(), {.rank = 16, .targets = {"q_proj", "k_proj", "v_proj", "lm_head"}}),
+      10'014'720);
+  EXPECT_EQ(AdapterParameterCount(Llama2(4096, 11008, 32, 32), {.rank = 64, .targets = {"q_proj", "v_proj"}}),
+            33'554'432);
+  EXPECT_EQ(AdapterParameterCount(Mistral7B(), {.rank = 4, .targets = block}), 10'485'760);
+  EXPECT_EQ(AdapterParameterCount(Llama2(5120, 13824, 40, 40), {.rank = 4, .targets = block}), 15'646'720);
+}
+
+TEST(Estimate, WeightsAreCountedOnce) {
+  const ModelConfig config = Mistral7B();
+  Recipe recipe;
+  recipe.adapter.lora = false;
+  const RunEstimate full = EstimateRun(recipe, config, 100, 1);
+  EXPECT_EQ(full.trained_parameters, config.ParameterCount());
+  EXPECT_EQ(full.weight_bytes, 0) << "trained weights are among the training bytes";
+  EXPECT_EQ(full.training_bytes, 4 * 4 * config.ParameterCount());
+  recipe.adapter.lora = true;
+  const RunEstimate adapter = EstimateRun(recipe, config, 100, 1);
+  EXPECT_EQ(adapter.weight_bytes, 4 * config.ParameterCount());
+  EXPECT_EQ(adapter.checkpoint_bytes, 3 * 4 * adapter.trained_parameters);
+  EXPECT_EQ(adapter.activation_bytes, full.activation_bytes);
+  recipe.model.dtype = "fp64";
+  EXPECT_EQ(EstimateRun(recipe, config, 100, 1).weight_bytes, 8 * config.ParameterCount());
+  EXPECT_GT(EstimateRun(recipe, config, 200, 1).activation_bytes,
+            EstimateRun(recipe, config, 100, 1).activation_bytes);
+}
+
+}  // namespace
+}  // namespace plural::trainer

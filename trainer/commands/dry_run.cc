@@ -1,0 +1,217 @@
+#include "trainer/commands/dry_run.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <iostream>
+#include <numeric>
+#include <set>
+
+#include "data/batch_plan.h"
+#include "data/corpus.h"
+#include "data/loader.h"
+#include "data/rows.h"
+#include "trainer/commands/validate.h"
+#include "trainer/cost_model.h"
+#include "trainer/error.h"
+#include "trainer/estimate.h"
+#include "trainer/recipe/recipe.h"
+#include "trainer/train_setup.h"
+
+namespace plural::trainer {
+namespace {
+
+// Large enough for stable means, small enough to take a second.
+constexpr std::int64_t kSampledGroups = 64;
+constexpr std::int64_t kSampledSteps = 32;
+constexpr std::int64_t kManyGroupsARank = 4;
+
+std::string Decimal(double value, int digits) {
+  std::array<char, 64> text;
+  std::snprintf(text.data(), text.size(), "%.*f", digits, value);
+  return text.data();
+}
+
+// "12,345"
+std::string Count(std::int64_t value) {
+  std::string text = std::to_string(value);
+  for (int at = static_cast<int>(text.size()) - 3; at > 0; at -= 3)
+    text.insert(static_cast<std::size_t>(at), ",");
+  return text;
+}
+
+std::string Bytes(std::int64_t bytes) {
+  constexpr std::array<const char*, 5> kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
+  auto value = static_cast<double>(bytes);
+  std::size_t unit = 0;
+  for (; value >= 1024.0 && unit + 1 < kUnits.size(); ++unit) value /= 1024.0;
+  return Decimal(value, unit == 0 ? 0 : 1) + " " + kUnits[unit];
+}
+
+void Line(const std::string& name, const std::string& value) {
+  constexpr std::size_t kColumn = 22;
+  std::string padded = "  " + name;
+  padded.resize(std::max(padded.size() + 1, kColumn), ' ');
+  std::cout << padded << value << "\n";
+}
+
+struct Sample {
+  std::int64_t groups = 0;
+  std::int64_t sequence_tokens = 0;
+  std::int64_t rows = 0;
+  std::int64_t without_penalty = 0;  // peft groups whose negatives have no penalised token
+  std::int64_t largest_pass = 0;     // rows, padding included
+  std::int64_t batch_of_largest = 1;
+};
+
+// Groups spread evenly over the corpus, labelled and packed as the loader would.
+Sample SampleGroups(data::Corpus& corpus, const Recipe& recipe, const data::PackSettings& pack) {
+  const std::int64_t groups = corpus.Info().groups;
+  Sample sample;
+  sample.groups = std::min(groups, kSampledGroups);
+  std::vector<data::LabelledGroup> labelled;
+  for (std::int64_t i = 0; i < sample.groups; ++i) {
+    labelled.push_back(data::Label(corpus.Read(i * groups / sample.groups), recipe.LabelSettings(), 0));
+    sample.sequence_tokens += labelled.back().sequence_tokens;
+    sample.without_penalty += labelled.back().penalised_tokens == 0 ? 1 : 0;
+  }
+  for (const data::RowPass& pass : data::PackGroups(labelled, pack, 1.0)) {
+    sample.rows += pass.rows;
+    if (pass.batch * pass.length > sample.largest_pass) {
+      sample.largest_pass = pass.batch * pass.length;
+      sample.batch_of_largest = pass.batch;
+    }
+  }
+  return sample;
+}
+
+// Share of time that ranks are busy over steps spread evenly over an epoch: a step lasts as long as its
+// slowest rank.
+double PredictBalance(const std::vector<double>& costs, data::BatchPlan::Settings plan_settings,
+                      std::int64_t groups_per_step, int ranks) {
+  plan_settings.groups_per_step = groups_per_step;
+  const data::BatchPlan plan(static_cast<std::int64_t>(costs.size()), plan_settings);
+  // The last step of an epoch holds what is left; it says little where others exist.
+  const std::int64_t full_steps =
+      std::max<std::int64_t>(1, static_cast<std::int64_t>(costs.size()) / groups_per_step);
+  const std::int64_t steps = std::min(full_steps, kSampledSteps);
+  double busy = 0.0, all = 0.0;
+  for (std::int64_t i = 0; i < steps; ++i) {
+    std::vector<double> step_costs;
+    for (const std::int64_t group : plan.StepGroups(i * full_steps / steps)) {
+      step_costs.push_back(costs[static_cast<std::size_t>(group)]);
+    }
+    const double mean = std::accumulate(step_costs.begin(), step_costs.end(), 0.0) / ranks;
+    busy += mean;
+    all += mean / data::Balance(step_costs, data::AssignToRanks(step_costs, ranks));
+  }
+  return all > 0.0 ? busy / all : 1.0;
+}
+
+void PrintBalance(const data::Corpus& corpus, const Recipe& recipe, const data::PackSettings& pack,
+                  int asked_ranks) {
+  const std::int64_t groups = corpus.Info().groups;
+  std::vector<double> costs;
+  costs.reserve(static_cast<std::size_t>(groups));
+  for (std::int64_t group = 0; group < groups; ++group) {
+    costs.push_back(data::PredictCost(corpus.Lengths(group), recipe.LabelSettings(), pack.cost));
+  }
+  std::set<int> rank_counts = {1, 2, 4, 8, 64, 1024};
+  rank_counts.insert(asked_ranks);
+  std::cout << "\nPredicted balance (share of time that ranks are busy)\n"
+            << "   ranks   at groups_per_step " << recipe.train.groups_per_step << "   at "
+            << kManyGroupsARank << " groups a rank\n";
+  const auto percent = [](double share) { return Decimal(100.0 * share, 1) + " %"; };
+  for (const int ranks : rank_counts) {
+    const std::int64_t now = std::min(recipe.train.groups_per_step, groups);
+    const std::int64_t many = kManyGroupsARank * ranks;
+    std::string here = percent(PredictBalance(costs, PlanSettings(recipe), now, ranks));
+    if (now < ranks) here += " (" + Count(ranks - now) + " idle)";
+    const std::string there = many <= groups
+                                  ? percent(PredictBalance(costs, PlanSettings(recipe), many, ranks))
+                                  : "more groups than the corpus has";
+    std::printf("  %6d   %-24s   %s\n", ranks, here.c_str(), there.c_str());
+  }
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+void AddDryRunOptions(CLI::App& command, DryRunOptions& options) {
+  AddRecipeArguments(command, options.recipe, options.overrides);
+  command.get_option("RECIPE")->required();
+  command.add_option("--ranks", options.ranks, "how many ranks the run would have")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+}
+
+int RunDryRun(const DryRunOptions& options) {
+  const Recipe recipe = LoadRecipe(options.recipe, options.overrides);
+  const ModelConfig config = ConfigOf(recipe);
+  data::Corpus corpus(recipe.data.train);
+  const std::vector<std::string> warnings = CheckCorpus(corpus, recipe, config);
+  const std::int64_t groups = corpus.Info().groups;
+  const data::PackSettings pack = {
+      .layout = recipe.train.layout,
+      .cost = CostOf(config, !recipe.adapter.lora, recipe.model.dtype == "fp64" ? 8 : 4),
+      .row_budget = recipe.train.row_budget};
+  const Sample sample = SampleGroups(corpus, recipe, pack);
+  const std::int64_t steps_per_epoch = data::BatchPlan(groups, PlanSettings(recipe)).StepsPerEpoch();
+  const std::int64_t steps = TotalSteps(recipe, groups);
+
+  std::cout << "Work (" << recipe.data.train << ")\n";
+  Line("groups", Count(groups) + ", " + Count(corpus.Info().responses) + " responses");
+  Line("steps", Count(steps) + " (" + Count(steps_per_epoch) + " an epoch of " +
+                    Count(recipe.train.groups_per_step) + " groups a step, over all ranks)");
+  const auto per_group = [&](std::int64_t total) {
+    return Decimal(static_cast<double>(total) / static_cast<double>(sample.groups), 1);
+  };
+  Line("tokens a group",
+       per_group(sample.sequence_tokens) + " in its sequences, " + per_group(sample.rows) +
+           " rows computed: " +
+           Decimal(static_cast<double>(sample.sequence_tokens) / static_cast<double>(sample.rows), 2) +
+           " times fewer (mean of " + Count(sample.groups) + " groups)");
+  if (recipe.method == data::Method::kPeft) {
+    Line("without penalty",
+         Count(sample.without_penalty) + " of " + Count(sample.groups) + " groups have no penalised token");
+  }
+  std::cout << std::flush;
+  PrintBalance(corpus, recipe, pack, options.ranks);
+
+  const RunEstimate run = EstimateRun(recipe, config, sample.largest_pass, sample.batch_of_largest);
+  std::cout << "\nModel\n";
+  Line("base parameters", Count(run.base_parameters));
+  Line("trained parameters",
+       Count(run.trained_parameters) + " (" +
+           Decimal(
+               100.0 * static_cast<double>(run.trained_parameters) / static_cast<double>(run.base_parameters),
+               3) +
+           " % of the base), " + Bytes(run.trained_bytes) + " as " + recipe.model.dtype);
+  std::cout << "\nMemory of one rank (an estimate)\n";
+  Line("frozen weights", Bytes(run.weight_bytes));
+  Line("training", Bytes(run.training_bytes) + " (parameters, gradients, two moments)");
+  Line("activations",
+       Bytes(run.activation_bytes) + " (largest sampled pass: " + Count(sample.largest_pass) + " rows)");
+  Line("together", Bytes(run.MemoryBytes()) + ", " + Bytes(run.MemoryBytes() * options.ranks) + " over " +
+                       Count(options.ranks) + " ranks");
+
+  const std::int64_t every = recipe.checkpoint.every_steps;
+  const std::int64_t saved = every == 0 ? 1 : (steps + every - 1) / every;
+  const std::int64_t kept = std::min(saved, recipe.checkpoint.keep);
+  std::error_code ignored;
+  std::cout << "\nFiles in " << recipe.RunFolder().string()
+            << (std::filesystem::exists(recipe.RunFolder(), ignored) ? " (exists: train would continue it)"
+                                                                     : "")
+            << "\n";
+  Line("recipe.yaml", "the resolved recipe");
+  Line("metrics.jsonl", Count(steps) + " step lines");
+  Line("checkpoints/",
+       Count(kept) + " x " + Bytes(run.checkpoint_bytes) + " kept, one more while one is written");
+  Line(recipe.adapter.lora ? "adapter/" : "model/", Bytes(run.trained_bytes) + ", Hugging Face format");
+  Line("log/", "one file a rank");
+  for (const std::string& warning : warnings) std::cerr << "plural: warning: " << warning << "\n";
+  return 0;
+}
+
+}  // namespace plural::trainer
