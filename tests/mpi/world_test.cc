@@ -157,6 +157,22 @@ TEST(Job, DISABLED_LeavesWithExceptionInFlight) {
   }
 }
 
+// The exception passes World's destructor on its way out of the program.
+TEST(Job, DISABLED_ThrowsThroughWorld) {
+  struct Leaver {
+    ~Leaver() { const_cast<dist::World&>(World()).~World(); }
+  };
+  if (World().Rank() == 0) {
+    try {
+      const Leaver leaver;
+      throw std::runtime_error("thrown on purpose");
+    } catch (const std::runtime_error&) {
+      _exit(71);  // as a program ends by an exit code, without MPI_Finalize
+    }
+  }
+  MakeMpiCollectives(World())->Barrier();
+}
+
 #define ONLY_ON_ONE_RANK() \
   if (World().Size() != 1) GTEST_SKIP() << "jobs are started from one rank"
 
@@ -182,6 +198,7 @@ TEST(Job, EndsWhenOneRankThrows) {
   ONLY_ON_ONE_RANK();
   EXPECT_EQ(RunJob(3, "Job.DISABLED_RankOneThrows").exit_code, 70);
   EXPECT_EQ(RunJob(2, "Job.DISABLED_LeavesWithExceptionInFlight").exit_code, 79);
+  EXPECT_EQ(RunJob(2, "Job.DISABLED_ThrowsThroughWorld").exit_code, 71);
 }
 
 TEST(Job, RefusesSilentSingletons) {
