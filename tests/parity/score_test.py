@@ -128,18 +128,24 @@ class ScoreTest(unittest.TestCase):
         self.assertEqual(outputs[0], outputs[1])
 
     def test_reference_script(self):
-        shared = pathlib.Path(os.environ.get("PLURAL_SHARED_DIR", "")) / "peers" / "hf_score.py"
-        if not os.environ.get("PLURAL_SHARED_DIR") or not shared.is_file():
+        """Models and figures of the reference scripts, with the vocabulary of a real tokenizer."""
+        peers = pathlib.Path(os.environ.get("PLURAL_SHARED_DIR", "")) / "peers"
+        if not os.environ.get("PLURAL_SHARED_DIR") or not (peers / "hf_score.py").is_file():
             self.skipTest("PLURAL_SHARED_DIR has no peers/hf_score.py")
-        folder, source = self.work / "model", self.work / "in.jsonl"
-        reference.make_model(folder, family="mistral")
+        small = "--hidden 128 --layers 2 --heads 4 --kv 2 --ffn 256"
         lines = reference.random_lines(16, seed=6)
-        reference.write_lines(source, lines)
-        done = subprocess.run([sys.executable, str(shared), str(folder), str(source)], capture_output=True,
-                              text=True, check=True)
-        expected = [json.loads(line)["token_logprobs"] for line in done.stdout.splitlines()]
-        scores = reference.plural_scores(folder, self.work, lines)
-        self.assertLess(reference.worst(scores, expected), 1e-4)
+        reference.write_lines(self.work / "in.jsonl", lines)
+        for options in ("--family mistral", "--family llama --shards", "--family llama --tie --shards",
+                        "--family mistral --tie --dtype bfloat16"):
+            with self.subTest(options):
+                folder = self.work / options.replace(" ", "")
+                run = lambda *command: subprocess.run([sys.executable, *map(str, command)], check=True, text=True,
+                                                      capture_output=True, timeout=600).stdout
+                run(peers / "make_model.py", folder, *small.split(), *options.split())
+                expected = [json.loads(line)["token_logprobs"]
+                            for line in run(peers / "hf_score.py", folder, self.work / "in.jsonl").splitlines()]
+                scores = reference.plural_scores(folder, self.work, lines)
+                self.assertLess(reference.worst(scores, expected), 1e-4)
 
 
 if __name__ == "__main__":
