@@ -13,7 +13,7 @@
 namespace plural::trainer {
 
 struct ModelConfig {
-  std::string model_type;  // llama | mistral
+  std::string model_type;    // llama | mistral
   std::string architecture;  // LlamaForCausalLM | MistralForCausalLM
   std::int64_t vocab_size = 0;
   std::int64_t hidden_size = 0;
