@@ -32,7 +32,9 @@ Progress::Progress(std::string what, std::string unit, std::int64_t total, bool 
       total_(total),
       first_(done),
       shows_(shows),
-      terminal_(isatty(STDOUT_FILENO) != 0) {}
+      // mpirun gives ranks a terminal of its own as standard output, wherever that goes in the end, but never
+      // as standard error.
+      terminal_(isatty(STDOUT_FILENO) != 0 && isatty(STDERR_FILENO) != 0) {}
 
 Progress::~Progress() { Finish(); }
 

@@ -1,0 +1,142 @@
+"""A run that is killed, stopped or damaged ends like one that was left alone, byte for byte."""
+
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+import training
+
+STEPS = 200  # some hundred milliseconds stand between a step that the test waits for and the end
+EXTRA = f"train: {{steps: {STEPS}, groups_per_step: 3}}\ncheckpoint: {{every_steps: 50}}"
+ADAPTER = "adapter/adapter_model.safetensors"
+
+
+class ResumeTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        training.write_corpus(self.folder / "corpus.h5", training.random_groups(8, responses=4))
+        training.write_corpus(self.folder / "targets.h5",
+                              training.random_groups(8, responses=9, possibilities=0, targets=True), "targets")
+
+    def recipe(self, name, method="peft"):
+        corpus = "corpus.h5" if method == "peft" else "targets.h5"
+        training.write_recipe(self.folder / f"{name}.yaml", name, method, corpus, dtype="fp32", extra=EXTRA)
+        return f"{name}.yaml"
+
+    def run_to_the_end(self, recipe, ranks):
+        result = training.train(self.folder, recipe, ranks=ranks)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result
+
+    def start(self, recipe, ranks):
+        return subprocess.Popen(training.command(recipe, ranks=ranks), cwd=self.folder, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True)
+
+    def wait_for_step(self, name, step, process):
+        """Until metrics.jsonl has a line of that step. Fails when the process ends before."""
+        path = self.folder / "runs" / name / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            if path.exists() and f'"event":"step","step":{step},' in path.read_text():
+                return
+            self.assertIsNone(process.poll(), "the run ended before it could be disturbed")
+            time.sleep(0.005)
+        self.fail(f"step {step} was never reached")
+
+    def assert_same_end(self, left, right):
+        for name in (ADAPTER, "adapter/adapter_config.json"):
+            self.assertEqual((self.folder / "runs" / left / name).read_bytes(),
+                             (self.folder / "runs" / right / name).read_bytes(), name)
+        steps = [[line["step"] for line in training.metrics(self.folder, name) if line["event"] == "step"]
+                 for name in (left, right)]
+        self.assertEqual(steps[0], list(range(1, STEPS + 1)))
+        self.assertEqual(steps[0], steps[1])
+        self.assertEqual(training.losses(self.folder, left), training.losses(self.folder, right))
+        passes = [[line for line in training.metrics(self.folder, name) if line["event"] == "pass"]
+                  for name in (left, right)]
+        self.assertEqual(passes[0], passes[1])
+
+    def killed(self, method):
+        self.run_to_the_end(self.recipe("calm", method), 2)
+        recipe = self.recipe("killed", method)
+        for step in (60, 110):  # between checkpoints
+            process = self.start(recipe, 2)
+            self.wait_for_step("killed", step, process)
+            # The ranks are children of mpirun, which ends when they are gone.
+            for rank in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+                os.kill(int(rank), signal.SIGKILL)
+            process.communicate()
+            self.assertEqual(process.returncode, 128 + signal.SIGKILL)
+        result = self.run_to_the_end(recipe, 2)
+        self.assertRegex(result.stdout, rf"resumed after step 1[05]0 of {STEPS}")
+        self.assert_same_end("calm", "killed")
+
+    def test_killed_peft(self):
+        self.killed("peft")
+
+    def test_killed_distribution_matching(self):
+        self.killed("distribution_matching")
+
+    def test_stopped_by_usr1(self):
+        self.run_to_the_end(self.recipe("calm"), 2)
+        recipe = self.recipe("stopped")
+        process = self.start(recipe, 2)
+        self.wait_for_step("stopped", 13, process)
+        process.send_signal(signal.SIGUSR1)  # mpirun forwards it
+        output, _ = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 75, output)
+        self.assertIn("stopped on request", output)
+        self.assertFalse((self.folder / "runs/stopped/adapter").exists())
+        self.run_to_the_end(recipe, 2)
+        self.assert_same_end("calm", "stopped")
+
+    def test_damaged_newest_checkpoint(self):
+        self.run_to_the_end(self.recipe("calm"), 1)
+        recipe = self.recipe("damaged")
+        process = self.start(recipe, 1)
+        self.wait_for_step("damaged", 110, process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        checkpoints = self.folder / "runs/damaged/checkpoints"
+        newest = max(path for path in checkpoints.iterdir() if re.fullmatch(r"step-\d+", path.name))
+        weights = newest / "trainable.safetensors"
+        damaged = bytearray(weights.read_bytes())
+        damaged[-5] ^= 1
+        weights.write_bytes(damaged)
+        result = self.run_to_the_end(recipe, 1)
+        warnings = [line for line in result.stderr.splitlines() if "not whole" in line]
+        self.assertEqual(len(warnings), 1, result.stderr)
+        self.assertIn(newest.name + ".bad-", warnings[0])
+        self.assert_same_end("calm", "damaged")
+
+    def test_other_number_of_ranks(self):
+        self.run_to_the_end(self.recipe("calm"), 1)
+        recipe = self.recipe("moved")
+        process = self.start(recipe, 3)
+        self.wait_for_step("moved", 25, process)
+        process.send_signal(signal.SIGUSR1)
+        process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 75)
+        result = self.run_to_the_end(recipe, 1)
+        self.assertIn("made with 3 ranks", result.stderr)
+        for one, other in zip(training.losses(self.folder, "calm"), training.losses(self.folder, "moved")):
+            self.assertAlmostEqual(one, other, delta=1e-4 * abs(one))
+
+    def test_finished_run_is_left_alone(self):
+        recipe = self.recipe("done")
+        self.run_to_the_end(recipe, 1)
+        before = {path: path.stat().st_mtime_ns for path in (self.folder / "runs/done").rglob("*")}
+        result = self.run_to_the_end(recipe, 1)
+        self.assertIn("is finished", result.stdout)
+        self.assertEqual(before, {path: path.stat().st_mtime_ns for path in (self.folder / "runs/done").rglob("*")})
+
+
+if __name__ == "__main__":
+    unittest.main()
