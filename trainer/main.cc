@@ -17,6 +17,7 @@
 #include "trainer/commands/train.h"
 #include "trainer/commands/validate.h"
 #include "trainer/failure.h"
+#include "trainer/recipe/suggest.h"
 #include "trainer/version.h"
 
 namespace plural::trainer {
@@ -35,6 +36,26 @@ std::string UsageMessage(const CLI::App& app, const std::string& what) {
   std::string help = "plural";
   for (const CLI::App* command : app.get_subcommands()) help += " " + command->get_name();
   return what + "; see " + help + " --help";
+}
+
+// CLI11 takes an unknown command word for a stray argument.
+void RequireKnownCommand(const CLI::App& app, int argc, char** argv) {
+  const std::string word = argc > 1 ? argv[1] : "";
+  if (word.empty()) throw ExitError(ExitCode::kUsage, "a command is needed; see plural --help");
+  if (word[0] == '-') return;
+  std::string nearest;
+  int least = 3;  // more edits than this are another word
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    if (command->get_name() == word) return;
+    const int distance = EditDistance(word, command->get_name());
+    if (distance < least) {
+      least = distance;
+      nearest = command->get_name();
+    }
+  }
+  throw ExitError(ExitCode::kUsage,
+                  "unknown command '" + word + "'; " +
+                      (nearest.empty() ? "see plural --help" : "did you mean " + nearest + "?"));
 }
 
 int Run(Session& session) {
@@ -65,6 +86,7 @@ int Run(Session& session) {
   DoctorOptions doctor;
   AddDoctorOptions(*app.add_subcommand("doctor", "what is here, what is missing, how to get it"), doctor);
 
+  RequireKnownCommand(app, session.argc, session.argv);
   try {
     app.parse(session.argc, session.argv);
   } catch (const CLI::Success& help) {

@@ -119,9 +119,10 @@ void PrintBalance(const data::Corpus& corpus, const Recipe& recipe, const data::
   }
   std::set<int> rank_counts = {1, 2, 4, 8, 64, 1024};
   rank_counts.insert(asked_ranks);
-  std::cout << "\nPredicted balance (share of time that ranks are busy)\n"
-            << "   ranks   at groups_per_step " << recipe.train.groups_per_step << "   at "
-            << kManyGroupsARank << " groups a rank\n";
+  std::cout << "\nPredicted balance (share of time that ranks are busy)\n" << std::flush;
+  const std::string now_title = "at groups_per_step " + std::to_string(recipe.train.groups_per_step);
+  std::printf("  %6s   %-24s   at %d groups a rank\n", "ranks", now_title.c_str(),
+              static_cast<int>(kManyGroupsARank));
   const auto percent = [](double share) { return Decimal(100.0 * share, 1) + " %"; };
   for (const int ranks : rank_counts) {
     const std::int64_t now = std::min(recipe.train.groups_per_step, groups);
@@ -169,7 +170,7 @@ int RunDryRun(const DryRunOptions& options) {
   };
   Line("tokens a group",
        per_group(sample.sequence_tokens) + " in its sequences, " + per_group(sample.rows) +
-           " rows computed: " +
+           " rows computed, " +
            Decimal(static_cast<double>(sample.sequence_tokens) / static_cast<double>(sample.rows), 2) +
            " times fewer (mean of " + Count(sample.groups) + " groups)");
   if (recipe.method == data::Method::kPeft) {
