@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "trainer/model/multiply.h"
 #include "trainer/model/softmax_rows.h"
 
 namespace plural::trainer {
@@ -55,7 +56,7 @@ std::vector<Chunk> CutIntoChunks(const at::Tensor& edge_row, std::int64_t rows, 
 // not kept, and gets the same bits.
 at::Tensor ChunkLogits(const Chunk& chunk, const at::Tensor& hidden_SE, const at::Tensor& weight_VE,
                        const at::Tensor& t_SK, const at::Tensor& b_VK) {
-  at::Tensor z_RV = at::mm(hidden_SE.narrow(0, chunk.row, chunk.rows), weight_VE.t());
+  at::Tensor z_RV = MultiplyTransposed(hidden_SE.narrow(0, chunk.row, chunk.rows), weight_VE);
   if (t_SK.defined()) z_RV.addmm_(t_SK.narrow(0, chunk.row, chunk.rows), b_VK.t());
   return z_RV;
 }
@@ -138,16 +139,10 @@ class RowHead : public torch::autograd::Function<RowHead> {
       RowGradient(z_RV, {rows_of(saved[kLse]), rows_of(saved[kEntropy])}, row_coefficients,
                   {edges_of(saved[kEdgeRow]) - chunk.row, edges_of(saved[kTarget]), edges_of(t_E),
                    edges_of(saved[kLogOneMinusP])});
-      if (needs_hidden) {
-        at::Tensor out = rows_of(dhidden_SE);
-        at::mm_out(out, z_RV, weight_VE);
-      }
+      if (needs_hidden) rows_of(dhidden_SE).copy_(Multiply(z_RV, weight_VE));
       if (needs_weight) dweight_VE.addmm_(z_RV.t(), rows_of(hidden_SE));
       if (needs_b) db_VK.addmm_(z_RV.t(), rows_of(saved[kT]));
-      if (dt_SK.defined()) {
-        at::Tensor out = rows_of(dt_SK);
-        at::mm_out(out, z_RV, saved[kB]);
-      }
+      if (dt_SK.defined()) rows_of(dt_SK).copy_(Multiply(z_RV, saved[kB]));
     }
     if (dt_SK.defined()) {
       dt_SK.mul_(plan.scale);

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "data/random.h"
+#include "trainer/model/multiply.h"
 
 namespace plural::trainer {
 namespace {
@@ -39,7 +40,7 @@ class Project : public torch::autograd::Function<Project> {
       const at::Tensor& weight_OI = tensors[next++];
       save_x |= weight_OI.requires_grad();
       saved.push_back(weight_OI);
-      at::Tensor y_RO = at::mm(x_RI, weight_OI.t());
+      at::Tensor y_RO = MultiplyTransposed(x_RI, weight_OI);
       if (layer.lora) {
         const at::Tensor& a_KI = tensors[next++];
         const at::Tensor& b_OK = tensors[next++];
@@ -67,13 +68,6 @@ class Project : public torch::autograd::Function<Project> {
     variable_list gradients(1);
     std::size_t next = 1;   // into saved
     std::size_t input = 1;  // into the differentiable inputs
-    const auto add_to_dx = [&dx_RI](const at::Tensor& left, const at::Tensor& right) {
-      if (dx_RI.defined()) {
-        dx_RI.addmm_(left, right);
-      } else {
-        dx_RI = at::mm(left, right);
-      }
-    };
     for (std::size_t l = 0; l < plan.layers.size(); ++l) {
       const ProjectPlan::Layer& layer = plan.layers[l];
       const at::Tensor& dy_RO = dy[l];
@@ -81,7 +75,10 @@ class Project : public torch::autograd::Function<Project> {
       at::Tensor dweight_OI;
       if (dy_RO.defined()) {
         if (ctx->needs_input_grad(input)) dweight_OI = at::mm(dy_RO.t(), x_RI);
-        if (needs_dx) add_to_dx(dy_RO, weight_OI);
+        if (needs_dx) {
+          at::Tensor part_RI = Multiply(dy_RO, weight_OI);
+          dx_RI = dx_RI.defined() ? dx_RI.add_(part_RI) : std::move(part_RI);
+        }
       }
       ++input;
       gradients.push_back(std::move(dweight_OI));
