@@ -172,7 +172,7 @@ def _parse(content: bytes) -> dict:
         return fields
 
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig").rstrip()  # columns count from the one line that is there
         fields = json.loads(text, object_pairs_hook=unique, parse_constant=refuse_constant)
     except UnicodeDecodeError as error:
         raise Mistake(f"not UTF-8 at byte {error.start}") from None
