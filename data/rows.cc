@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "data/random.h"
+
 namespace plural::data {
 namespace {
 
@@ -19,13 +21,31 @@ void AppendPath(std::span<const std::int32_t> edges, std::int32_t first_edge, Ro
   pass.sequences.push_back(sequence);
 }
 
-void AppendTree(const PlacedTree& placed, double scale, RowPass& pass) {
+// The key of a path that is one token longer.
+std::uint64_t Extend(std::uint64_t path_key, Token token) {
+  return Mix64(path_key + Mix64(static_cast<std::uint64_t>(token)));
+}
+
+std::uint64_t RootKey(const LabelledGroup& group) { return Mix64(static_cast<std::uint64_t>(group.group)); }
+
+void AppendPathKeys(const TokenTree& tree, std::uint64_t root_key, RowPass& pass) {
+  // Depth first: the parent of a row at depth d is the last row seen at depth d - 1.
+  std::vector<std::uint64_t> key_at_depth = {root_key};
+  for (std::size_t row = 0; row < tree.token.size(); ++row) {
+    key_at_depth.resize(static_cast<std::size_t>(tree.position[row]) + 1);
+    key_at_depth.push_back(Extend(key_at_depth.back(), tree.token[row]));
+    pass.path_key.push_back(key_at_depth.back());
+  }
+}
+
+void AppendTree(const PlacedTree& placed, std::uint64_t root_key, double scale, RowPass& pass) {
   const TokenTree& tree = placed.tree;
   const auto first_row = static_cast<std::int32_t>(pass.token.size());
   const auto first_edge = static_cast<std::int32_t>(pass.edges.size());
   pass.token.insert(pass.token.end(), tree.token.begin(), tree.token.end());
   pass.position.insert(pass.position.end(), tree.position.begin(), tree.position.end());
   for (const std::int32_t end : tree.end) pass.end.push_back(first_row + end);
+  AppendPathKeys(tree, root_key, pass);
   for (Edge edge : tree.edges) {
     edge.source += first_row;
     edge.likelihood *= scale;
@@ -53,7 +73,7 @@ std::vector<RowPass> PackTrees(std::span<const LabelledGroup> groups, const Pack
       auto pass = std::ranges::find_if(
           passes, [&](const RowPass& open) { return open.rows + placed.tree.Rows() <= settings.row_budget; });
       if (pass == passes.end()) pass = passes.emplace(passes.end());
-      AppendTree(placed, scale, *pass);
+      AppendTree(placed, RootKey(groups[g]), scale, *pass);
     }
   }
   return passes;
@@ -64,16 +84,20 @@ std::int64_t FedTokens(const LabelledSequence& sequence) {
 }
 
 // Fills batch row `b` of a pass whose shape is set.
-void FillPlainRow(const LabelledSequence& sequence, RowPass::SequenceRef ref, std::int64_t b, double scale,
-                  RowPass& pass) {
+void FillPlainRow(const LabelledSequence& sequence, RowPass::SequenceRef ref, std::uint64_t root_key,
+                  std::int64_t b, double scale, RowPass& pass) {
   const std::int64_t begin = b * pass.length;
   const auto token_at = [&](std::size_t depth) {
     return depth < sequence.prefix.size() ? sequence.prefix[depth]
                                           : sequence.response[depth - sequence.prefix.size()];
   };
   const std::int64_t fed = FedTokens(sequence);
+  std::uint64_t path_key = root_key;
   for (std::int64_t depth = 0; depth < fed; ++depth) {
-    pass.token[static_cast<std::size_t>(begin + depth)] = token_at(static_cast<std::size_t>(depth));
+    const auto row = static_cast<std::size_t>(begin + depth);
+    pass.token[row] = token_at(static_cast<std::size_t>(depth));
+    path_key = Extend(path_key, pass.token[row]);
+    pass.path_key[row] = path_key;
   }
   const auto first_edge = static_cast<std::int32_t>(pass.edges.size());
   std::vector<std::int32_t> path(sequence.response.size());
@@ -115,13 +139,15 @@ std::vector<RowPass> PackPlain(std::span<const LabelledGroup> groups, const Pack
         std::min(refs.size() - begin, static_cast<std::size_t>(std::max<std::int64_t>(fit, 1)));
     pass.batch = static_cast<std::int64_t>(count);
     pass.token.assign(static_cast<std::size_t>(pass.batch * pass.length), 0);
+    pass.path_key.assign(pass.token.size(), 0);
     pass.position.reserve(pass.token.size());
     for (std::int64_t b = 0; b < pass.batch; ++b) {
       for (std::int64_t depth = 0; depth < pass.length; ++depth) {
         pass.position.push_back(static_cast<std::int32_t>(depth));
       }
       const RowPass::SequenceRef ref = refs[begin + static_cast<std::size_t>(b)];
-      FillPlainRow(sequence_of(ref), ref, b, scale, pass);
+      FillPlainRow(sequence_of(ref), ref, RootKey(groups[static_cast<std::size_t>(ref.group)]), b, scale,
+                   pass);
     }
     begin += count;
   }

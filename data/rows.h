@@ -22,7 +22,10 @@ struct RowPass {
   std::vector<Token> token;            // [batch * length]
   std::vector<std::int32_t> position;  // [batch * length]
   std::vector<std::int32_t> end;       // [length] or empty
-  std::vector<Edge> edges;             // ordered by source; source is a flat row index
+  // [batch * length] a hash of the group and of the tokens from the root to this row: the same row of the
+  // same group has the same key in every layout, cut and packing. 0 in padding.
+  std::vector<std::uint64_t> path_key;
+  std::vector<Edge> edges;  // ordered by source; source is a flat row index
   // As in TokenTree, for the sequences below, in the same order.
   std::vector<std::int32_t> path;
   std::vector<std::int32_t> path_offset;

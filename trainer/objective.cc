@@ -51,6 +51,16 @@ std::vector<double> SequenceSums(const data::RowPass& pass, const at::Tensor& lo
   return sums;
 }
 
+Dropout DropoutOf(const data::RowPass& pass, std::optional<std::uint64_t> key) {
+  if (!key) return {};
+  Dropout dropout{at::empty({static_cast<std::int64_t>(pass.path_key.size())}, at::kLong)};
+  auto* row_key = dropout.row_key_R.data_ptr<std::int64_t>();
+  for (std::size_t row = 0; row < pass.path_key.size(); ++row) {
+    row_key[row] = static_cast<std::int64_t>(data::MixKey(*key, data::Purpose::kDropout, pass.path_key[row]));
+  }
+  return dropout;
+}
+
 }  // namespace
 
 PassResult RunPass(const Decoder& model, const data::RowPass& pass, const ObjectiveSettings& settings,
@@ -61,14 +71,14 @@ PassResult RunPass(const Decoder& model, const data::RowPass& pass, const Object
   const at::Tensor position_N = ToDevice(pass.position, at::kInt, device).to(at::kLong);
   const auto attention = MakePassAttention(pass, model.Config().sliding_window, model.DType(), device);
 
+  const Dropout dropout = DropoutOf(pass, settings.dropout_key);
+  const at::Tensor source_S = edges.list.row;
   const at::Tensor hidden_SE =
-      model.Hidden(model.Embed(token_N), position_N, *attention, edges.list.row, settings.dropout);
+      model.Hidden(model.Embed(token_N), position_N, *attention, edges.list.row, dropout);
   edges.list.row = at::Tensor();  // the hidden states are those rows already
   HeadSettings head_settings = head;
-  if (settings.dropout) {
-    head_settings.dropout = data::MixKey(*settings.dropout, data::Purpose::kDropout,
-                                         static_cast<std::uint64_t>(model.Config().num_hidden_layers));
-  }
+  head_settings.dropout =
+      dropout.At(static_cast<std::uint64_t>(model.Config().num_hidden_layers)).Rows(source_S);
   const EdgeLogProbs edge = EdgeLogProb(hidden_SE, model.Head(), edges.list, head_settings);
 
   // clamp_min passes no gradient below its bound, which is what the reference code's clamp does.

@@ -8,6 +8,7 @@
 #include <ATen/core/TensorBody.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "data/labelling.h"
@@ -21,10 +22,10 @@ struct ObjectiveSettings {
   // -log(1-p) is cut at -log(clamp), with zero gradient beyond (as the reference code does, 1e-6); 0: no
   // clamp.
   double unlikelihood_clamp = 1e-6;
-  bool target_figures = false;  // distribution matching: fill the figures below
   // Leaves edges without weight out of the head: nothing of the loss is lost, and sequence_log_p is empty.
   bool weighted_edges_only = false;
-  DropoutKey dropout = {};  // made of (seed, step, pass); none: nothing is dropped
+  // Made of (seed, step); rows add their own paths. None: nothing is dropped.
+  std::optional<std::uint64_t> dropout_key = {};
 };
 
 struct PassResult {

@@ -75,15 +75,17 @@ TrainStep::Local TrainStep::ForwardBackward(const data::StepBatch& batch) {
   const bool matching = recipe_.method == data::Method::kDistributionMatching;
   ObjectiveSettings settings;
   settings.unlikelihood_clamp = recipe_.loss.unlikelihood_clamp;
-  settings.target_figures = matching;
   settings.weighted_edges_only = !matching;
+  if (recipe_.adapter.lora && recipe_.adapter.settings.dropout > 0.0) {
+    settings.dropout_key =
+        data::MixKey(recipe_.seed, data::Purpose::kDropout, static_cast<std::uint64_t>(batch.step));
+  }
 
   Local local;
   std::vector<std::vector<double>> log_p(batch.groups.size());  // of each group's sequences
   for (std::size_t g = 0; g < batch.groups.size(); ++g) log_p[g].resize(batch.groups[g].sequences.size());
 
   for (const data::RowPass& pass : batch.passes) {
-    settings.dropout = DropoutOf(batch, pass);
     const PassResult result = RunPass(model_, pass, settings);
     if (&pass == &batch.passes.back()) sync_.ArmLastBackward();
     result.loss.backward();
@@ -157,15 +159,6 @@ StepFigures TrainStep::Reduce(const Local& local, const data::StepBatch& batch, 
   figures.groups.entropy_nats = sums[10];
   figures.stop_requested = flags[1] > 0.0;
   return figures;
-}
-
-// Keyed by what the pass trains on, never by the rank that trains it or by how many passes it has.
-DropoutKey TrainStep::DropoutOf(const data::StepBatch& batch, const data::RowPass& pass) const {
-  if (!recipe_.adapter.lora || recipe_.adapter.settings.dropout == 0.0) return {};
-  const auto& first = pass.sequences.front();
-  return data::MixKey(recipe_.seed, data::Purpose::kDropout, static_cast<std::uint64_t>(batch.step),
-                      static_cast<std::uint64_t>(batch.groups[static_cast<std::size_t>(first.group)].group),
-                      static_cast<std::uint64_t>(first.sequence));
 }
 
 void TrainStep::Advance(const StepFigures& figures) {

@@ -45,7 +45,6 @@ class TrainStep {
   struct Local;  // one rank's sums
   Local ForwardBackward(const data::StepBatch& batch);
   StepFigures Reduce(const Local& local, const data::StepBatch& batch, bool stop_requested);
-  DropoutKey DropoutOf(const data::StepBatch& batch, const data::RowPass& pass) const;
   void Advance(const StepFigures& figures);
 
   const Recipe& recipe_;

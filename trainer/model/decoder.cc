@@ -158,7 +158,7 @@ void Decoder::AddAdapter(const AdapterSettings& settings, std::uint64_t seed) {
 at::Tensor Decoder::Embed(const at::Tensor& token_N) const { return at::embedding(embed_tokens_, token_N); }
 
 at::Tensor Decoder::Hidden(const at::Tensor& embedding_NE, const at::Tensor& position_N, Attention& attention,
-                           const at::Tensor& rows_S, DropoutKey dropout) const {
+                           const at::Tensor& rows_S, const Dropout& dropout) const {
   const double eps = config_.rms_norm_eps;
   const RotaryTable rotary = MakeRotaryTable(position_N, config_.head_dim, config_.rope_theta, dtype_);
   const auto heads = [this](const at::Tensor& x) { return x.view({x.size(0), -1, config_.head_dim}); };
@@ -171,23 +171,24 @@ at::Tensor Decoder::Hidden(const at::Tensor& embedding_NE, const at::Tensor& pos
   at::Tensor x_NE = RmsNorm(embedding_NE, layers_.empty() ? norm_ : layers_[0].input_layernorm, eps);
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     const Layer& layer = layers_[l];
-    const auto key = [&dropout, l](Site site) -> DropoutKey {
-      if (!dropout) return {};
-      return data::MixKey(*dropout, data::Purpose::kDropout, l, site);
-    };
+    const bool last = l + 1 == layers_.size();
+    const Dropout all_rows = dropout.At(l);
+    const Dropout rows = rows_S.defined() && last ? all_rows.Rows(rows_S) : all_rows;
     const auto qkv =
-        ForwardTogether({&layer.q_proj, &layer.k_proj, &layer.v_proj}, x_NE, key(kAttentionInput));
+        ForwardTogether({&layer.q_proj, &layer.k_proj, &layer.v_proj}, x_NE, all_rows.At(kAttentionInput));
     at::Tensor mixed = attention(static_cast<std::int64_t>(l), heads(Rotate(qkv[0], rotary)),
                                  heads(Rotate(qkv[1], rotary)), heads(qkv[2]));
-    if (rows_S.defined() && l + 1 == layers_.size()) {
+    if (rows_S.defined() && last) {
       mixed = mixed.index_select(0, rows_S);
       residual_NE = residual_NE.index_select(0, rows_S);
     }
-    const SumAndNorm attended = AddRmsNorm(residual_NE, layer.o_proj.Forward(mixed, key(kAttentionOutput)),
-                                           layer.post_attention_layernorm, eps);
+    const SumAndNorm attended =
+        AddRmsNorm(residual_NE, layer.o_proj.Forward(mixed, rows.At(kAttentionOutput)),
+                   layer.post_attention_layernorm, eps);
     const auto gate_up =
-        ForwardTogether({&layer.gate_proj, &layer.up_proj}, attended.norm_NE, key(kFeedForwardInput));
-    const at::Tensor fed = layer.down_proj.Forward(SwiGlu(gate_up[0], gate_up[1]), key(kFeedForwardOutput));
+        ForwardTogether({&layer.gate_proj, &layer.up_proj}, attended.norm_NE, rows.At(kFeedForwardInput));
+    const at::Tensor fed =
+        layer.down_proj.Forward(SwiGlu(gate_up[0], gate_up[1]), rows.At(kFeedForwardOutput));
     const SumAndNorm next = AddRmsNorm(attended.sum_NE, fed, norm_after(l), eps);
     residual_NE = next.sum_NE;
     x_NE = next.norm_NE;

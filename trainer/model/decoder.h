@@ -49,7 +49,7 @@ class Decoder {
   // Embeddings and positions [N] (int64) -> hidden states after the final norm, [N, E]; of `rows` only, [S,
   // E], where they are given (ascending): what nobody reads of the last layer is not computed.
   at::Tensor Hidden(const at::Tensor& embedding_NE, const at::Tensor& position_N, Attention& attention,
-                    const at::Tensor& rows_S = {}, DropoutKey dropout = {}) const;
+                    const at::Tensor& rows_S = {}, const Dropout& dropout = {}) const;
   const Linear& Head() const { return head_; }
   // Logits [N, V] of hidden states, for generation and scoring of few rows.
   at::Tensor Logits(const at::Tensor& hidden_NE) const { return head_.Forward(hidden_NE); }

@@ -27,8 +27,8 @@ struct HeadPlan : torch::CustomClassHolder {
   std::vector<Chunk> chunks;
   bool lora = false;
   double scale = 1.0;
-  double dropout = 0.0;
-  std::uint64_t key = 0;
+  double p = 0.0;  // dropout
+  Dropout dropout;
 };
 
 std::vector<Chunk> CutIntoChunks(const at::Tensor& edge_row, std::int64_t rows, std::int64_t row_bytes,
@@ -147,8 +147,8 @@ class RowHead : public torch::autograd::Function<RowHead> {
     if (dt_SK.defined()) {
       dt_SK.mul_(plan.scale);
       if (needs_a) da_KE = at::mm(dt_SK.t(), Dropped(hidden_SE, plan));
-      if (needs_hidden && plan.dropout > 0) {
-        dhidden_SE.addcmul_(at::mm(dt_SK, saved[kA]), DropoutFactors(plan.key, plan.dropout, hidden_SE));
+      if (needs_hidden && plan.p > 0) {
+        dhidden_SE.addcmul_(at::mm(dt_SK, saved[kA]), DropoutFactors(plan.dropout, plan.p, hidden_SE));
       } else if (needs_hidden) {
         dhidden_SE.addmm_(dt_SK, saved[kA]);
       }
@@ -161,7 +161,7 @@ class RowHead : public torch::autograd::Function<RowHead> {
 
  private:
   static at::Tensor Dropped(const at::Tensor& hidden_SE, const HeadPlan& plan) {
-    return plan.dropout > 0 ? hidden_SE * DropoutFactors(plan.key, plan.dropout, hidden_SE) : hidden_SE;
+    return plan.p > 0 ? hidden_SE * DropoutFactors(plan.dropout, plan.p, hidden_SE) : hidden_SE;
   }
 };
 
@@ -177,8 +177,8 @@ EdgeLogProbs EdgeLogProb(const at::Tensor& hidden_NE, const Linear& head, const 
   if (head.HasLora()) {
     plan->lora = true;
     plan->scale = head.lora.scale;
-    plan->dropout = settings.dropout ? head.lora.dropout : 0.0;
-    plan->key = settings.dropout.value_or(0);
+    plan->p = settings.dropout ? head.lora.dropout : 0.0;
+    plan->dropout = settings.dropout;
     tensors.insert(tensors.end(), {head.lora.a_KI, head.lora.b_OK});
   }
   const variable_list outputs = RowHead::apply(hidden_SE, at::TensorList(tensors), edges.edge_row,

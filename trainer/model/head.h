@@ -29,7 +29,7 @@ struct HeadSettings {
   std::int64_t chunk_rows = 256;
   // Keep the chunks' logits for backward while they fit; beyond it they are recomputed.
   std::int64_t keep_bytes = std::int64_t{256} << 20;
-  DropoutKey dropout = {};  // of the head's adapter
+  Dropout dropout = {};  // of the head's adapter, for the source rows
 };
 
 struct EdgeLogProbs {

@@ -153,7 +153,9 @@ PLURAL_INLINE void RmsNormLoop(const T* x, const T* branch, const T* weight, dou
       }
       squares += value * value;
     }
-    const auto scale = static_cast<T>(1.0 / std::sqrt(Sum<T>(squares) / static_cast<double>(count) + eps));
+    auto scale = static_cast<T>(1.0 / std::sqrt(Sum<T>(squares) / static_cast<double>(count) + eps));
+    // Squares that overflow would make the row 0, and a run that has diverged look alive.
+    if (scale == 0) scale = std::numeric_limits<T>::quiet_NaN();
     rstd[row] = scale;
     const T* values = branch != nullptr ? sum + at : x + at;
     for (std::int64_t i = 0; i < count; i += kWidth) {

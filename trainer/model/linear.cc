@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "data/random.h"
 #include "trainer/model/multiply.h"
 
 namespace plural::trainer {
@@ -17,14 +16,14 @@ struct ProjectPlan : torch::CustomClassHolder {
   struct Layer {
     bool lora = false;
     double scale = 1.0;
-    double dropout = 0.0;
-    std::uint64_t key = 0;
+    double p = 0.0;  // dropout
+    Dropout dropout;
   };
   std::vector<Layer> layers;
 };
 
 at::Tensor Dropped(const at::Tensor& x_RI, const ProjectPlan::Layer& layer) {
-  return layer.dropout > 0 ? x_RI * DropoutFactors(layer.key, layer.dropout, x_RI) : x_RI;
+  return layer.p > 0 ? x_RI * DropoutFactors(layer.dropout, layer.p, x_RI) : x_RI;
 }
 
 // y_l = x W_l^T + scale_l (dropout(x) A_l^T) B_l^T for all l. `tensors` lists each layer's weight, then A
@@ -94,8 +93,8 @@ class Project : public torch::autograd::Function<Project> {
         if (needs_da || needs_dx) {
           const at::Tensor dt_RK = at::mm(dy_RO, b_OK).mul_(layer.scale);
           if (needs_da) da_KI = at::mm(dt_RK.t(), Dropped(x_RI, layer));
-          if (needs_dx && layer.dropout > 0) {
-            dx_RI.addcmul_(at::mm(dt_RK, a_KI), DropoutFactors(layer.key, layer.dropout, dx_RI));
+          if (needs_dx && layer.p > 0) {
+            dx_RI.addcmul_(at::mm(dt_RK, a_KI), DropoutFactors(layer.dropout, layer.p, dx_RI));
           } else if (needs_dx) {
             dx_RI.addmm_(dt_RK, a_KI);
           }
@@ -114,7 +113,7 @@ class Project : public torch::autograd::Function<Project> {
 }  // namespace
 
 std::vector<at::Tensor> ForwardTogether(std::initializer_list<const Linear*> layers, const at::Tensor& x_RI,
-                                        DropoutKey key) {
+                                        const Dropout& dropout) {
   variable_list tensors;
   auto plan = c10::make_intrusive<ProjectPlan>();
   std::uint64_t index = 0;
@@ -125,8 +124,8 @@ std::vector<at::Tensor> ForwardTogether(std::initializer_list<const Linear*> lay
     if (planned.lora) {
       tensors.insert(tensors.end(), {layer->lora.a_KI, layer->lora.b_OK});
       planned.scale = layer->lora.scale;
-      planned.dropout = key ? layer->lora.dropout : 0.0;
-      planned.key = key ? data::MixKey(*key, data::Purpose::kDropout, index) : 0;
+      planned.p = dropout ? layer->lora.dropout : 0.0;
+      planned.dropout = dropout.At(index);
     }
     ++index;
     plan->layers.push_back(planned);
@@ -134,21 +133,8 @@ std::vector<at::Tensor> ForwardTogether(std::initializer_list<const Linear*> lay
   return Project::apply(x_RI, at::TensorList(tensors), plan);
 }
 
-at::Tensor Linear::Forward(const at::Tensor& x_RI, DropoutKey key) const {
-  return ForwardTogether({this}, x_RI, key)[0];
-}
-
-at::Tensor DropoutFactors(std::uint64_t key, double p, const at::Tensor& like) {
-  const at::Tensor factors = at::empty(like.sizes(), like.options().device(at::kCPU));
-  const double kept = 1.0 / (1.0 - p);
-  AT_DISPATCH_FLOATING_TYPES(factors.scalar_type(), "DropoutFactors", [&] {
-    data::CounterRandom random{key};
-    auto* out = factors.data_ptr<scalar_t>();
-    for (std::int64_t e = 0; e < factors.numel(); ++e) {
-      out[e] = static_cast<scalar_t>(random.Uniform() < p ? 0.0 : kept);
-    }
-  });
-  return factors.to(like.device());
+at::Tensor Linear::Forward(const at::Tensor& x_RI, const Dropout& dropout) const {
+  return ForwardTogether({this}, x_RI, dropout)[0];
 }
 
 }  // namespace plural::trainer

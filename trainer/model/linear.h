@@ -9,19 +9,17 @@
 
 #include <cstdint>
 #include <initializer_list>
-#include <optional>
 #include <vector>
 
-namespace plural::trainer {
+#include "trainer/model/dropout.h"
 
-// Key of the dropout draws of one layer in one pass; without one nothing is dropped.
-using DropoutKey = std::optional<std::uint64_t>;
+namespace plural::trainer {
 
 struct LoraFactors {
   at::Tensor a_KI;
   at::Tensor b_OK;
   double scale = 1.0;    // alpha / rank
-  double dropout = 0.0;  // on the adapter's input, keyed by (seed, step, pass, layer)
+  double dropout = 0.0;  // on the adapter's input, see dropout.h
 };
 
 struct Linear {
@@ -30,16 +28,12 @@ struct Linear {
 
   bool HasLora() const { return lora.a_KI.defined(); }
   // x_RI -> [R, O]. Saves x once; computes no gradient for a frozen weight.
-  at::Tensor Forward(const at::Tensor& x_RI, DropoutKey key = {}) const;
+  at::Tensor Forward(const at::Tensor& x_RI, const Dropout& dropout = {}) const;
 };
 
 // Several layers of one input, so that it is saved once and its gradient is summed in place.
-// Element l is Forward(x_RI) of the l-th layer, its dropout keyed by (key, l).
+// Element l is Forward(x_RI) of the l-th layer, with dropout.At(l).
 std::vector<at::Tensor> ForwardTogether(std::initializer_list<const Linear*> layers, const at::Tensor& x_RI,
-                                        DropoutKey key = {});
-
-// Inverted-dropout factors, 0 or 1 / (1 - p), of x's shape, type and device: element e is a function of
-// (key, e) alone.
-at::Tensor DropoutFactors(std::uint64_t key, double p, const at::Tensor& like);
+                                        const Dropout& dropout = {});
 
 }  // namespace plural::trainer

@@ -4,6 +4,8 @@
 #include <ATen/Dispatch.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <limits>
+
 #include "trainer/model/host_loops.h"
 
 namespace plural::trainer {
@@ -45,6 +47,7 @@ class Norm : public torch::autograd::Function<Norm> {
     } else {
       if (branch_NE) x_NE = x_NE + *branch_NE;
       rstd_N1 = at::rsqrt(x_NE.square().mean(-1, true).add_(eps));
+      rstd_N1.masked_fill_(rstd_N1 == 0, std::numeric_limits<double>::quiet_NaN());  // as in host_loops.cc
       norm_NE = (x_NE * rstd_N1).mul_(weight_E);
     }
     ctx->save_for_backward({x_NE, rstd_N1, weight_E});

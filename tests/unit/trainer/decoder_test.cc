@@ -7,6 +7,7 @@
 
 #include "tests/unit/trainer/naive_model.h"
 #include "trainer/error.h"
+#include "trainer/model/pointwise.h"
 
 namespace plural::trainer {
 namespace {
@@ -25,7 +26,7 @@ AdapterSettings EveryLinear() {
 }
 
 at::Tensor RunHidden(const Decoder& model, const data::RowPass& pass, const at::Tensor& rows = {},
-                     DropoutKey dropout = {}) {
+                     const Dropout& dropout = {}) {
   const auto attention =
       MakePassAttention(pass, model.Config().sliding_window, model.DType(), model.Device());
   return model.Hidden(model.Embed(Longs(pass.token)), Longs(pass.position), *attention, rows, dropout);
@@ -159,7 +160,7 @@ TEST(Decoder, EmbeddingsBelowAFrozenBaseMakeNoGradientWork) {
   EXPECT_FALSE(RunHidden(model, RandomTreePass(10, 3)).requires_grad());
 }
 
-TEST(Decoder, DropoutIsAFunctionOfItsKey) {
+TEST(Decoder, DropoutIsAFunctionOfItsKeys) {
   Decoder model(SmallConfig(), at::kDouble, at::kCPU);
   model.InitializeRandom(1);
   AdapterSettings settings = EveryLinear();
@@ -167,9 +168,19 @@ TEST(Decoder, DropoutIsAFunctionOfItsKey) {
   model.AddAdapter(settings, 2);
   FillAdapter(model, 5);
   const data::RowPass pass = RandomTreePass(20, 3);
-  EXPECT_TRUE(at::equal(RunHidden(model, pass, {}, 9), RunHidden(model, pass, {}, 9)));
-  EXPECT_FALSE(at::equal(RunHidden(model, pass, {}, 9), RunHidden(model, pass, {}, 10)));
-  EXPECT_FALSE(at::equal(RunHidden(model, pass, {}, 9), RunHidden(model, pass)));
+  const Dropout nine{at::arange(9, 9 + pass.length, at::kLong)},
+      ten{at::arange(10, 10 + pass.length, at::kLong)};
+  EXPECT_TRUE(at::equal(RunHidden(model, pass, {}, nine), RunHidden(model, pass, {}, nine)));
+  EXPECT_FALSE(at::equal(RunHidden(model, pass, {}, nine), RunHidden(model, pass, {}, ten)));
+  EXPECT_FALSE(at::equal(RunHidden(model, pass, {}, nine), RunHidden(model, pass)));
+}
+
+TEST(RmsNorm, OverflowIsNotAQuietZero) {
+  const at::Tensor weight = at::ones({8});
+  const at::Tensor huge = at::full({1, 8}, 1e30F);  // its square overflows fp32, 1 / sqrt(inf) is 0
+  EXPECT_TRUE(RmsNorm(huge, weight, 1e-6).isnan().all().item<bool>());
+  EXPECT_TRUE(
+      RmsNorm(huge.to(at::kDouble), weight.to(at::kDouble), 1e-6).allclose(at::ones({1, 8}, at::kDouble)));
 }
 
 TEST(Decoder, RefusesAdaptersItCannotMake) {

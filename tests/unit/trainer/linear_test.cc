@@ -24,6 +24,10 @@ Linear MakeLinear(std::int64_t out, std::int64_t in, std::int64_t rank, std::uin
   return linear;
 }
 
+Dropout RowKeys(std::int64_t rows, std::int64_t first) {
+  return {at::arange(first, first + rows, at::kLong)};
+}
+
 at::Tensor Naive(const Linear& linear, const at::Tensor& x, const at::Tensor& dropped) {
   at::Tensor y = at::matmul(x, linear.weight_OI.t());
   if (linear.HasLora()) {
@@ -33,6 +37,7 @@ at::Tensor Naive(const Linear& linear, const at::Tensor& x, const at::Tensor& dr
 }
 
 TEST(Linear, TogetherEqualsEachAloneWithAllGradients) {
+  const Dropout rows = RowKeys(9, 99);
   for (const double dropout : {0.0, 0.4}) {
     const at::Tensor x = RandomTensor({9, 5}, 1).set_requires_grad(true);
     const Linear adapted = MakeLinear(7, 5, 2, 10, dropout);
@@ -47,10 +52,10 @@ TEST(Linear, TogetherEqualsEachAloneWithAllGradients) {
         loss = loss + (y[l] * RandomTensor(y[l].sizes().vec(), 40 + l)).sum();
       return torch::autograd::grad({loss}, inputs);
     };
-    const auto found = ForwardTogether({&adapted, &frozen, &trained}, x, 99);
+    const auto found = ForwardTogether({&adapted, &frozen, &trained}, x, rows);
     const auto dropped = [&](std::uint64_t layer) {
       if (dropout == 0.0) return x;
-      return x * DropoutFactors(data::MixKey(99, data::Purpose::kDropout, layer), dropout, x.detach());
+      return x * DropoutFactors(rows.At(layer), dropout, x.detach());
     };
     const std::vector<at::Tensor> wanted = {Naive(adapted, x, dropped(0)), Naive(frozen, x, x),
                                             Naive(trained, x, dropped(2))};
@@ -81,13 +86,18 @@ TEST(Linear, AnUnusedOutputSendsNothingBack) {
   EXPECT_TRUE(b.lora.b_OK.grad().defined());
 }
 
-TEST(Linear, DropoutKeepsTheMeanAndOnlyWithAKey) {
+TEST(Linear, DropoutKeepsTheMeanAndOnlyWithKeys) {
   const at::Tensor like = at::empty({400, 50});
-  const at::Tensor factors = DropoutFactors(3, 0.25, like);
+  const Dropout rows = RowKeys(400, 3);
+  const at::Tensor factors = DropoutFactors(rows, 0.25, like);
   // 20,000 draws of 0 or 4/3 with deviation 0.577: five deviations of the mean are 0.0204.
   EXPECT_NEAR(factors.mean().item<double>(), 1.0, 0.0204);
-  EXPECT_TRUE(at::equal(factors, DropoutFactors(3, 0.25, like)));
-  EXPECT_FALSE(at::equal(factors, DropoutFactors(4, 0.25, like)));
+  EXPECT_TRUE(at::equal(factors, DropoutFactors(rows, 0.25, like)));
+  EXPECT_FALSE(at::equal(factors, DropoutFactors(rows.At(1), 0.25, like))) << "another site, other draws";
+  // A row keeps its draws wherever it stands.
+  const at::Tensor some = at::tensor({7, 3, 399}, at::kLong);
+  EXPECT_TRUE(
+      at::equal(factors.index_select(0, some), DropoutFactors(rows.Rows(some), 0.25, like.narrow(0, 0, 3))));
   EXPECT_TRUE(factors.eq(0.0).logical_or(factors.eq(static_cast<float>(1.0 / 0.75))).all().item<bool>());
 
   const Linear dropping = MakeLinear(7, 5, 2, 10, 0.5);

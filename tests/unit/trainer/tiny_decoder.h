@@ -16,7 +16,8 @@ struct TinyOptions {
   std::int64_t vocab_size = 24;
   std::int64_t sliding_window = 0;
   bool tied = false;
-  bool lora = true;  // on every linear layer, with B that is not zero; else all weights are trained
+  double dropout = 0.0;  // of the adapter
+  bool lora = true;      // on every linear layer, with B that is not zero; else all weights are trained
 };
 
 inline void FillUniform(const at::Tensor& tensor, double low, double high, const std::string& key) {
@@ -54,7 +55,7 @@ inline Decoder TinyDecoder(const TinyOptions& options, at::ScalarType dtype = at
   model.AddAdapter(
       {.rank = 3,
        .alpha = 6.0,
-       .dropout = 0.0,
+       .dropout = options.dropout,
        .targets = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"}},
       1);
   for (const auto& [name, tensor] : model.AdapterParameters()) FillUniform(tensor, -0.4, 0.4, name);

@@ -1,0 +1,31 @@
+// Dropout of adapters: which draws a row takes at which place of the model.
+//
+// Owns: the keys and the factors. Does not own: where dropout applies (linear.h, head.h). Thread rule:
+// values.
+//
+// A row's draws are keyed by its token path (data::RowPass::path_key), so a token that several sequences
+// share has one mask, and packing, cutting, ranks and layout change nothing.
+#pragma once
+
+#include <ATen/core/TensorBody.h>
+
+#include <cstdint>
+
+namespace plural::trainer {
+
+struct Dropout {
+  at::Tensor row_key_R;    // [R] int64 on the host, the bits of each row's key; undefined: nothing is dropped
+  std::uint64_t site = 0;  // place in the model
+
+  explicit operator bool() const { return row_key_R.defined(); }
+  // Another place: part `part` of this one.
+  Dropout At(std::uint64_t part) const;
+  // Of these rows only, [S] int64.
+  Dropout Rows(const at::Tensor& rows_S) const;
+};
+
+// Inverted-dropout factors, 0 or 1 / (1 - p), of the shape, type and device of like_RI: element (r, i) is a
+// function of (row key, site, i) alone.
+at::Tensor DropoutFactors(const Dropout& dropout, double p, const at::Tensor& like_RI);
+
+}  // namespace plural::trainer
