@@ -1,7 +1,7 @@
 // One communication thread with one FIFO makes every MPI call between World's construction and
 // destruction. A thread, because MPI_Iallreduce of Open MPI 4.1 moves data only inside MPI calls and so
 // does not overlap; one FIFO, because ranks must agree on the order of collectives.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <mpi.h>
 
 #include <algorithm>

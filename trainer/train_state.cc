@@ -1,6 +1,6 @@
 #include "trainer/train_state.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <cstdio>
 #include <cstdlib>

@@ -1,6 +1,6 @@
 #include "trainer/train_step.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,5 @@
 // The NCCL collectives, in the module that is opened only when CUDA is asked for (module.h).
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <c10/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>

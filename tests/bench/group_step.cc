@@ -4,8 +4,8 @@
 //
 // Random weights and tokens; lengths as in real data: peft has 4 numbers and 4 responses of 22 tokens after
 // a prompt of 200, targets has 100 targets of 5 tokens after a prompt of 60. Prints one JSON line.
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
 #include <sys/resource.h>
 
 #include <cstdio>

@@ -2,7 +2,12 @@
 // and independent of order, so every comparison is on equal bits.
 #include "dist/collectives.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/zeros.h>
 #include <unistd.h>
 
 #include <chrono>

@@ -1,7 +1,8 @@
 // The world on real ranks, and how a job ends: tests on one rank start whole jobs of this program.
 #include "dist/world.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros.h>
 #include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>

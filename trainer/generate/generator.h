@@ -24,9 +24,9 @@ enum class PossibilityPolicy : std::uint8_t {
 struct GenerateSettings {
   std::int64_t responses = 5;
   std::int64_t max_new_tokens = 64;
-  SamplingSettings sampling;
+  SamplingSettings sampling{};
   PossibilityPolicy policy = PossibilityPolicy::kNone;
-  std::vector<int> possibilities;  // kGiven
+  std::vector<int> possibilities{};  // kGiven
   std::uint64_t seed = 42;
 };
 

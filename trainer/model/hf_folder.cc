@@ -1,6 +1,7 @@
 #include "trainer/model/hf_folder.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
 
 #include <array>
 #include <nlohmann/json.hpp>

@@ -1,6 +1,6 @@
 #include "trainer/model/load_model.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <optional>
 

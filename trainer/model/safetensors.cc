@@ -1,6 +1,7 @@
 #include "trainer/model/safetensors.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>

@@ -1,7 +1,8 @@
 #include "trainer/model/weight_files.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/isfinite.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>

@@ -1,7 +1,9 @@
 // A decoder whose logits are given row by row, so that tests can state losses in closed form.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/full.h>
 #include <c10/core/GradMode.h>
 
 #include <cmath>

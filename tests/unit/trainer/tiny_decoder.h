@@ -1,7 +1,8 @@
 // Tiny decoders for tests, with every weight random so that nothing is symmetric by accident.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
 
 #include <cstdint>
