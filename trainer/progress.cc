@@ -26,7 +26,8 @@ std::string Duration(double seconds) {
 
 }  // namespace
 
-Progress::Progress(std::string what, std::string unit, std::int64_t total, bool shows, std::int64_t done)
+Progress::Progress(std::string what, std::string unit, std::int64_t total, bool shows, std::int64_t done,
+                   std::ostream& out)
     : what_(std::move(what)),
       unit_(std::move(unit)),
       total_(total),
@@ -34,7 +35,8 @@ Progress::Progress(std::string what, std::string unit, std::int64_t total, bool 
       shows_(shows),
       // mpirun gives ranks a terminal of its own as standard output, wherever that goes in the end, but never
       // as standard error.
-      terminal_(isatty(STDOUT_FILENO) != 0 && isatty(STDERR_FILENO) != 0) {}
+      terminal_(isatty(STDOUT_FILENO) != 0 && isatty(STDERR_FILENO) != 0),
+      out_(out) {}
 
 Progress::~Progress() { Finish(); }
 
@@ -42,26 +44,26 @@ void Progress::Update(std::int64_t done, const std::string& note) {
   if (!shows_) return;
   const auto now = Clock::now();
   const auto pause = terminal_ ? std::chrono::milliseconds(100) : std::chrono::milliseconds(10000);
-  if (any_shown_ && done < total_ && now - shown_ < pause) return;
+  if (any_shown_ && done != total_ && now - shown_ < pause) return;
   any_shown_ = true;
   shown_ = now;
   if (terminal_) {
-    std::cout << "\r\033[K" << Text(done, note) << std::flush;
+    out_ << "\r\033[K" << Text(done, note) << std::flush;
     bar_shown_ = true;
   } else {
-    std::cout << Text(done, note) << std::endl;
+    out_ << Text(done, note) << std::endl;
   }
 }
 
 void Progress::Say(const std::string& line) {
   if (!shows_) return;
-  if (bar_shown_) std::cout << "\r\033[K";
+  if (bar_shown_) out_ << "\r\033[K";
   bar_shown_ = false;
-  std::cout << line << std::endl;
+  out_ << line << std::endl;
 }
 
 void Progress::Finish() {
-  if (bar_shown_) std::cout << std::endl;
+  if (bar_shown_) out_ << std::endl;
   bar_shown_ = false;
 }
 
@@ -69,13 +71,13 @@ std::string Progress::Text(std::int64_t done, const std::string& note) const {
   const double seconds = std::max(1e-9, Seconds());
   const double rate = static_cast<double>(done - first_) / seconds;
   std::string text = what_ + " ";
-  if (terminal_) {
+  if (terminal_ && total_ > 0) {
     const auto full =
         std::clamp<std::int64_t>(kBarWidth * done / std::max<std::int64_t>(1, total_), 0, kBarWidth);
     text += "[" + std::string(static_cast<std::size_t>(full), '#') +
             std::string(static_cast<std::size_t>(kBarWidth - full), '.') + "] ";
   }
-  text += std::to_string(done) + "/" + std::to_string(total_) + " " + unit_ + "  ";
+  text += std::to_string(done) + (total_ > 0 ? "/" + std::to_string(total_) : "") + " " + unit_ + "  ";
   if (note.empty()) {
     char number[48];
     std::snprintf(number, sizeof(number), "%.2f ", rate);

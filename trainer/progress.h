@@ -1,11 +1,12 @@
 // Progress: what a person sees while a command works.
 //
 // Owns: one line that is rewritten on a terminal, or a plain line now and then in a log. Does not own: the
-// figures of record (metrics.h). Thread rule: one thread. Writes to standard output.
+// figures of record (metrics.h). Thread rule: one thread.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
+#include <iostream>
 #include <string>
 
 namespace plural::trainer {
@@ -13,8 +14,9 @@ namespace plural::trainer {
 class Progress {
  public:
   // "<what> 12/300 <unit>". `shows`: false on all ranks but one, where nothing is printed. `done`: how many
-  // of `total` an earlier start did.
-  Progress(std::string what, std::string unit, std::int64_t total, bool shows, std::int64_t done = 0);
+  // of `total` an earlier start did. `total` 0: not known. Give std::cerr where standard output is a result.
+  Progress(std::string what, std::string unit, std::int64_t total, bool shows, std::int64_t done = 0,
+           std::ostream& out = std::cout);
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
@@ -36,6 +38,7 @@ class Progress {
   const std::string what_, unit_;
   const std::int64_t total_, first_;
   const bool shows_, terminal_;
+  std::ostream& out_;
   bool bar_shown_ = false;
   bool any_shown_ = false;
   Clock::time_point start_ = Clock::now();

@@ -50,12 +50,17 @@ void CheckLengths(const data::Corpus& corpus, const ModelConfig& config) {
 
 void CheckCounts(const data::Corpus& corpus, const Recipe& recipe) {
   const std::string file = corpus.Path().string();
+  if (corpus.Info().responses == 0) {
+    throw ExitError(
+        ExitCode::kBadData,
+        file + ": holds prompts without responses; nothing can be trained on it, only generated for");
+  }
   if (recipe.method == data::Method::kPeft && corpus.Info().possibilities < recipe.group.possibilities) {
-    throw ExitError(ExitCode::kBadData,
-                    file + ": has " + std::to_string(corpus.Info().possibilities) +
-                        " possibility numbers; group.possibilities asks for " +
-                        std::to_string(recipe.group.possibilities) +
-                        "; lower it, or prepare the corpus with a template that has as many");
+    throw ExitError(ExitCode::kBadData, file + ": has " + std::to_string(corpus.Info().possibilities) +
+                                            " possibility numbers; group.possibilities asks for " +
+                                            std::to_string(recipe.group.possibilities) +
+                                            "; lower it, or prepare the corpus with --possibilities " +
+                                            std::to_string(recipe.group.possibilities));
   }
   if (recipe.method != data::Method::kPeft && recipe.method != data::Method::kOtmft) return;
   for (std::int64_t group = 0; group < corpus.Info().groups; ++group) {

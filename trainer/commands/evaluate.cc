@@ -4,6 +4,7 @@
 #include <c10/core/GradMode.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -14,12 +15,12 @@
 #include "data/labelling.h"
 #include "data/rows.h"
 #include "trainer/agreement.h"
-#include "trainer/commands/counter.h"
 #include "trainer/commands/model_options.h"
 #include "trainer/cost_model.h"
 #include "trainer/file_io.h"
 #include "trainer/model/load_model.h"
 #include "trainer/objective.h"
+#include "trainer/progress.h"
 
 namespace plural::trainer {
 namespace {
@@ -91,6 +92,9 @@ void AddEvaluateOptions(CLI::App& command, EvaluateOptions& options) {
   command.add_option("--adapter", options.adapter, "Folder of a LoRA adapter for it");
   command.add_option("--corpus", options.corpus, "Corpus to evaluate on")->required();
   command.add_option("-o,--output", options.output, "JSON with the averages and a line a prompt");
+  command.add_option("--limit", options.limit, "Evaluate only the first so many groups; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   AddComputeOptions(command, options.dtype, options.threads);
 }
 
@@ -112,10 +116,12 @@ int RunEvaluate(const EvaluateOptions& options, dist::World& world, dist::Collec
   const data::CostModel cost =
       CostOf(model.Config(), false, static_cast<std::int64_t>(c10::elementSize(model.DType())));
 
+  const std::int64_t count =
+      options.limit > 0 ? std::min(options.limit, corpus.Info().groups) : corpus.Info().groups;
   const c10::NoGradGuard no_grad;
-  Counter progress("evaluate", "groups", corpus.Info().groups, world.Rank() == 0);
+  Progress progress("evaluate", "groups", count, world.Rank() == 0, 0, std::cerr);
   std::string lines;
-  for (std::int64_t g = world.Rank(); g < corpus.Info().groups; g += world.Size()) {
+  for (std::int64_t g = world.Rank(); g < count; g += world.Size()) {
     lines += EvaluateGroup(model, corpus.Read(g), targets, cost).dump() + "\n";
     progress.Update(g + 1);
   }
@@ -133,7 +139,7 @@ int RunEvaluate(const EvaluateOptions& options, dist::World& world, dist::Collec
     }
   }
   std::vector<nlohmann::json> groups;
-  for (std::int64_t g = 0; g < corpus.Info().groups; ++g) {
+  for (std::int64_t g = 0; g < count; ++g) {
     groups.push_back(
         of_rank[static_cast<std::size_t>(g % world.Size())][static_cast<std::size_t>(g / world.Size())]);
   }

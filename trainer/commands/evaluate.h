@@ -18,6 +18,7 @@ namespace plural::trainer {
 struct EvaluateOptions {
   std::string model, adapter, corpus, output;
   std::string dtype = "fp32";
+  std::int64_t limit = 0;  // groups; 0: all
   std::int64_t threads = 0;
 };
 

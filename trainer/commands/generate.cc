@@ -5,17 +5,17 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
-#include <fstream>
+#include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "data/corpus.h"
 #include "trainer/agreement.h"
-#include "trainer/commands/counter.h"
 #include "trainer/commands/model_options.h"
 #include "trainer/error.h"
 #include "trainer/file_io.h"
 #include "trainer/model/load_model.h"
+#include "trainer/progress.h"
 
 namespace plural::trainer {
 namespace {
@@ -121,7 +121,7 @@ int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collec
       options.limit > 0 ? std::min(options.limit, corpus.Info().groups) : corpus.Info().groups;
   const std::int64_t block = std::max<std::int64_t>(1, options.batch_responses / settings.responses);
   const std::int64_t round = block * world.Size();
-  Counter progress("generate", "prompts", prompts, world.Rank() == 0);
+  Progress progress("generate", "prompts", prompts, world.Rank() == 0, 0, std::cerr);
   for (std::int64_t first = 0; first < prompts; first += round) {
     const std::int64_t begin = std::min(prompts, first + block * world.Rank());
     const std::int64_t end = std::min(prompts, begin + block);

@@ -4,7 +4,6 @@
 #include <ATen/core/grad_mode.h>
 
 #include <CLI/CLI.hpp>
-#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -24,6 +23,7 @@
 #include "trainer/model/attention.h"
 #include "trainer/model/head.h"
 #include "trainer/model/load_model.h"
+#include "trainer/progress.h"
 
 namespace plural::trainer {
 namespace fs = std::filesystem;
@@ -191,25 +191,6 @@ std::string ScoreBlock(const Decoder& model, const data::CostModel& cost, const 
   return lines;
 }
 
-// A line on standard error about every ten seconds.
-class ScoreProgress {
- public:
-  void Add(std::size_t sequences) {
-    done_ += sequences;
-    const auto now = Clock::now();
-    if (now - shown_ < std::chrono::seconds(10)) return;
-    shown_ = now;
-    const double seconds = std::chrono::duration<double>(now - start_).count();
-    std::cerr << "score: " << done_ << " sequences, " << static_cast<double>(done_) / seconds
-              << " sequences/s\n";
-  }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  Clock::time_point start_ = Clock::now(), shown_ = start_;
-  std::size_t done_ = 0;
-};
-
 }  // namespace
 
 void AddScoreOptions(CLI::App& command, ScoreOptions& options) {
@@ -240,15 +221,17 @@ int RunScore(const ScoreOptions& options, dist::World& world) {
   if (world.Size() > 1) collectives = dist::MakeMpiCollectives(world);
 
   // Every rank reads all lines, which is cheap, and scores its own block of each round.
-  ScoreProgress progress;
+  Progress progress("score", "sequences", 0, world.Rank() == 0, 0, std::cerr);
+  std::int64_t scored = 0;
   for (bool more = true; more;) {
     std::string mine;
     for (int rank = 0; rank < world.Size() && more; ++rank) {
       const Block block = reader.Next();
       more = block.sequences > 0;
       if (rank == world.Rank()) mine = ScoreBlock(model, cost, block);
-      if (output) progress.Add(block.sequences);
+      scored += static_cast<std::int64_t>(block.sequences);
     }
+    progress.Update(scored);
     if (!collectives) {
       output->Write(mine);
       continue;

@@ -229,6 +229,12 @@ ModelConfig ModelConfig::FromJson(const json& object, const std::string& where) 
 
 ModelConfig ModelConfig::FromFolder(const std::filesystem::path& folder) {
   const std::filesystem::path file = folder / "config.json";
+  if (!std::filesystem::exists(file)) {
+    throw ExitError(ExitCode::kMissingInput,
+                    "'" + folder.string() +
+                        "' has no config.json; a model is a Hugging Face folder with "
+                        "config.json and *.safetensors");
+  }
   return FromJson(ReadJsonFile(file), "'" + file.string() + "'");
 }
 

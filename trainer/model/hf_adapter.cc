@@ -155,6 +155,12 @@ bool SameWeights(const at::Tensor& stored, const at::Tensor& base) {
 }  // namespace
 
 AdapterSettings ReadAdapterConfig(const fs::path& folder) {
+  if (!fs::exists(folder / "adapter_config.json")) {
+    throw ExitError(ExitCode::kMissingInput,
+                    "'" + folder.string() +
+                        "' has no adapter_config.json; an adapter is a folder that PEFT or "
+                        "plural wrote, in a run folder it is adapter/");
+  }
   return AdapterConfigReader(folder / "adapter_config.json").Read();
 }
 

@@ -111,6 +111,9 @@ def run(arguments: argparse.Namespace) -> int:
                 progress.update(inputs.bytes_read, summary.groups)
             if summary.groups == 0:
                 raise BadData(f"{', '.join(arguments.inputs)}: no records in the input")
+            if summary.responses == 0 and not arguments.prompts_only:
+                raise BadData(f"{', '.join(arguments.inputs)}: no record has responses; check the keys, or give "
+                              "--prompts-only for a corpus to generate for")
             sha256 = writer.commit()
     finally:
         progress.clear()
