@@ -141,7 +141,7 @@ class Errors(Prepare):
                 ([*lines, '{"context": "a", "candidates": [3]}'], f"{self.input}:6: candidates[0] is a number"),
                 ([], "no records in the input"),
                 (["", "  "], "no records in the input"),
-                (['{"context": "a", "replies": ["b"]}'], "no record has responses; check the keys"),
+                (['{"context": "a"}'], "no record has responses; check the keys"),
                 ([lines[0], '{"id": "in:1", "context": "a", "candidates": ["b"]}'], f"{self.input}:2: id 'in:1' stands twice")):
             write_lines(self.input, change)
             self.assertIn(words, self.prepare(*self.usual, code=65).stderr)
