@@ -83,9 +83,9 @@ def write_sidecar(path):
     Path(f"{path}.sha256").write_text(f"{digest}  {Path(path).name}\n")
 
 
-def write_recipe(path, name, method="peft", corpus="corpus.h5", adapter=True, dtype="fp64", extra=""):
+def write_recipe(path, name, method="peft", corpus="corpus.h5", adapter=True, dtype="fp64", dropout=0.0, extra=""):
     """A recipe of a tiny random model; `extra` is appended as YAML."""
-    adapter_line = ("{type: lora, rank: 4, alpha: 8, targets: [q_proj, v_proj, down_proj, lm_head]}"
+    adapter_line = (f"{{type: lora, rank: 4, alpha: 8, dropout: {dropout}, targets: [q_proj, v_proj, down_proj, lm_head]}}"
                     if adapter else "{type: none}")
     group = {"peft": "group: {responses: 4, possibilities: 5}", "otmft": "group: {responses: 4}"}.get(method, "")
     Path(path).write_text(f"""name: {name}

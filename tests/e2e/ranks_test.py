@@ -42,7 +42,10 @@ class RanksTest(unittest.TestCase):
         self.compare(1e-10, groups_per_step=3)
 
     def test_peft_in_fp32(self):
-        self.compare(1e-5, groups_per_step=5, rank_counts=(2, 3), dtype="fp32")
+        self.compare(1e-5, groups_per_step=5, dtype="fp32")
+
+    def test_peft_with_dropout(self):
+        self.compare(1e-10, groups_per_step=5, rank_counts=(3,), dropout=0.2)
 
     def test_otmft_with_all_weights(self):
         self.compare(1e-10, groups_per_step=5, method="otmft", adapter=False)

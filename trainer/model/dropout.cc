@@ -1,6 +1,6 @@
 #include "trainer/model/dropout.h"
 
-#include <ATen/ATen.h>
+#include <ATen/ops/empty.h>
 #include <ATen/Dispatch.h>
 
 #include "data/random.h"
