@@ -19,14 +19,14 @@ struct CorpusInfo {
   std::int64_t responses = 0;
   std::int64_t prompt_tokens = 0;
   std::int64_t response_tokens = 0;
-  int possibilities = 0;          // M: tails 1..M exist; 0 = none
+  int possibilities = 0;  // M: tails 1..M exist; 0 = none
   std::int64_t vocab_size = 0;
-  std::string source_format;      // dialogue | targets | chat | text
+  std::string source_format;  // dialogue | targets | chat | text
   std::string tokenizer_sha256;
-  std::string tokenizer_name;     // file name, for people
+  std::string tokenizer_name;  // file name, for people
   std::string template_name;
-  std::string template_json;      // the whole template, so that generation uses the same one
-  std::string sha256;             // of the file, from the sidecar ("" without one)
+  std::string template_json;  // the whole template, so that generation uses the same one
+  std::string sha256;         // of the file, from the sidecar ("" without one)
 };
 
 struct CorpusLimits {

@@ -11,16 +11,16 @@ namespace plural::trainer {
 
 enum class ExitCode : int {
   kDone = 0,
-  kUsage = 64,          // bad command line
-  kBadData = 65,        // corpus, weights or checkpoint content unusable
-  kMissingInput = 66,   // file or folder missing or unreadable
-  kWrongResources = 69, // GPU count, MPI world, ranks that see different recipes
-  kInternal = 70,       // uncaught exception, failed invariant
-  kCannotCreate = 73,   // run folder locked or not creatable
-  kCheckpointWrite = 74,// checkpoint could not be written
-  kStopped = 75,        // stopped on request, state saved: requeue
-  kPeerLost = 76,       // hang or lost peer
-  kDiverged = 77,       // non-finite numbers
+  kUsage = 64,            // bad command line
+  kBadData = 65,          // corpus, weights or checkpoint content unusable
+  kMissingInput = 66,     // file or folder missing or unreadable
+  kWrongResources = 69,   // GPU count, MPI world, ranks that see different recipes
+  kInternal = 70,         // uncaught exception, failed invariant
+  kCannotCreate = 73,     // run folder locked or not creatable
+  kCheckpointWrite = 74,  // checkpoint could not be written
+  kStopped = 75,          // stopped on request, state saved: requeue
+  kPeerLost = 76,         // hang or lost peer
+  kDiverged = 77,         // non-finite numbers
   kBadRecipe = 78,
   kReplicasDiffer = 79,
 };

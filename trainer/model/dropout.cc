@@ -1,7 +1,7 @@
 #include "trainer/model/dropout.h"
 
-#include <ATen/ops/empty.h>
 #include <ATen/Dispatch.h>
+#include <ATen/ops/empty.h>
 
 #include "data/random.h"
 

@@ -182,7 +182,7 @@ class Reader {
     YamlNode map;
     map.kind = YamlNode::Kind::kMap;
     try {
-      map.entries.emplace_back(name, ParseYaml(value, "model.config." + name));
+      map.entries.push_back({name, ParseYaml(value, "model.config." + name)});
       Set(*FindKey("model.config"), map, shown, kCommandLine);
     } catch (const ExitError& error) {
       Problem(shown, error.what());

@@ -146,7 +146,7 @@ class TreeBuilder : public YAML::EventHandler {
     } else {
       node.line = level.key_line;
       node.column = level.key_column;
-      level.node.entries.emplace_back(std::move(level.key), std::move(node));
+      level.node.entries.push_back({std::move(level.key), std::move(node)});
       level.has_key = false;
     }
   }

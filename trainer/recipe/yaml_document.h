@@ -8,7 +8,6 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace plural::trainer {
@@ -17,16 +16,18 @@ inline constexpr std::size_t kMaxYamlBytes = std::size_t{1} << 20;
 inline constexpr int kMaxYamlDepth = 32;
 inline constexpr int kMaxYamlNodes = 10'000;
 
+struct YamlEntry;
+
 struct YamlNode {
   enum class Kind { kNull, kScalar, kList, kMap };
 
   Kind kind = Kind::kNull;
   // Where it stands, counted from 1; a value of a map stands where its key does.
   int line = 0, column = 0;
-  std::string text;             // of a scalar
-  bool quoted = false;          // a scalar in quotes, or a block scalar: text, never a number or a word
-  std::vector<YamlNode> items;  // of a list
-  std::vector<std::pair<std::string, YamlNode>> entries;  // of a map, in file order, keys unique
+  std::string text;                // of a scalar
+  bool quoted = false;             // a scalar in quotes, or a block scalar: text, never a number or a word
+  std::vector<YamlNode> items;     // of a list
+  std::vector<YamlEntry> entries;  // of a map, in file order, keys unique
 
   bool IsScalar() const { return kind == Kind::kScalar; }
   bool IsMap() const { return kind == Kind::kMap; }
@@ -34,6 +35,11 @@ struct YamlNode {
   bool IsNull() const { return kind == Kind::kNull; }
   // What stands here, for error messages: "nothing", "a list", "a map", "text '...'", "'...'".
   std::string Describe() const;
+};
+
+struct YamlEntry {
+  std::string key;
+  YamlNode value;
 };
 
 // An empty text is a null node. Errors: ExitError(kBadRecipe) "NAME:LINE:COLUMN: ...".

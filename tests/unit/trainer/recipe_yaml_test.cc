@@ -31,15 +31,15 @@ TEST(RecipeYaml, KeepsStructurePlaceAndQuotes) {
   const YamlNode root = ParseYaml("a: 1\nb:\n  - x\n  - \"2\"\nc: {d: ~}\n", "x.yaml");
   ASSERT_TRUE(root.IsMap());
   ASSERT_EQ(root.entries.size(), 3U);
-  EXPECT_EQ(root.entries[0].first, "a");
-  EXPECT_EQ(root.entries[0].second.text, "1");
-  EXPECT_FALSE(root.entries[0].second.quoted);
-  const YamlNode& list = root.entries[1].second;
+  EXPECT_EQ(root.entries[0].key, "a");
+  EXPECT_EQ(root.entries[0].value.text, "1");
+  EXPECT_FALSE(root.entries[0].value.quoted);
+  const YamlNode& list = root.entries[1].value;
   EXPECT_EQ(list.line, 2) << "a value stands where its key does";
   EXPECT_EQ(list.items[1].line, 4);
   EXPECT_EQ(list.items[1].column, 5);
   EXPECT_TRUE(list.items[1].quoted);
-  EXPECT_TRUE(root.entries[2].second.entries[0].second.IsNull());
+  EXPECT_TRUE(root.entries[2].value.entries[0].value.IsNull());
   EXPECT_TRUE(ParseYaml("", "x").IsNull());
   EXPECT_TRUE(ParseYaml("# only words\n", "x").IsNull());
 }
@@ -150,8 +150,8 @@ TEST(RecipeScalar, QuotedTextReadsBackAsItself) {
         "é ü 日本",   "\x01\x7f", "=",    "<<", "?",    ".nan", ".5",   "$(rm -rf x)"}) {
     const YamlNode root = ParseYaml("k: " + QuoteYaml(text) + "  # origin\n", "x.yaml");
     ASSERT_TRUE(root.IsMap()) << text;
-    EXPECT_TRUE(root.entries[0].second.IsScalar()) << text;
-    EXPECT_EQ(root.entries[0].second.text, text);
+    EXPECT_TRUE(root.entries[0].value.IsScalar()) << text;
+    EXPECT_EQ(root.entries[0].value.text, text);
   }
 }
 
