@@ -217,7 +217,8 @@ class Interrupted(Prepare):
 
     def test_control_c(self):
         code, errors = self.stop(signal.SIGINT)
-        self.assertEqual((code, errors), (130, "plural: error: interrupted, nothing left half-written\n"))
+        self.assertEqual(code, 130)  # on a slow machine the line follows one about progress
+        self.assertEqual(errors.splitlines()[-1], "plural: error: interrupted, nothing left half-written")
         self.check_old([])
 
     def test_terminated(self):
