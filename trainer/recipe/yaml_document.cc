@@ -9,6 +9,7 @@
 #include <fstream>
 #include <set>
 #include <sstream>
+#include <utility>
 
 #include "trainer/error.h"
 #include "trainer/recipe/scalar.h"
