@@ -7,6 +7,7 @@
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <span>
 
 #include "data/error.h"
@@ -28,7 +29,7 @@ ModelConfig TinyConfig() {
   config.head_dim = 4;
   config.max_position_embeddings = 64;
   config.initializer_range = 0.7;  // peaked distributions, so that a wrong logit changes a token
-  config.eos_token_ids = {1};
+  config.eos_token_ids = {2};
   return config;
 }
 
@@ -77,7 +78,7 @@ GeneratedResponse Naive(const Decoder& model, const data::Group& prompt, int num
                                       static_cast<std::size_t>(logits.numel()));
     const data::Token token = SampleToken<double>(row, settings.sampling, random.Uniform());
     response.logprob += LogProbability<double>(row, token);
-    if (token == 1) {
+    if (std::ranges::count(model.Config().eos_token_ids, token) > 0) {
       response.finished = true;
       break;
     }
@@ -144,10 +145,9 @@ TEST(Generator, PossibilityPolicies) {
   const Decoder model = TinyModel(TinyConfig());
   const auto numbers = [&](GenerateSettings settings) {
     settings.max_new_tokens = 1;
+    const auto responses = Generate(model, {Prompts()[0]}, settings);
     std::vector<int> result;
-    for (const auto& response : Generate(model, {Prompts()[0]}, settings)[0]) {
-      result.push_back(response.possibility);
-    }
+    for (const auto& response : responses[0]) result.push_back(response.possibility);
     return result;
   };
   EXPECT_EQ(numbers({.responses = 2}), (std::vector<int>{0, 0}));
