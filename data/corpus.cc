@@ -95,13 +95,17 @@ struct Corpus::Impl {
     ReadAttributes();
     OpenGroups(limits.max_elements);
     ReadVocabulary();
+    if (limits.scan_tokens) ScanTokens();
   }
 
   void ReadAttributes();
   void OpenGroups(std::int64_t max_elements);
   void ReadVocabulary();
+  void ScanTokens() const;
+  // `tokens` stand at `begin` in `dataset`; group_of(element) names the group of one that is wrong.
+  template <class GroupOf>
   void RequireVocabulary(const Hdf5Dataset<Token>& dataset, const std::vector<Token>& tokens,
-                         std::int64_t begin, std::int64_t group) const;
+                         std::int64_t begin, GroupOf group_of) const;
 
   std::filesystem::path path;
   CorpusInfo info;
@@ -231,9 +235,28 @@ void Corpus::Impl::ReadVocabulary() {
   info.template_json.assign(text.begin(), text.end());
 }
 
-// `begin`: where `tokens` stand in `dataset`.
+void Corpus::Impl::ScanTokens() const {
+  constexpr std::int64_t kBlock = std::int64_t{1} << 20;
+  const auto scan = [this](const Hdf5Dataset<Token>& dataset, const auto& group_of) {
+    for (std::int64_t begin = 0; begin < dataset.Size(); begin += kBlock) {
+      RequireVocabulary(dataset, dataset.Read(begin, std::min(dataset.Size(), begin + kBlock)), begin,
+                        group_of);
+    }
+  };
+  // The last row that starts at or before an element holds it.
+  const auto row_of = [](const Offsets& offsets, std::int64_t element) {
+    return std::upper_bound(offsets.begin(), offsets.end(), element) - offsets.begin() - 1;
+  };
+  scan(prompt_tokens, [&](std::int64_t element) { return row_of(prompt_offsets, element); });
+  scan(tail_tokens,
+       [&](std::int64_t element) { return row_of(tail_offsets, element) / (info.possibilities + 1); });
+  scan(response_tokens,
+       [&](std::int64_t element) { return row_of(group_responses, row_of(response_offsets, element)); });
+}
+
+template <class GroupOf>
 void Corpus::Impl::RequireVocabulary(const Hdf5Dataset<Token>& dataset, const std::vector<Token>& tokens,
-                                     std::int64_t begin, std::int64_t group) const {
+                                     std::int64_t begin, GroupOf group_of) const {
   const auto vocab_size = static_cast<std::uint32_t>(info.vocab_size);
   // As unsigned a negative id is a large one: one comparison, which the compiler vectorises.
   std::uint32_t largest = 0;
@@ -242,9 +265,10 @@ void Corpus::Impl::RequireVocabulary(const Hdf5Dataset<Token>& dataset, const st
   const auto wrong = std::find_if(tokens.begin(), tokens.end(), [&](Token token) {
     return static_cast<std::uint32_t>(token) >= vocab_size;
   });
+  const std::int64_t element = begin + (wrong - tokens.begin());
   throw DataError(dataset.Where() + ": token id " + std::to_string(*wrong) + " at element " +
-                  std::to_string(begin + (wrong - tokens.begin())) + " (group " + std::to_string(group) +
-                  "), ids 0 to " + std::to_string(info.vocab_size - 1) + " are allowed");
+                  std::to_string(element) + " (group " + std::to_string(group_of(element)) + "), ids 0 to " +
+                  std::to_string(info.vocab_size - 1) + " are allowed");
 }
 
 Corpus::Corpus(const std::filesystem::path& path, const CorpusLimits& limits)
@@ -266,14 +290,15 @@ Group Corpus::Read(std::int64_t group) {
 
   const std::int64_t prompt_begin = c.prompt_offsets[group];
   result.prompt_tokens = c.prompt_tokens.Read(prompt_begin, c.prompt_offsets[group + 1]);
-  c.RequireVocabulary(c.prompt_tokens, result.prompt_tokens, prompt_begin, group);
+  const auto this_group = [group](std::int64_t) { return group; };
+  c.RequireVocabulary(c.prompt_tokens, result.prompt_tokens, prompt_begin, this_group);
 
   // One read for all tails, one for all responses, one for their masks.
   const std::int64_t first_tail = group * (c.info.possibilities + 1);
   const std::int64_t end_tail = first_tail + c.info.possibilities + 1;
   const std::int64_t tail_begin = c.tail_offsets[first_tail];
   const auto tails = c.tail_tokens.Read(tail_begin, c.tail_offsets[end_tail]);
-  c.RequireVocabulary(c.tail_tokens, tails, tail_begin, group);
+  c.RequireVocabulary(c.tail_tokens, tails, tail_begin, this_group);
   for (std::int64_t tail = first_tail; tail < end_tail; ++tail) {
     result.tails.emplace_back(tails.begin() + (c.tail_offsets[tail] - tail_begin),
                               tails.begin() + (c.tail_offsets[tail + 1] - tail_begin));
@@ -283,7 +308,7 @@ Group Corpus::Read(std::int64_t group) {
   const std::int64_t end = c.group_responses[group + 1];
   const std::int64_t begin = c.response_offsets[first];
   const auto tokens = c.response_tokens.Read(begin, c.response_offsets[end]);
-  c.RequireVocabulary(c.response_tokens, tokens, begin, group);
+  c.RequireVocabulary(c.response_tokens, tokens, begin, this_group);
   const auto masks = c.response_masks.Read(begin, c.response_offsets[end]);
   const auto unknown = std::find_if(masks.begin(), masks.end(),
                                     [](std::uint8_t mask) { return (mask & ~kKnownMaskBits) != 0; });

@@ -33,6 +33,8 @@ struct CorpusLimits {
   std::int64_t max_elements = std::int64_t{1} << 36;  // in any one dataset
   // Read the whole file once and compare with its sidecar. One rank of a job does it.
   bool verify_sidecar = true;
+  // Read every token once, in blocks, so that a bad one is found before a run starts. One rank does it.
+  bool scan_tokens = false;
 };
 
 class Corpus {

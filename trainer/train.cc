@@ -309,7 +309,7 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
   const ModelConfig config = MakeOnEveryRank(world, collectives, [&] { return ConfigOf(recipe); });
   data::Corpus corpus = MakeOnEveryRank(world, collectives, [&] {
     data::CorpusLimits limits;
-    limits.verify_sidecar = world.Rank() == 0;
+    limits.verify_sidecar = limits.scan_tokens = world.Rank() == 0;
     data::Corpus opened(recipe.data.train, limits);
     warnings = CheckCorpus(opened, recipe, config);
     identity = IdentityOf(recipe, opened, world);

@@ -35,7 +35,7 @@ void SetThreads(std::int64_t threads, const dist::World& world) {
 
 data::Corpus OpenCorpus(const std::string& path, const dist::World& world) {
   data::CorpusLimits limits;
-  limits.verify_sidecar = world.Rank() == 0;
+  limits.verify_sidecar = limits.scan_tokens = world.Rank() == 0;
   return data::Corpus(path, limits);
 }
 

@@ -27,7 +27,7 @@ at::ScalarType ParseDType(const std::string& name);
 // Compute threads of this rank; 0: the machine's cores shared by its ranks.
 void SetThreads(std::int64_t threads, const dist::World& world);
 
-// Opens a corpus. Rank 0 alone reads it whole, to compare it with its sidecar.
+// Opens a corpus. Rank 0 alone reads it whole, to compare it with its sidecar and to check its tokens.
 data::Corpus OpenCorpus(const std::string& path, const dist::World& world);
 
 // Errors: ExitError(kBadData), with both values, when the corpus was tokenised with another tokenizer than
