@@ -1,6 +1,6 @@
 #include "trainer/commands/evaluate.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <c10/core/GradMode.h>
 
 #include <CLI/CLI.hpp>

@@ -1,5 +1,6 @@
 // LoRA adapters in the format of Hugging Face PEFT; the other half of hf_folder.h.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
 
 #include <algorithm>
 #include <array>

@@ -1,8 +1,9 @@
 #include "trainer/model/multiply.h"
 
-#include <ATen/ATen.h>
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/mm.h>
 
 #include <optional>
 #include <string_view>
