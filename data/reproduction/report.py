@@ -1,0 +1,184 @@
+"""Figures of a study over seeds: means with intervals, our table beside the published one, checks of direction.
+
+Owns: what is collected, printed and written to results.json. Does not own: how a figure is measured.
+An interval is Student's, 95 %, over the seeds: mean +- t(0.975, n - 1) * s / sqrt(n). With one seed there is
+none. A check is about means; beside it stands in how many seeds it holds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# t(0.975, df), df = 1, 2, ...; beyond the table the normal value is within 2 % of it.
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,
+            2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048)
+_NORMAL = 1.960
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured quantity. `key` carries its unit where it has one (entropy_bits, latency_multiple)."""
+
+    key: str
+    title: str
+    form: str = "{:.3f}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method under one setting, and what the paper prints for it ({} where it has no such row)."""
+
+    key: str
+    title: str
+    published: dict[str, float] = field(default_factory=dict)  # figure key -> published value
+
+
+@dataclass(frozen=True)
+class Summary:
+    mean: float
+    half_width: float | None  # of the 95 % interval over seeds; None with one seed
+    seeds: int
+
+
+def summarize(values: list[float]) -> Summary:
+    """Mean and Student interval of one figure over seeds. Errors: ValueError without values."""
+    if not values:
+        raise ValueError("no values to summarize")
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Summary(mean, None, len(values))
+    freedom = len(values) - 1
+    t = _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else _NORMAL
+    return Summary(mean, t * statistics.stdev(values) / math.sqrt(len(values)), len(values))
+
+
+class Report:
+    """What a study measured: rows x figures x seeds, tables and checks. Thread rule: one thread at a time."""
+
+    def __init__(self, study: str):
+        self._study = study
+        self._values: dict[tuple[str, str], dict[int, float]] = {}
+        self._tables: list[tuple[str, list[Row], list[Figure]]] = []
+        self._checks: list[dict] = []
+        self._notes: list[str] = []
+
+    # Collecting.
+
+    def add(self, row: str, seed: int, figures: dict[str, float | None]) -> None:
+        """Figures of one row and seed; a figure of None is undefined for it and left out."""
+        for key, value in figures.items():
+            if value is not None:
+                self._values.setdefault((row, key), {})[seed] = value
+
+    def values(self, row: str, figure: str) -> dict[int, float]:
+        """By seed; empty where the row was not measured."""
+        return self._values.get((row, figure), {})
+
+    def mean(self, row: str, figure: str) -> float:
+        """NaN where the row was not measured, so that every comparison with it fails."""
+        values = self.values(row, figure)
+        return statistics.fmean(values.values()) if values else math.nan
+
+    # Tables and checks.
+
+    def table(self, title: str, rows: list[Row], figures: list[Figure]) -> None:
+        """Shows the rows that were measured, each figure beside the published one where there is one."""
+        shown = [row for row in rows if any(self.values(row.key, figure.key) for figure in figures)]
+        if shown:
+            self._tables.append((title, shown, figures))
+
+    def note(self, line: str) -> None:
+        """A line of text that is printed below the tables."""
+        self._notes.append(line)
+
+    def check(self, name: str, holds: bool, detail: str = "") -> bool:
+        """One expected direction or threshold, decided by the caller."""
+        self._checks.append({"name": name, "holds": bool(holds), "detail": detail})
+        return bool(holds)
+
+    def check_increasing(self, name: str, figure: Figure, rows: list[str]) -> bool:
+        """Whether the means of `rows` rise strictly in this order."""
+        means = [self.mean(row, figure.key) for row in rows]
+        seeds = set.intersection(*(set(self.values(row, figure.key)) for row in rows))
+        in_order = sum(_rises([self.values(row, figure.key)[seed] for row in rows]) for seed in seeds)
+        detail = " < ".join(figure.form.format(mean) for mean in means)
+        return self.check(name, _rises(means), f"{detail}; in {in_order} of {len(seeds)} seeds")
+
+    def check_bound(self, name: str, figure: Figure, row: str, low: float = -math.inf,
+                    high: float = math.inf) -> bool:
+        """Whether the mean lies in [low, high]."""
+        mean = self.mean(row, figure.key)
+        bounds = [f"{word} {figure.form.format(bound)}" for word, bound in (("at least", low), ("at most", high))
+                  if math.isfinite(bound)]
+        return self.check(name, low <= mean <= high, f"{figure.form.format(mean)}, wanted {' and '.join(bounds)}")
+
+    @property
+    def all_hold(self) -> bool:
+        return all(check["holds"] for check in self._checks)
+
+    # Output.
+
+    def text(self) -> str:
+        """Tables in Markdown, then notes and checks: what is printed and what documents take over."""
+        parts = [_markdown(title, rows, figures, self._cell) for title, rows, figures in self._tables]
+        if self._notes:
+            parts.append("\n".join(self._notes))
+        if self._checks:
+            parts.append("\n".join(f"  {'yes' if check['holds'] else 'NO ':<4} {check['name']}"
+                                   + (f"  ({check['detail']})" if check["detail"] else "")
+                                   for check in self._checks))
+        return "\n\n".join(parts) + "\n"
+
+    def write(self, path: Path, **about) -> None:
+        """results.json: every value by seed, means, intervals, published values, checks, and `about`."""
+        rows: dict[str, dict] = {}
+        published = {row.key: row.published for _, table, _ in self._tables for row in table}
+        for (row, figure), by_seed in sorted(self._values.items()):
+            summary = summarize(list(by_seed.values()))
+            half = summary.half_width
+            rows.setdefault(row, {})[figure] = {
+                "mean": summary.mean,
+                "interval": None if half is None else [summary.mean - half, summary.mean + half],
+                "seeds": {str(seed): value for seed, value in sorted(by_seed.items())},
+                "published": published.get(row, {}).get(figure),
+            }
+        result = {"study": self._study, **about, "rows": rows, "checks": self._checks, "notes": self._notes}
+        path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def _cell(self, row: Row, figure: Figure) -> tuple[str, str]:
+        """(ours, published)"""
+        values = self.values(row.key, figure.key)
+        ours = "-"
+        if values:
+            summary = summarize(list(values.values()))
+            ours = figure.form.format(summary.mean)
+            if summary.half_width is not None:
+                ours += f" ± {figure.form.format(summary.half_width)}"
+        published = row.published.get(figure.key)
+        return ours, "-" if published is None else figure.form.format(published)
+
+
+def _rises(values: list[float]) -> bool:
+    return all(a < b for a, b in zip(values, values[1:]))
+
+
+def _markdown(title: str, rows: list[Row], figures: list[Figure], cell) -> str:
+    with_published = [any(figure.key in row.published for row in rows) for figure in figures]
+    head = ["method"]
+    for figure, has in zip(figures, with_published):
+        head += [figure.title] + (["published"] if has else [])
+    body = []
+    for row in rows:
+        line = [row.title]
+        for figure, has in zip(figures, with_published):
+            ours, published = cell(row, figure)
+            line += [ours] + ([published] if has else [])
+        body.append(line)
+    widths = [max(map(len, column)) for column in zip(head, *body)]
+    lines = [head, ["-" * width for width in widths], *body]
+    table = "\n".join("| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |" for line in lines)
+    return f"**{title}**\n\n{table}"

@@ -1,0 +1,242 @@
+"""Runs the commands of a study for each seed, with progress, and keeps what is already there.
+
+    launch/reproduce NAME [FOLDER] [--seeds 1,2,3] [--jobs N]
+
+Owns: the command line that all studies share, the folder of a study, running `launch/plural`, skipping steps
+whose inputs have not changed. Does not own: what is measured (each study), figures and tables (report.py).
+
+    FOLDER/seed-N/...        corpora, runs and responses of one seed
+    FOLDER/seed-N/steps/     per step a .log (what the command printed) and a .json (its command, the hashes of
+                             its inputs): a step with the same ones and its outputs in place is not run again
+    FOLDER/results.json      every figure (report.py)
+    FOLDER/tables.md         what was printed
+
+Every command runs on one rank with one thread, so figures do not depend on the number of cores; seeds run
+side by side. Thread rule: a Seed belongs to one thread; a Study may be shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+
+from report import Report
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = ROOT / "recipes" / "reproduction"
+
+
+class StepFailed(Exception):
+    """A command that ended with an error; the text says which and why."""
+
+
+class Seed:
+    """One seed of a study: its folder, and the commands that run in it.
+
+    Paths given to the methods are relative to the seed's folder unless they are absolute; so are those returned.
+    """
+
+    def __init__(self, study: "Study", number: int):
+        self.number = number
+        self.folder = study.folder / f"seed-{number}"
+        (self.folder / "steps").mkdir(parents=True, exist_ok=True)
+        self._study = study
+
+    def path(self, name: str | Path) -> Path:
+        return self.folder / name
+
+    def prepare(self, inputs: str | list[str], output: str, *, format: str, template: Path | str | None = None,
+                tokenizer: str = "text/tokenizer", options: list = ()) -> Path:
+        """`plural prepare`; returns the corpus. `options` are further words of the command line."""
+        inputs = [inputs] if isinstance(inputs, str) else inputs
+        words = ["prepare", *map(self.path, inputs), "--format", format, "--tokenizer", self.path(tokenizer),
+                 "-o", self.path(output)]
+        words += ["--template", template] if template else []
+        return self.plural(f"prepare {output}", [*words, *options], [output])[0]
+
+    def train(self, name: str, recipe: str, overrides: dict) -> Path:
+        """`plural train` with recipes/reproduction/<recipe>.yaml; returns the finished adapter/ or model/ folder.
+
+        overrides: recipe key -> value; paths are relative to the seed's folder. The seed decides every draw.
+        """
+        run = self.path("runs") / name
+        words = ["train", RECIPES / f"{recipe}.yaml", f"run.dir={self.path('runs')}", f"name={name}",
+                 "run.threads=1", "model.device=cpu", f"seed={self.number}"]
+        for key, value in overrides.items():
+            words.append(f"{key}={self.path(value) if key.endswith('.path') or key.startswith('data.') else value}")
+        # A finished run of another recipe or corpus would be refused.
+        self.plural(f"train {name}", words, [f"runs/{name}/recipe.yaml"],
+                    before=lambda: shutil.rmtree(run, ignore_errors=True))
+        return next(run / kind for kind in ("adapter", "model") if (run / kind).is_dir())
+
+    def metrics(self, name: str, event: str = "step") -> list[dict]:
+        """The lines of a run's metrics.jsonl with this event."""
+        lines = _json_lines(self.path("runs") / name / "metrics.jsonl")
+        return [line for line in lines if line.get("event") == event]
+
+    def generate(self, output: str, *, model: Path, corpus: str, adapter: Path | None = None,
+                 options: list = ()) -> list[dict]:
+        """`plural generate`; returns its lines, one a prompt. A seed of its own keys every draw."""
+        words = ["generate", "--model", model, "--corpus", self.path(corpus), "-o", self.path(output),
+                 "--seed", self.number, "--threads", 1]
+        words += ["--adapter", adapter] if adapter else []
+        self.plural(f"generate {output}", [*words, *options], [output])
+        return _json_lines(self.path(output))
+
+    def evaluate(self, output: str, *, model: Path, corpus: str, adapter: Path | None = None,
+                 options: list = ()) -> dict:
+        """`plural evaluate`; returns the parsed output."""
+        words = ["evaluate", "--model", model, "--corpus", self.path(corpus), "-o", self.path(output), "--threads", 1]
+        words += ["--adapter", adapter] if adapter else []
+        self.plural(f"evaluate {output}", [*words, *options], [output])
+        return json.loads(self.path(output).read_text(encoding="utf-8"))
+
+    def plural(self, label: str, words: list, outputs: list[str], before=None) -> list[Path]:
+        """Runs `launch/plural WORDS`, unless its outputs stand there from the same command and inputs."""
+        return self.step(label, [ROOT / "launch" / "plural", *words], outputs, before)
+
+    def python(self, label: str, words: list, outputs: list[str], before=None) -> list[Path]:
+        """The same for a Python program of the project: words[0] is its file."""
+        return self.step(label, [sys.executable, *words], outputs, before)
+
+    def step(self, label: str, command: list, outputs: list[str], before=None) -> list[Path]:
+        """Any command, with the same rules. `before` is called when it has to run. Errors: StepFailed."""
+        command = [str(word) for word in command]
+        made = [self.path(output) for output in outputs]
+        stamp_file = self.folder / "steps" / f"{label.replace('/', '-').replace(' ', '-')}.json"
+        stamp = {"command": command, "inputs": _input_hashes(command, made)}
+        if all(path.exists() for path in made) and _read_stamp(stamp_file) == stamp:
+            return made
+        stamp_file.unlink(missing_ok=True)
+        if before:
+            before()
+        for path in made:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        log = stamp_file.with_suffix(".log")
+        with open(log, "wb") as sink:
+            code = subprocess.run(command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=sink,
+                                  stderr=subprocess.STDOUT, env=self._study.environment).returncode
+        if code:
+            last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
+            raise StepFailed("\n".join([f"seed {self.number}: {label}: exit {code}; all of it in {log}", *last]))
+        absent = [str(path) for path in made if not path.exists()]
+        if absent:
+            raise StepFailed(f"seed {self.number}: {label}: made no {', '.join(absent)}; see {log}")
+        stamp_file.write_text(json.dumps(stamp), encoding="utf-8")
+        self._study.say(self.number, label, time.monotonic() - started)
+        return made
+
+
+class Study:
+    """The folder, the seeds and the report of one study."""
+
+    def __init__(self, name: str, options: argparse.Namespace):
+        self.name = name
+        self.folder = options.folder.resolve()
+        self.seeds: list[int] = options.seeds
+        self.options = options
+        self.report = Report(name)
+        self.environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self._started = time.monotonic()
+        self._lock = threading.Lock()
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def each_seed(self, work) -> dict:
+        """work(Seed) for every seed, some side by side; what they return, by seed number. Errors: the first."""
+        with ThreadPoolExecutor(max_workers=min(self.options.jobs, len(self.seeds))) as pool:
+            futures = {seed: pool.submit(work, Seed(self, seed)) for seed in self.seeds}
+            try:
+                return {seed: future.result() for seed, future in futures.items()}
+            except BaseException:
+                for future in futures.values():
+                    future.cancel()
+                raise
+
+    def say(self, seed: int, label: str, seconds: float) -> None:
+        """One line of progress: minutes since the start, seed, what was done and how long it took."""
+        minutes = (time.monotonic() - self._started) / 60
+        with self._lock:
+            print(f"[{minutes:6.1f} min] seed {seed}: {label}, {seconds:.0f} s", file=sys.stderr, flush=True)
+
+    def finish(self) -> int:
+        """Prints the report, writes it to the folder. Returns the exit code: 1 when a check does not hold."""
+        seconds = time.monotonic() - self._started
+        text = self.report.text()
+        print(f"\n{text}")
+        (self.folder / "tables.md").write_text(text, encoding="utf-8")
+        self.report.write(self.folder / "results.json", date=date.today().isoformat(), seeds=self.seeds,
+                          seconds=round(seconds, 1))
+        print(f"{self.folder / 'results.json'}: every figure by seed. {seconds / 60:.1f} minutes.")
+        return 0 if self.report.all_hold else 1
+
+
+def arguments(name: str, description: str, add=None) -> argparse.Namespace:
+    """The command line of a study; add(parser) adds options of its own."""
+    parser = argparse.ArgumentParser(prog=f"launch/reproduce {name}", description=description)
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "runs" / "reproduce" / name,
+                        help="where results stay (default: runs/reproduce/%s); finished steps are kept" % name)
+    parser.add_argument("--seeds", type=_seeds, default=[1, 2, 3], help="seeds, such as 1,2,3 (default)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="seeds side by side (default: cores)")
+    if add:
+        add(parser)
+    options = parser.parse_args()
+    if options.jobs < 1:
+        parser.error("--jobs must be at least 1")
+    return options
+
+
+def run(name: str, description: str, work, add=None) -> int:
+    """The main function of a study: work(Study) fills its report. A failed step is one line and exit code 1."""
+    study = Study(name, arguments(name, description, add))
+    try:
+        work(study)
+    except StepFailed as error:
+        print(f"launch/reproduce {name}: error: {error}", file=sys.stderr)
+        return 1
+    return study.finish()
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of different seeds such as 1,2,3")
+    return seeds
+
+
+def _json_lines(path: Path) -> list[dict]:
+    with open(path, encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def _read_stamp(path: Path) -> dict | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _input_hashes(command: list[str], outputs: list[Path]) -> dict[str, str]:
+    """SHA-256 of every file that the command names, also behind `key=`; a folder's files count one by one."""
+    hashes = {}
+    for word in command[1:]:
+        path = Path(word.partition("=")[2] or word)
+        if not path.is_absolute() or path in outputs or any(path in output.parents for output in outputs):
+            continue
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] * path.is_file()
+        for file in files:
+            hashes[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return hashes
