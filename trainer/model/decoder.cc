@@ -158,6 +158,17 @@ void Decoder::AddAdapter(const AdapterSettings& settings, std::uint64_t seed) {
   has_adapter_ = true;
 }
 
+Decoder Decoder::WithoutAdapter() const {
+  Decoder base = *this;
+  base.has_adapter_ = false;
+  base.adapter_ = {};
+  for (Layer& layer : base.layers_) {
+    for (const Slot& slot : kSlots) (layer.*slot.linear).lora = {};
+  }
+  base.head_.lora = {};
+  return base;
+}
+
 at::Tensor Decoder::Embed(const at::Tensor& token_N) const { return at::embedding(embed_tokens_, token_N); }
 
 at::Tensor Decoder::Hidden(const at::Tensor& embedding_NE, const at::Tensor& position_N, Attention& attention,

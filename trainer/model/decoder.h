@@ -42,6 +42,8 @@ class Decoder {
   // Adds LoRA factors: A Kaiming-uniform(a = sqrt 5), B zero, keyed by (seed, parameter name); the base is
   // frozen. Errors: ExitError(kBadRecipe) for a target that this model does not have.
   void AddAdapter(const AdapterSettings& settings, std::uint64_t seed);
+  // The same base weights, shared, without what was trained beside them.
+  Decoder WithoutAdapter() const;
   const AdapterSettings* Adapter() const { return has_adapter_ ? &adapter_ : nullptr; }
 
   // Token ids [N] (int64) -> embeddings [N, E].
