@@ -9,13 +9,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <functional>
-#include <numbers>
 #include <stdexcept>
 
-#include "data/random.h"
 #include "trainer/error.h"
 #include "trainer/model/pointwise.h"
+#include "trainer/model/random_weights.h"
 
 namespace plural::trainer {
 namespace {
@@ -38,34 +36,6 @@ constexpr std::array<Slot, 7> kSlots = {{
 constexpr const char* kHead = "lm_head";
 
 std::string LayerPrefix(std::size_t layer) { return "model.layers." + std::to_string(layer) + "."; }
-
-// Fills `tensor` with draws of `draw`, made in fp64 on the host in element order.
-void Fill(const at::Tensor& tensor, const std::function<double()>& draw) {
-  const at::Tensor host = at::empty(tensor.sizes(), at::kDouble);
-  auto* values = host.mutable_data_ptr<double>();
-  for (std::int64_t e = 0; e < host.numel(); ++e) values[e] = draw();
-  const c10::AutoGradMode no_grad(false);
-  tensor.copy_(host);
-}
-
-data::CounterRandom DrawsFor(std::uint64_t seed, const std::string& name) {
-  return {data::MixKey(seed, data::Purpose::kInitialWeights, data::HashName(name))};
-}
-
-void FillNormal(const at::Tensor& tensor, double stddev, data::CounterRandom random) {
-  Fill(tensor, [&random, stddev, spare = 0.0, has_spare = false]() mutable {
-    if (has_spare) {
-      has_spare = false;
-      return spare;
-    }
-    // Box and Muller; 1 - u is in (0, 1].
-    const double radius = stddev * std::sqrt(-2.0 * std::log(1.0 - random.Uniform()));
-    const double angle = 2.0 * std::numbers::pi * random.Uniform();
-    spare = radius * std::sin(angle);
-    has_spare = true;
-    return radius * std::cos(angle);
-  });
-}
 
 // Sites of a layer that may drop out, for their keys.
 enum Site : std::uint64_t { kAttentionInput, kAttentionOutput, kFeedForwardInput, kFeedForwardOutput };
@@ -166,7 +136,14 @@ Decoder Decoder::WithoutAdapter() const {
     for (const Slot& slot : kSlots) (layer.*slot.linear).lora = {};
   }
   base.head_.lora = {};
+  base.latents_.reset();
   return base;
+}
+
+void Decoder::AddLatents(std::int64_t latents, std::uint64_t seed) {
+  latents_ = Latents::Allocate(latents, config_.hidden_size, embed_tokens_.options().requires_grad(false));
+  latents_->Initialize(seed, embed_tokens_, norm_, config_.initializer_range);
+  for (const auto& [name, tensor] : latents_->Parameters()) tensor.set_requires_grad(true);
 }
 
 at::Tensor Decoder::Embed(const at::Tensor& token_N) const { return at::embedding(embed_tokens_, token_N); }
@@ -240,7 +217,13 @@ std::vector<dist::NamedTensor> Decoder::AdapterParameters() const {
 }
 
 std::vector<dist::NamedTensor> Decoder::TrainableParameters() const {
-  return has_adapter_ ? AdapterParameters() : BaseParameters();
+  // Latents first: backward finishes them last (through the recognition pass), and the gradient is sent from
+  // the end of this list on.
+  std::vector<dist::NamedTensor> trained;
+  if (latents_) trained = latents_->Parameters();
+  const auto model = has_adapter_ ? AdapterParameters() : BaseParameters();
+  trained.insert(trained.end(), model.begin(), model.end());
+  return trained;
 }
 
 void Decoder::TrainBase() {

@@ -10,12 +10,14 @@
 #include <ATen/core/TensorBody.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "dist/flat_parameters.h"
 #include "trainer/model/attention.h"
 #include "trainer/model/config.h"
+#include "trainer/model/latents.h"
 #include "trainer/model/linear.h"
 
 namespace plural::trainer {
@@ -45,6 +47,10 @@ class Decoder {
   // The same base weights, shared, without what was trained beside them.
   Decoder WithoutAdapter() const;
   const AdapterSettings* Adapter() const { return has_adapter_ ? &adapter_ : nullptr; }
+  // Adds CVF's latents with their first values (latents.h); they are trained. The base weights must have
+  // theirs already.
+  void AddLatents(std::int64_t latents, std::uint64_t seed);
+  const Latents* LatentHeads() const { return latents_ ? &*latents_ : nullptr; }
 
   // Token ids [N] (int64) -> embeddings [N, E].
   at::Tensor Embed(const at::Tensor& token_N) const;
@@ -60,7 +66,7 @@ class Decoder {
   std::vector<dist::NamedTensor> BaseParameters() const;
   // LoRA factors as "model.layers.0.self_attn.q_proj.lora_A.weight" and so on.
   std::vector<dist::NamedTensor> AdapterParameters() const;
-  // What is trained: the adapter if there is one, else the base.
+  // What is trained: the latents if there are any; then the adapter if there is one, else the base.
   std::vector<dist::NamedTensor> TrainableParameters() const;
   // Lets gradients reach the base weights. Full-weight training only: an adapter's base stays frozen.
   void TrainBase();
@@ -75,6 +81,7 @@ class Decoder {
   at::Device device_;
   AdapterSettings adapter_;
   bool has_adapter_ = false;
+  std::optional<Latents> latents_;
   at::Tensor embed_tokens_, norm_;
   std::vector<Layer> layers_;
   Linear head_;
