@@ -51,7 +51,8 @@ int UsedResponses(const Group& group, const LabelSettings& settings) {
   int used = found;
   if (settings.method == Method::kOtoft) {
     used = 1;
-  } else if (settings.method == Method::kOtmft || settings.method == Method::kPeft) {
+  } else if (settings.method == Method::kOtmft || settings.method == Method::kPeft ||
+             settings.method == Method::kCvf) {
     used = settings.responses == 0 ? found : settings.responses;
   }
   if (found < used || found == 0) {
@@ -155,6 +156,32 @@ void AddNegatives(const Group& group, const LabelSettings& settings, std::int64_
   }
 }
 
+// Turns positives into the sequences of cvf: what recognises each response's latent, and the response below
+// its latent or below every one (methods.md 2.2).
+void AddLatents(const Group& group, const LabelSettings& settings, std::int64_t epoch,
+                LabelledGroup& labelled) {
+  labelled.latent_key =
+      MixKey(settings.seed, Purpose::kLatents, HashName(group.id), static_cast<std::uint64_t>(epoch));
+  std::vector<LabelledSequence> positives;
+  positives.swap(labelled.sequences);
+  for (LabelledSequence& positive : positives) {
+    LabelledSequence recognition = positive;
+    recognition.prefix.insert(recognition.prefix.end(), positive.response.begin(), positive.response.end());
+    recognition.prefix.push_back(kQueryToken);
+    recognition.response = {0};
+    recognition.likelihood = recognition.unlikelihood = {0.0};
+    labelled.recognition.push_back(std::move(recognition));
+
+    const bool branches = settings.latent_branches > 0;
+    for (int latent = 0; latent < std::max(settings.latent_branches, 1); ++latent) {
+      LabelledSequence sequence = positive;
+      sequence.prefix.push_back(LatentToken(branches ? latent : positive.response_index));
+      sequence.latent = branches ? latent + 1 : 0;
+      labelled.sequences.push_back(std::move(sequence));
+    }
+  }
+}
+
 std::string FirstTokens(const std::vector<Token>& tokens) {
   constexpr std::size_t kShown = 8;
   std::string text = "[";
@@ -248,9 +275,16 @@ LabelledGroup Label(const Group& group, const LabelSettings& settings, std::int6
       labelled = Positives(group, without_number, Normalization::kSequenceSum);
       MarkTargets(labelled);
       break;
+    case Method::kCvf:
+      labelled = Positives(group, without_number, settings.normalization);
+      AddLatents(group, settings, epoch, labelled);
+      break;
   }
-  for (const LabelledSequence& sequence : labelled.sequences) {
-    labelled.sequence_tokens += static_cast<std::int64_t>(sequence.prefix.size() + sequence.response.size());
+  for (const auto* sequences : {&labelled.sequences, &labelled.recognition}) {
+    for (const LabelledSequence& sequence : *sequences) {
+      labelled.sequence_tokens +=
+          static_cast<std::int64_t>(sequence.prefix.size() + sequence.response.size());
+    }
   }
   return labelled;
 }

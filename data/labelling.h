@@ -12,7 +12,7 @@
 
 namespace plural::data {
 
-enum class Method : std::uint8_t { kPretrain, kOtoft, kOtmft, kPeft, kDistributionMatching };
+enum class Method : std::uint8_t { kPretrain, kOtoft, kOtmft, kPeft, kDistributionMatching, kCvf };
 
 enum class Assignment : std::uint8_t {
   kSampled,     // drawn anew each epoch, without replacement
@@ -35,8 +35,16 @@ struct LabelSettings {
   double unlikelihood_alpha = 0.5;
   MaskMode mask = MaskMode::kContentFirst;
   Normalization normalization = Normalization::kGroupTokenMean;
+  // cvf. 0: one latent a response, mixed of all. K: every response once below each of K latents.
+  int latent_branches = 0;
   std::uint64_t seed = 42;
 };
+
+// Rows of cvf that carry no token of the vocabulary: trainer/cvf.h gives them their embeddings. They are
+// negative, so that trees tell them apart from tokens and from each other.
+inline constexpr Token kQueryToken = -1;  // after a response whose latent is asked for
+// The latent before a response: of latent `slot` (exact), or the one mixed for response `slot` (from 0).
+constexpr Token LatentToken(int slot) { return -2 - slot; }
 
 // One sequence of a group. Weights are those of the group's own loss, before the division by the
 // number of groups in the step.
@@ -47,6 +55,7 @@ struct LabelledSequence {
   std::vector<double> unlikelihood;  // weight of -log(1-p), a response token
   int response_index = 0;
   int possibility = 0;   // 0: none
+  int latent = 0;        // cvf with branches: 1..K; else 0
   bool positive = true;  // false: a negative of peft
   double target = 0.0;   // p*(y|x) of distribution matching; 0 elsewhere
 };
@@ -58,6 +67,10 @@ struct LabelledGroup {
   std::int64_t penalised_tokens = 0;  // 0 in a group that has negatives: it adds 0, and is counted
   std::int64_t sequence_tokens = 0;   // tokens of all sequences, prefixes included: the plain cost
   double target_entropy_nats = 0.0;   // H(p*) of distribution matching
+  // Of cvf: one a response, prompt + response + kQueryToken, whose one predicted token means nothing; and the
+  // key of the group's draws in this epoch.
+  std::vector<LabelledSequence> recognition;
+  std::uint64_t latent_key = 0;
 };
 
 // The possibility numbers of the group's `responses` positives: a pure function of
@@ -74,6 +87,8 @@ std::vector<int> AssignPossibilities(const Group& group, const LabelSettings& se
 //   distribution_matching    tail 0 and all responses as targets, p*(y_i) = w_i / sum w, every token of y_i
 //                            weighs p*(y_i), so that the loss is -sum p* log p; `normalization` does not
 //                            apply
+//   cvf                      the first N responses, the prefix ends with the response's latent token; with
+//                            branches, in order of (response, latent)
 //
 // Likelihood of response i of weight w_i and T_i tokens, a token: w_i / sum_j w_j T_j (kGroupTokenMean) or
 // w_i / sum_j w_j (kSequenceSum); with all weights 1 the plain token mean and the mean of sequence sums.

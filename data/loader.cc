@@ -144,12 +144,34 @@ StepBatch Loader::Next() {
   return batch;
 }
 
+namespace {
+
+// Cost of `sequences` sequences that share `prompt` rows and have `body` rows more. A group too large for one
+// tree, or cheaper in several, repeats its prompt in each.
+double CostOfTrees(std::int64_t prompt_rows, double body, double sequences, const CostModel& cost) {
+  const auto prompt = static_cast<double>(prompt_rows);
+  double trees = 1.0;
+  if (const double prompt_cost = cost.Cost(prompt_rows); prompt_cost > 0.0) {
+    // d/dn [n * Cost(prompt + body / n)] = 0, with Cost(x) = per_row * x + per_row_pair * x^2.
+    trees = std::round(body * std::sqrt(cost.per_row_pair / prompt_cost));
+  }
+  if (cost.max_rows > prompt_rows) {
+    trees = std::max(trees, std::ceil(body / static_cast<double>(cost.max_rows - prompt_rows)));
+  }
+  trees = std::clamp(trees, 1.0, std::max(1.0, sequences));  // a tree holds at least one sequence
+  return trees * cost.Cost(static_cast<std::int64_t>(std::ceil(prompt + body / trees)));
+}
+
+}  // namespace
+
 double PredictCost(const Corpus::GroupLengths& lengths, const LabelSettings& label, const CostModel& cost) {
   const auto tail = static_cast<double>(lengths.longest_tail);
+  const bool takes_n =
+      label.method == Method::kOtmft || label.method == Method::kPeft || label.method == Method::kCvf;
   auto used = static_cast<std::int64_t>(lengths.responses.size());
   if (label.method == Method::kOtoft) {
     used = std::min<std::int64_t>(used, 1);
-  } else if ((label.method == Method::kOtmft || label.method == Method::kPeft) && label.responses > 0) {
+  } else if (takes_n && label.responses > 0) {
     used = std::min<std::int64_t>(used, label.responses);
   }
   // The last token of a response is predicted but never fed: one row less.
@@ -157,9 +179,10 @@ double PredictCost(const Corpus::GroupLengths& lengths, const LabelSettings& lab
       std::accumulate(lengths.responses.begin(), lengths.responses.begin() + used, std::int64_t{0});
   const auto fed = static_cast<double>(std::max<std::int64_t>(0, response_tokens - used));
 
-  double sequences = static_cast<double>(used);
+  auto sequences = static_cast<double>(used);
   double tails = tail;
   double responses = fed;
+  double recognition = 0.0;
   if (label.method == Method::kPeft && used > 0) {
     // Every number has its own tail; below it stand its positive and its share of the negatives.
     const auto numbers = static_cast<double>(used);
@@ -168,21 +191,15 @@ double PredictCost(const Corpus::GroupLengths& lengths, const LabelSettings& lab
     sequences = numbers + negatives;
     tails = numbers * tail;
     responses = fed * sequences / numbers;
+  } else if (label.method == Method::kCvf) {
+    // To recognise, all tokens of a response and the query are fed; below each latent stand the responses.
+    recognition =
+        CostOfTrees(lengths.prompt, tail + static_cast<double>(response_tokens) + sequences, sequences, cost);
+    const double branches = std::max(label.latent_branches, 1);
+    responses = branches * fed + (label.latent_branches > 0 ? branches : sequences);
+    sequences *= branches;
   }
-
-  // A group too large for one tree, or cheaper in several, repeats its prompt in each.
-  const auto prompt = static_cast<double>(lengths.prompt);
-  const double body = tails + responses;
-  double trees = 1.0;
-  if (const double prompt_cost = cost.Cost(lengths.prompt); prompt_cost > 0.0) {
-    // d/dn [n * Cost(prompt + body / n)] = 0, with Cost(x) = per_row * x + per_row_pair * x^2.
-    trees = std::round(body * std::sqrt(cost.per_row_pair / prompt_cost));
-  }
-  if (cost.max_rows > lengths.prompt) {
-    trees = std::max(trees, std::ceil(body / static_cast<double>(cost.max_rows - lengths.prompt)));
-  }
-  trees = std::clamp(trees, 1.0, std::max(1.0, sequences));  // a tree holds at least one sequence
-  return trees * cost.Cost(static_cast<std::int64_t>(std::ceil(prompt + body / trees)));
+  return recognition + CostOfTrees(lengths.prompt, tails + responses, sequences, cost);
 }
 
 }  // namespace plural::data

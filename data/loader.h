@@ -56,6 +56,8 @@ class Loader {
 //
 //   pretrain, otoft, otmft, distribution_matching   P + T + D
 //   peft, K negatives                               P + n T + (1 + K / n) D
+//   cvf, below K latents or n mixed ones            (P + T + L + n) to recognise, and P + T + K (1 + D)
+//                                                   or P + T + n + D
 //
 // What responses share among themselves is not known here and not subtracted. If several trees are cheaper,
 // or max_rows asks for them, P is counted once a tree.

@@ -18,6 +18,8 @@ enum class Purpose : std::uint64_t {
   kInitialWeights = 4,
   kDropout = 5,
   kSampling = 6,
+  kBootstrap = 7,
+  kLatents = 8,
 };
 
 // SplitMix64's finaliser.

@@ -61,11 +61,21 @@ void AppendTree(const PlacedTree& placed, std::uint64_t root_key, double scale, 
   pass.rows = pass.length;
 }
 
-std::vector<RowPass> PackTrees(std::span<const LabelledGroup> groups, const PackSettings& settings,
-                               double scale) {
+// One kind of sequences of the groups [first, last) of a step.
+struct Share {
+  std::span<const LabelledGroup> groups;
+  std::size_t first = 0, last = 0;
+  PassKind kind = PassKind::kPrediction;
+
+  const std::vector<LabelledSequence>& Of(std::size_t group) const {
+    return kind == PassKind::kRecognition ? groups[group].recognition : groups[group].sequences;
+  }
+};
+
+std::vector<RowPass> PackTrees(const Share& share, const PackSettings& settings, double scale) {
   std::vector<RowPass> passes;
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    const std::vector<LabelledSequence>& sequences = groups[g].sequences;
+  for (std::size_t g = share.first; g < share.last; ++g) {
+    const std::vector<LabelledSequence>& sequences = share.Of(g);
     for (const std::vector<int>& part : CutGroup(sequences, settings.cost)) {
       PlacedTree placed{.tree = BuildTree(sequences, part), .sequences = {}};
       for (const int s : part) placed.sequences.push_back({static_cast<std::int32_t>(g), s});
@@ -73,7 +83,7 @@ std::vector<RowPass> PackTrees(std::span<const LabelledGroup> groups, const Pack
       auto pass = std::ranges::find_if(
           passes, [&](const RowPass& open) { return open.rows + placed.tree.Rows() <= settings.row_budget; });
       if (pass == passes.end()) pass = passes.emplace(passes.end());
-      AppendTree(placed, RootKey(groups[g]), scale, *pass);
+      AppendTree(placed, RootKey(share.groups[g]), scale, *pass);
     }
   }
   return passes;
@@ -113,14 +123,13 @@ void FillPlainRow(const LabelledSequence& sequence, RowPass::SequenceRef ref, st
   pass.rows += fed;
 }
 
-std::vector<RowPass> PackPlain(std::span<const LabelledGroup> groups, const PackSettings& settings,
-                               double scale) {
+std::vector<RowPass> PackPlain(const Share& share, const PackSettings& settings, double scale) {
   const auto sequence_of = [&](RowPass::SequenceRef ref) -> const LabelledSequence& {
-    return groups[static_cast<std::size_t>(ref.group)].sequences[static_cast<std::size_t>(ref.sequence)];
+    return share.Of(static_cast<std::size_t>(ref.group))[static_cast<std::size_t>(ref.sequence)];
   };
   std::vector<RowPass::SequenceRef> refs;
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    for (std::size_t s = 0; s < groups[g].sequences.size(); ++s) {
+  for (std::size_t g = share.first; g < share.last; ++g) {
+    for (std::size_t s = 0; s < share.Of(g).size(); ++s) {
       refs.push_back({static_cast<std::int32_t>(g), static_cast<std::int32_t>(s)});
     }
   }
@@ -146,20 +155,50 @@ std::vector<RowPass> PackPlain(std::span<const LabelledGroup> groups, const Pack
         pass.position.push_back(static_cast<std::int32_t>(depth));
       }
       const RowPass::SequenceRef ref = refs[begin + static_cast<std::size_t>(b)];
-      FillPlainRow(sequence_of(ref), ref, RootKey(groups[static_cast<std::size_t>(ref.group)]), b, scale,
-                   pass);
+      FillPlainRow(sequence_of(ref), ref, RootKey(share.groups[static_cast<std::size_t>(ref.group)]), b,
+                   scale, pass);
     }
     begin += count;
   }
   return passes;
 }
 
+void Pack(const Share& share, const PackSettings& settings, double scale, std::vector<RowPass>& passes) {
+  for (RowPass& pass : settings.layout == Layout::kTree ? PackTrees(share, settings, scale)
+                                                        : PackPlain(share, settings, scale)) {
+    pass.kind = share.kind;
+    passes.push_back(std::move(pass));
+  }
+}
+
+std::int64_t RecognitionTokens(const LabelledGroup& group) {
+  std::int64_t tokens = 0;
+  for (const LabelledSequence& sequence : group.recognition) tokens += FedTokens(sequence);
+  return tokens;
+}
+
 }  // namespace
 
 std::vector<RowPass> PackGroups(std::span<const LabelledGroup> groups, const PackSettings& settings,
                                 double scale) {
-  return settings.layout == Layout::kTree ? PackTrees(groups, settings, scale)
-                                          : PackPlain(groups, settings, scale);
+  std::vector<RowPass> passes;
+  for (std::size_t first = 0; first < groups.size();) {
+    const bool recognises = !groups[first].recognition.empty();
+    std::size_t last = recognises ? first + 1 : groups.size();
+    for (std::int64_t tokens = RecognitionTokens(groups[first]); recognises && last < groups.size(); ++last) {
+      tokens += RecognitionTokens(groups[last]);
+      if (tokens > settings.row_budget) break;
+    }
+    Share share{.groups = groups, .first = first, .last = last};
+    if (recognises) {
+      share.kind = PassKind::kRecognition;
+      Pack(share, settings, scale, passes);
+      share.kind = PassKind::kPrediction;
+    }
+    Pack(share, settings, scale, passes);
+    first = last;
+  }
+  return passes;
 }
 
 }  // namespace plural::data

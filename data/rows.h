@@ -14,9 +14,15 @@ namespace plural::data {
 
 enum class Layout : std::uint8_t { kTree, kPlain };
 
+enum class PassKind : std::uint8_t {
+  kPrediction,   // of LabelledGroup::sequences
+  kRecognition,  // of LabelledGroup::recognition (cvf)
+};
+
 // A pass of `batch` rows of `length` tokens, flattened. In the tree layout batch is 1 and `end` rules
 // visibility; in the plain layout attention is causal, rows are padded at the right, and `end` is empty.
 struct RowPass {
+  PassKind kind = PassKind::kPrediction;
   std::int64_t batch = 1;
   std::int64_t length = 0;
   std::vector<Token> token;            // [batch * length]
@@ -31,7 +37,7 @@ struct RowPass {
   std::vector<std::int32_t> path_offset;
   struct SequenceRef {
     std::int32_t group = 0;     // index into the step's local groups
-    std::int32_t sequence = 0;  // index into LabelledGroup::sequences
+    std::int32_t sequence = 0;  // index into LabelledGroup::sequences or ::recognition
   };
   std::vector<SequenceRef> sequences;
   std::int64_t rows = 0;  // rows that carry a token (padding not counted)
@@ -43,7 +49,10 @@ struct PackSettings {
   std::int64_t row_budget = 1024;  // trees are put side by side up to so many rows
 };
 
-// The passes for the groups of one rank and step. Every edge weight is multiplied by `scale`
+// The passes for the groups of one rank and step. Groups with recognition sequences (cvf) come in units: the
+// recognition passes of some groups, about as many as row_budget holds, then these groups' other passes, so
+// that what a unit keeps in memory until its last pass is bounded.
+// Every edge weight is multiplied by `scale`
 // (1 / groups of the whole step), so that losses and gradients add up over passes and ranks.
 std::vector<RowPass> PackGroups(std::span<const LabelledGroup> groups, const PackSettings& settings,
                                 double scale);

@@ -226,6 +226,8 @@ std::string NameOf(const ::testing::TestParamInfo<Method>& info) {
       return "Peft";
     case Method::kDistributionMatching:
       return "DistributionMatching";
+    case Method::kCvf:  // cvf_test.cc
+      break;
   }
   return "";
 }
