@@ -8,6 +8,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <stdexcept>
 
 #include "data/corpus.h"
 #include "trainer/agreement.h"
@@ -19,6 +20,19 @@
 
 namespace plural::trainer {
 namespace {
+
+constexpr const char* kSample = "sample";
+
+// What the papers draw a prompt. Others than these keep every token (top_k 0).
+GenerateSettings PresetSettings(const std::string& preset) {
+  if (preset == "dialogue") {
+    return {.responses = 5, .max_new_tokens = 64, .sampling = {.temperature = 1.0, .top_k = 50}};
+  }
+  if (preset == "distribution") {
+    return {.responses = 1000, .max_new_tokens = 64, .sampling = {.temperature = 1.0, .top_k = 0}};
+  }
+  return {};
+}
 
 // "none", "first", "sample" or numbers such as "1,4".
 void ParsePossibilities(const std::string& text, GenerateSettings& settings) {
@@ -47,20 +61,52 @@ void ParsePossibilities(const std::string& text, GenerateSettings& settings) {
   }
 }
 
-nlohmann::json ToJson(const data::Corpus& corpus, const data::Group& prompt,
-                      const std::vector<GeneratedResponse>& responses) {
+GenerateSettings MakeSettings(const GenerateOptions& options) {
+  GenerateSettings settings = PresetSettings(options.preset);
+  settings.responses = options.responses.value_or(settings.responses);
+  settings.max_new_tokens = options.max_new_tokens.value_or(settings.max_new_tokens);
+  settings.sampling.temperature = options.temperature.value_or(settings.sampling.temperature);
+  settings.sampling.top_k = options.top_k.value_or(settings.sampling.top_k);
+  settings.sampling.top_p = options.top_p;
+  settings.seed = options.seed;
+  ParsePossibilities(options.possibilities, settings);
+  return settings;
+}
+
+nlohmann::json ToJson(const data::Corpus& corpus, const GeneratedResponse& response) {
+  nlohmann::json item = {{"index", response.index},       {"possibility", response.possibility},
+                         {"latent", response.latent},     {"text", corpus.Decode(response.tokens)},
+                         {"tokens", response.tokens},     {"logprob_nats", response.logprob},
+                         {"finished", response.finished}, {"steps", response.steps},
+                         {"seconds", response.seconds}};
+  if (response.score) item["score"] = *response.score;
+  if (response.rating) item["rating"] = *response.rating;
+  return item;
+}
+
+nlohmann::json ToJson(const data::Corpus& corpus, const data::Group& prompt, const std::string& method,
+                      const GeneratedPrompt& answer) {
   nlohmann::json line = {{"id", prompt.id},
                          {"prompt", corpus.Decode(prompt.prompt_tokens)},
-                         {"responses", nlohmann::json::array()}};
-  for (const GeneratedResponse& response : responses) {
-    line["responses"].push_back({{"index", response.index},
-                                 {"possibility", response.possibility},
-                                 {"text", corpus.Decode(response.tokens)},
-                                 {"tokens", response.tokens},
-                                 {"logprob_nats", response.logprob},
-                                 {"finished", response.finished}});
+                         {"responses", nlohmann::json::array()},
+                         {"method", method},
+                         {"decode_steps", answer.decode_steps},
+                         {"token_forwards", answer.token_forwards},
+                         {"seconds", answer.seconds}};
+  std::replace(line["method"].get_ref<std::string&>().begin(), line["method"].get_ref<std::string&>().end(),
+               '-', '_');
+  for (const GeneratedResponse& response : answer.responses) {
+    line["responses"].push_back(ToJson(corpus, response));
   }
+  if (answer.short_by) line["short_by"] = *answer.short_by;
   return line;
+}
+
+// The answers to some prompts, in their order.
+std::vector<GeneratedPrompt> Answer(const Decoder& model, const std::vector<data::Group>& prompts,
+                                    const std::string& method, const GenerateSettings& settings) {
+  if (method == kSample) return Generate(model, prompts, settings);
+  throw std::logic_error("no code answers by the method " + method);
 }
 
 }  // namespace
@@ -70,19 +116,23 @@ void AddGenerateOptions(CLI::App& command, GenerateOptions& options) {
   command.add_option("--adapter", options.adapter, "Folder of a LoRA adapter for it");
   command.add_option("--corpus", options.corpus, "Corpus whose prompts are answered")->required();
   command.add_option("-o,--output", options.output, "JSON lines, one a prompt")->required();
-  command.add_option("--responses", options.settings.responses, "Responses a prompt")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
+  command.add_option("--method", options.method, "How responses come about")
+      ->check(CLI::IsMember({kSample}))
       ->capture_default_str();
-  command.add_option("--max-new-tokens", options.settings.max_new_tokens, "Tokens a response at most")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
-      ->capture_default_str();
-  command.add_option("--temperature", options.settings.sampling.temperature, "0 takes the most likely token")
-      ->check(CLI::Range(0.0, 100.0))
-      ->capture_default_str();
-  command.add_option("--top-k", options.settings.sampling.top_k, "Sample from the k most likely; 0: all")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command.add_option("--top-p", options.settings.sampling.top_p, "Sample from the smallest set of this mass")
+  command
+      .add_option("--preset", options.preset,
+                  "Defaults of an experiment: dialogue (5 responses, temperature 1, top-k 50, 64 tokens) or "
+                  "distribution (1000 responses, temperature 1, top-k 0, 64 tokens)")
+      ->check(CLI::IsMember({"dialogue", "distribution"}));
+  command.add_option("--responses", options.responses, "Responses a prompt (5)")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
+  command.add_option("--max-new-tokens", options.max_new_tokens, "Tokens a response at most (64)")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
+  command.add_option("--temperature", options.temperature, "0 takes the most likely token (1)")
+      ->check(CLI::Range(0.0, 100.0));
+  command.add_option("--top-k", options.top_k, "Sample from the k most likely; 0: all (0)")
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--top-p", options.top_p, "Sample from the smallest set of this mass")
       ->check(CLI::Range(1e-9, 1.0))
       ->capture_default_str();
   command
@@ -90,7 +140,7 @@ void AddGenerateOptions(CLI::App& command, GenerateOptions& options) {
                   "Possibility numbers: none, first (1..responses), sample (without replacement), or a "
                   "list such as 1,4")
       ->capture_default_str();
-  command.add_option("--seed", options.settings.seed, "Key of every draw")->capture_default_str();
+  command.add_option("--seed", options.seed, "Key of every draw")->capture_default_str();
   command.add_option("--limit", options.limit, "Answer only the first so many prompts; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -101,8 +151,7 @@ void AddGenerateOptions(CLI::App& command, GenerateOptions& options) {
 }
 
 int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collectives& collectives) {
-  GenerateSettings settings = options.settings;
-  ParsePossibilities(options.possibilities, settings);
+  const GenerateSettings settings = MakeSettings(options);
   SetThreads(options.threads, world);
   std::optional<PendingFile> output;
   if (world.Rank() == 0) output.emplace(options.output);
@@ -127,10 +176,10 @@ int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collec
     const std::int64_t end = std::min(prompts, begin + block);
     std::vector<data::Group> batch;
     for (std::int64_t p = begin; p < end; ++p) batch.push_back(corpus.Read(p));
-    const auto responses = Generate(model, batch, settings);
+    const std::vector<GeneratedPrompt> answers = Answer(model, batch, options.method, settings);
     std::string lines;
     for (std::size_t p = 0; p < batch.size(); ++p) {
-      lines += ToJson(corpus, batch[p], responses[p])
+      lines += ToJson(corpus, batch[p], options.method, answers[p])
                    .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
                "\n";
     }

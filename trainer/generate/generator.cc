@@ -5,6 +5,7 @@
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
+#include <chrono>
 #include <numeric>
 #include <span>
 #include <utility>
@@ -69,10 +70,14 @@ data::Token Draw(const at::Tensor& logits_V, const SamplingSettings& sampling, d
 
 }  // namespace
 
-std::vector<std::vector<GeneratedResponse>> Generate(const Decoder& model,
-                                                     const std::vector<data::Group>& prompts,
-                                                     const GenerateSettings& settings) {
-  std::vector<std::vector<GeneratedResponse>> results(prompts.size());
+std::vector<GeneratedPrompt> Generate(const Decoder& model, const std::vector<data::Group>& prompts,
+                                      const GenerateSettings& settings) {
+  using Clock = std::chrono::steady_clock;
+  std::vector<GeneratedPrompt> results(prompts.size());
+  std::vector<Clock::time_point> start(prompts.size());
+  const auto seconds_since_start = [&start](std::size_t prompt) {
+    return std::chrono::duration<double>(Clock::now() - start[prompt]).count();
+  };
   if (prompts.empty() || settings.responses == 0) return results;
   const ModelConfig& config = model.Config();
 
@@ -95,13 +100,15 @@ std::vector<std::vector<GeneratedResponse>> Generate(const Decoder& model,
       }
       longest = std::max(longest, tokens);
     }
+    start[p] = Clock::now();
     prefills.push_back(RunPrefill(model, prompts[p], numbers));
+    results[p].token_forwards = prefills.back().k_NGD.front().size(0);
     first_logits.push_back(prefills.back().logits_LV);
     for (std::int64_t i = 0; i < settings.responses; ++i) {
       GeneratedResponse response;
       response.index = i;
       response.possibility = numbers[static_cast<std::size_t>(i)];
-      results[p].push_back(std::move(response));
+      results[p].responses.push_back(std::move(response));
       live.push_back({p, i,
                       data::MixKey(settings.seed, data::Purpose::kSampling, data::HashName(prompts[p].id),
                                    static_cast<std::uint64_t>(i))});
@@ -121,7 +128,8 @@ std::vector<std::vector<GeneratedResponse>> Generate(const Decoder& model,
     std::vector<Live> next;
     std::vector<std::int64_t> kept, tokens;
     for (std::size_t row = 0; row < live.size(); ++row) {
-      GeneratedResponse& response = results[live[row].prompt][static_cast<std::size_t>(live[row].index)];
+      GeneratedPrompt& result = results[live[row].prompt];
+      GeneratedResponse& response = result.responses[static_cast<std::size_t>(live[row].index)];
       // Draw t of the response's own stream, whatever else is decoded beside it.
       data::CounterRandom random{live[row].key, static_cast<std::uint64_t>(t)};
       const at::Tensor logits_V = host_RV[static_cast<std::int64_t>(row)];
@@ -132,14 +140,24 @@ std::vector<std::vector<GeneratedResponse>> Generate(const Decoder& model,
       if (std::find(config.eos_token_ids.begin(), config.eos_token_ids.end(), token) !=
           config.eos_token_ids.end()) {
         response.finished = true;
+        response.seconds = result.seconds = seconds_since_start(live[row].prompt);
         continue;
       }
       response.tokens.push_back(token);
+      if (t + 1 == settings.max_new_tokens) {
+        response.seconds = result.seconds = seconds_since_start(live[row].prompt);
+        continue;
+      }
       next.push_back(live[row]);
       kept.push_back(static_cast<std::int64_t>(row));
       tokens.push_back(token);
     }
-    if (next.empty() || t + 1 == settings.max_new_tokens) break;
+    if (next.empty()) break;
+    for (const Live& response : next) {
+      GeneratedPrompt& result = results[response.prompt];
+      result.decode_steps = ++result.responses[static_cast<std::size_t>(response.index)].steps;
+      ++result.token_forwards;
+    }
     if (next.size() < live.size()) cache.Keep(kept);
     live = std::move(next);
     logits_RV = cache.Step(model, at::tensor(tokens, at::kLong).to(model.Device()));

@@ -153,14 +153,18 @@ class KeyValueCache::CacheAttention : public Attention {
 };
 
 at::Tensor KeyValueCache::Step(const Decoder& model, const at::Tensor& token_R) {
+  return StepEmbeddings(model, model.Embed(token_R));
+}
+
+at::Tensor KeyValueCache::StepEmbeddings(const Decoder& model, const at::Tensor& embedding_RE) {
   const c10::NoGradGuard no_grad;
-  const auto responses = static_cast<std::size_t>(token_R.size(0));
+  const auto responses = static_cast<std::size_t>(embedding_RE.size(0));
   const std::vector<std::int64_t> length(length_.begin(),
                                          length_.begin() + static_cast<std::ptrdiff_t>(responses));
   const std::int64_t longest = *std::max_element(length.begin(), length.end());
   const at::Tensor length_R = Indices(length, model.Device());
   CacheAttention attention(*this, length_R, longest);
-  const at::Tensor hidden_RE = model.Hidden(model.Embed(token_R), length_R, attention);
+  const at::Tensor hidden_RE = model.Hidden(embedding_RE, length_R, attention);
   for (std::size_t row = 0; row < responses; ++row) ++length_[row];
   return model.Logits(hidden_RE);
 }

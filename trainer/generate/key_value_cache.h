@@ -4,7 +4,7 @@
 // responses and the attention over it. Does not own: sampling, stopping. Thread rule: one thread.
 //
 // Shape letters: R responses decoded together, T tokens cached, H query heads, G key-value heads, D head
-// dimension, N tree rows, V vocabulary.
+// dimension, N tree rows, E hidden size, V vocabulary.
 #pragma once
 
 #include <ATen/core/TensorBody.h>
@@ -37,7 +37,10 @@ class KeyValueCache {
   void Start(std::int64_t row, const Prefill& prefill, std::size_t tail);
   // Feeds one token to each of the first token_R.size(0) responses; returns logits [R, V].
   at::Tensor Step(const Decoder& model, const at::Tensor& token_R);
-  // Goes on with these rows only, in this order (ascending).
+  // The same for positions that hold no token but a vector of their own.
+  at::Tensor StepEmbeddings(const Decoder& model, const at::Tensor& embedding_RE);
+  // Goes on with these rows, in this order. A row may be named several times: its path then goes on in
+  // several ways.
   void Keep(const std::vector<std::int64_t>& rows);
 
  private:

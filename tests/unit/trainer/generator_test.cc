@@ -96,8 +96,8 @@ void ExpectEqualsNaive(const ModelConfig& config, const GenerateSettings& settin
   ASSERT_EQ(results.size(), prompts.size());
   bool finished = false, cut = false;
   for (std::size_t p = 0; p < prompts.size(); ++p) {
-    ASSERT_EQ(static_cast<std::int64_t>(results[p].size()), settings.responses);
-    for (const GeneratedResponse& response : results[p]) {
+    ASSERT_EQ(static_cast<std::int64_t>(results[p].responses.size()), settings.responses);
+    for (const GeneratedResponse& response : results[p].responses) {
       const GeneratedResponse expected =
           Naive(model, prompts[p], response.possibility, response.index, settings);
       EXPECT_EQ(response.tokens, expected.tokens) << prompts[p].id << " response " << response.index;
@@ -136,9 +136,10 @@ TEST(Generator, AnswersDoNotDependOnTheBatch) {
   const auto together = Generate(model, prompts, settings);
   for (std::size_t p = 0; p < prompts.size(); ++p) {
     const auto alone = Generate(model, {prompts[p]}, settings);
-    for (std::size_t i = 0; i < 2; ++i) EXPECT_EQ(alone[0][i].tokens, together[p][i].tokens);
+    for (std::size_t i = 0; i < 2; ++i)
+      EXPECT_EQ(alone[0].responses[i].tokens, together[p].responses[i].tokens);
   }
-  EXPECT_NE(together[0][0].tokens, together[0][1].tokens);
+  EXPECT_NE(together[0].responses[0].tokens, together[0].responses[1].tokens);
 }
 
 TEST(Generator, PossibilityPolicies) {
@@ -147,7 +148,7 @@ TEST(Generator, PossibilityPolicies) {
     settings.max_new_tokens = 1;
     const auto responses = Generate(model, {Prompts()[0]}, settings);
     std::vector<int> result;
-    for (const auto& response : responses[0]) result.push_back(response.possibility);
+    for (const auto& response : responses[0].responses) result.push_back(response.possibility);
     return result;
   };
   EXPECT_EQ(numbers({.responses = 2}), (std::vector<int>{0, 0}));
