@@ -1,0 +1,145 @@
+"""The dialogue grammar (dialogue.json): texts to train on, and the exact meaning of a reply.
+
+Owns: prompts, replies, what a model from nothing reads, parsing. Does not own: files, commands.
+Every draw comes from the Random that is passed in.
+
+A reply's meaning is its answer: (category, kind). It is valid for a prompt when it is of the topic's category. So
+semantic diversity is exact: 1 for a pair of replies with different meanings, 0 otherwise, which is what cosine
+similarity would say if meanings were orthogonal.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+# How a model often answers: its favourite, the other valid kinds, something of another category.
+FAVOURITE_SHARE = 0.70
+INVALID_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class Prompt:
+    id: str
+    category: str
+    context: str
+
+
+class DialogueGrammar:
+    """Thread rule: immutable."""
+
+    def __init__(self):
+        spec = json.loads((_HERE / "dialogue.json").read_text(encoding="utf-8"))
+        topics = json.loads((_HERE.parent / "quickstart" / "questions.json").read_text(encoding="utf-8"))
+        self._topics = {entry["name"]: entry["topics"] for entry in topics["categories"]}
+        self._held_out = topics["held_out_topics_per_category"]
+        self._categories = {entry["name"]: entry for entry in spec["categories"]}
+        self._wordings, self._openers, self._closers = spec["wordings"], spec["openers"], spec["closers"]
+        self.kinds: list[str] = spec["kinds"]
+        # Reply text -> (category, kind). 10 categories x 6 answers x 8 openers x 5 closers.
+        self._meaning = {self._reply(name, kind, opener, closer): (name, kind)
+                         for name in self._categories for kind in range(len(self.kinds))
+                         for opener in self._openers for closer in self._closers}
+
+    # Prompts.
+
+    def prompts(self, draw: random.Random, held_out: bool) -> list[Prompt]:
+        """One prompt a topic: 300 to tune on, or the 30 of topics that tuning never sees."""
+        chosen = []
+        for category, topics in self._topics.items():
+            cut = len(topics) - self._held_out
+            chosen += [(category, topic) for topic in (topics[cut:] if held_out else topics[:cut])]
+        return [Prompt(f"{category}/{topic}", category, draw.choice(self._wordings).format(topic))
+                for category, topic in chosen]
+
+    # Replies.
+
+    def reply(self, category: str, kind: int, draw: random.Random) -> str:
+        return self._reply(category, kind, draw.choice(self._openers), draw.choice(self._closers))
+
+    def replies(self, prompt: Prompt, count: int, draw: random.Random) -> tuple[list[str], list[int]]:
+        """`count` valid replies of different kinds in random order, and their kinds, 0-based."""
+        kinds = draw.sample(range(len(self.kinds)), count)
+        return [self.reply(prompt.category, kind, draw) for kind in kinds], kinds
+
+    def usual_reply(self, category: str, draw: random.Random) -> str:
+        """As the model to start from replies: its favourite most of the time, now and then something invalid."""
+        favourite = self._categories[category]["favourite"] - 1
+        chance = draw.random()
+        if chance < INVALID_SHARE:
+            category = draw.choice([name for name in self._categories if name != category])
+            return self.reply(category, draw.randrange(len(self.kinds)), draw)
+        if chance < INVALID_SHARE + FAVOURITE_SHARE:
+            return self.reply(category, favourite, draw)
+        return self.reply(category, draw.choice([k for k in range(len(self.kinds)) if k != favourite]), draw)
+
+    def _reply(self, category: str, kind: int, opener: str, closer: str) -> str:
+        return " ".join(part for part in (opener, self._categories[category]["answers"][kind], closer) if part)
+
+    # What a model from nothing reads.
+
+    def documents(self, draw: random.Random, template: dict, list_template: dict, rating_template: dict,
+                  per_topic: int) -> list[str]:
+        """Of every topic: replies without and with a number that means nothing yet, lists, ratings.
+
+        Templates are those that prompts are made with later; a reply, a list or a rating stands behind.
+        """
+        texts = []
+        for category, topics in self._topics.items():
+            for topic in topics:
+                for number in range(per_topic):
+                    context = draw.choice(self._wordings).format(topic)
+                    k = draw.randrange(10) if number % 2 else 0
+                    prompt = template["prompt_with_number" if k else "prompt"]
+                    texts.append(prompt.format(context="A: " + context, k=k) + self.usual_reply(category, draw))
+                context = "A: " + draw.choice(self._wordings).format(topic)
+                texts += [list_template["prompt"].format(context=context) + self._list(category, draw)
+                          for _ in range(per_topic // 8)]
+                texts += [self._rated(rating_template, context, category, draw) for _ in range(per_topic // 8)]
+        return texts
+
+    def _list(self, category: str, draw: random.Random) -> str:
+        """Five different kinds in a list: a model that lists looks back at what stands there already."""
+        kinds = draw.sample(range(len(self.kinds)), 5)
+        return "".join(f"{place}. {self.reply(category, kind, draw)}\n" for place, kind in enumerate(kinds, 1))
+
+    def _rated(self, template: dict, context: str, category: str, draw: random.Random) -> str:
+        """A reply and a rating of its coherence: high when valid, low when it is of another category."""
+        valid = draw.random() < 0.5
+        other = category if valid else draw.choice([name for name in self._categories if name != category])
+        reply = self.reply(other, draw.randrange(len(self.kinds)), draw)
+        rating = draw.randint(7, 10) if valid else draw.randint(1, 4)
+        return template["prompt"].format(context=context, response=reply) + str(rating)
+
+    # Measuring.
+
+    def meaning(self, text: str) -> tuple[str, int] | None:
+        """(category, kind), or None when the text is no reply of the grammar."""
+        return self._meaning.get(text.strip())
+
+    def measure(self, lines: list[dict]) -> dict[str, float]:
+        """Exact figures of `plural generate`'s lines, whose ids are those of prompts().
+
+        diversity: share of pairs of replies to one prompt with different meanings (two texts that do not parse
+        differ unless they are equal). different: different valid answers a prompt. incoherent_percent: replies
+        that do not parse or are of another category.
+        """
+        pairs = apart = wrong = total = different = 0
+        for line in lines:
+            category = line["id"].split("/")[0]
+            texts = [response["text"].strip() for response in line["responses"]]
+            meanings = [self.meaning(text) or text for text in texts]
+            valid = [meaning for meaning in meanings if meaning[0] == category]
+            different += len(set(valid))
+            wrong += len(texts) - len(valid)
+            total += len(texts)
+            pairs += len(texts) * (len(texts) - 1) // 2
+            apart += sum(a != b for a, b in combinations(meanings, 2))
+        if not pairs:
+            raise ValueError("diversity is undefined for one response a prompt")
+        return {"diversity": apart / pairs, "different": different / len(lines),
+                "incoherent_percent": 100 * wrong / total}
