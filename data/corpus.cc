@@ -8,9 +8,11 @@
 #include <cstring>
 #include <fstream>
 #include <functional>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
+#include "data/alignment_reader.h"
 #include "data/error.h"
 #include "data/hdf5_reader.h"
 #include "data/sha256.h"
@@ -95,6 +97,10 @@ struct Corpus::Impl {
     ReadAttributes();
     OpenGroups(limits.max_elements);
     ReadVocabulary();
+    if (AlignmentReader::IsIn(file)) {
+      alignment.emplace(file, info.possibilities, info.responses, limits.max_elements);
+      info.alignment = alignment->Info();
+    }
     if (limits.scan_tokens) ScanTokens();
   }
 
@@ -115,6 +121,7 @@ struct Corpus::Impl {
   Hdf5Dataset<Token> response_tokens;
   Hdf5Dataset<std::uint8_t> response_masks;
   Hdf5Dataset<std::uint8_t> id_bytes;
+  std::optional<AlignmentReader> alignment;
   Offsets prompt_offsets;
   Offsets tail_offsets;      // row g * (M + 1) + k
   Offsets response_offsets;  // of all responses of the corpus
@@ -324,6 +331,7 @@ Group Corpus::Read(std::int64_t group) {
                                 .weight = c.response_weights[r],
                                 .masks = {masks.begin() + from, masks.begin() + to}});
   }
+  if (c.alignment) c.alignment->Read(first, result.responses);
   return result;
 }
 

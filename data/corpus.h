@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "data/alignment_info.h"
 #include "data/group.h"
 
 namespace plural::data {
@@ -27,6 +28,7 @@ struct CorpusInfo {
   std::string template_name;
   std::string template_json;  // the whole template, so that generation uses the same one
   std::string sha256;         // of the file, from the sidecar ("" without one)
+  AlignmentInfo alignment;
 };
 
 struct CorpusLimits {
@@ -49,7 +51,8 @@ class Corpus {
   const std::filesystem::path& Path() const;
   const CorpusInfo& Info() const;
 
-  // Reads one group whole and checks it: token ids within [0, vocab_size), finite weights >= 0.
+  // Reads one group whole and checks it: token ids within [0, vocab_size), finite weights >= 0, affinities
+  // within [-1, 1].
   Group Read(std::int64_t group);
 
   // Lengths known without reading tokens, for plans and costs.

@@ -20,6 +20,8 @@ struct Response {
   std::vector<Token> tokens;        // ends with the terminator where one is trained
   double weight = 1.0;              // share of the target distribution (distribution matching)
   std::vector<std::uint8_t> masks;  // one byte a token; bit MaskMode set: penalise it in a negative
+  // How well numbers 1, 2, ... suit it, in [-1, 1]; empty in a corpus without aligned possibilities.
+  std::vector<float> affinity = {};
 
   bool Penalised(std::size_t position, MaskMode mode) const {
     return (masks[position] >> static_cast<unsigned>(mode)) & 1U;

@@ -37,6 +37,10 @@ TypeName NameOf<std::uint8_t>() {
   return {H5T_STD_U8LE, H5T_NATIVE_UINT8, "uint8"};
 }
 template <>
+TypeName NameOf<float>() {
+  return {H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, "little-endian float32"};
+}
+template <>
 TypeName NameOf<double>() {
   return {H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, "little-endian float64"};
 }
@@ -313,10 +317,12 @@ std::vector<T> Hdf5Dataset<T>::Read(std::int64_t begin, std::int64_t end) const 
 template class Hdf5Dataset<std::int32_t>;
 template class Hdf5Dataset<std::int64_t>;
 template class Hdf5Dataset<std::uint8_t>;
+template class Hdf5Dataset<float>;
 template class Hdf5Dataset<double>;
 template Hdf5Dataset<std::int32_t> Hdf5File::Open(const char*, std::int64_t) const;
 template Hdf5Dataset<std::int64_t> Hdf5File::Open(const char*, std::int64_t) const;
 template Hdf5Dataset<std::uint8_t> Hdf5File::Open(const char*, std::int64_t) const;
+template Hdf5Dataset<float> Hdf5File::Open(const char*, std::int64_t) const;
 template Hdf5Dataset<double> Hdf5File::Open(const char*, std::int64_t) const;
 
 }  // namespace plural::data

@@ -51,7 +51,7 @@ class Hdf5Handle {
   hid_t id_;
 };
 
-// A one-dimensional dataset of T: int32_t, int64_t, uint8_t or double, little endian on disk.
+// A one-dimensional dataset of T: int32_t, int64_t, uint8_t, float or double, little endian on disk.
 template <class T>
 class Hdf5Dataset {
  public:

@@ -19,7 +19,7 @@ namespace plural::data {
 class CorpusFile {
  public:
   using Values = std::variant<std::vector<std::int32_t>, std::vector<std::int64_t>, std::vector<std::uint8_t>,
-                              std::vector<double>>;
+                              std::vector<double>, std::vector<float>>;
   struct Dataset {
     Values values;
     hid_t type = H5I_INVALID_HID;  // on disk; the usual one of `values` when invalid
@@ -35,6 +35,11 @@ class CorpusFile {
   //   "g0": prompt 1 2, tails (3) (4 5) (4 6), responses (7 8 9) and (7 9), weights 1 and 0.5
   //   "g1": prompt 2,   tails (3) (4 5) (4 6), responses (8 9) and (5 9), weights 1 and 1
   CorpusFile();
+
+  // Numbers 1 and 2 stand for kinds "ask" and "tell", and which of them each response is.
+  void AlignByKinds();
+  // The same affinities, as from clusters with centres of three dimensions.
+  void AlignByCentres();
 
   void Write(const std::filesystem::path& path) const;
 
@@ -82,15 +87,33 @@ inline CorpusFile::CorpusFile() {
   add("template", Bytes{'{', '}'});
 }
 
+inline void CorpusFile::AlignByKinds() {
+  attributes["alignment_possibilities"] = std::int64_t{2};
+  attributes["alignment_source"] = "kinds";
+  datasets["alignment_kinds"].values =
+      std::vector<std::uint8_t>{'a', 's', 'k', '\n', 't', 'e', 'l', 'l', '\n'};
+  datasets["response_affinities"].values = std::vector<float>{0, 1, 1, 0, 1, 0, 0, 1};
+}
+
+inline void CorpusFile::AlignByCentres() {
+  AlignByKinds();
+  attributes["alignment_source"] = "kmeans";
+  attributes["alignment_encoder"] = "little-encoder";
+  attributes["alignment_encoder_sha256"] = std::string(64, 'b');
+  datasets.erase("alignment_kinds");
+  datasets["alignment_centres"].values = std::vector<float>{1, 0, 0, 0, 0.6F, 0.8F};
+}
+
 namespace corpus_file_internal {
 
 inline hid_t OnDisk(const CorpusFile::Values& values) {
-  const hid_t types[] = {H5T_STD_I32LE, H5T_STD_I64LE, H5T_STD_U8LE, H5T_IEEE_F64LE};
+  const hid_t types[] = {H5T_STD_I32LE, H5T_STD_I64LE, H5T_STD_U8LE, H5T_IEEE_F64LE, H5T_IEEE_F32LE};
   return types[values.index()];
 }
 
 inline hid_t InMemory(const CorpusFile::Values& values) {
-  const hid_t types[] = {H5T_NATIVE_INT32, H5T_NATIVE_INT64, H5T_NATIVE_UINT8, H5T_NATIVE_DOUBLE};
+  const hid_t types[] = {H5T_NATIVE_INT32, H5T_NATIVE_INT64, H5T_NATIVE_UINT8, H5T_NATIVE_DOUBLE,
+                         H5T_NATIVE_FLOAT};
   return types[values.index()];
 }
 

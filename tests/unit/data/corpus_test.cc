@@ -572,5 +572,91 @@ TEST_F(CorpusTest, NoFlippedByteGoesUnnoticed) {
   EXPECT_EQ(ContentOf(flipped), content);
 }
 
+TEST_F(CorpusTest, ReadsWhatNumbersStandFor) {
+  CorpusFile file;
+  file.Write(path_);
+  EXPECT_EQ(Corpus(path_).Info().alignment.possibilities, 0);
+  EXPECT_TRUE(Corpus(path_).Read(0).responses[0].affinity.empty());
+
+  file.AlignByKinds();
+  file.Write(path_);
+  Corpus corpus(path_);
+  EXPECT_EQ(corpus.Info().alignment.possibilities, 2);
+  EXPECT_EQ(corpus.Info().alignment.source, "kinds");
+  EXPECT_EQ(corpus.Info().alignment.kinds, (std::vector<std::string>{"ask", "tell"}));
+  EXPECT_EQ(corpus.Read(0).responses[0].affinity, (std::vector<float>{0, 1}));
+  EXPECT_EQ(corpus.Read(0).responses[1].affinity, (std::vector<float>{1, 0}));
+  EXPECT_EQ(corpus.Read(1).responses[1].affinity, (std::vector<float>{0, 1}));
+
+  CorpusFile clusters;
+  clusters.AlignByCentres();
+  clusters.Ints<float>("response_affinities") = {0.5F, -0.25F, 1, -1, 0, 0, 0, 0};
+  clusters.Write(folder_ / "clusters.h5");
+  Corpus clustered(folder_ / "clusters.h5");
+  EXPECT_EQ(clustered.Info().alignment.source, "kmeans");
+  EXPECT_EQ(clustered.Info().alignment.encoder, "little-encoder");
+  EXPECT_EQ(clustered.Info().alignment.encoder_sha256, std::string(64, 'b'));
+  EXPECT_EQ(clustered.Info().alignment.dimensions, 3);
+  EXPECT_EQ(clustered.Read(0).responses[0].affinity, (std::vector<float>{0.5F, -0.25F}));
+}
+
+// A corpus may give a meaning to fewer numbers than it has.
+TEST_F(CorpusTest, NumbersMayHaveNoMeaning) {
+  CorpusFile file;
+  file.AlignByKinds();
+  file.attributes["possibilities"] = std::int64_t{3};
+  file.Ints<std::int32_t>("tail_tokens") = {3, 4, 5, 6, 3, 4, 5, 6};
+  file.Ints<std::int64_t>("tail_offsets") = {0, 1, 2, 3, 4, 5, 6, 7, 8};
+  file.Write(path_);
+  EXPECT_EQ(Refusal(path_), "");
+}
+
+TEST_F(CorpusTest, RefusesAnAlignmentThatCannotBe) {
+  const auto expect = [&](const std::string& words, const std::function<void(CorpusFile&)>& change) {
+    for (const bool kinds : {true, false}) {
+      CorpusFile file;
+      kinds ? file.AlignByKinds() : file.AlignByCentres();
+      change(file);
+      file.Write(path_);
+      const std::string refusal = Refusal(path_);
+      if (refusal.find(words) != std::string::npos && refusal.find('\n') == std::string::npos) return;
+      if (!kinds) ADD_FAILURE() << "wanted: " << words << "\n found: " << refusal;
+    }
+  };
+  using Kinds = std::vector<std::uint8_t>;
+  using Floats = std::vector<float>;
+  const auto nan = std::numeric_limits<float>::quiet_NaN();
+  expect("'alignment_possibilities' is 3, 2 to the corpus's 'possibilities' (2)",
+         [](auto& file) { file.attributes["alignment_possibilities"] = std::int64_t{3}; });
+  expect("'alignment_possibilities' is 1",
+         [](auto& file) { file.attributes["alignment_possibilities"] = std::int64_t{1}; });
+  expect("'alignment_source' is 'guess'", [](auto& file) { file.attributes["alignment_source"] = "guess"; });
+  expect("'alignment_source' is missing", [](auto& file) { file.attributes.erase("alignment_source"); });
+  expect("'response_affinities' is missing", [](auto& file) { file.datasets.erase("response_affinities"); });
+  expect("'response_affinities' has 7 elements, 2 for each of 4 responses",
+         [](auto& file) { file.template Ints<float>("response_affinities").pop_back(); });
+  expect("'response_affinities' is 1.5",
+         [](auto& file) { file.template Ints<float>("response_affinities")[5] = 1.5F; });
+  expect("element 5 (response 2)",
+         [nan](auto& file) { file.template Ints<float>("response_affinities")[5] = nan; });
+  expect("is of type little-endian float64, little-endian float32 is needed",
+         [](auto& file) { file.datasets["response_affinities"].values = std::vector<double>(8, 0.0); });
+  expect("'alignment_kinds' is missing", [](auto& file) { file.datasets.erase("alignment_kinds"); });
+  expect("'alignment_kinds' has 1 ended lines, one for each of 2 numbers", [](auto& file) {
+    file.datasets["alignment_kinds"].values = Kinds{'a', 's', 'k', '\n', 't'};
+  });
+  expect("'alignment_kinds' has 3 ended lines", [](auto& file) {
+    file.datasets["alignment_kinds"].values = Kinds{'\n', '\n', '\n'};
+  });
+  expect("'alignment_centres' is missing", [](auto& file) { file.datasets.erase("alignment_centres"); });
+  expect("'alignment_centres' has 5 elements",
+         [](auto& file) { file.datasets["alignment_centres"].values = Floats(5, 0.5F); });
+  expect("'alignment_centres' is nan at element 1, finite numbers are needed", [nan](auto& file) {
+    file.datasets["alignment_centres"].values = Floats{1, nan};
+  });
+  expect("'alignment_encoder_sha256' is 'none', 64 lower-case hex digits",
+         [](auto& file) { file.attributes["alignment_encoder_sha256"] = "none"; });
+}
+
 }  // namespace
 }  // namespace plural::data
