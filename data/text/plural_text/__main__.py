@@ -15,6 +15,7 @@ from plural_text.errors import CommandError, UsageError, WriteFailed
 # Word -> (module, one line for --help). The module is imported only when its word is given.
 COMMANDS = {
     "prepare": ("plural_text.prepare", "text to a pre-tokenized corpus"),
+    "metrics": ("plural_text.metrics", "figures of generated responses: diversity, coverage, coherence, cost"),
 }
 
 

@@ -1,0 +1,140 @@
+"""Measures an answers file of `plural generate`: a table, and with -o a JSON file.
+
+Every figure has its unit in its name where it has one, how many things it is of, and a 95 % interval; where it
+is undefined it has no value but a reason. docs/metrics.md defines them all.
+"""
+
+# Owns: the command line, the table of metrics, the order of work, the output. Does not own: any figure.
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from plural_text import bootstrap
+from plural_text.errors import CannotCreate, UsageError, WriteFailed
+from plural_text.figure import Figure
+from plural_text.responses import Answers, read_answers
+
+# Name -> (module, one line for --help). A module has figures(answers, arguments) -> list of Figure, and where it
+# has options add_arguments(parser). Modules import what is slow to import when they are asked for figures.
+METRICS = {
+    "distinct": ("plural_text.distinct", "Distinct-1 and Distinct-2: different n-grams over all n-grams"),
+    "semantic": ("plural_text.semantic", "1 - mean cosine similarity of the responses to a prompt"),
+    "self-bleu": ("plural_text.self_bleu", "BLEU of each response against the others to its prompt"),
+    "coverage": ("plural_text.coverage", "different answers, their entropy; valid ones with --targets"),
+    "unigram": ("plural_text.unigram", "different words over all words"),
+    "incoherence": ("plural_text.incoherence", "share of responses rated below 6, by `rating` or by judges"),
+    "biography": ("plural_text.biography", "coverage and entropy of the attributes of biographies"),
+    "latency": ("plural_text.latency", "seconds, decode steps, token forwards; multiples with --baseline"),
+}
+DEFAULT_METRICS = ("distinct", "semantic", "coverage", "unigram", "incoherence", "latency")
+
+# Options that mean nothing without their metric; giving one without it is a mistake.
+_NEEDS = {"targets": "coverage", "baseline": "latency", "judge": "incoherence", "encoder": "semantic"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "metrics:\n" + "\n".join(f"  {name:<12} {line}" for name, (_, line) in METRICS.items())
+    add = parser.add_argument
+    add("responses", type=Path, metavar="RESPONSES.jsonl", help="answers, one prompt a line")
+    add("--metrics", type=_names, default=DEFAULT_METRICS, metavar="NAME,...",
+        help=f"which, in this order (default: {','.join(DEFAULT_METRICS)})")
+    add("-o", "--output", type=Path, metavar="FIGURES.json", help="all figures; written whole or not at all")
+    add("--quiet", action="store_true", help="no table")
+    for module, _ in METRICS.values():
+        metric = importlib.import_module(module)
+        if hasattr(metric, "add_arguments"):
+            metric.add_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    for option, metric in _NEEDS.items():
+        if getattr(arguments, option) and metric not in arguments.metrics:
+            raise UsageError(f"--{option} is for the metric '{metric}', which --metrics leaves out")
+    _check_output(arguments)
+    answers = read_answers(arguments.responses)
+    found = [figure for name in arguments.metrics for figure in _module(name).figures(answers, arguments)]
+    if arguments.output:
+        _write(arguments.output, _report(answers, arguments, found))
+    if not arguments.quiet:
+        print("\n".join(table(found)))
+    return 0
+
+
+def table(figures: list[Figure]) -> list[str]:
+    """Lines for people."""
+    rows = [("figure", "value", "95 % interval", "of")] + [_row(figure) for figure in figures]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return [f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}".rstrip() for row in rows]
+
+
+def _row(figure: Figure) -> tuple[str, str, str, str]:
+    of = f"{figure.count:,} {figure.of}" + (f"; {figure.note}" if figure.note else "")
+    if figure.value is None:
+        return figure.name, "undefined", "", figure.reason
+    spread = figure.interval
+    return figure.name, _number(figure.value), f"{_number(spread.low)} .. {_number(spread.high)}" if spread else "-", of
+
+
+def _number(value: float) -> str:
+    """Four decimals as the papers print them; small values keep four digits that say something."""
+    if value == int(value) and abs(value) > 1:
+        return f"{value:,.0f}"
+    return f"{value:,.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.3e}"
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in METRICS:
+            near = difflib.get_close_matches(name, METRICS, 1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise argparse.ArgumentTypeError(f"no metric '{name}'; {hint}known: {', '.join(METRICS)}")
+    if len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"'{text}' names a metric twice")
+    return names
+
+
+def _module(name: str):
+    return importlib.import_module(METRICS[name][0])
+
+
+def _report(answers: list[Answers], arguments: argparse.Namespace, figures: list[Figure]) -> dict:
+    return {
+        "responses_file": str(arguments.responses),
+        "prompts": len(answers),
+        "responses": sum(len(prompt.responses) for prompt in answers),
+        "metrics": list(arguments.metrics),
+        "bootstrap": {"seed": bootstrap.SEED, "resamples": bootstrap.RESAMPLES, "confidence": bootstrap.CONFIDENCE},
+        "figures": {figure.name: figure.json() for figure in figures},
+    }
+
+
+def _check_output(arguments: argparse.Namespace) -> None:
+    output = arguments.output
+    if output is None:
+        return
+    if not output.parent.is_dir():
+        raise CannotCreate(f"{output}: folder {output.parent} does not exist; create it first")
+    if output.is_dir():
+        raise CannotCreate(f"{output}: is a folder; name a file")
+    if output.exists() and arguments.responses.exists() and output.samefile(arguments.responses):
+        raise UsageError(f"{output}: is the input; name another output")
+
+
+def _write(path: Path, report: dict) -> None:
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        try:
+            partial.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise WriteFailed(f"{path}: cannot be written: {error.strerror}") from None
