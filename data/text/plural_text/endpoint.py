@@ -35,7 +35,7 @@ class EndpointLimits:
 
 class Endpoint:
     def __init__(self, base_url: str, model: str, limits: EndpointLimits = EndpointLimits(),
-                 key_variable: str = DEFAULT_KEY_VARIABLE):
+                 key_variable: str = DEFAULT_KEY_VARIABLE, clock=time.monotonic, sleep=time.sleep):
         import openai
 
         self.base_url = base_url
@@ -45,7 +45,8 @@ class Endpoint:
                                      timeout=limits.timeout_seconds, max_retries=limits.retries)
         self._spacing = 60.0 / limits.requests_per_minute if limits.requests_per_minute else 0.0
         self._lock = threading.Lock()
-        self._next = time.monotonic()
+        self._clock, self._sleep = clock, sleep
+        self._next = clock()
 
     def ask(self, messages: list[dict], temperature: float, max_tokens: int) -> str:
         """The answer's text, empty where the model said nothing. Errors: EndpointFailed."""
@@ -70,9 +71,9 @@ class Endpoint:
         if not self._spacing:
             return
         with self._lock:
-            turn = max(self._next, time.monotonic())
+            turn = max(self._next, self._clock())
             self._next = turn + self._spacing
-        time.sleep(max(0.0, turn - time.monotonic()))
+        self._sleep(max(0.0, turn - self._clock()))
 
     def _failed(self, reason: str) -> EndpointFailed:
         return EndpointFailed(f"endpoint {self.base_url}, model '{self.model}': {reason}")

@@ -78,12 +78,17 @@ class AnswerCache:
             self._file = open(path, "a+b")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._file.close()
             raise CannotCreate(f"{path}: another process is writing this cache of judges' answers") from None
         except OSError as error:
             raise CannotCreate(f"{path}: cache of judges' answers cannot be opened: {error.strerror}") from None
-        self._drop_cut_line()
-        self._answers = {text_of(fields, "key", where): text_of(fields, "answer", where)
-                         for where, fields in read_objects(path)}
+        try:
+            self._drop_cut_line()
+            self._answers = {text_of(fields, "key", where): text_of(fields, "answer", where)
+                             for where, fields in read_objects(path)}
+        except BaseException:
+            self._file.close()
+            raise
 
     def __enter__(self) -> "AnswerCache":
         return self
@@ -95,10 +100,9 @@ class AnswerCache:
         return self._answers.get(_key(judge, question))
 
     def put(self, judge: Endpoint, question: str, answer: str) -> None:
-        key = _key(judge, question)
+        key, answer = _key(judge, question), answer.encode("utf-8", "replace").decode()
         self._answers[key] = answer
-        # ASCII, so that half of a surrogate pair in an answer cannot stop the writing.
-        line = json.dumps({"key": key, "judge": judge.model, "answer": answer})
+        line = json.dumps({"key": key, "judge": judge.model, "answer": answer}, ensure_ascii=False)
         self._file.write(line.encode() + b"\n")
         self._file.flush()
 
