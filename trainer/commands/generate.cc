@@ -8,7 +8,6 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <stdexcept>
 
 #include "data/corpus.h"
 #include "trainer/agreement.h"
@@ -20,8 +19,6 @@
 
 namespace plural::trainer {
 namespace {
-
-constexpr const char* kSample = "sample";
 
 // What the papers draw a prompt. Others than these keep every token (top_k 0).
 GenerateSettings PresetSettings(const std::string& preset) {
@@ -64,20 +61,26 @@ void ParsePossibilities(const std::string& text, GenerateSettings& settings) {
 GenerateSettings MakeSettings(const GenerateOptions& options) {
   GenerateSettings settings = PresetSettings(options.preset);
   settings.responses = options.responses.value_or(settings.responses);
-  settings.max_new_tokens = options.max_new_tokens.value_or(settings.max_new_tokens);
+  settings.max_new_tokens =
+      options.max_new_tokens.value_or(DefaultNewTokens(options.method, settings.max_new_tokens));
   settings.sampling.temperature = options.temperature.value_or(settings.sampling.temperature);
   settings.sampling.top_k = options.top_k.value_or(settings.sampling.top_k);
-  settings.sampling.top_p = options.top_p;
+  settings.sampling.top_p = options.top_p.value_or(settings.sampling.top_p);
   settings.seed = options.seed;
   ParsePossibilities(options.possibilities, settings);
+  CheckMethodOptions(options.method, settings, options.temperature || options.top_k || options.top_p);
   return settings;
 }
 
 nlohmann::json ToJson(const data::Corpus& corpus, const GeneratedResponse& response) {
-  nlohmann::json item = {{"index", response.index},       {"possibility", response.possibility},
-                         {"latent", response.latent},     {"text", corpus.Decode(response.tokens)},
-                         {"tokens", response.tokens},     {"logprob_nats", response.logprob},
-                         {"finished", response.finished}, {"steps", response.steps},
+  nlohmann::json item = {{"index", response.index},
+                         {"possibility", response.possibility},
+                         {"latent", response.latent},
+                         {"text", response.text ? *response.text : corpus.Decode(response.tokens)},
+                         {"tokens", response.tokens},
+                         {"logprob_nats", response.logprob},  // null where it is not known
+                         {"finished", response.finished},
+                         {"steps", response.steps},
                          {"seconds", response.seconds}};
   if (response.score) item["score"] = *response.score;
   if (response.rating) item["rating"] = *response.rating;
@@ -102,13 +105,6 @@ nlohmann::json ToJson(const data::Corpus& corpus, const data::Group& prompt, con
   return line;
 }
 
-// The answers to some prompts, in their order.
-std::vector<GeneratedPrompt> Answer(const Decoder& model, const std::vector<data::Group>& prompts,
-                                    const std::string& method, const GenerateSettings& settings) {
-  if (method == kSample) return Generate(model, prompts, settings);
-  throw std::logic_error("no code answers by the method " + method);
-}
-
 }  // namespace
 
 void AddGenerateOptions(CLI::App& command, GenerateOptions& options) {
@@ -116,9 +112,7 @@ void AddGenerateOptions(CLI::App& command, GenerateOptions& options) {
   command.add_option("--adapter", options.adapter, "Folder of a LoRA adapter for it");
   command.add_option("--corpus", options.corpus, "Corpus whose prompts are answered")->required();
   command.add_option("-o,--output", options.output, "JSON lines, one a prompt")->required();
-  command.add_option("--method", options.method, "How responses come about")
-      ->check(CLI::IsMember({kSample}))
-      ->capture_default_str();
+  AddMethodOptions(command, options.method);
   command
       .add_option("--preset", options.preset,
                   "Defaults of an experiment: dialogue (5 responses, temperature 1, top-k 50, 64 tokens) or "
@@ -126,15 +120,15 @@ void AddGenerateOptions(CLI::App& command, GenerateOptions& options) {
       ->check(CLI::IsMember({"dialogue", "distribution"}));
   command.add_option("--responses", options.responses, "Responses a prompt (5)")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
-  command.add_option("--max-new-tokens", options.max_new_tokens, "Tokens a response at most (64)")
+  command
+      .add_option("--max-new-tokens", options.max_new_tokens, "Tokens a response at most (64; a list 1024)")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
   command.add_option("--temperature", options.temperature, "0 takes the most likely token (1)")
       ->check(CLI::Range(0.0, 100.0));
   command.add_option("--top-k", options.top_k, "Sample from the k most likely; 0: all (0)")
       ->check(CLI::NonNegativeNumber);
-  command.add_option("--top-p", options.top_p, "Sample from the smallest set of this mass")
-      ->check(CLI::Range(1e-9, 1.0))
-      ->capture_default_str();
+  command.add_option("--top-p", options.top_p, "Sample from the smallest set of this mass (1)")
+      ->check(CLI::Range(1e-9, 1.0));
   command
       .add_option("--possibilities", options.possibilities,
                   "Possibility numbers: none, first (1..responses), sample (without replacement), or a "
@@ -158,28 +152,31 @@ int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collec
 
   std::optional<data::Corpus> opened;
   std::optional<Decoder> loaded;
+  std::optional<ResponseMethod> method;
   OnEveryRank(world, collectives, [&] {
     opened = OpenCorpus(options.corpus, world);
     loaded = LoadModel(options.model, options.adapter, ParseDType(options.dtype), at::Device(at::kCPU));
     CheckCorpusFitsModel(*opened, loaded->Config(), options.model);
+    method.emplace(options.method, settings, *loaded, *opened, options.model, world);
   });
   data::Corpus& corpus = *opened;
-  const Decoder& model = *loaded;
 
   const std::int64_t prompts =
       options.limit > 0 ? std::min(options.limit, corpus.Info().groups) : corpus.Info().groups;
-  const std::int64_t block = std::max<std::int64_t>(1, options.batch_responses / settings.responses);
+  const std::int64_t block = std::max<std::int64_t>(1, options.batch_responses / method->RowsPerPrompt());
   const std::int64_t round = block * world.Size();
+  std::vector<double> short_prompts = {0.0};
   Progress progress("generate", "prompts", prompts, world.Rank() == 0, 0, std::cerr);
   for (std::int64_t first = 0; first < prompts; first += round) {
     const std::int64_t begin = std::min(prompts, first + block * world.Rank());
     const std::int64_t end = std::min(prompts, begin + block);
     std::vector<data::Group> batch;
     for (std::int64_t p = begin; p < end; ++p) batch.push_back(corpus.Read(p));
-    const std::vector<GeneratedPrompt> answers = Answer(model, batch, options.method, settings);
+    const std::vector<GeneratedPrompt> answers = method->Answer(batch);
     std::string lines;
     for (std::size_t p = 0; p < batch.size(); ++p) {
-      lines += ToJson(corpus, batch[p], options.method, answers[p])
+      short_prompts[0] += answers[p].short_by.value_or(0) > 0 ? 1.0 : 0.0;
+      lines += ToJson(corpus, batch[p], options.method.method, answers[p])
                    .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
                "\n";
     }
@@ -187,6 +184,11 @@ int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collec
       if (output) output->Write(part);
     }
     progress.Update(std::min(prompts, first + round));
+  }
+  collectives.AllReduceSum(short_prompts);
+  if (output && short_prompts[0] > 0.0) {
+    std::cerr << "plural: warning: " << static_cast<std::int64_t>(short_prompts[0]) << " of " << prompts
+              << " prompts have fewer than " << settings.responses << " responses (short_by)\n";
   }
   if (output) output->Commit();
   return 0;

@@ -10,7 +10,7 @@
 
 #include "dist/collectives.h"
 #include "dist/world.h"
-#include "trainer/generate/generator.h"
+#include "trainer/commands/generate_methods.h"
 
 namespace CLI {
 class App;
@@ -20,11 +20,10 @@ namespace plural::trainer {
 
 struct GenerateOptions {
   std::string model, adapter, corpus, output;
-  std::string method = "sample";
+  MethodOptions method;
   std::string preset;  // the papers' settings, for what is not given below
   std::optional<std::int64_t> responses, max_new_tokens, top_k;
-  std::optional<double> temperature;
-  double top_p = 1.0;
+  std::optional<double> temperature, top_p;
   std::string possibilities = "none";
   std::uint64_t seed = 42;
   std::int64_t limit = 0;  // prompts; 0: all

@@ -33,15 +33,16 @@ struct GenerateSettings {
 
 struct GeneratedResponse {
   std::int64_t index = 0;
-  int possibility = 0;              // 0: none
-  int latent = 0;                   // 0: none, else 1..K
-  std::vector<data::Token> tokens;  // without the end-of-sequence token
-  double logprob = 0.0;             // nats, of the model's own distribution, end-of-sequence token included
-  bool finished = false;            // false: cut at max_new_tokens
-  std::int64_t steps = 0;           // decode steps it took part in
-  double seconds = 0.0;             // from the start of its prompt's prefill to its own end
-  std::optional<double> score{};    // of methods that search: what the responses are ordered by
-  std::optional<double> rating{};   // expected rating 1..10 where responses were rated
+  int possibility = 0;                // 0: none
+  int latent = 0;                     // 0: none, else 1..K
+  std::vector<data::Token> tokens;    // without the end-of-sequence token
+  std::optional<std::string> text{};  // where `tokens` do not spell it
+  double logprob = 0.0;               // nats, of the model's own distribution, end-of-sequence token included
+  bool finished = false;              // false: cut at max_new_tokens
+  std::int64_t steps = 0;             // decode steps it took part in
+  double seconds = 0.0;               // from the start of its prompt's prefill to its own end
+  std::optional<double> score{};      // of methods that search: what the responses are ordered by
+  std::optional<double> rating{};     // expected rating 1..10 where responses were rated
 };
 
 // What a prompt got, and what it cost.

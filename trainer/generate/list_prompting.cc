@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::size_t kFewestCharacters = 5;
 constexpr int kAttempts = 3;  // a greedy one and two sampled ones
+constexpr std::size_t kLongestLabel = 32;
 constexpr std::string_view kSpace = " \t\r";
 
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
@@ -31,7 +32,8 @@ std::size_t SkipSpace(std::string_view text, std::size_t at) {
 std::size_t LabelLength(std::string_view line) {
   for (const std::string_view bullet : {"-", "*", "+", "\u2022", "\u2013", "\u2014"}) {
     if (!line.starts_with(bullet)) continue;
-    const bool alone = bullet.size() == line.size() || kSpace.find(line[bullet.size()]) != std::string_view::npos;
+    const bool alone =
+        bullet.size() == line.size() || kSpace.find(line[bullet.size()]) != std::string_view::npos;
     if (alone) return bullet.size();
   }
   // [word] [(|#] number [.|)|:]... with one sign at least, so that "3 apples" and "1984 was" are no labels.
@@ -56,8 +58,8 @@ std::size_t LabelLength(std::string_view line) {
 }
 
 std::size_t Characters(std::string_view text) {
-  return static_cast<std::size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+  return static_cast<std::size_t>(std::count_if(
+      text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
 // text[begin, end) without space around it.
@@ -104,14 +106,13 @@ std::vector<ListItem> SplitList(std::string_view text, bool first_is_item) {
 }
 
 bool EndsWithLabel(std::string_view prompt) {
-  const std::size_t end = prompt.find_last_not_of(kSpace);
-  if (end == std::string_view::npos) return false;
-  const std::size_t line_end = end + 1;
-  const std::size_t newline = prompt.substr(0, line_end).rfind('\n');
-  const std::size_t begin = SkipSpace(prompt, newline == std::string_view::npos ? 0 : newline + 1);
-  const std::string_view line = prompt.substr(begin, line_end - begin);
-  const std::size_t label = LabelLength(line);
-  return label > 0 && label == line.size();
+  prompt = prompt.substr(0, prompt.find_last_not_of(" \t\r\n") + 1);
+  for (std::size_t begin = prompt.size() - std::min(prompt.size(), kLongestLabel); begin < prompt.size();
+       ++begin) {
+    const bool word_start = begin == 0 || IsSpace(prompt.substr(begin - 1, 1));
+    if (word_start && LabelLength(prompt.substr(begin)) == prompt.size() - begin) return true;
+  }
+  return false;
 }
 
 std::optional<TokenSpan> TokensOfItem(const std::vector<std::string>& token_texts, const ListItem& item) {

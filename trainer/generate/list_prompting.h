@@ -27,7 +27,7 @@ struct ListItem {
 // shorter than 5 characters are left out.
 std::vector<ListItem> SplitList(std::string_view text, bool first_is_item);
 
-// Whether the last line of a prompt is the label of the list's first item and nothing else.
+// Whether a prompt ends with the label of the list's first item.
 bool EndsWithLabel(std::string_view prompt);
 
 // The tokens [begin, end), given by their texts, that spell an item and, beside it, white space only;
@@ -37,12 +37,12 @@ struct TokenSpan {
 };
 std::optional<TokenSpan> TokensOfItem(const std::vector<std::string>& token_texts, const ListItem& item);
 
-// The first `settings.responses` items of a list for each prompt of `corpus`. The list is decoded greedily, at most
-// `settings.max_new_tokens` tokens; where it has too few items, two more are sampled, one after the other, at
-// temperature 1 with draws keyed by (seed, attempt, prompt id, token), and the longest list wins, the earliest of equals.
-// What is missing then is told in `short_by`. An item has its own tokens where TokensOfItem finds them, else
-// none; `text` is set; its log-probability is not known (NaN). Costs count all attempts.
-// Errors: as Generate.
+// The first `settings.responses` items of a list for each prompt of `corpus`. The list is decoded greedily,
+// at most `settings.max_new_tokens` tokens; where it has too few items, two more are sampled, one after the
+// other, at temperature 1 with draws keyed by (seed, attempt, prompt id, token), and the longest list wins,
+// the earliest of equals. What is missing then is told in `short_by`. An item has its own tokens where
+// TokensOfItem finds them, else none; `text` is set; its log-probability is not known (NaN). Costs count all
+// attempts. Errors: as Generate.
 std::vector<GeneratedPrompt> GenerateLists(const Decoder& model, const data::Corpus& corpus,
                                            const std::vector<data::Group>& prompts,
                                            const GenerateSettings& settings);

@@ -155,6 +155,12 @@ std::int64_t BosTokenId(const Keys& keys, std::int64_t vocab_size) {
   return value.is_null() ? -1 : keys.Whole("bos_token_id", value, 0, vocab_size - 1);
 }
 
+// Old configs of models without a padding token say -1.
+std::int64_t PadTokenId(const Keys& keys, std::int64_t vocab_size) {
+  const json& value = keys.At("pad_token_id");
+  return value.is_null() ? -1 : keys.Whole("pad_token_id", value, -1, vocab_size - 1);
+}
+
 void RefuseWhatIsNotComputed(const Keys& keys) {
   for (const char* key : {"attention_bias", "mlp_bias"}) {
     if (keys.Flag(key, false)) keys.Fail(key, "found true; linear layers with a bias are not supported");
@@ -224,6 +230,7 @@ ModelConfig ModelConfig::FromJson(const json& object, const std::string& where) 
   config.tie_word_embeddings = keys.Flag("tie_word_embeddings", false);
   config.eos_token_ids = EosTokenIds(keys, config.vocab_size);
   config.bos_token_id = BosTokenId(keys, config.vocab_size);
+  config.pad_token_id = PadTokenId(keys, config.vocab_size);
   return config;
 }
 
@@ -263,6 +270,7 @@ json ModelConfig::ToJson() const {
   };
   if (eos_token_ids.size() == 1) object["eos_token_id"] = eos_token_ids.front();
   if (eos_token_ids.size() > 1) object["eos_token_id"] = eos_token_ids;
+  if (pad_token_id >= 0) object["pad_token_id"] = pad_token_id;
   if (model_type == "llama") {
     object["attention_bias"] = false;
     object["mlp_bias"] = false;

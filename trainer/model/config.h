@@ -30,6 +30,7 @@ struct ModelConfig {
   bool tie_word_embeddings = false;
   std::vector<std::int64_t> eos_token_ids;
   std::int64_t bos_token_id = -1;  // -1: none
+  std::int64_t pad_token_id = -1;  // -1: none
 
   // Unknown architecture, rope scaling, biases, another activation: ExitError(kBadData) that names what
   // was found, what is supported and `where` (the file or recipe key).
