@@ -5,6 +5,7 @@
 #include <numeric>
 #include <string>
 
+#include "data/assignment.h"
 #include "data/error.h"
 #include "data/random.h"
 
@@ -45,7 +46,7 @@ LabelledSequence Sequence(const Group& group, int possibility, std::size_t respo
   return sequence;
 }
 
-// How many of the group's first responses the settings use; checks that they exist and can be trained.
+// How many of the group's responses the settings use; checks that they exist and can be trained.
 int UsedResponses(const Group& group, const LabelSettings& settings) {
   const int found = static_cast<int>(group.responses.size());
   int used = found;
@@ -60,7 +61,8 @@ int UsedResponses(const Group& group, const LabelSettings& settings) {
                       " are needed; lower group.responses (0 = all that a group has) or take the group "
                       "out of the corpus");
   }
-  for (int i = 0; i < used; ++i) {
+  const int candidates = settings.selection == Selection::kAligned ? found : used;
+  for (int i = 0; i < candidates; ++i) {
     const Response& response = group.responses[static_cast<std::size_t>(i)];
     if (response.tokens.empty()) {
       Refuse(group, "response " + std::to_string(i) + " has no tokens; prepare the corpus without it");
@@ -73,15 +75,26 @@ int UsedResponses(const Group& group, const LabelSettings& settings) {
   return used;
 }
 
-// One positive a number in `possibilities`, in order of the responses; every token of response i weighs
-// w_i / (sum of w over the tokens), or w_i / (sum of w over the responses) for sequence sums.
-LabelledGroup Positives(const Group& group, const std::vector<int>& possibilities,
+const Response& ResponseOf(const Group& group, const NumberedResponse& used) {
+  return group.responses[static_cast<std::size_t>(used.response)];
+}
+
+// The first `count` responses, without numbers.
+std::vector<NumberedResponse> WithoutNumbers(int count) {
+  std::vector<NumberedResponse> used;
+  for (int i = 0; i < count; ++i) used.push_back({.response = i});
+  return used;
+}
+
+// One positive a used response; every token of response i weighs w_i / (sum of w over the tokens), or
+// w_i / (sum of w over the responses) for sequence sums.
+LabelledGroup Positives(const Group& group, const std::vector<NumberedResponse>& used,
                         Normalization normalization) {
   LabelledGroup labelled;
   labelled.group = group.index;
   double total = 0.0;
-  for (std::size_t i = 0; i < possibilities.size(); ++i) {
-    const Response& response = group.responses[i];
+  for (const NumberedResponse& numbered : used) {
+    const Response& response = ResponseOf(group, numbered);
     const double items =
         normalization == Normalization::kGroupTokenMean ? static_cast<double>(response.tokens.size()) : 1.0;
     total += response.weight * items;
@@ -90,9 +103,10 @@ LabelledGroup Positives(const Group& group, const std::vector<int>& possibilitie
     Refuse(group, "the weights of its responses sum to " + std::to_string(total) +
                       ", which must be finite and above 0; give at least one response a weight");
   }
-  for (std::size_t i = 0; i < possibilities.size(); ++i) {
-    LabelledSequence sequence = Sequence(group, possibilities[i], i);
-    std::ranges::fill(sequence.likelihood, group.responses[i].weight / total);
+  for (const NumberedResponse& numbered : used) {
+    LabelledSequence sequence =
+        Sequence(group, numbered.possibility, static_cast<std::size_t>(numbered.response));
+    std::ranges::fill(sequence.likelihood, ResponseOf(group, numbered).weight / total);
     labelled.positive_tokens += static_cast<std::int64_t>(sequence.response.size());
     labelled.sequences.push_back(std::move(sequence));
   }
@@ -100,8 +114,8 @@ LabelledGroup Positives(const Group& group, const std::vector<int>& possibilitie
 }
 
 struct NegativePair {
-  std::size_t number;    // position of the possibility number
-  std::size_t response;  // a response that belongs to another number
+  std::size_t number;    // place of the possibility number among the used responses
+  std::size_t response;  // place of a response that belongs to another number
 };
 
 // All ordered pairs i != j, or a random `settings.max_negatives` of them, in order.
@@ -126,17 +140,18 @@ std::vector<NegativePair> NegativePairs(const Group& group, const LabelSettings&
 }
 
 void AddNegatives(const Group& group, const LabelSettings& settings, std::int64_t epoch,
-                  const std::vector<int>& possibilities, LabelledGroup& labelled) {
-  const std::size_t positives = possibilities.size();
+                  const std::vector<NumberedResponse>& used, LabelledGroup& labelled) {
+  const std::size_t positives = used.size();
   for (const NegativePair& pair : NegativePairs(group, settings, epoch, positives)) {
-    const Response& response = group.responses[pair.response];
+    const int index = used[pair.response].response;
+    const Response& response = ResponseOf(group, used[pair.response]);
     if (response.masks.size() != response.tokens.size()) {
-      Refuse(group, "response " + std::to_string(pair.response) + " has " +
-                        std::to_string(response.tokens.size()) + " tokens and " +
-                        std::to_string(response.masks.size()) +
+      Refuse(group, "response " + std::to_string(index) + " has " + std::to_string(response.tokens.size()) +
+                        " tokens and " + std::to_string(response.masks.size()) +
                         " unlikelihood masks, which must be equal; prepare the corpus again");
     }
-    LabelledSequence negative = Sequence(group, possibilities[pair.number], pair.response);
+    LabelledSequence negative =
+        Sequence(group, used[pair.number].possibility, static_cast<std::size_t>(index));
     negative.positive = false;
     for (std::size_t t = 0; t < response.tokens.size(); ++t) {
       if (!response.Penalised(t, settings.mask)) continue;
@@ -226,12 +241,46 @@ void MarkTargets(LabelledGroup& labelled) {
   }
 }
 
+void RequireAffinities(const Group& group, int candidates, int possibilities) {
+  for (int i = 0; i < candidates; ++i) {
+    const std::size_t found = group.responses[static_cast<std::size_t>(i)].affinity.size();
+    if (found == static_cast<std::size_t>(possibilities)) continue;
+    Refuse(group, "response " + std::to_string(i) + " has affinities to " + std::to_string(found) +
+                      " possibility numbers, group.possibilities is " + std::to_string(possibilities) +
+                      "; group.assignment aligned needs a corpus made with `plural prepare --align`, and as "
+                      "many numbers");
+  }
+}
+
+std::vector<NumberedResponse> AlignedPossibilities(const Group& group, const LabelSettings& settings,
+                                                   int count) {
+  const int numbers = settings.possibilities;
+  const int candidates =
+      settings.selection == Selection::kAligned ? static_cast<int>(group.responses.size()) : count;
+  RequireAffinities(group, candidates, numbers);
+  const CounterRandom random{MixKey(settings.seed, Purpose::kPossibilities, HashName(group.id))};
+  const std::vector<int> order = SampleWithoutReplacement(random, numbers, numbers);
+  std::vector<float> affinity;
+  affinity.reserve(static_cast<std::size_t>(candidates) * order.size());
+  for (int i = 0; i < candidates; ++i) {
+    const std::vector<float>& own = group.responses[static_cast<std::size_t>(i)].affinity;
+    for (const int number : order) affinity.push_back(own[static_cast<std::size_t>(number - 1)]);
+  }
+  const std::vector<int> columns = AssignByAffinity(affinity, candidates, numbers, count);
+  std::vector<NumberedResponse> used;
+  for (int i = 0; i < candidates; ++i) {
+    const int column = columns[static_cast<std::size_t>(i)];
+    if (column >= 0) used.push_back({.response = i, .possibility = order[static_cast<std::size_t>(column)]});
+  }
+  return used;
+}
+
 }  // namespace
 
-std::vector<int> AssignPossibilities(const Group& group, const LabelSettings& settings, std::int64_t epoch,
-                                     int responses) {
-  if (responses > settings.possibilities) {
-    Refuse(group, std::to_string(responses) +
+std::vector<NumberedResponse> AssignPossibilities(const Group& group, const LabelSettings& settings,
+                                                  std::int64_t epoch, int count) {
+  if (count > settings.possibilities) {
+    Refuse(group, std::to_string(count) +
                       " responses need as many different possibility numbers, there are " +
                       std::to_string(settings.possibilities) +
                       "; raise group.possibilities or lower group.responses");
@@ -242,29 +291,31 @@ std::vector<int> AssignPossibilities(const Group& group, const LabelSettings& se
                       std::to_string(settings.possibilities) +
                       "; lower it or prepare the corpus with as many");
   }
+  if (settings.assignment == Assignment::kAligned) return AlignedPossibilities(group, settings, count);
+  std::vector<NumberedResponse> used = WithoutNumbers(count);
   if (settings.assignment == Assignment::kSequential) {
-    std::vector<int> numbers(static_cast<std::size_t>(responses));
-    std::iota(numbers.begin(), numbers.end(), 1);
-    return numbers;
+    for (NumberedResponse& numbered : used) numbered.possibility = numbered.response + 1;
+    return used;
   }
   const std::int64_t draw = settings.assignment == Assignment::kFixed ? 0 : epoch;
   const CounterRandom random{
       MixKey(settings.seed, Purpose::kPossibilities, HashName(group.id), static_cast<std::uint64_t>(draw))};
-  return SampleWithoutReplacement(random, settings.possibilities, responses);
+  const std::vector<int> drawn = SampleWithoutReplacement(random, settings.possibilities, count);
+  for (std::size_t i = 0; i < used.size(); ++i) used[i].possibility = drawn[i];
+  return used;
 }
 
 LabelledGroup Label(const Group& group, const LabelSettings& settings, std::int64_t epoch) {
   const int used = UsedResponses(group, settings);
-  const std::vector<int> without_number(static_cast<std::size_t>(used), 0);
   LabelledGroup labelled;
   switch (settings.method) {
     case Method::kPretrain:
     case Method::kOtoft:
     case Method::kOtmft:
-      labelled = Positives(group, without_number, settings.normalization);
+      labelled = Positives(group, WithoutNumbers(used), settings.normalization);
       break;
     case Method::kPeft: {
-      const std::vector<int> numbers = AssignPossibilities(group, settings, epoch, used);
+      const std::vector<NumberedResponse> numbers = AssignPossibilities(group, settings, epoch, used);
       labelled = Positives(group, numbers, settings.normalization);
       AddNegatives(group, settings, epoch, numbers, labelled);
       break;
@@ -272,11 +323,11 @@ LabelledGroup Label(const Group& group, const LabelSettings& settings, std::int6
     case Method::kDistributionMatching:
       // The weights divided by their sum are p*, and log p of a target is the sum over its tokens.
       CheckPrefixFree(group);
-      labelled = Positives(group, without_number, Normalization::kSequenceSum);
+      labelled = Positives(group, WithoutNumbers(used), Normalization::kSequenceSum);
       MarkTargets(labelled);
       break;
     case Method::kCvf:
-      labelled = Positives(group, without_number, settings.normalization);
+      labelled = Positives(group, WithoutNumbers(used), settings.normalization);
       AddLatents(group, settings, epoch, labelled);
       break;
   }

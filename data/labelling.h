@@ -18,6 +18,13 @@ enum class Assignment : std::uint8_t {
   kSampled,     // drawn anew each epoch, without replacement
   kFixed,       // drawn once per group
   kSequential,  // k_i = i, for tests
+  kAligned,     // a number means the same kind of response in every group: best total affinity
+};
+
+// Which N of a group's responses are used.
+enum class Selection : std::uint8_t {
+  kFirst,
+  kAligned,  // those whose best assignment to numbers has the largest total affinity
 };
 
 // How a group's token losses become one number (methods.md 1.0).
@@ -32,6 +39,7 @@ struct LabelSettings {
   int possibilities = 9;  // M: numbers are drawn from 1..M
   int max_negatives = 0;  // keep at most so many of the N(N-1) negatives; 0 = all
   Assignment assignment = Assignment::kSampled;
+  Selection selection = Selection::kFirst;  // kAligned: only peft with aligned assignment
   double unlikelihood_alpha = 0.5;
   MaskMode mask = MaskMode::kContentFirst;
   Normalization normalization = Normalization::kGroupTokenMean;
@@ -73,17 +81,27 @@ struct LabelledGroup {
   std::uint64_t latent_key = 0;
 };
 
-// The possibility numbers of the group's `responses` positives: a pure function of
-// (seed, epoch, group). Errors: DataError when more numbers are asked for than exist.
-std::vector<int> AssignPossibilities(const Group& group, const LabelSettings& settings, std::int64_t epoch,
-                                     int responses);
+struct NumberedResponse {
+  int response = 0;     // index into Group::responses
+  int possibility = 0;  // 0: none
+};
+
+// `count` responses of the group and a different possibility number for each, in order of the responses: a
+// pure function of (seed, epoch, group). An aligned assignment is the same in every epoch; numbers that suit
+// equally well are tried in an order drawn by (seed, group), so that none of them is preferred over the
+// corpus. Errors: DataError when more numbers are asked for than exist, or when an aligned assignment is
+// asked for and the group has no affinities to exactly as many numbers.
+std::vector<NumberedResponse> AssignPossibilities(const Group& group, const LabelSettings& settings,
+                                                  std::int64_t epoch, int count);
 
 // Labels `group` for `settings.method` in `epoch` (epochs count from 0). Sequences are the positives in
 // order of the responses, then the negatives in order of (number, response):
 //
 //   pretrain, otoft, otmft   tail 0 and all | the first | the first N responses
-//   peft                     positives (k_i, r_i), i = 1..N; negatives (k_i, r_j) for all i != j, or
-//                            max_negatives of them drawn by (seed, epoch, group id)
+//   peft                     positives (k_i, r_i) of the first N responses, or of the N that `selection`
+//   takes;
+//                            negatives (k_i, r_j) for all i != j, or max_negatives of them drawn by
+//                            (seed, epoch, group id)
 //   distribution_matching    tail 0 and all responses as targets, p*(y_i) = w_i / sum w, every token of y_i
 //                            weighs p*(y_i), so that the loss is -sum p* log p; `normalization` does not
 //                            apply

@@ -174,10 +174,14 @@ double PredictCost(const Corpus::GroupLengths& lengths, const LabelSettings& lab
   } else if (takes_n && label.responses > 0) {
     used = std::min<std::int64_t>(used, label.responses);
   }
+  const auto found = static_cast<std::int64_t>(lengths.responses.size());
+  const std::int64_t candidates = label.selection == Selection::kAligned ? found : used;
+  const auto candidate_tokens = static_cast<double>(
+      std::accumulate(lengths.responses.begin(), lengths.responses.begin() + candidates, std::int64_t{0}));
+  const double share = candidates > 0 ? static_cast<double>(used) / static_cast<double>(candidates) : 0.0;
+  const double response_tokens = candidate_tokens * share;
   // The last token of a response is predicted but never fed: one row less.
-  const std::int64_t response_tokens =
-      std::accumulate(lengths.responses.begin(), lengths.responses.begin() + used, std::int64_t{0});
-  const auto fed = static_cast<double>(std::max<std::int64_t>(0, response_tokens - used));
+  const double fed = std::max(0.0, response_tokens - static_cast<double>(used));
 
   auto sequences = static_cast<double>(used);
   double tails = tail;
@@ -193,8 +197,7 @@ double PredictCost(const Corpus::GroupLengths& lengths, const LabelSettings& lab
     responses = fed * sequences / numbers;
   } else if (label.method == Method::kCvf) {
     // To recognise, all tokens of a response and the query are fed; below each latent stand the responses.
-    recognition =
-        CostOfTrees(lengths.prompt, tail + static_cast<double>(response_tokens) + sequences, sequences, cost);
+    recognition = CostOfTrees(lengths.prompt, tail + response_tokens + sequences, sequences, cost);
     const double branches = std::max(label.latent_branches, 1);
     responses = branches * fed + (label.latent_branches > 0 ? branches : sequences);
     sequences *= branches;

@@ -59,8 +59,9 @@ class Loader {
 //   cvf, below K latents or n mixed ones            (P + T + L + n) to recognise, and P + T + K (1 + D)
 //                                                   or P + T + n + D
 //
-// What responses share among themselves is not known here and not subtracted. If several trees are cheaper,
-// or max_rows asks for them, P is counted once a tree.
+// Which responses an aligned selection takes is not known here: L is then their share of all candidates'
+// tokens. What responses share among themselves is not known either and not subtracted. If several trees are
+// cheaper, or max_rows asks for them, P is counted once a tree.
 double PredictCost(const Corpus::GroupLengths& lengths, const LabelSettings& label, const CostModel& cost);
 
 }  // namespace plural::data

@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "data/error.h"
 #include "tests/unit/data/random_groups.h"
@@ -27,6 +30,35 @@ Group FourResponses() {
     Response response{.tokens = tokens, .masks = std::vector<std::uint8_t>(tokens.size(), 0)};
     response.masks[0] = 1;
     group.responses.push_back(response);
+  }
+  return group;
+}
+
+// The numbers of the first `count` responses.
+std::vector<int> NumbersOf(const Group& group, const LabelSettings& settings, std::int64_t epoch, int count) {
+  std::vector<int> numbers;
+  for (const NumberedResponse& used : AssignPossibilities(group, settings, epoch, count)) {
+    EXPECT_EQ(used.response, static_cast<int>(numbers.size()));
+    numbers.push_back(used.possibility);
+  }
+  return numbers;
+}
+
+// Pairs of (response, number).
+std::vector<std::pair<int, int>> PairsOf(const Group& group, const LabelSettings& settings, int count,
+                                         std::int64_t epoch = 0) {
+  std::vector<std::pair<int, int>> pairs;
+  for (const NumberedResponse& used : AssignPossibilities(group, settings, epoch, count)) {
+    pairs.emplace_back(used.response, used.possibility);
+  }
+  return pairs;
+}
+
+// Affinity 1 of each response to its kind, of `kinds`, and 0 to all others.
+Group WithKinds(Group group, const std::vector<int>& kinds, int possibilities) {
+  for (std::size_t r = 0; r < kinds.size(); ++r) {
+    group.responses[r].affinity.assign(static_cast<std::size_t>(possibilities), 0.0F);
+    group.responses[r].affinity[static_cast<std::size_t>(kinds[r] - 1)] = 1.0F;
   }
   return group;
 }
@@ -173,7 +205,7 @@ TEST(LabellingTest, NegativesCanBeASubset) {
     const LabelledGroup labelled = Label(FourResponses(), settings, epoch);
     ASSERT_EQ(labelled.sequences.size(), 9U);
     EXPECT_EQ(labelled.penalised_tokens, 5);
-    const std::vector<int> numbers = AssignPossibilities(FourResponses(), settings, epoch, 4);
+    const std::vector<int> numbers = NumbersOf(FourResponses(), settings, epoch, 4);
     std::set<std::pair<int, int>> pairs;
     for (std::size_t s = 4; s < 9; ++s) {
       const LabelledSequence& negative = labelled.sequences[s];
@@ -194,21 +226,109 @@ TEST(LabellingTest, NumbersAreDrawnByEpochOrOnce) {
   std::set<std::vector<int>> fixed;
   for (std::int64_t epoch = 0; epoch < 10; ++epoch) {
     settings.assignment = Assignment::kSampled;
-    const std::vector<int> numbers = AssignPossibilities(group, settings, epoch, 4);
-    EXPECT_EQ(numbers, AssignPossibilities(group, settings, epoch, 4));
+    const std::vector<int> numbers = NumbersOf(group, settings, epoch, 4);
+    EXPECT_EQ(numbers, NumbersOf(group, settings, epoch, 4));
     EXPECT_EQ(std::set<int>(numbers.begin(), numbers.end()).size(), 4U);
     for (const int number : numbers) EXPECT_TRUE(number >= 1 && number <= 9);
     sampled.insert(numbers);
     settings.assignment = Assignment::kFixed;
-    fixed.insert(AssignPossibilities(group, settings, epoch, 4));
+    fixed.insert(NumbersOf(group, settings, epoch, 4));
   }
   EXPECT_GT(sampled.size(), 5U);
   EXPECT_EQ(fixed.size(), 1U);
   Group other = group;
   other.id = "other";
-  EXPECT_NE(AssignPossibilities(other, settings, 0, 4), AssignPossibilities(group, settings, 0, 4));
+  EXPECT_NE(NumbersOf(other, settings, 0, 4), NumbersOf(group, settings, 0, 4));
   settings.seed = 43;
-  EXPECT_NE(std::set<std::vector<int>>{AssignPossibilities(group, settings, 0, 4)}, fixed);
+  EXPECT_NE(std::set<std::vector<int>>{NumbersOf(group, settings, 0, 4)}, fixed);
+}
+
+TEST(LabellingTest, AlignedNumbersAreThoseOfTheLargestTotalAffinity) {
+  Group group = FourResponses();
+  LabelSettings settings{.method = Method::kPeft, .possibilities = 3, .assignment = Assignment::kAligned};
+  // Response 0 likes number 1 best, but response 1 has nothing else: 0.8 + 0.9 beats 0.9 + 0.
+  group.responses[0].affinity = {0.9F, 0.8F, -1.0F};
+  group.responses[1].affinity = {0.9F, 0.0F, -0.5F};
+  EXPECT_EQ(NumbersOf(group, settings, 0, 2), (std::vector<int>{2, 1}));
+  // The third has no number left that suits it, and takes the one where that hurts least.
+  group.responses[2].affinity = {0.0F, 0.0F, -0.25F};
+  EXPECT_EQ(NumbersOf(group, settings, 0, 3), (std::vector<int>{2, 1, 3}));
+  for (const std::uint64_t seed : {1U, 2U, 3U}) {
+    settings.seed = seed;
+    for (std::int64_t epoch = 0; epoch < 3; ++epoch) {
+      EXPECT_EQ(NumbersOf(group, settings, epoch, 3), (std::vector<int>{2, 1, 3}));
+    }
+  }
+}
+
+// Two responses of kind 1: one of them must take a number of another kind, and over many groups no number
+// is taken more often than the others.
+TEST(LabellingTest, AlignedNumbersThatSuitEquallyAreDrawn) {
+  LabelSettings settings{.method = Method::kPeft, .assignment = Assignment::kAligned};
+  std::vector<int> taken(10, 0);
+  constexpr int kGroups = 700;
+  for (int g = 0; g < kGroups; ++g) {
+    Group group = WithKinds(FourResponses(), {1, 1, 2, 3}, 9);
+    group.id = "g" + std::to_string(g);
+    const std::vector<int> numbers = NumbersOf(group, settings, 0, 4);
+    EXPECT_EQ(numbers, NumbersOf(group, settings, 7, 4));  // the same in every epoch
+    EXPECT_EQ(numbers[2], 2);
+    EXPECT_EQ(numbers[3], 3);
+    ASSERT_TRUE(numbers[0] == 1 || numbers[1] == 1);
+    ++taken[static_cast<std::size_t>(numbers[0] == 1 ? numbers[1] : numbers[0])];
+  }
+  // Six numbers are left: 700 / 6 = 117 each, standard deviation sqrt(700 * 5 / 36) = 9.9; five of them.
+  for (int number = 4; number <= 9; ++number) {
+    EXPECT_NEAR(taken[static_cast<std::size_t>(number)], kGroups / 6.0, 50.0) << number;
+  }
+}
+
+TEST(LabellingTest, AlignedSelectionTakesTheResponsesThatCoverMostKinds) {
+  const Group group = WithKinds(FourResponses(), {1, 1, 4, 2}, 9);
+  LabelSettings settings{.method = Method::kPeft,
+                         .responses = 3,
+                         .assignment = Assignment::kAligned,
+                         .selection = Selection::kAligned};
+  const auto pairs = PairsOf(group, settings, 3);
+  ASSERT_EQ(pairs.size(), 3U);
+  EXPECT_EQ(pairs[0].second, 1);
+  EXPECT_EQ(pairs[1], (std::pair{2, 4}));
+  EXPECT_EQ(pairs[2], (std::pair{3, 2}));
+
+  const LabelledGroup labelled = Label(group, settings, 0);
+  ASSERT_EQ(labelled.sequences.size(), 9U);
+  std::set<std::pair<int, int>> seen;
+  for (const LabelledSequence& sequence : labelled.sequences) {
+    seen.insert({sequence.response_index, sequence.possibility});
+    EXPECT_EQ(sequence.response, group.responses[static_cast<std::size_t>(sequence.response_index)].tokens);
+    EXPECT_EQ(sequence.positive,
+              std::ranges::count(pairs, std::pair{sequence.response_index, sequence.possibility}) == 1);
+  }
+  EXPECT_EQ(seen.size(), 9U);  // every used response under every used number, once
+
+  settings.selection = Selection::kFirst;
+  const auto first = PairsOf(group, settings, 3);
+  EXPECT_EQ(first[0].first + first[1].first + first[2].first, 0 + 1 + 2);
+}
+
+TEST(LabellingTest, AlignedNumbersNeedAffinitiesToAllNumbers) {
+  LabelSettings settings{.method = Method::kPeft, .assignment = Assignment::kAligned};
+  const std::string none = ErrorOf(FourResponses(), settings);
+  EXPECT_TRUE(
+      Contains(none, "response 0 has affinities to 0 possibility numbers, group.possibilities is 9") &&
+      Contains(none, "plural prepare --align"))
+      << none;
+  const Group six = WithKinds(FourResponses(), {1, 2, 3, 4}, 6);
+  EXPECT_TRUE(Contains(ErrorOf(six, settings), "affinities to 6 possibility numbers"));
+  settings.possibilities = 6;
+  EXPECT_EQ(ErrorOf(six, settings), "");
+  // Responses that selection may take need them too.
+  Group last = six;
+  last.responses[3].affinity.clear();
+  settings.responses = 3;
+  EXPECT_EQ(ErrorOf(last, settings), "");
+  settings.selection = Selection::kAligned;
+  EXPECT_TRUE(Contains(ErrorOf(last, settings), "response 3 has affinities to 0"));
 }
 
 // methods.md 1.4: weights 0.5, 0.25, 0.25 in nats.

@@ -271,6 +271,16 @@ TEST_F(LoaderTest, PredictsTheRowsOfTheTree) {
   }
 }
 
+// Which of three responses are taken is not known from lengths: two thirds of all their tokens.
+TEST_F(LoaderTest, PredictsAnAlignedSelectionFromAllCandidates) {
+  const Corpus::GroupLengths lengths{.prompt = 10, .longest_tail = 2, .responses = {3, 6, 9}};
+  LabelSettings label{.method = Method::kPeft, .responses = 2, .selection = Selection::kAligned};
+  // 10 + 2 * 2 and, under either number, 12 tokens of which the last of 2 responses is not fed.
+  EXPECT_DOUBLE_EQ(PredictCost(lengths, label, CostModel{}), 10 + 2 * 2 + 2 * (12 - 2));
+  label.selection = Selection::kFirst;
+  EXPECT_DOUBLE_EQ(PredictCost(lengths, label, CostModel{}), 10 + 2 * 2 + 2 * (9 - 2));
+}
+
 // A cut group costs what its parts cost. The prediction leaves out that tails are repeated too and that a
 // cut falls between whole responses: half as much again either way is what a balance can bear.
 TEST_F(LoaderTest, PredictsTheCostOfACutGroup) {
