@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from plural_text.corpus_writer import CorpusWriter
@@ -25,6 +26,7 @@ from plural_text.groups import GroupBuilder, Limits
 from plural_text.id_set import IdSet
 from plural_text.masks import ENGLISH, MODES, MaskBuilder, StopWords
 from plural_text.progress import Progress
+from plural_text.ratings import RatingBuilder
 from plural_text.summary import Summary
 from plural_text.templates import DEFAULTS, open_template, template_names
 from plural_text.tokenizer import open_tokenizer
@@ -51,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
              f"(default: {', '.join(f'{v} for {k}' for k, v in DEFAULTS.items() if k != v)}, and the "
              "tokenizer's own for chat)")
     add("--possibilities", type=_count, metavar="M",
-        help="largest possibility number, 0 for none (default: 9 for dialogue and chat, else 0)")
+        help="largest possibility number, 0 for none (default: 9 for dialogue and chat where the template has a place for it, else 0)")
     add("--max-prompt-tokens", type=_count, default=0, metavar="N",
         help="drop whole oldest turns until prompts fit; 0: no limit (default)")
     add("--max-response-words", type=_count, metavar="N",
@@ -82,10 +84,13 @@ def run(arguments: argparse.Namespace) -> int:
     stop_words = StopWords(arguments.stopwords)
     tokenizer = open_tokenizer(arguments.tokenizer, arguments.bos, arguments.eos)
     template = open_template(arguments.template, arguments.format, tokenizer)
+    if arguments.possibilities is None and not template.has_numbers():
+        limits = replace(limits, possibilities=0)
     if limits.possibilities and not template.has_numbers():
         raise UsageError(f"template '{template.name}' has no place for a possibility number; give "
                          "--possibilities 0 or another --template")
-    builder = GroupBuilder(tokenizer, template, MaskBuilder(tokenizer, stop_words), limits)
+    builder = (RatingBuilder if template.ratings else GroupBuilder)(
+        tokenizer, template, MaskBuilder(tokenizer, stop_words), limits)
     attributes = {
         "vocab_size": len(tokenizer.token_bytes),
         "possibilities": limits.possibilities,

@@ -10,6 +10,8 @@ A template is a JSON object. For dialogue and targets:
                       is Person A's; left out: bare turns
   prompt              text without a possibility number, with {context} (dialogue) or {request} (targets)
   prompt_with_number  the same with {k}, the possibility number; left out: no numbers
+  ratings             dialogue only: the ten ratings, lowest first. It makes the template a question how well a
+                      response fits (ratings.py); `prompt` then has {response}, too, behind {context}
 For chat: `chat_template` (Jinja; left out: the tokenizer's own) and `number`, the text with {k} that is
 added to the last user message. For text: `bos` alone.
 """
@@ -28,11 +30,12 @@ DEFAULTS = {"dialogue": "plain-dialogue", "targets": "plain-targets", "chat": "c
 
 _CONTENT = {"dialogue": "context", "targets": "request"}
 _KEYS = {
-    "dialogue": {"speakers", "prompt", "prompt_with_number"},
+    "dialogue": {"speakers", "prompt", "prompt_with_number", "ratings"},
     "targets": {"prompt", "prompt_with_number"},
     "chat": {"chat_template", "number"},
     "text": set(),
 }
+RATINGS = 10
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -49,6 +52,11 @@ class Template:
         self.format: str = spec["format"]
         self.bos: bool = spec.get("bos", True)
         self.where = where
+
+    @property
+    def ratings(self) -> list[str]:
+        """The ratings of a question how well a response fits; empty: an ordinary template."""
+        return self.spec.get("ratings", [])
 
     @property
     def json(self) -> str:
@@ -89,9 +97,14 @@ class TextTemplate(Template):
         text = self.spec["prompt_with_number"].replace("{k}", "") + " {k}"
         return TextTemplate({**self.spec, "prompt_with_number": text}, self.where)
 
+    @property
+    def after_response(self) -> str:
+        """What follows the response in a question how well it fits; render() gives what precedes it."""
+        return self.spec["prompt"].split("{response}")[1]
+
     def render(self, turns: list[str], k: int) -> str:
         values = {_CONTENT[self.format]: "\n".join(self._labelled(turns)), "k": str(k)}
-        text = self.spec["prompt_with_number" if k else "prompt"]
+        text = self.spec["prompt_with_number" if k else "prompt"].split("{response}")[0]
         return _PLACEHOLDER.sub(lambda m: values[m[1]], text)
 
     def without_oldest(self, turns: list[str]) -> list[str] | None:
@@ -211,7 +224,7 @@ def _check(spec, path: Path) -> None:
         if key not in allowed:
             refuse(key, "not known", f"allowed for {source_format}: {', '.join(sorted(allowed))}")
     required = {"name"} | ({"prompt"} if source_format in _CONTENT else set())
-    for key in sorted(required | (allowed & spec.keys()) - {"bos", "speakers"}):
+    for key in sorted(required | (allowed & spec.keys()) - {"bos", "speakers", "ratings"}):
         if not isinstance(spec.get(key), str) or not spec[key]:
             refuse(key, f"found {spec.get(key)!r}", "must be a text that is not empty")
     if not isinstance(spec.get("bos", True), bool):
@@ -220,13 +233,28 @@ def _check(spec, path: Path) -> None:
     if not (isinstance(speakers, dict) and speakers.keys() == {"a", "b"}
             and all(isinstance(label, str) for label in speakers.values())):
         refuse("speakers", f"found {speakers!r}", 'must be {"a": label, "b": label}')
-    if source_format in _CONTENT:
+    if "ratings" in spec:
+        _check_question(spec, refuse)
+    elif source_format in _CONTENT:
         content = _CONTENT[source_format]
         _check_placeholders(spec, "prompt", {content}, refuse)
         if "prompt_with_number" in spec:
             _check_placeholders(spec, "prompt_with_number", {content, "k"}, refuse)
     if "number" in spec:
         _check_placeholders(spec, "number", {"k"}, refuse)
+
+
+def _check_question(spec: dict, refuse) -> None:
+    ratings = spec["ratings"]
+    if not (isinstance(ratings, list) and len(ratings) == RATINGS and all(isinstance(r, str) and r for r in ratings)):
+        refuse("ratings", f"found {ratings!r}", f"must be {RATINGS} texts, the lowest rating first")
+    if "prompt_with_number" in spec:
+        refuse("prompt_with_number", "stands beside 'ratings'", "a rating does not depend on a number; leave it out")
+    _check_placeholders(spec, "prompt", {"context", "response"}, refuse)
+    before, after = spec["prompt"].split("{response}")
+    if "{context}" in after or not after:
+        refuse("prompt", "{context} stands behind {response}, or nothing does",
+               "needs {context}, {response} and the question, in this order")
 
 
 def _check_placeholders(spec: dict, key: str, needed: set[str], refuse) -> None:

@@ -1,0 +1,254 @@
+"""`plural metrics` as a user calls it: table, JSON file, targets, biographies, bad input."""
+
+import json
+import math
+import unittest
+
+from plural_text import biography, metrics
+from plural_text.errors import BadData
+from plural_text.responses import read_answers
+from text.support import FolderTest, byte_level_folder, run, shared_data, write_lines
+
+LINES = [
+    {"id": "a", "prompt": "p", "responses": [{"text": "I like cats.", "tokens": [1, 2]}, {"text": "I like dogs!"}],
+     "seconds": 4.0, "decode_steps": 6, "token_forwards": 8, "method": "sample"},
+    {"id": "b", "prompt": "q", "responses": [{"text": "Cats like me."}], "seconds": 2.0, "decode_steps": 2,
+     "token_forwards": 2},
+]
+
+
+def name_answers(*names):
+    return {"id": "names", "prompt": "p", "responses": [{"text": name} for name in names]}
+
+
+class Metrics(FolderTest):
+    def metrics(self, *options, lines=LINES, code=0):
+        """Runs the command on the lines; returns (its result, the figures it wrote)."""
+        file = lines if not isinstance(lines, list) else write_lines(self.folder / "r.jsonl", lines)
+        output = self.folder / "figures.json"
+        output.unlink(missing_ok=True)
+        done = run("metrics", file, "-o", output, *options)
+        self.assertEqual(done.returncode, code, done.stderr)
+        if code:
+            self.assertEqual((done.stderr.count("\n"), done.stdout), (1, ""), done.stderr)
+            self.assertNotIn("Traceback", done.stderr)
+            self.assertEqual([p.name for p in self.folder.glob("figures*")], [])
+            return done, None
+        return done, json.loads(output.read_text())
+
+
+class Results(Metrics):
+    def test_table_and_file(self):
+        done, report = self.metrics("--metrics", "distinct,coverage")
+        self.assertEqual(done.stderr, "")
+        self.assertEqual((report["prompts"], report["responses"], report["metrics"]), (2, 3, ["distinct", "coverage"]))
+        self.assertEqual(list(report["figures"])[:3], ["distinct_1", "distinct_2", "coverage_all"])
+        one = report["figures"]["distinct_1"]
+        self.assertEqual((one["value"], one["count"], one["of"]), (5 / 9, 9, "1-grams"))
+        self.assertTrue(one["interval_95"][0] < 5 / 9 < one["interval_95"][1])
+        self.assertEqual(report["figures"]["coverage_valid"]["value"], None)
+        self.assertIn("--targets", report["figures"]["coverage_valid"]["reason"])
+        table = done.stdout.splitlines()
+        self.assertEqual(table[0].split(), ["figure", "value", "95", "%", "interval", "of"])
+        self.assertEqual(table[1].split()[:2], ["distinct_1", "0.5556"])
+        self.assertRegex(table[-1], r"^valid_rate +undefined +needs the valid answers")
+
+    def test_the_same_figures_every_time(self):
+        names = ("--metrics", "distinct,self-bleu,unigram,latency", "--warmup-prompts", "0")
+        self.assertEqual(self.metrics(*names)[1], self.metrics(*names)[1])
+
+    def test_real_encoder(self):
+        lines = [{"id": "x", "prompt": "p", "responses": [{"text": text} for text in (
+            "I love dogs.", "I really like dogs.", "The stock market fell today.")]}]
+        _, report = self.metrics("--metrics", "semantic", lines=lines)
+        mixed = report["figures"]["semantic_diversity"]
+        self.assertEqual(mixed["count"], 3)
+        self.assertIn("encoder all-MiniLM-L6-v2 ", mixed["note"])
+        lines[0]["responses"].pop()
+        _, report = self.metrics("--metrics", "semantic", lines=lines)
+        self.assertLess(report["figures"]["semantic_diversity"]["value"], 0.3)
+        self.assertGreater(mixed["value"], 0.5)
+
+    def test_ratings(self):
+        lines = [{"id": str(n), "prompt": "p", "responses": [{"text": "t", "rating": r} for r in (5.9, 6, 7.64)]}
+                 for n in range(2)]
+        _, report = self.metrics("--metrics", "incoherence", lines=lines)
+        percent = report["figures"]["incoherence_rated_percent"]
+        self.assertAlmostEqual(percent["value"], 100 / 3)
+        self.assertEqual(percent["interval_method"], "Wilson over 6 responses")
+        self.assertAlmostEqual(report["figures"]["coherence_rating_mean"]["value"], (5.9 + 6 + 7.64) / 3)
+
+    def test_latency_against_a_baseline(self):
+        base = write_lines(self.folder / "base.jsonl", [{**LINES[0], "seconds": 1.0, "decode_steps": 3},
+                                                        {**LINES[1], "seconds": 1.0, "decode_steps": 1}])
+        _, report = self.metrics("--metrics", "latency", "--baseline", base, "--warmup-prompts", "0")
+        figures = report["figures"]
+        self.assertEqual(figures["latency_multiple"]["value"], 3.0)
+        self.assertEqual(figures["decode_steps_multiple"]["value"], 2.0)
+        self.assertEqual(figures["token_forwards_multiple"]["value"], 1.0)
+        self.assertEqual(figures["prompt_seconds_median"]["value"], 3.0)
+
+
+class Targets(Metrics):
+    TARGETS = {"id": "names", "request": "r", "targets": ["{Ann}", "{Bo}", "{Cy}"]}
+
+    def check(self, targets, lines):
+        _, report = self.metrics("--metrics", "coverage", "--targets", targets, lines=lines)
+        figures = report["figures"]
+        value = lambda name: figures[name]["value"]
+        self.assertEqual((value("coverage_all"), value("coverage_valid"), value("valid_rate")), (3, 2, 0.75))
+        self.assertAlmostEqual(value("entropy_valid_nats"), math.log(3) - 2 * math.log(2) / 3)
+        self.assertAlmostEqual(value("entropy_bits"), 1.5)
+        self.assertAlmostEqual(value("coverage_of_uniform"), 3 * (1 - (2 / 3) ** 4))
+
+    def test_text_and_corpus(self):
+        lines = [name_answers("{Ann}", "Bo", " {Ann} ", "ann")]
+        targets = write_lines(self.folder / "t.jsonl", [self.TARGETS, {**self.TARGETS, "id": "other"}])
+        self.check(targets, lines)
+        corpus = self.folder / "t.h5"
+        done = run("prepare", targets, "--tokenizer", byte_level_folder(self.folder / "model"), "--format", "targets",
+                   "-o", corpus, "--quiet")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.check(corpus, lines)
+
+    def test_a_single_set_is_every_prompts(self):
+        targets = write_lines(self.folder / "t.jsonl", [self.TARGETS])
+        self.check(targets, [{**name_answers("Ann", "Bo", "Ann", "x"), "id": "unseen"}])
+
+    def test_nothing_valid(self):
+        targets = write_lines(self.folder / "t.jsonl", [self.TARGETS])
+        _, report = self.metrics("--metrics", "coverage", "--targets", targets, lines=[name_answers("x", "y")])
+        self.assertEqual(report["figures"]["coverage_valid"]["value"], 0)
+        self.assertEqual(report["figures"]["entropy_valid_nats"]["reason"], "no valid answer")
+
+    def test_refused(self):
+        other = [{**self.TARGETS, "id": "x"}, {**self.TARGETS, "id": "y"}]
+        targets = write_lines(self.folder / "t.jsonl", other)
+        use = ("--metrics", "coverage", "--targets")
+        done, _ = self.metrics(*use, targets, code=65)
+        self.assertIn("no target set has the id of a prompt; prompts have ids such as 'a', target sets such as 'x'",
+                      done.stderr)
+        write_lines(targets, [{"id": "x", "request": "r"}])
+        self.assertIn("holds no targets", self.metrics(*use, targets, code=65)[0].stderr)
+        self.metrics(*use, self.folder / "none.jsonl", code=66)
+        self.metrics(*use, self.folder / "none.h5", code=66)
+        (self.folder / "bad.h5").write_text("no")
+        self.assertIn("not a corpus", self.metrics(*use, self.folder / "bad.h5", code=65)[0].stderr)
+        done, _ = self.metrics("--metrics", "distinct", "--targets", targets, code=64)
+        self.assertIn("--targets is for the metric 'coverage'", done.stderr)
+
+
+class Biography(Metrics):
+    FULL = ("{Fatema Binte Rahman}\n{Female}\n{February 20, 1934}\n{Rajshahi, Bangladesh}\n{Chemist}\n"
+            "{Found a {rare} salt}")
+
+    def test_parse(self):
+        fields = biography.parse(self.FULL)
+        self.assertEqual(fields, {
+            "name": "Fatema Binte Rahman", "first_name": "Fatema", "last_name": "Rahman", "gender": "Female",
+            "birth_year": "1934", "birth_place": "Rajshahi", "profession": "Chemist",
+            "accomplishments": "Found a {rare} salt"})
+        self.assertEqual(biography.parse(self.FULL[1:]), fields)  # the prompt ended with the brace
+        short = biography.parse("{Cher}{}{1901 or 1902}{Oslo}")
+        self.assertEqual(short, {"name": "Cher", "first_name": "Cher", "birth_year": "1902", "birth_place": "Oslo"})
+        for text in ("", "Fatema Rahman, Female, 1934", "{A B} {Male} {1901}", "}{", "{{{{"):
+            self.assertIsNone(biography.parse(text))
+
+    def test_figures(self):
+        texts = [self.FULL, self.FULL.replace("Fatema", "Ann").replace("Female", "Male"), "{Bo Li} {male} {?} {Oslo}", "none"]
+        _, report = self.metrics("--metrics", "biography", "--unigram-budget", "4", lines=[name_answers(*texts)])
+        figures = report["figures"]
+        value = lambda name: figures[name]["value"]
+        self.assertEqual(value("biography_rate"), 0.75)
+        self.assertEqual((value("first_name_coverage"), figures["first_name_coverage"]["count"]), (3, 3))
+        self.assertAlmostEqual(value("first_name_entropy_nats"), math.log(3))
+        self.assertEqual((value("birth_year_coverage"), figures["birth_year_coverage"]["count"]), (1, 2))
+        self.assertEqual((value("birth_place_top_share"), figures["birth_place_top_share"]["note"]), (2 / 3, "Rajshahi"))
+        # 1/3 female, 2/3 male, none non-binary, against thirds.
+        self.assertAlmostEqual(value("gender_distance_from_uniform"), 1 / 3)
+        self.assertEqual(value("accomplishments_unigram_diversity"), 0.5)  # two times the same four words
+        self.assertEqual(value("accomplishments_unigram_diversity_first_4_words"), 1.0)
+
+    def test_no_biographies(self):
+        _, report = self.metrics("--metrics", "biography")
+        self.assertEqual(report["figures"]["biography_rate"]["value"], 0)
+        for name in ("first_name_coverage", "gender_distance_from_uniform", "accomplishments_unigram_diversity"):
+            self.assertIsNone(report["figures"][name]["value"])
+            self.assertTrue(report["figures"][name]["reason"])
+
+    def test_gender_distance(self):
+        self.assertAlmostEqual(biography.gender_distance(["Female"] * 3), 2 / 3)
+        self.assertAlmostEqual(biography.gender_distance(["Female", "Male", "Non-binary"]), 0)
+        self.assertAlmostEqual(biography.gender_distance(["robot"]), 1)
+
+    def test_real_target_set(self):
+        file = shared_data() / "tasks" / "ficticious-people.ficticious-people-train.json"
+        targets = json.loads(file.read_text())["targets"]
+        values = biography.attribute_values(targets)
+        for name in biography.ATTRIBUTES[:5]:
+            self.assertEqual(len(values[name]), len(targets), name)
+        self.assertEqual(set(values["gender"]), {"Female", "Male", "Non-binary"})
+
+
+class BadInput(Metrics):
+    def test_unknown_metric(self):
+        done, _ = self.metrics("--metrics", "distinct,semantics", code=64)
+        self.assertIn("no metric 'semantics'; did you mean 'semantic'? known: distinct, semantic, ", done.stderr)
+        self.metrics("--metrics", "", code=64)
+        self.metrics("--metrics", "distinct,distinct", code=64)
+
+    def test_lines_that_are_not_answers(self):
+        good, response = LINES[0], {"text": "t"}
+        for bad, said in [
+            ('{"id":', "not valid JSON"), ("[1]", "holds a list"), ({**good, "id": 3}, "'id' holds a number"),
+            ({"id": "x", "responses": []}, "'prompt' is missing"), ({"id": "x", "prompt": "p"}, "'responses' is missing"),
+            ({**good, "id": "x", "responses": "t"}, "'responses' holds a text"),
+            ({**good, "id": "x", "responses": ["t"]}, "responses[0] holds a text"),
+            ({**good, "id": "x", "responses": [response, {}]}, "responses[1]: key 'text' is missing"),
+            ({**good, "id": "x", "responses": [{**response, "rating": 11}]}, "from 1 to 10"),
+            ({**good, "id": "x", "responses": [{**response, "tokens": 4}]}, "'tokens' holds a number"),
+            ({**good, "id": "x", "seconds": -1}, "'seconds' holds -1"), ({**good, "seconds": True}, "'seconds' holds true"),
+            ('{"id": "x", "prompt": "p", "responses": [], "seconds": NaN}', "NaN is not a JSON number"),
+            (good, "id 'a' stands already in"), ("[" * 100000, "not valid JSON")]:
+            file = write_lines(self.folder / "r.jsonl", [good, "", bad])
+            with self.assertRaises(BadData) as refused:
+                read_answers(file)
+            self.assertIn("r.jsonl:3", str(refused.exception))
+            self.assertIn(said, str(refused.exception))
+
+    def test_files(self):
+        done, _ = self.metrics(lines=[], code=65)
+        self.assertIn("r.jsonl: holds no responses", done.stderr)
+        self.metrics(lines=[{**LINES[0], "responses": []}], code=65)
+        self.metrics(lines=self.folder / "none.jsonl", code=66)
+        self.metrics(lines=self.folder, code=66)
+        binary = self.folder / "binary.jsonl"
+        binary.write_bytes(b"\xff\xfe\n")
+        self.assertIn("binary.jsonl:1: not UTF-8", self.metrics(lines=binary, code=65)[0].stderr)
+
+    def test_outputs(self):
+        file = write_lines(self.folder / "r.jsonl", LINES)
+        for output, code in [("none/f.json", 73), (".", 73), ("r.jsonl", 64)]:
+            done = run("metrics", file, "--metrics", "distinct", "-o", self.folder / output)
+            self.assertEqual((done.returncode, done.stderr.count("\n")), (code, 1), done.stderr)
+        self.assertEqual(len(file.read_text().splitlines()), 2)
+
+    def test_baseline_of_other_prompts(self):
+        base = write_lines(self.folder / "base.jsonl", [{**LINES[0], "id": "z"}])
+        self.assertIn("no prompt with the id", self.metrics("--metrics", "latency", "--baseline", base, code=65)[0].stderr)
+
+
+class Table(unittest.TestCase):
+    def test_every_metric_has_figures(self):
+        import importlib
+        for module, _ in metrics.METRICS.values():
+            self.assertTrue(callable(importlib.import_module(module).figures), module)
+
+    def test_numbers(self):
+        for value, shown in [(0.0, "0.0000"), (1.0, "1.0000"), (1234.0, "1,234"), (0.1355, "0.1355"), (0.00012, "1.200e-04"),
+                             (-0.25, "-0.2500")]:
+            self.assertEqual(metrics._number(value), shown)
+
+
+if __name__ == "__main__":
+    unittest.main()
