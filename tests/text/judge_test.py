@@ -7,6 +7,7 @@ import unittest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from plural_text import judge
+from plural_text.asking import AnswerCache
 from plural_text.endpoint import Endpoint, EndpointFailed, EndpointLimits
 from plural_text.errors import BadData, CannotCreate
 from text.support import FolderTest, run, write_lines
@@ -89,7 +90,7 @@ class Rate(FolderTest):
     LIMITS = EndpointLimits(timeout_seconds=5, retries=2)
 
     def rate(self, questions, *urls, label="Coherence rating"):
-        with judge.AnswerCache(self.folder / "cache.jsonl") as cache:
+        with AnswerCache(self.folder / "cache.jsonl") as cache:
             judges = [Endpoint(url, f"m{i}", self.LIMITS) for i, url in enumerate(urls)]
             return judge.rate(questions, judges, label, cache, threshold=6, parallel=2)
 
@@ -145,21 +146,23 @@ class Rate(FolderTest):
     def test_cache(self):
         path = self.folder / "cache.jsonl"
         first, other = Endpoint("http://localhost:1/v1", "m"), Endpoint("http://localhost:1/v1", "other")
-        with judge.AnswerCache(path) as cache:
+        with AnswerCache(path) as cache:
             cache.put(first, "q", "half \ud800 a pair")
             cache.put(first, "r", "two\nlines")
-            self.assertRaisesRegex(CannotCreate, "another process", judge.AnswerCache, path)
+            self.assertRaisesRegex(CannotCreate, "another process", AnswerCache, path)
         path.write_bytes(path.read_bytes()[:-5])  # killed while writing
-        with judge.AnswerCache(path) as cache:
+        with AnswerCache(path) as cache:
             self.assertEqual(cache.get(first, "q"), "half ? a pair")
             self.assertIsNone(cache.get(first, "r"))
             self.assertIsNone(cache.get(other, "q"))
             cache.put(first, "r", "again")
-        with judge.AnswerCache(path) as cache:
+        with AnswerCache(path) as cache:
             self.assertEqual(cache.get(first, "r"), "again")
-        path.write_text("{\n")
-        with self.assertRaisesRegex(BadData, "cache.jsonl:1"):
-            judge.AnswerCache(path)
+        for foreign in ("{\n", '{"id": "a"}\n{"id"', "not ours", '{"key": "k"}\n'):
+            path.write_text(foreign)
+            with self.assertRaisesRegex(BadData, "cache.jsonl:1"):
+                AnswerCache(path)
+            self.assertEqual(path.read_text(), foreign)
 
 
 class Command(FolderTest):

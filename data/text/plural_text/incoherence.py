@@ -64,7 +64,8 @@ def _rated(answers: list[Answers]) -> list[Figure]:
 
 
 def _judged(answers: list[Answers], arguments) -> list[Figure]:
-    from plural_text.judge import AnswerCache, COHERENCE, rate, read_template, report_progress
+    from plural_text.asking import AnswerCache, report_progress
+    from plural_text.judge import COHERENCE, rate, read_template
 
     judges = _judges(arguments)
     template = read_template(arguments.judge_template or COHERENCE)

@@ -1,0 +1,142 @@
+"""Single questions to an endpoint, many at a time, each answer kept.
+
+Owns: the file of answers, which lets an interrupted run go on where it was; the order of asking. Does not own:
+the endpoint (endpoint.py), what questions and answers mean (judge.py, persona.py). Questions are asked at
+temperature 0.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from plural_text.endpoint import Endpoint, EndpointFailed
+from plural_text.errors import BadData, CannotCreate, WriteFailed
+from plural_text.json_lines import parse_object, text_of
+
+TEMPERATURE = 0.0
+MAX_TOKENS = 1024
+
+_PROGRESS_SECONDS = 10.0
+# What every line begins with: tells our own cut line from a file of somebody else's.
+_LINE_START = b'{"key": "'
+
+
+class AnswerCache:
+    """Answers of endpoints in a file, a JSON object a line; what was answered once is not asked again.
+
+    Each answer is on disk before the next is asked for. A line cut by a kill is taken off. Thread rule: one
+    thread at a time. Errors: CannotCreate, also where another process has it open; BadData.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self._file = open(path, "a+b")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise CannotCreate(f"{path}: another process is writing this file of answers") from None
+        except OSError as error:
+            raise CannotCreate(f"{path}: file of answers cannot be opened: {error.strerror}") from None
+        try:
+            self._answers = self._read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> "AnswerCache":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+    def get(self, endpoint: Endpoint, question: str) -> str | None:
+        return self._answers.get(_key(endpoint, question))
+
+    def put(self, endpoint: Endpoint, question: str, answer: str) -> None:
+        key, answer = _key(endpoint, question), answer.encode("utf-8", "replace").decode()
+        self._answers[key] = answer
+        line = json.dumps({"key": key, "model": endpoint.model, "answer": answer}, ensure_ascii=False)
+        self._file.write(line.encode() + b"\n")
+        self._file.flush()
+
+    def _read(self) -> dict[str, str]:
+        self._file.seek(0)
+        content = self._file.read()
+        whole = content.rfind(b"\n") + 1
+        answers = {}
+        for number, line in enumerate(content[:whole].splitlines(), 1):
+            where = f"{self.path}:{number}"
+            fields = parse_object(line, where)
+            answers[text_of(fields, "key", where)] = text_of(fields, "answer", where)
+        cut = content[whole:]
+        if not (cut.startswith(_LINE_START) or _LINE_START.startswith(cut)):
+            raise BadData(f"{self.path}:{len(answers) + 1}: not a line of answers; name another file to keep them in")
+        self._file.truncate(whole)
+        return answers
+
+
+def ask_all(questions: list[str], endpoint: Endpoint, cache: AnswerCache, parallel: int = 4, progress=None) -> list[str]:
+    """The answers, in order; equal questions are asked once. progress(model, done, all) is called as they come.
+
+    Errors: EndpointFailed, saying how many answers are kept; WriteFailed.
+    """
+    different = list(dict.fromkeys(questions))
+    _ask_new(different, endpoint, cache, parallel, progress)
+    return [cache.get(endpoint, question) for question in questions]
+
+
+def report_progress(quiet: bool):
+    """A function (model, done, all) that prints a line now and then."""
+    shown = time.monotonic()
+
+    def show(model: str, done: int, count: int) -> None:
+        nonlocal shown
+        if not quiet and time.monotonic() - shown >= _PROGRESS_SECONDS:
+            shown = time.monotonic()
+            print(f"{model}: {done:,} of {count:,} answers", file=sys.stderr, flush=True)
+    return show
+
+
+def _ask_new(questions: list[str], endpoint: Endpoint, cache: AnswerCache, parallel: int, progress) -> None:
+    new = [question for question in questions if cache.get(endpoint, question) is None]
+    done = len(questions) - len(new)
+    failure: EndpointFailed | None = None
+    with ThreadPoolExecutor(parallel) as pool:
+        try:
+            asked = {pool.submit(_ask, endpoint, question): question for question in new}
+            for future in as_completed(asked):
+                if future.cancelled():
+                    continue
+                try:
+                    cache.put(endpoint, asked[future], future.result())
+                    done += 1
+                    if progress:
+                        progress(endpoint.model, done, len(questions))
+                except EndpointFailed as error:  # answers under way are still kept
+                    failure = failure or error
+                    for other in asked:
+                        other.cancel()
+        except OSError as error:
+            raise WriteFailed(f"{cache.path}: an answer cannot be kept: {error.strerror}") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+    if failure:
+        raise EndpointFailed(f"{failure}; {done:,} of {len(questions):,} answers are kept in {cache.path}, the same "
+                             "command goes on from there")
+
+
+def _ask(endpoint: Endpoint, question: str) -> str:
+    return endpoint.ask([{"role": "user", "content": question}], TEMPERATURE, MAX_TOKENS)
+
+
+def _key(endpoint: Endpoint, question: str) -> str:
+    """An answer is kept for what was asked: server, model, settings, question."""
+    content = json.dumps([endpoint.base_url, endpoint.model, TEMPERATURE, MAX_TOKENS, question])
+    return hashlib.sha256(content.encode()).hexdigest()
