@@ -22,6 +22,7 @@
 #include "trainer/train_setup.h"
 #include "trainer/train_state.h"
 #include "trainer/train_step.h"
+#include "trainer/validation.h"
 #include "trainer/version.h"
 
 namespace plural::trainer {
@@ -33,11 +34,24 @@ double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+// What says whether the latents of cvf are alive.
+MetricsLine FiguresLine(const LatentSums& sums, const Recipe& recipe) {
+  const LatentFigures figures = FiguresOfLatents(sums);
+  MetricsLine line;
+  line["used_latents"] = MetricsNumber(figures.used_latents);
+  line["information_nats"] = MetricsNumber(figures.information_nats);
+  if (recipe.cvf.estimator == LatentEstimator::kExact) {
+    line["latent_nll_spread_nats"] = MetricsNumber(figures.latent_nll_spread_nats);
+  }
+  return line;
+}
+
 // The run once everything is checked and loaded.
 class Run {
  public:
-  Run(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus, Decoder& model, TrainState& state,
-      const dist::World& world, dist::Collectives& collectives, const StopSignal& stop, RunLog& log);
+  Run(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus,
+      std::optional<Validation> validation, Decoder& model, TrainState& state, const dist::World& world,
+      dist::Collectives& collectives, const StopSignal& stop, RunLog& log);
 
   ExitCode ToTheEnd();
 
@@ -46,6 +60,7 @@ class Run {
   void LogStart();
   void LogStep(const StepFigures& figures, std::int64_t epoch, double seconds, double data_wait_seconds);
   void EndPass();
+  void Validate();
   void Save();
   void WriteResult();
   bool Over() const { return state_.position.step >= last_step_ || state_.position.stopped_early; }
@@ -61,15 +76,17 @@ class Run {
   const Checkpoints checkpoints_;
   const std::int64_t groups_, steps_per_epoch_, first_step_, last_step_;
   std::int64_t saved_step_;
+  const std::optional<Validation> validation_;
+  std::int64_t validated_step_ = -1;
   std::optional<data::Loader> loader_;
   std::optional<MetricsLog> metrics_;  // rank 0
   Progress progress_;
   std::int64_t groups_shown_ = 0;  // since this start
 };
 
-Run::Run(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus, Decoder& model,
-         TrainState& state, const dist::World& world, dist::Collectives& collectives, const StopSignal& stop,
-         RunLog& log)
+Run::Run(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus,
+         std::optional<Validation> validation, Decoder& model, TrainState& state, const dist::World& world,
+         dist::Collectives& collectives, const StopSignal& stop, RunLog& log)
     : recipe_(recipe),
       paths_(recipe),
       model_(model),
@@ -84,6 +101,7 @@ Run::Run(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus, D
       first_step_(state.position.step),
       last_step_(TotalSteps(recipe, groups_)),
       saved_step_(first_step_ > 0 ? first_step_ : -1),
+      validation_(std::move(validation)),
       progress_("train", "steps", last_step_, Lead(), first_step_) {
   if (Lead()) metrics_.emplace(paths_.Metrics(), state.position.metrics_bytes);
   data::Loader::Settings settings = LoaderSettings(recipe, config, world);
@@ -105,8 +123,9 @@ ExitCode Run::ToTheEnd() {
     LogStep(figures, batch.epoch, SecondsSince(start), data_wait_seconds);
     if (state_.position.step % steps_per_epoch_ == 0) EndPass();
     if (Over()) break;
-    const std::int64_t every = recipe_.checkpoint.every_steps;
-    if (figures.stop_requested || (every > 0 && state_.position.step % every == 0)) Save();
+    const auto due = [&](std::int64_t every) { return every > 0 && state_.position.step % every == 0; };
+    if (!figures.stop_requested && due(recipe_.validation.every_steps)) Validate();
+    if (figures.stop_requested || due(recipe_.checkpoint.every_steps)) Save();
     if (figures.stop_requested) {
       log_.Info("stopped on request after step " + std::to_string(state_.position.step));
       progress_.Say("stopped on request: step " + std::to_string(state_.position.step) + " of " +
@@ -114,6 +133,7 @@ ExitCode Run::ToTheEnd() {
       return ExitCode::kStopped;
     }
   }
+  if (validated_step_ != state_.position.step) Validate();
   if (saved_step_ != state_.position.step) Save();
   WriteResult();
   return ExitCode::kDone;
@@ -158,6 +178,10 @@ void Run::LogStep(const StepFigures& figures, std::int64_t epoch, double seconds
     line["loss"] = MetricsNumber(figures.loss);
     line["likelihood"] = MetricsNumber(figures.likelihood);
     line["unlikelihood"] = MetricsNumber(figures.unlikelihood);
+    if (recipe_.method == data::Method::kCvf) {
+      line["bow"] = MetricsNumber(figures.bow);
+      line.update(FiguresLine(figures.groups.latents, recipe_));
+    }
     line["grad_norm"] = MetricsNumber(figures.grad_norm);
     line["lr"] = figures.lr;
     line["groups"] = figures.groups.groups;
@@ -194,6 +218,10 @@ void Run::EndPass() {
     line["groups"] = pass.groups;
     line["loss"] = MetricsNumber(pass.loss / groups);
     line["unpenalised_groups"] = pass.unpenalised_groups;
+    if (recipe_.method == data::Method::kCvf) {
+      line["bow"] = MetricsNumber(pass.latents.bow / groups);
+      line.update(FiguresLine(pass.latents, recipe_));
+    }
     if (matching) {
       line["kl_nats"] = MetricsNumber(pass.kl_nats / groups);
       line["entropy_nats"] = MetricsNumber(pass.entropy_nats / groups);
@@ -210,6 +238,25 @@ void Run::EndPass() {
   }
   position.pass = {};
   ++position.epoch;
+}
+
+// COLLECTIVE.
+void Run::Validate() {
+  if (!validation_) return;
+  const MetricsLine figures = validation_->Measure(model_, world_, collectives_);
+  validated_step_ = state_.position.step;
+  if (!Lead()) return;
+  MetricsLine line;
+  line["event"] = "validation";
+  line["step"] = state_.position.step;
+  line.update(figures);
+  metrics_->Write(line);
+  std::string shown = "validation after step " + std::to_string(state_.position.step) + ":";
+  for (const char* key :
+       {"loss", "perplexity", "kl_nats", "possibility_information_nats", "different_responses"}) {
+    if (figures.contains(key)) shown += std::string(" ") + key + " " + figures[key].dump();
+  }
+  progress_.Say(shown);
 }
 
 void Run::Save() {
@@ -315,6 +362,15 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
     identity = IdentityOf(recipe, opened, world);
     return opened;
   });
+  std::optional<Validation> validation;
+  OnEveryRank(world, collectives, [&] {
+    if (recipe.data.validation.empty()) return;
+    data::CorpusLimits limits;
+    limits.verify_sidecar = limits.scan_tokens = world.Rank() == 0;
+    data::Corpus opened(recipe.data.validation, limits);
+    for (const auto& warning : CheckCorpus(opened, recipe, config)) warnings.push_back(warning);
+    validation.emplace(recipe, config, opened);
+  });
   RequireEqual("the corpus (data.train)", identity.corpus, world, collectives);
   RequireEqual("the base model (model.path)", identity.weights_sha256, world, collectives);
   Decoder model = MakeOnEveryRank(world, collectives, [&] { return MakeModel(recipe, config, device); });
@@ -334,8 +390,10 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
   }
   for (const auto& warning : warnings) log.Warn(warning);
 
-  TrainState state(model.TrainableParameters(), {recipe.optimizer.beta1, recipe.optimizer.beta2,
-                                                 recipe.optimizer.eps, recipe.optimizer.weight_decay});
+  TrainState state(model.TrainableParameters(),
+                   {recipe.optimizer.beta1, recipe.optimizer.beta2, recipe.optimizer.eps,
+                    recipe.optimizer.weight_decay},
+                   LearningRateScales(recipe, model));
   state.identity = identity;
   state.provenance = {.version = Version(),
                       .mpi = dist::World::LibraryVersion(),
@@ -346,7 +404,8 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
   Resume(state, recipe, world, collectives, log);
   state.parameters.CheckAliasing();
 
-  Run run(recipe, config, std::move(corpus), model, state, world, collectives, stop, log);
+  Run run(recipe, config, std::move(corpus), std::move(validation), model, state, world, collectives, stop,
+          log);
   return run.ToTheEnd();
 }
 

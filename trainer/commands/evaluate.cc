@@ -1,88 +1,137 @@
 #include "trainer/commands/evaluate.h"
 
 #include <ATen/core/Tensor.h>
-#include <c10/core/GradMode.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 
-#include "data/batch_plan.h"
 #include "data/corpus.h"
-#include "data/labelling.h"
 #include "data/rows.h"
 #include "trainer/agreement.h"
 #include "trainer/commands/model_options.h"
 #include "trainer/cost_model.h"
+#include "trainer/error.h"
+#include "trainer/evaluation.h"
 #include "trainer/file_io.h"
 #include "trainer/model/load_model.h"
-#include "trainer/objective.h"
 #include "trainer/progress.h"
 
 namespace plural::trainer {
 namespace {
 
-// Log-probability of each of the group's sequences, in the order of group.sequences.
-std::vector<double> SequenceLogP(const Decoder& model, const data::LabelledGroup& group,
-                                 const data::CostModel& cost) {
+// What is asked of each group.
+struct Task {
+  const Decoder& model;
+  std::optional<Decoder> base;  // with compare_base
+  bool targets = false;
+  bool possibilities = false;
   data::PackSettings pack;
-  pack.cost = cost;
-  std::vector<double> log_p(group.sequences.size());
-  for (const data::RowPass& pass : data::PackGroups({&group, 1}, pack, 1.0)) {
-    const PassResult result = RunPass(model, pass, ObjectiveSettings{});
-    for (std::size_t s = 0; s < pass.sequences.size(); ++s) {
-      log_p[static_cast<std::size_t>(pass.sequences[s].sequence)] = result.sequence_log_p[s];
+};
+
+nlohmann::json EvaluateLine(const Task& task, const data::Group& group) {
+  const GroupFigures figures = EvaluateGroup(task.model, group, task.targets, task.pack);
+  nlohmann::json line = {
+      {"id", group.id}, {"sequences", figures.sequences}, {"response_tokens", figures.response_tokens}};
+  if (figures.targets) {
+    line["kl_nats"] = figures.targets->kl_nats;
+    line["cross_entropy_nats"] = figures.targets->cross_entropy_nats;
+    line["target_entropy_nats"] = figures.targets->target_entropy_nats;
+    line["entropy_nats"] = figures.targets->entropy_nats;
+    line["target_mass"] = figures.targets->target_mass;
+    line["expected_coverage_1000"] = figures.expected_coverage;
+  } else {
+    line["logprob_nats"] = figures.logprob_nats;
+  }
+  if (task.base) {
+    line["base_logprob_nats"] = EvaluateGroup(*task.base, group, task.targets, task.pack).logprob_nats;
+    line["logprob_nats"] = figures.logprob_nats;
+    line["kl_from_base_nats"] = TokenKl(*task.base, task.model, group, task.pack);
+  }
+  if (task.possibilities) {
+    if (const auto numbers = EvaluatePossibilities(task.model, group, task.pack)) {
+      line["possibility_mixture_entropy_nats"] = numbers->mixture_entropy_nats;
+      line["possibility_information_nats"] = numbers->information_nats;
     }
   }
-  return log_p;
-}
-
-nlohmann::json EvaluateGroup(const Decoder& model, const data::Group& group, bool targets,
-                             const data::CostModel& cost) {
-  data::LabelSettings label;
-  label.method = targets ? data::Method::kDistributionMatching : data::Method::kOtmft;
-  label.responses = 0;
-  const data::LabelledGroup labelled = data::Label(group, label, 0);
-  const std::vector<double> log_p = SequenceLogP(model, labelled, cost);
-  nlohmann::json line = {{"id", group.id}};
-  if (targets) {
-    const TargetFigures figures = FiguresOfTargets(labelled, log_p);
-    line["kl_nats"] = figures.kl_nats;
-    line["cross_entropy_nats"] = figures.cross_entropy_nats;
-    line["target_entropy_nats"] = figures.target_entropy_nats;
-    line["entropy_nats"] = figures.entropy_nats;
-    line["target_mass"] = figures.target_mass;
-  } else {
-    double sum = 0.0;
-    for (const double value : log_p) sum += value;
-    line["logprob_nats"] = sum;
-  }
-  line["sequences"] = labelled.sequences.size();
-  line["response_tokens"] = labelled.positive_tokens;
   return line;
 }
 
+// Averages over groups and their intervals.
+class Averages {
+ public:
+  explicit Averages(const std::vector<nlohmann::json>& groups) : groups_(groups) {
+    summary_ = {{"groups", groups.size()}};
+    intervals_ = nlohmann::json::object();
+  }
+
+  // Mean of `key` over the groups that have it, under its own name.
+  void Mean(const char* key) {
+    std::vector<double> values;
+    for (const auto& group : groups_) {
+      if (group.contains(key)) values.push_back(group[key].get<double>());
+    }
+    if (!values.empty()) Add(key, values, std::vector<double>(values.size(), 1.0), 1.0);
+  }
+  // Sum of `key` over the sum of response tokens, times `sign`.
+  void PerToken(const char* key, const std::string& name, double sign) {
+    Add(name, All(key), All("response_tokens"), sign);
+  }
+  void Set(const char* name, double value) { summary_[name] = value; }
+  double operator[](const char* name) const { return summary_.at(name).get<double>(); }
+  bool Has(const char* key) const { return !groups_.empty() && groups_.front().contains(key); }
+
+  nlohmann::json Take() {
+    summary_["intervals_95"] = intervals_;
+    return summary_;
+  }
+
+ private:
+  std::vector<double> All(const char* key) const {
+    std::vector<double> values;
+    for (const auto& group : groups_) values.push_back(group.at(key).get<double>());
+    return values;
+  }
+  void Add(const std::string& name, std::vector<double> above, const std::vector<double>& below,
+           double sign) {
+    for (double& value : above) value *= sign;
+    summary_[name] =
+        std::accumulate(above.begin(), above.end(), 0.0) / std::accumulate(below.begin(), below.end(), 0.0);
+    if (const auto interval = BootstrapRatio(above, below)) {
+      intervals_[name] = {interval->low, interval->high};
+    }
+  }
+
+  const std::vector<nlohmann::json>& groups_;
+  nlohmann::json summary_, intervals_;
+};
+
 nlohmann::json Summary(const std::vector<nlohmann::json>& groups, bool targets) {
-  nlohmann::json summary = {{"groups", groups.size()}};
-  const auto sum = [&](const char* key) {
-    double total = 0.0;
-    for (const nlohmann::json& group : groups) total += group.at(key).get<double>();
-    return total;
-  };
+  Averages averages(groups);
   if (targets) {
-    for (const char* key :
-         {"kl_nats", "cross_entropy_nats", "target_entropy_nats", "entropy_nats", "target_mass"}) {
-      summary[key] = sum(key) / static_cast<double>(groups.size());
+    for (const char* key : {"kl_nats", "cross_entropy_nats", "target_entropy_nats", "entropy_nats",
+                            "target_mass", "expected_coverage_1000"}) {
+      averages.Mean(key);
     }
   } else {
-    const double nats = -sum("logprob_nats") / sum("response_tokens");
-    summary["nats_per_token"] = nats;
-    summary["perplexity"] = std::exp(nats);
+    averages.PerToken("logprob_nats", "nats_per_token", -1.0);
+    averages.Set("perplexity", std::exp(averages["nats_per_token"]));
   }
-  return summary;
+  if (averages.Has("kl_from_base_nats")) {
+    averages.PerToken("logprob_nats", "nats_per_token", -1.0);
+    averages.PerToken("base_logprob_nats", "base_nats_per_token", -1.0);
+    averages.PerToken("kl_from_base_nats", "kl_from_base_nats_per_token", 1.0);
+    averages.Set("base_perplexity", std::exp(averages["base_nats_per_token"]));
+    averages.Set("perplexity_rise_share",
+                 std::expm1(averages["nats_per_token"] - averages["base_nats_per_token"]));
+  }
+  averages.Mean("possibility_mixture_entropy_nats");
+  averages.Mean("possibility_information_nats");
+  return averages.Take();
 }
 
 }  // namespace
@@ -95,10 +144,17 @@ void AddEvaluateOptions(CLI::App& command, EvaluateOptions& options) {
   command.add_option("--limit", options.limit, "Evaluate only the first so many groups; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  command.add_flag("--compare-base", options.compare_base,
+                   "Also the model without its adapter: perplexity of both, and KL(base || tuned) a token");
+  command.add_flag("--possibilities", options.possibilities,
+                   "Also what the possibility numbers decide: every number with every response");
   AddComputeOptions(command, options.dtype, options.threads);
 }
 
 int RunEvaluate(const EvaluateOptions& options, dist::World& world, dist::Collectives& collectives) {
+  if (options.compare_base && options.adapter.empty()) {
+    throw ExitError(ExitCode::kUsage, "--compare-base needs --adapter: without one the model is the base");
+  }
   SetThreads(options.threads, world);
   std::optional<PendingFile> output;
   if (world.Rank() == 0 && !options.output.empty()) output.emplace(options.output);
@@ -109,20 +165,28 @@ int RunEvaluate(const EvaluateOptions& options, dist::World& world, dist::Collec
     opened = OpenCorpus(options.corpus, world);
     loaded = LoadModel(options.model, options.adapter, ParseDType(options.dtype), at::Device(at::kCPU));
     CheckCorpusFitsModel(*opened, loaded->Config(), options.model);
+    if (options.possibilities && opened->Info().possibilities == 0) {
+      throw ExitError(ExitCode::kBadData, options.corpus +
+                                              ": has no possibility numbers; leave --possibilities out, or "
+                                              "prepare the corpus with --possibilities M");
+    }
   });
   data::Corpus& corpus = *opened;
-  const Decoder& model = *loaded;
-  const bool targets = corpus.Info().source_format == "targets";
-  const data::CostModel cost =
-      CostOf(model.Config(), false, static_cast<std::int64_t>(c10::elementSize(model.DType())));
+  Task task{.model = *loaded,
+            .base = {},
+            .targets = corpus.Info().source_format == "targets",
+            .possibilities = options.possibilities,
+            .pack = {}};
+  if (options.compare_base) task.base = loaded->WithoutAdapter();
+  task.pack.cost =
+      CostOf(loaded->Config(), false, static_cast<std::int64_t>(c10::elementSize(loaded->DType())));
 
   const std::int64_t count =
       options.limit > 0 ? std::min(options.limit, corpus.Info().groups) : corpus.Info().groups;
-  const c10::NoGradGuard no_grad;
   Progress progress("evaluate", "groups", count, world.Rank() == 0, 0, std::cerr);
   std::string lines;
   for (std::int64_t g = world.Rank(); g < count; g += world.Size()) {
-    lines += EvaluateGroup(model, corpus.Read(g), targets, cost).dump() + "\n";
+    lines += EvaluateLine(task, corpus.Read(g)).dump() + "\n";
     progress.Update(g + 1);
   }
   const std::vector<std::string> parts = collectives.AllGather(lines);
@@ -143,7 +207,7 @@ int RunEvaluate(const EvaluateOptions& options, dist::World& world, dist::Collec
     groups.push_back(
         of_rank[static_cast<std::size_t>(g % world.Size())][static_cast<std::size_t>(g / world.Size())]);
   }
-  const nlohmann::json summary = Summary(groups, targets);
+  const nlohmann::json summary = Summary(groups, task.targets);
   std::cout << summary.dump(2) << "\n";
   if (output) {
     output->Write(nlohmann::json({{"summary", summary}, {"groups", groups}}).dump(2) + "\n");

@@ -254,9 +254,11 @@ data::LabelSettings Recipe::LabelSettings() const {
           .possibilities = static_cast<int>(group.possibilities),
           .max_negatives = static_cast<int>(group.max_negatives),
           .assignment = group.assignment,
+          .selection = group.selection,
           .unlikelihood_alpha = loss.unlikelihood_alpha,
           .mask = loss.unlikelihood_mask,
           .normalization = loss.normalize,
+          .latent_branches = cvf.estimator == LatentEstimator::kExact ? static_cast<int>(cvf.latents) : 0,
           .seed = seed};
 }
 

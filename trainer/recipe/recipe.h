@@ -53,6 +53,7 @@ struct Recipe {
     std::int64_t possibilities = 9;
     std::int64_t max_negatives = 0;  // 0: all
     data::Assignment assignment = data::Assignment::kSampled;
+    data::Selection selection = data::Selection::kFirst;
   } group;
 
   struct Loss {
@@ -61,6 +62,14 @@ struct Recipe {
     double unlikelihood_clamp = 1e-6;
     data::Normalization normalize = data::Normalization::kGroupTokenMean;
   } loss;
+
+  struct Cvf {  // cvf only
+    std::int64_t latents = 20;  // K
+    LatentEstimator estimator = LatentEstimator::kGumbelSoft;
+    double temperature = 0.67;        // of the soft Gumbel draw
+    double bow_weight = 1.0;          // lambda of the bag-of-words term
+    double new_lr_multiplier = 10.0;  // of the latents' own parameters
+  } cvf;
 
   struct EarlyStop {  // distribution_matching only
     bool enabled = false;
@@ -91,6 +100,14 @@ struct Recipe {
     std::int64_t every_steps = 200;  // 0: only at the end
     std::int64_t keep = 3;
   } checkpoint;
+
+  struct Validation {  // on data.validation
+    std::int64_t every_steps = 100;  // and after the last step; 0: only there
+    std::int64_t groups = 64;        // the corpus's first ones
+    std::int64_t responses = 5;      // sampled to each prompt; 0: nothing is sampled
+    std::int64_t max_new_tokens = 64;
+    double temperature = 1.0;
+  } validation;
 
   // "a.b" -> "recipes/x.yaml:12", "command line", "default", "default of otoft" or "file name".
   std::map<std::string, std::string> origins;

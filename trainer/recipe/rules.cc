@@ -91,11 +91,23 @@ void CheckGroup(const Recipe& recipe, Checker& check) {
                  "; raise it to at least " + std::to_string(std::max<std::int64_t>(group.responses, 2)));
   check.NoEffect("group.responses", recipe.method != Method::kOtoft, "method",
                  with_method + ", which takes the first response of a group");
-  for (const char* key : {"group.possibilities", "group.max_negatives", "group.assignment",
+  check.NoEffect("group.selection", group.assignment == data::Assignment::kAligned, "group.assignment",
+                 "without group.assignment aligned");
+  check.Rule(group.selection == data::Selection::kAligned && group.responses == 0,
+             {"group.selection", "group.responses"},
+             "has nothing to choose with group.responses 0, which takes all; give a number of responses");
+  for (const char* key : {"group.possibilities", "group.max_negatives", "group.assignment", "group.selection",
                           "loss.unlikelihood.alpha", "loss.unlikelihood.mask", "loss.unlikelihood.clamp"}) {
     check.NoEffect(key, is_peft, "method",
                    with_method + ", which has no possibility numbers and no negatives");
   }
+  for (const char* key : {"cvf.latents", "cvf.estimator", "cvf.temperature", "cvf.bow_weight",
+                          "cvf.new_lr_multiplier"}) {
+    check.NoEffect(key, recipe.method == Method::kCvf, "method", with_method + ", which has no latents");
+  }
+  check.NoEffect("cvf.temperature",
+                 recipe.method != Method::kCvf || recipe.cvf.estimator == LatentEstimator::kGumbelSoft,
+                 "cvf.estimator", "with cvf.estimator exact, which draws nothing");
   check.NoEffect("loss.normalize", recipe.method != Method::kDistributionMatching, "method",
                  with_method + ", which always sums over the tokens of a target");
 }
@@ -108,8 +120,16 @@ void CheckRun(const Recipe& recipe, Checker& check) {
   check.Rule(recipe.run.dir.empty(), {"run.dir"}, "must not be empty; . is the current folder");
   check.Rule(recipe.data.train.empty(), {"data.train"},
              "missing; give the corpus to train on (plural prepare makes it)");
-  check.Rule(!recipe.data.validation.empty(), {"data.validation"},
-             "is not available in this version; remove it, and measure the result with `plural evaluate`");
+  for (const char* key : {"validation.every_steps", "validation.groups", "validation.responses",
+                          "validation.max_new_tokens", "validation.temperature"}) {
+    check.NoEffect(key, !recipe.data.validation.empty(), "data.validation", "without data.validation");
+  }
+  check.Rule(!recipe.data.validation.empty() && recipe.method == Method::kPeft &&
+                 recipe.validation.responses > recipe.group.possibilities,
+             {"validation.responses", "group.possibilities", "method", "data.validation"},
+             "is " + std::to_string(recipe.validation.responses) +
+                 ", but each needs a possibility number of its own and group.possibilities is " +
+                 std::to_string(recipe.group.possibilities) + "; lower it to that");
   const bool stops = recipe.early_stop.enabled;
   check.Rule(stops && recipe.method != Method::kDistributionMatching, {"early_stop.enabled", "method"},
              "needs the target entropy of method distribution_matching, found method " +

@@ -86,6 +86,7 @@ const Words<data::Method>& MethodWords() {
                                             {"peft", data::Method::kPeft},
                                             {"poexft", data::Method::kPeft},
                                             {"distribution_matching", data::Method::kDistributionMatching},
+                                            {"cvf", data::Method::kCvf},
                                             {"pretrain", data::Method::kPretrain}};
   return words;
 }
@@ -105,6 +106,7 @@ Range UnitInterval() { return {.low = 0.0, .high = 1.0, .high_open = true}; }
 constexpr double kMaxRank = 4096;
 constexpr double kMaxCount = 1e12;
 constexpr double kMaxResponses = 1e6;
+constexpr double kMaxLatents = 4096;
 
 #define FIELD(place) \
   [](auto& recipe) -> auto& { return recipe.place; }
@@ -114,7 +116,7 @@ std::vector<Key> MakeKeys() {
   const auto add = [&](Key key) { keys.push_back(std::move(key)); };
 
   add(Text("name", FIELD(name), "name of the run and of its folder below `run.dir`"));
-  add(Word("method", MethodWords(), {"cvf"}, FIELD(method),
+  add(Word("method", MethodWords(), {}, FIELD(method),
            "training method; `poexft` is another word for `peft`"));
   add(MakeKey("seed", KeyType::kInteger, FIELD(seed), "every random draw derives from it"));
   keys.back().range = Between(0, 9.2e18);
@@ -149,7 +151,7 @@ std::vector<Key> MakeKeys() {
            "adapter folder to start from (Hugging Face PEFT format)"));
 
   add(Text("data.train", FIELD(data.train), "corpus to train on, made by `plural prepare`"));
-  add(Text("data.validation", FIELD(data.validation), "corpus to measure on; not available in this version"));
+  add(Text("data.validation", FIELD(data.validation), "corpus to measure on while training"));
   add(Boolean("data.shuffle", FIELD(data.shuffle), "a new order of the groups each epoch"));
 
   add(Integer("group.responses", Between(0, kMaxResponses), FIELD(group.responses),
@@ -161,9 +163,17 @@ std::vector<Key> MakeKeys() {
   add(Word("group.assignment",
            Words<data::Assignment>{{"sampled", data::Assignment::kSampled},
                                    {"fixed", data::Assignment::kFixed},
-                                   {"sequential", data::Assignment::kSequential}},
-           {"aligned"}, FIELD(group.assignment),
-           "possibility numbers: drawn anew each epoch, once a group, or k_i = i (`peft`)"));
+                                   {"sequential", data::Assignment::kSequential},
+                                   {"aligned", data::Assignment::kAligned}},
+           {}, FIELD(group.assignment),
+           "possibility numbers: drawn anew each epoch, once a group, k_i = i, or of the kind the response is, "
+           "by a corpus made with `--align` (`peft`)"));
+  add(Word(
+      "group.selection",
+      Words<data::Selection>{{"first", data::Selection::kFirst}, {"aligned", data::Selection::kAligned}}, {},
+      FIELD(group.selection),
+      "which N of more responses are used: the first, or those that suit N different numbers best (`peft` "
+      "with `group.assignment: aligned`)"));
 
   add(Number("loss.unlikelihood.alpha", Between(0, 1e6), FIELD(loss.unlikelihood_alpha),
              "weight of the unlikelihood term (`peft`)"));
@@ -180,6 +190,19 @@ std::vector<Key> MakeKeys() {
            {}, FIELD(loss.normalize),
            "how token losses of a group become one number; `distribution_matching` always sums a target's "
            "tokens"));
+
+  add(Integer("cvf.latents", Between(2, kMaxLatents), FIELD(cvf.latents), "latents, K (`cvf`)"));
+  add(Word("cvf.estimator",
+           Words<LatentEstimator>{{"gumbel_soft", LatentEstimator::kGumbelSoft},
+                                  {"exact", LatentEstimator::kExact}},
+           {}, FIELD(cvf.estimator),
+           "`gumbel_soft`: one soft draw a response; `exact`: the expectation over all latents, for few of "
+           "them (`cvf`)"));
+  add(Number("cvf.temperature", Above(0), FIELD(cvf.temperature), "of the soft draw (`cvf`)"));
+  add(Number("cvf.bow_weight", Between(0, 1e6), FIELD(cvf.bow_weight),
+             "weight of the bag-of-words term (`cvf`)"));
+  add(Number("cvf.new_lr_multiplier", Above(0), FIELD(cvf.new_lr_multiplier),
+             "learning rate of the latents' own parameters, times `optimizer.lr` (`cvf`)"));
 
   add(Boolean("early_stop.enabled", FIELD(early_stop.enabled),
               "stop after a pass whose summed loss <= (1 + gamma) * summed target entropy "
@@ -235,6 +258,17 @@ std::vector<Key> MakeKeys() {
   add(Integer("checkpoint.every_steps", Between(0, kMaxCount), FIELD(checkpoint.every_steps),
               "0: only at the end"));
   add(Integer("checkpoint.keep", Between(1, 1e6), FIELD(checkpoint.keep), "checkpoints kept, newest first"));
+
+  add(Integer("validation.every_steps", Between(0, kMaxCount), FIELD(validation.every_steps),
+              "measure on `data.validation` so often, and after the last step; 0: only there"));
+  add(Integer("validation.groups", Between(1, 1e9), FIELD(validation.groups),
+              "groups measured on, the corpus's first ones"));
+  add(Integer("validation.responses", Between(0, 1e4), FIELD(validation.responses),
+              "responses sampled to each prompt, for what they differ in; 0: none"));
+  add(Integer("validation.max_new_tokens", Between(1, 1e6), FIELD(validation.max_new_tokens),
+              "tokens of a sampled response at most"));
+  add(Number("validation.temperature", AtLeast(0), FIELD(validation.temperature),
+             "of those samples; 0: the most likely token"));
   return keys;
 }
 
@@ -312,9 +346,13 @@ const std::vector<MethodDefault>& MethodDefaults() {
   static const std::vector<MethodDefault> defaults = {
       {Method::kOtoft, "group.responses", 1},
       {Method::kOtoft, "train.groups_per_step", 8},
+      {Method::kCvf, "group.responses", 1},
+      {Method::kCvf, "train.groups_per_step", 8},
       {Method::kPretrain, "adapter.type", "none"},
       {Method::kPretrain, "group.responses", 0},
+      {Method::kPretrain, "validation.responses", 0},
       {Method::kDistributionMatching, "group.responses", 0},
+      {Method::kDistributionMatching, "validation.responses", 0},
       {Method::kDistributionMatching, "train.epochs", 50},
       {Method::kDistributionMatching, "train.groups_per_step", 1},
       {Method::kDistributionMatching, "optimizer.eps", 1e-5},

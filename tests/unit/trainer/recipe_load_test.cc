@@ -172,8 +172,8 @@ TEST_F(RecipeLoad, WrongTypesNameKeyLineFoundAndAllowed) {
       {"checkpoint: {keep: 0}", "'0'", "integer in [1,"},
       {"method: sft", "'sft'", "otoft, otmft, peft, poexft, distribution_matching, pretrain"},
       {"method: cvf", "'cvf' is not available in this version", "otoft, otmft"},
-      {"group: {assignment: aligned}", "'aligned' is not available in this version",
-       "sampled, fixed, sequential"},
+      {"group: {assignment: kinds}", "'kinds'", "sampled, fixed, sequential, aligned"},
+      {"group: {selection: best}", "'best'", "first, aligned"},
   };
   for (const auto& test : cases) {
     const bool sets_data = test.text.starts_with("data:");
@@ -277,7 +277,13 @@ TEST_F(RecipeLoad, ContradictionsAreRefused) {
       {"method: pretrain\ngroup: {possibilities: 3}", "group.possibilities",
        "has no effect with method pretrain"},
       {"method: distribution_matching\nloss: {normalize: sequence_sum}", "loss.normalize", "always sums"},
-      {"data: {train: d.h5, validation: v.h5}", "data.validation", "not available in this version"},
+      {"group: {selection: aligned}", "group.selection", "has no effect without group.assignment aligned"},
+      {"group: {assignment: aligned, selection: aligned, responses: 0}", "group.selection",
+       "has nothing to choose with group.responses 0"},
+      {"method: otmft\ngroup: {assignment: aligned}", "group.assignment", "has no effect with method otmft"},
+      {"validation: {groups: 3}", "validation.groups", "has no effect without data.validation"},
+      {"data: {train: d.h5, validation: v.h5}\ngroup: {possibilities: 4}", "validation.responses",
+       "group.possibilities is 4; lower it to that"},
       {"name: a/b", "name", "folder name"},
       {"name: ../x", "name", "folder name"},
       {"name: .hidden", "name", "folder name"},
