@@ -122,7 +122,7 @@ class Errors(Prepare):
                 ((*self.usual, "--possibilities", "-1"), "not a number of 0 or more"),
                 ((*self.usual, "--possibilities", "5000"), "at most 1000"),
                 ((*self.usual, "--max-length", "1"), "--max-length 1: from 2"),
-                ((*self.usual, "--template", "plain-targets"), "for dialogue: llama2-dialogue"),
+                ((*self.usual, "--template", "plain-targets"), "for dialogue: coherence-rating, list-dialogue"),
                 ((self.input, "--tokenizer", self.model, "--format", "targets", "--possibilities", "3"),
                  "no place for a possibility number"),
                 ((self.input, "--tokenizer", self.model, "--format", "targets", "--max-response-words", "3"),

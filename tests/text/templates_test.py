@@ -49,7 +49,9 @@ class Strings(FolderTest):
             template = open_template(name, source_format, self.tokenizer)
             self.assertEqual((template.name, json.loads(template.json)["name"]), (name, name))
             self.assertFalse(template.number_is_early(), name)
-            self.assertEqual(template.has_numbers(), source_format in ("dialogue", "chat"), name)
+            one_answer = "list" in name or "rating" in name  # asked once, so without numbers
+            self.assertEqual(template.has_numbers(), source_format in ("dialogue", "chat") and not one_answer, name)
+            self.assertEqual(bool(template.ratings), "rating" in name, name)
 
     def test_early_number_is_told(self):
         file = self.folder / "early.json"
@@ -122,7 +124,7 @@ class Refused(FolderTest):
             open_template(str(self.folder / "x.json"), "dialogue", tokenizer)
         with self.assertRaisesRegex(MissingInput, "cannot be read"):
             open_template(str(self.folder / "absent.json"), "dialogue", tokenizer)
-        with self.assertRaisesRegex(MissingInput, "known: chat, llama2-dialogue"):
+        with self.assertRaisesRegex(MissingInput, "known: chat, coherence-rating, list-dialogue"):
             open_template("mistral", "dialogue", tokenizer)
         with self.assertRaisesRegex(UsageError, "plain-targets"):
             open_template("question", "targets", tokenizer)
