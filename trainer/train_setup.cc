@@ -73,6 +73,24 @@ void CheckCounts(const data::Corpus& corpus, const Recipe& recipe) {
   }
 }
 
+// An aligned assignment needs a corpus that says what exactly these numbers stand for.
+void CheckAlignment(const data::Corpus& corpus, const Recipe& recipe) {
+  if (recipe.method != data::Method::kPeft || recipe.group.assignment != data::Assignment::kAligned) return;
+  const std::int64_t wanted = recipe.group.possibilities;
+  const int found = corpus.Info().alignment.possibilities;
+  if (found == wanted) return;
+  const std::string again = "prepare it again with --align " + std::to_string(wanted) + " or --align kinds";
+  throw ExitError(ExitCode::kBadData,
+                  corpus.Path().string() +
+                      (found == 0 ? ": does not say what possibility numbers stand for, as group.assignment "
+                                    "aligned needs; " +
+                                        again
+                                  : ": says what " + std::to_string(found) +
+                                        " possibility numbers stand for; group.possibilities asks for " +
+                                        std::to_string(wanted) + "; set it to " + std::to_string(found) +
+                                        ", or " + again));
+}
+
 // Target sets are few and small beside the steps taken on them: all are labelled before the first step,
 // so that a bad one does not end a run half-way.
 void CheckTargets(data::Corpus& corpus, const Recipe& recipe, std::vector<std::string>& warnings) {
@@ -124,6 +142,7 @@ std::vector<std::string> CheckCorpus(data::Corpus& corpus, const Recipe& recipe,
   }
   CheckLengths(corpus, config);
   CheckCounts(corpus, recipe);
+  CheckAlignment(corpus, recipe);
   if (recipe.method == data::Method::kDistributionMatching) CheckTargets(corpus, recipe, warnings);
   return warnings;
 }

@@ -166,8 +166,8 @@ std::vector<Key> MakeKeys() {
                                    {"sequential", data::Assignment::kSequential},
                                    {"aligned", data::Assignment::kAligned}},
            {}, FIELD(group.assignment),
-           "possibility numbers: drawn anew each epoch, once a group, k_i = i, or of the kind the response is, "
-           "by a corpus made with `--align` (`peft`)"));
+           "possibility numbers: drawn anew each epoch, once a group, k_i = i, or of the kind the response "
+           "is, by a corpus made with `--align` (`peft`)"));
   add(Word(
       "group.selection",
       Words<data::Selection>{{"first", data::Selection::kFirst}, {"aligned", data::Selection::kAligned}}, {},
