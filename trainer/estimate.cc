@@ -42,6 +42,9 @@ RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config, std::in
   run.base_parameters = config.ParameterCount();
   run.trained_parameters =
       lora ? AdapterParameterCount(config, recipe.adapter.settings) : run.base_parameters;
+  if (recipe.method == data::Method::kCvf) {
+    run.trained_parameters += LatentParameterCount(recipe.cvf.latents, config.hidden_size);
+  }
   run.trained_bytes = run.trained_parameters * element;
   run.checkpoint_bytes = 3 * run.trained_bytes;
   run.weight_bytes = lora ? run.base_parameters * element : 0;

@@ -2,48 +2,17 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/tensor.h>
 
 #include <cmath>
 #include <stdexcept>
 #include <string>
 
-#include "data/random.h"
-#include "trainer/model/attention.h"
+#include "trainer/pass_forward.h"
 
 namespace plural::trainer {
 namespace {
 
-// The pass's edges, in their order, as the head and the loss read them.
-struct PassEdges {
-  EdgeList list;
-  at::Tensor likelihood_E, unlikelihood_E;  // fp64
-};
-
-template <class T>
-at::Tensor ToDevice(const std::vector<T>& values, at::ScalarType dtype, at::Device device) {
-  return at::tensor(at::ArrayRef<T>(values), dtype).to(device);
-}
-
-PassEdges EdgesOf(const data::RowPass& pass, bool weighted_only, at::Device device) {
-  std::vector<std::int64_t> row, edge_row, target;
-  std::vector<double> likelihood, unlikelihood;
-  for (const data::Edge& edge : pass.edges) {
-    if (weighted_only && edge.likelihood == 0.0 && edge.unlikelihood == 0.0) continue;
-    if (row.empty() || row.back() != edge.source) row.push_back(edge.source);
-    edge_row.push_back(static_cast<std::int64_t>(row.size()) - 1);
-    target.push_back(edge.target);
-    likelihood.push_back(edge.likelihood);
-    unlikelihood.push_back(edge.unlikelihood);
-  }
-  return {{ToDevice(row, at::kLong, device), ToDevice(edge_row, at::kLong, device),
-           ToDevice(target, at::kLong, device)},
-          ToDevice(likelihood, at::kDouble, device),
-          ToDevice(unlikelihood, at::kDouble, device)};
-}
-
-std::vector<double> SequenceSums(const data::RowPass& pass, const at::Tensor& log_p_E) {
+std::vector<double> LogProbOfSequences(const data::RowPass& pass, const at::Tensor& log_p_E) {
   const at::Tensor host = log_p_E.detach().to(at::kCPU).contiguous();
   const double* log_p = host.const_data_ptr<double>();
   std::vector<double> sums(pass.sequences.size(), 0.0);
@@ -54,35 +23,16 @@ std::vector<double> SequenceSums(const data::RowPass& pass, const at::Tensor& lo
   return sums;
 }
 
-Dropout DropoutOf(const data::RowPass& pass, std::optional<std::uint64_t> key) {
-  if (!key) return {};
-  Dropout dropout{at::empty({static_cast<std::int64_t>(pass.path_key.size())}, at::kLong)};
-  auto* row_key = dropout.row_key_R.data_ptr<std::int64_t>();
-  for (std::size_t row = 0; row < pass.path_key.size(); ++row) {
-    row_key[row] = static_cast<std::int64_t>(data::MixKey(*key, data::Purpose::kDropout, pass.path_key[row]));
-  }
-  return dropout;
-}
-
 }  // namespace
 
 PassResult RunPass(const Decoder& model, const data::RowPass& pass, const ObjectiveSettings& settings,
                    const HeadSettings& head) {
-  const at::Device device = model.Device();
-  PassEdges edges = EdgesOf(pass, settings.weighted_edges_only, device);
-  const at::Tensor token_N = ToDevice(pass.token, at::kInt, device).to(at::kLong);
-  const at::Tensor position_N = ToDevice(pass.position, at::kInt, device).to(at::kLong);
-  const auto attention = MakePassAttention(pass, model.Config().sliding_window, model.DType(), device);
-
-  const Dropout dropout = DropoutOf(pass, settings.dropout_key);
-  const at::Tensor source_S = edges.list.row;
-  const at::Tensor hidden_SE =
-      model.Hidden(model.Embed(token_N), position_N, *attention, edges.list.row, dropout);
+  PassEdges edges = EdgesOf(pass, settings.weighted_edges_only, model.Device());
+  const SourceStates states = HiddenOfSources(model, pass, edges.list.row, settings.dropout_key);
   edges.list.row = at::Tensor();  // the hidden states are those rows already
   HeadSettings head_settings = head;
-  head_settings.dropout =
-      dropout.At(static_cast<std::uint64_t>(model.Config().num_hidden_layers)).Rows(source_S);
-  const EdgeLogProbs edge = EdgeLogProb(hidden_SE, model.Head(), edges.list, head_settings);
+  head_settings.dropout = states.head_dropout;
+  const EdgeLogProbs edge = EdgeLogProb(states.hidden_SE, model.Head(), edges.list, head_settings);
 
   // clamp_min passes no gradient below its bound, which is what the reference code's clamp does.
   const at::Tensor log_one_minus_p =
@@ -98,7 +48,7 @@ PassResult RunPass(const Decoder& model, const data::RowPass& pass, const Object
   result.loss = likelihood + unlikelihood;
   result.likelihood = likelihood.item<double>();
   result.unlikelihood = unlikelihood.item<double>();
-  if (!settings.weighted_edges_only) result.sequence_log_p = SequenceSums(pass, edge.log_p);
+  if (!settings.weighted_edges_only) result.sequence_log_p = LogProbOfSequences(pass, edge.log_p);
   return result;
 }
 

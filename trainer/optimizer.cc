@@ -143,14 +143,21 @@ void UpdateOnDevice(const at::Tensor& values, const at::Tensor& gradients, const
 
 }  // namespace
 
-AdamW::AdamW(const dist::FlatParameters& parameters, const Settings& settings) : settings_(settings) {
-  for (const auto& span : parameters.Spans()) {
+AdamW::AdamW(const dist::FlatParameters& parameters, const Settings& settings,
+             const std::vector<double>& lr_scales)
+    : settings_(settings) {
+  if (!lr_scales.empty() && lr_scales.size() != parameters.Spans().size()) {
+    throw std::logic_error("AdamW: one learning-rate scale a span is needed");
+  }
+  for (std::size_t i = 0; i < parameters.Spans().size(); ++i) {
+    const auto& span = parameters.Spans()[i];
     const bool decays = settings.weight_decay != 0.0 && span.shape.size() >= 2;
-    if (!ranges_.empty() && ranges_.back().decays == decays) {
+    const double lr_scale = lr_scales.empty() ? 1.0 : lr_scales[i];
+    if (!ranges_.empty() && ranges_.back().decays == decays && ranges_.back().lr_scale == lr_scale) {
       // The padding between spans is zero and stays zero.
       ranges_.back().size = span.offset + span.size - ranges_.back().offset;
     } else {
-      ranges_.push_back({span.offset, span.size, decays});
+      ranges_.push_back({span.offset, span.size, decays, lr_scale});
     }
   }
   first_moment_ = at::zeros_like(parameters.Values());
@@ -167,7 +174,7 @@ void AdamW::Step(dist::FlatParameters& parameters, double lr, double gradient_sc
   u.one_minus_beta2 = 1.0 - settings_.beta2;
   u.correction2_sqrt = std::sqrt(1.0 - std::pow(settings_.beta2, t));
   u.eps = settings_.eps;
-  u.step_size = lr / (1.0 - std::pow(settings_.beta1, t));
+  const double correction1 = 1.0 - std::pow(settings_.beta1, t);
 
   const at::Tensor values = parameters.Values();
   const at::Tensor gradients = parameters.Gradients();
@@ -175,7 +182,9 @@ void AdamW::Step(dist::FlatParameters& parameters, double lr, double gradient_sc
                       : values.scalar_type() == at::kDouble ? UpdateOnCpu<double>
                                                             : UpdateOnCpu<float>;
   for (const Range& range : ranges_) {
-    u.decay = range.decays ? 1.0 - lr * settings_.weight_decay : 1.0;
+    const double range_lr = lr * range.lr_scale;
+    u.step_size = range_lr / correction1;
+    u.decay = range.decays ? 1.0 - range_lr * settings_.weight_decay : 1.0;
     update(values, gradients, first_moment_, second_moment_, range.offset, range.size, u);
   }
 }

@@ -27,8 +27,10 @@ class AdamW {
     double weight_decay = 0.0;  // not applied to one-dimensional parameters (norms)
   };
 
-  // Moments start at zero, in the parameters' dtype and on their device.
-  AdamW(const dist::FlatParameters& parameters, const Settings& settings);
+  // Moments start at zero, in the parameters' dtype and on their device. `lr_scales`: what the learning rate
+  // is multiplied by, one number a span; empty: 1 for all.
+  AdamW(const dist::FlatParameters& parameters, const Settings& settings,
+        const std::vector<double>& lr_scales = {});
 
   // One update with learning rate `lr`; gradients are multiplied by `gradient_scale` first
   // (ClipScale). `parameters` must have the layout given at construction.
@@ -44,6 +46,7 @@ class AdamW {
   struct Range {  // neighbouring spans that are treated alike
     std::int64_t offset = 0, size = 0;
     bool decays = false;
+    double lr_scale = 1.0;
   };
 
   Settings settings_;

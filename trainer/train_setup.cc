@@ -9,6 +9,7 @@
 #include "trainer/cost_model.h"
 #include "trainer/error.h"
 #include "trainer/model/hf_folder.h"
+#include "trainer/recipe/schema.h"
 #include "trainer/run_folder.h"
 
 namespace plural::trainer {
@@ -38,12 +39,29 @@ void RequireSameAdapter(const AdapterSettings& recipe, const AdapterSettings& fo
   }
 }
 
-void CheckLengths(const data::Corpus& corpus, const ModelConfig& config) {
-  const auto longest = corpus.LongestSequence();
+void RequireSameLatents(const Recipe& recipe, std::int64_t found, const std::string& path) {
+  if (found == 0) return;
+  const std::string what = path + " has " + std::to_string(found) + " latents, made by method cvf; ";
+  if (recipe.method != data::Method::kCvf) {
+    throw ExitError(ExitCode::kBadRecipe, "adapter.init_from: " + what + "method " +
+                                              MethodName(recipe.method) +
+                                              " does not train them. Start from another adapter, or set "
+                                              "method to cvf");
+  }
+  if (recipe.cvf.latents != found) {
+    throw ExitError(ExitCode::kBadRecipe, "cvf.latents is " + std::to_string(recipe.cvf.latents) + ", but " +
+                                              what + "set cvf.latents to that");
+  }
+}
+
+// `extra`: rows of a sequence that are no tokens of the corpus.
+void CheckLengths(const data::Corpus& corpus, const ModelConfig& config, std::int64_t extra) {
+  auto longest = corpus.LongestSequence();
+  longest.tokens += extra;
   if (longest.tokens <= config.max_position_embeddings) return;
   throw ExitError(ExitCode::kBadData, corpus.Path().string() + ": group " + std::to_string(longest.group) +
-                                          " has a sequence of " + std::to_string(longest.tokens) +
-                                          " tokens; the model takes " +
+                                          " has a sequence of " + std::to_string(longest.tokens) + " tokens" +
+                                          (extra > 0 ? ", the latent included" : "") + "; the model takes " +
                                           std::to_string(config.max_position_embeddings) +
                                           " (max_position_embeddings); shorten it or leave it out");
 }
@@ -62,7 +80,10 @@ void CheckCounts(const data::Corpus& corpus, const Recipe& recipe) {
                                             "; lower it, or prepare the corpus with --possibilities " +
                                             std::to_string(recipe.group.possibilities));
   }
-  if (recipe.method != data::Method::kPeft && recipe.method != data::Method::kOtmft) return;
+  if (recipe.method != data::Method::kPeft && recipe.method != data::Method::kOtmft &&
+      recipe.method != data::Method::kCvf) {
+    return;
+  }
   for (std::int64_t group = 0; group < corpus.Info().groups; ++group) {
     const auto responses = static_cast<std::int64_t>(corpus.Lengths(group).responses.size());
     if (responses >= recipe.group.responses) continue;
@@ -119,19 +140,35 @@ Decoder MakeModel(const Recipe& recipe, const ModelConfig& config, at::Device de
     folder_settings = ReadAdapterConfig(recipe.adapter.init_from);
     RequireSameAdapter(recipe.adapter.settings, folder_settings, recipe.adapter.init_from);
   }
+  // Of the adapter that the run goes on with; or of a model all of whose weights are trained.
+  const std::string latents_folder = recipe.adapter.lora ? recipe.adapter.init_from : recipe.model.path;
+  const bool may_have_latents = recipe.adapter.lora || recipe.method == data::Method::kCvf;
+  if (may_have_latents && !latents_folder.empty()) {
+    RequireSameLatents(recipe, LatentsIn(latents_folder), latents_folder);
+  }
   Decoder model(config, recipe.model.dtype == "fp64" ? at::kDouble : at::kFloat, device);
   if (recipe.model.path.empty()) {
     model.InitializeRandom(recipe.seed);
   } else {
     LoadBaseWeights(model, recipe.model.path);
   }
-  if (!recipe.adapter.lora) {
+  if (recipe.adapter.lora) {
+    model.AddAdapter(recipe.adapter.settings, recipe.seed);
+  } else {
     model.TrainBase();
-    return model;
   }
-  model.AddAdapter(recipe.adapter.settings, recipe.seed);
+  if (recipe.method == data::Method::kCvf) model.AddLatents(recipe.cvf.latents, recipe.seed);
   if (!recipe.adapter.init_from.empty()) LoadAdapterWeights(model, recipe.adapter.init_from);
+  if (model.LatentHeads() != nullptr && LatentsIn(latents_folder) > 0) LoadLatents(model, latents_folder);
   return model;
+}
+
+std::vector<double> LearningRateScales(const Recipe& recipe, const Decoder& model) {
+  std::vector<double> scales;
+  for (const auto& [name, tensor] : model.TrainableParameters()) {
+    scales.push_back(name.starts_with(kLatentPrefix) ? recipe.cvf.new_lr_multiplier : 1.0);
+  }
+  return scales;
 }
 
 std::vector<std::string> CheckCorpus(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config) {
@@ -140,7 +177,7 @@ std::vector<std::string> CheckCorpus(data::Corpus& corpus, const Recipe& recipe,
     warnings.push_back(recipe.model.path + " has no tokenizer file " + corpus.Info().tokenizer_name +
                        ": whether the corpus was prepared with the model's tokenizer is not checked");
   }
-  CheckLengths(corpus, config);
+  CheckLengths(corpus, config, recipe.method == data::Method::kCvf ? 1 : 0);
   CheckCounts(corpus, recipe);
   CheckAlignment(corpus, recipe);
   if (recipe.method == data::Method::kDistributionMatching) CheckTargets(corpus, recipe, warnings);

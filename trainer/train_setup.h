@@ -22,9 +22,14 @@ namespace plural::trainer {
 ModelConfig ConfigOf(const Recipe& recipe);
 
 // The model with its weights and, when the recipe asks for one, its adapter; what is trained requires a
-// gradient. Errors: those of hf_folder.h; ExitError(kBadRecipe) when the adapter of adapter.init_from has
-// another rank, alpha or other targets than the recipe.
+// gradient. Latents of the folder that the run starts from go on; without, cvf starts with new ones. Errors:
+// those of hf_folder.h; ExitError(kBadRecipe) when the adapter of adapter.init_from has another rank, alpha
+// or other targets than the recipe, other latents, or latents that the method does not train.
 Decoder MakeModel(const Recipe& recipe, const ModelConfig& config, at::Device device);
+
+// What the learning rate of each trainable parameter is multiplied by: cvf.new_lr_multiplier for the latents'
+// own, 1 for the others.
+std::vector<double> LearningRateScales(const Recipe& recipe, const Decoder& model);
 
 // Reads lengths of every group, and for distribution matching every group, once. Returns warnings.
 // Errors: data::DataError or ExitError(kBadData) when the corpus has another tokenizer than the model, ids

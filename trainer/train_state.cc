@@ -18,11 +18,23 @@ std::string ToHex(double value) {
   return text;
 }
 
+bool FromHex(const nlohmann::json& json, double& value) {
+  if (!json.is_string()) return false;
+  const auto& text = json.get_ref<const std::string&>();
+  char* end = nullptr;
+  value = std::strtod(text.c_str(), &end);
+  return !text.empty() && *end == '\0';
+}
+
 // One list of fields serves both directions, so that nothing is written that is not read.
 class Writer {
  public:
   explicit Writer(nlohmann::json& json) : json_(json) {}
   void operator()(const char* key, double value) { json_[key] = ToHex(value); }
+  void operator()(const char* key, const std::vector<double>& values) {
+    json_[key] = nlohmann::json::array();
+    for (const double value : values) json_[key].push_back(ToHex(value));
+  }
   template <typename T>
   void operator()(const char* key, const T& value) {
     json_[key] = value;
@@ -38,12 +50,14 @@ class Reader {
     if (!json_.is_object()) throw ExitError(ExitCode::kBadData, where_ + ": not a JSON object");
   }
   void operator()(const char* key, double& value) {
-    const nlohmann::json& found = At(key);
-    if (!found.is_string()) Fail(key, "a hexadecimal float in a string");
-    const auto& text = found.get_ref<const std::string&>();
-    char* end = nullptr;
-    value = std::strtod(text.c_str(), &end);
-    if (text.empty() || *end != '\0') Fail(key, "a hexadecimal float in a string");
+    if (!FromHex(At(key), value)) Fail(key, "a hexadecimal float in a string");
+  }
+  void operator()(const char* key, std::vector<double>& values) {
+    values.clear();
+    if (!At(key).is_array()) Fail(key, "a list of hexadecimal floats in strings");
+    for (const nlohmann::json& item : At(key)) {
+      if (!FromHex(item, values.emplace_back())) Fail(key, "a list of hexadecimal floats in strings");
+    }
   }
   void operator()(const char* key, bool& value) {
     if (!At(key).is_boolean()) Fail(key, "true or false");
@@ -98,6 +112,15 @@ void Visit(Visitor&& visit, P& pass) requires std::is_same_v<std::remove_const_t
   visit("entropy_nats", pass.entropy_nats);
 }
 
+template <typename Visitor, typename L>
+void Visit(Visitor&& visit, L& latents) requires std::is_same_v<std::remove_const_t<L>, LatentSums> {
+  visit("responses", latents.responses);
+  visit("q", latents.q_K);
+  visit("entropy_nats", latents.entropy_nats);
+  visit("bow", latents.bow);
+  visit("nll_spread_nats", latents.nll_spread_nats);
+}
+
 template <typename Visitor, typename I>
 void Visit(Visitor&& visit, I& identity) requires std::is_same_v<std::remove_const_t<I>, Identity> {
   visit("seed", identity.seed);
@@ -132,6 +155,9 @@ nlohmann::json StateToJson(const TrainState& state) {
   nlohmann::json json = {{"format", "plural-train-state"}, {"format_version", 1}};
   Visit(Writer(json["position"]), state.position);
   Visit(Writer(json["pass"]), state.position.pass);
+  // Only where there are latents, so that checkpoints of the other methods stay readable.
+  const LatentSums& latents = state.position.pass.latents;
+  if (!latents.q_K.empty()) Visit(Writer(json["latents"]), latents);
   Visit(Writer(json["identity"]), state.identity);
   Visit(Writer(json["provenance"]), state.provenance);
   json["optimizer"]["updates"] = state.optimizer.Updates();
@@ -148,6 +174,10 @@ void StateFromJson(const nlohmann::json& json, const std::string& where, TrainSt
   }
   Visit(Reader(root.At("position"), where + ": position"), state.position);
   Visit(Reader(root.At("pass"), where + ": pass"), state.position.pass);
+  state.position.pass.latents = {};
+  if (json.contains("latents")) {
+    Visit(Reader(root.At("latents"), where + ": latents"), state.position.pass.latents);
+  }
   Visit(Reader(root.At("identity"), where + ": identity"), state.identity);
   Visit(Reader(root.At("provenance"), where + ": provenance"), state.provenance);
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "dist/flat_parameters.h"
+#include "trainer/latent_figures.h"
 #include "trainer/optimizer.h"
 
 namespace plural::trainer {
@@ -28,6 +29,7 @@ struct PassSums {
   double target_entropy_nats = 0.0;
   double target_mass = 0.0;
   double entropy_nats = 0.0;
+  LatentSums latents;  // cvf only
 };
 
 struct Position {
@@ -64,8 +66,10 @@ struct TrainState {
   Identity identity;
   Provenance provenance;
 
-  TrainState(std::vector<dist::NamedTensor> trainable, const AdamW::Settings& settings)
-      : parameters(std::move(trainable)), optimizer(parameters, settings) {}
+  // `lr_scales` as in AdamW's constructor.
+  TrainState(std::vector<dist::NamedTensor> trainable, const AdamW::Settings& settings,
+             const std::vector<double>& lr_scales = {})
+      : parameters(std::move(trainable)), optimizer(parameters, settings, lr_scales) {}
 };
 
 // SHA-256 of parameters and moments: equal on all ranks, always.

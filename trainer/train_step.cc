@@ -9,6 +9,7 @@
 
 #include "data/random.h"
 #include "trainer/agreement.h"
+#include "trainer/cvf.h"
 #include "trainer/error.h"
 #include "trainer/objective.h"
 
@@ -35,7 +36,7 @@ constexpr const char* kDivergedHint =
 }  // namespace
 
 struct TrainStep::Local {
-  double likelihood = 0.0, unlikelihood = 0.0;  // this rank's part of the step's mean
+  double likelihood = 0.0, unlikelihood = 0.0, bow = 0.0;  // this rank's part of the step's mean
   std::int64_t rows = 0, sequence_tokens = 0;
   PassSums groups;  // `loss` is left to Reduce
 };
@@ -82,6 +83,10 @@ TrainStep::Local TrainStep::ForwardBackward(const data::StepBatch& batch) {
   }
 
   Local local;
+  if (recipe_.method == data::Method::kCvf) {
+    ForwardBackwardLatent(batch, settings.dropout_key, local);
+    return local;
+  }
   std::vector<std::vector<double>> log_p(batch.groups.size());  // of each group's sequences
   for (std::size_t g = 0; g < batch.groups.size(); ++g) log_p[g].resize(batch.groups[g].sequences.size());
 
@@ -115,8 +120,37 @@ TrainStep::Local TrainStep::ForwardBackward(const data::StepBatch& batch) {
   return local;
 }
 
+// Each generation pass is trained on as it comes; what it says about the latents goes through recognition
+// last.
+void TrainStep::ForwardBackwardLatent(const data::StepBatch& batch, std::optional<std::uint64_t> dropout_key,
+                                      Local& local) {
+  const LatentSettings settings{.estimator = recipe_.cvf.estimator,
+                                .temperature = recipe_.cvf.temperature,
+                                .bow_weight = recipe_.cvf.bow_weight,
+                                .dropout_key = dropout_key};
+  const double scale = 1.0 / static_cast<double>(batch.groups_in_step);
+  const std::vector<LatentUnitPasses> units = LatentUnitsOf(batch.passes);
+  for (const LatentUnitPasses& passes : units) {
+    LatentUnit unit(model_, passes.recognition, batch.groups, scale, settings);
+    for (const data::RowPass& pass : passes.generation) {
+      const LatentUnit::Result result = unit.Run(pass);
+      result.loss.backward();
+      local.likelihood += result.likelihood;
+      local.bow += result.bow;
+    }
+    if (&passes == &units.back()) sync_.ArmLastBackward();
+    unit.FinishBackward();
+    local.groups.latents.Add(unit.Sums());
+  }
+  for (const data::RowPass& pass : batch.passes) local.rows += pass.rows;
+  for (const data::LabelledGroup& group : batch.groups) {
+    ++local.groups.groups;
+    local.sequence_tokens += group.sequence_tokens;
+  }
+}
+
 StepFigures TrainStep::Reduce(const Local& local, const data::StepBatch& batch, bool stop_requested) {
-  const bool finite = std::isfinite(local.likelihood) && std::isfinite(local.unlikelihood);
+  const bool finite = std::isfinite(local.likelihood + local.unlikelihood + local.bow);
   // Lowest bad rank, as a maximum: 0 when all are well.
   double flags[] = {finite ? 0.0 : static_cast<double>(world_.Size() - world_.Rank()),
                     stop_requested ? 1.0 : 0.0};
@@ -133,6 +167,7 @@ StepFigures TrainStep::Reduce(const Local& local, const data::StepBatch& batch, 
 
   double sums[] = {local.likelihood,
                    local.unlikelihood,
+                   local.bow,
                    static_cast<double>(local.rows),
                    static_cast<double>(local.sequence_tokens),
                    static_cast<double>(local.groups.groups),
@@ -146,17 +181,24 @@ StepFigures TrainStep::Reduce(const Local& local, const data::StepBatch& batch, 
   StepFigures figures;
   figures.likelihood = sums[0];
   figures.unlikelihood = sums[1];
-  figures.loss = sums[0] + sums[1];
-  figures.rows = static_cast<std::int64_t>(sums[2]);
-  figures.sequence_tokens = static_cast<std::int64_t>(sums[3]);
-  figures.groups.groups = static_cast<std::int64_t>(sums[4]);
-  figures.groups.unpenalised_groups = static_cast<std::int64_t>(sums[5]);
-  figures.groups.loss = figures.loss * sums[4];
-  figures.groups.kl_nats = sums[6];
-  figures.groups.cross_entropy_nats = sums[7];
-  figures.groups.target_entropy_nats = sums[8];
-  figures.groups.target_mass = sums[9];
-  figures.groups.entropy_nats = sums[10];
+  figures.bow = sums[2];
+  figures.loss = sums[0] + sums[1] + sums[2];
+  figures.rows = static_cast<std::int64_t>(sums[3]);
+  figures.sequence_tokens = static_cast<std::int64_t>(sums[4]);
+  figures.groups.groups = static_cast<std::int64_t>(sums[5]);
+  figures.groups.unpenalised_groups = static_cast<std::int64_t>(sums[6]);
+  figures.groups.loss = figures.loss * sums[5];
+  figures.groups.kl_nats = sums[7];
+  figures.groups.cross_entropy_nats = sums[8];
+  figures.groups.target_entropy_nats = sums[9];
+  figures.groups.target_mass = sums[10];
+  figures.groups.entropy_nats = sums[11];
+  if (recipe_.method == data::Method::kCvf) {
+    std::vector<double> latents = local.groups.latents.Packed(recipe_.cvf.latents);
+    collectives_.AllReduceSum(latents);
+    figures.groups.latents = LatentSums::Unpacked(latents);
+    figures.groups.latents.bow = figures.bow * sums[5];
+  }
   figures.stop_requested = flags[1] > 0.0;
   return figures;
 }
@@ -174,6 +216,7 @@ void TrainStep::Advance(const StepFigures& figures) {
   pass.target_entropy_nats += figures.groups.target_entropy_nats;
   pass.target_mass += figures.groups.target_mass;
   pass.entropy_nats += figures.groups.entropy_nats;
+  pass.latents.Add(figures.groups.latents);
 }
 
 }  // namespace plural::trainer

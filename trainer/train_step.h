@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "data/loader.h"
 #include "dist/collectives.h"
@@ -19,9 +20,10 @@ namespace plural::trainer {
 
 // One step's figures over all ranks, measured before its update.
 struct StepFigures {
-  double loss = 0.0;  // mean over the step's groups = likelihood + unlikelihood
+  double loss = 0.0;  // mean over the step's groups = likelihood + unlikelihood + bow
   double likelihood = 0.0;
   double unlikelihood = 0.0;  // alpha included
+  double bow = 0.0;           // cvf's bag-of-words term, its weight included
   double grad_norm = 0.0;     // before clipping
   double lr = 0.0;
   std::int64_t rows = 0;             // fed to the model
@@ -44,6 +46,8 @@ class TrainStep {
  private:
   struct Local;  // one rank's sums
   Local ForwardBackward(const data::StepBatch& batch);
+  void ForwardBackwardLatent(const data::StepBatch& batch, std::optional<std::uint64_t> dropout_key,
+                             Local& local);
   StepFigures Reduce(const Local& local, const data::StepBatch& batch, bool stop_requested);
   void Advance(const StepFigures& figures);
 

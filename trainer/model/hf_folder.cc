@@ -94,6 +94,7 @@ void SaveModel(const Decoder& model, const fs::path& folder, const fs::path& sou
   config["torch_dtype"] = TorchDType(model.DType());
   WriteFileDurably(pending.Path() / "config.json", config.dump(2) + "\n");
   WriteSafetensors(pending.Path() / "model.safetensors", model.BaseParameters());
+  if (const Latents* latents = model.LatentHeads()) WriteLatents(*latents, pending.Path());
   if (!source.empty()) {
     for (const std::string_view name : kCompanions) {
       if (std::error_code error; fs::is_regular_file(source / name, error))

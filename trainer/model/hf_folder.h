@@ -4,6 +4,7 @@
 // own: the safetensors format (safetensors.h), the config's meaning (config.h). Thread rule: one thread.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 
@@ -28,6 +29,16 @@ void LoadAdapterWeights(Decoder& model, const std::filesystem::path& folder);
 // adapter_config.json and adapter_model.safetensors as Hugging Face PEFT writes them; appears whole.
 void SaveAdapter(const Decoder& model, const std::filesystem::path& folder,
                  const std::string& base_model_path);
+
+// latents.safetensors, which method cvf adds to the folder of its adapter or model: its metadata give the
+// format's version, the number of latents and the hidden size.
+// How many latents the folder has, 0 without the file. Errors: ExitError(kBadData) for a file of another
+// format.
+std::int64_t LatentsIn(const std::filesystem::path& folder);
+// Fills the latents of `model`, which has as many. Errors: those of LoadBaseWeights.
+void LoadLatents(Decoder& model, const std::filesystem::path& folder);
+// Into a folder that exists; SaveModel and SaveAdapter do so where the model has latents.
+void WriteLatents(const Latents& latents, const std::filesystem::path& folder);
 
 // SHA-256 over the names and bytes of the folder's weight files: what a resume compares.
 std::string WeightsFingerprint(const std::filesystem::path& folder);

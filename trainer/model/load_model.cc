@@ -15,12 +15,21 @@ Decoder LoadModel(const std::string& model_dir, const std::string& adapter_dir, 
   std::optional<AdapterSettings> adapter;
   if (!adapter_dir.empty()) adapter = ReadAdapterConfig(adapter_dir);
 
+  const std::string latents_dir = adapter ? adapter_dir : model_dir;
+  const std::int64_t latents = LatentsIn(latents_dir);
+
   Decoder model(config, dtype, device);
   LoadBaseWeights(model, model_dir);
   if (adapter) {
     model.AddAdapter(*adapter, /*seed=*/0);  // every value is overwritten
     LoadAdapterWeights(model, adapter_dir);
-    for (const dist::NamedTensor& factor : model.AdapterParameters()) factor.tensor.set_requires_grad(false);
+  }
+  if (latents > 0) {
+    model.AddLatents(latents, /*seed=*/0);  // here, too
+    LoadLatents(model, latents_dir);
+  }
+  for (const dist::NamedTensor& parameter : model.TrainableParameters()) {
+    parameter.tensor.set_requires_grad(false);
   }
   return model;
 }

@@ -11,8 +11,10 @@
 
 namespace plural::trainer {
 
-// `adapter_dir` may be empty. For inference: nothing requires a gradient.
-// Errors: those of ModelConfig::FromFolder, LoadBaseWeights, ReadAdapterConfig and LoadAdapterWeights.
+// `adapter_dir` may be empty. Latents of method cvf come with the adapter, or with a model trained without
+// one. For inference: nothing requires a gradient.
+// Errors: those of ModelConfig::FromFolder, LoadBaseWeights, ReadAdapterConfig, LoadAdapterWeights, LatentsIn
+// and LoadLatents.
 Decoder LoadModel(const std::string& model_dir, const std::string& adapter_dir, at::ScalarType dtype,
                   at::Device device);
 

@@ -1,0 +1,260 @@
+#include "trainer/cvf.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <map>
+#include <stdexcept>
+#include <utility>
+
+#include "data/random.h"
+#include "trainer/pass_forward.h"
+
+namespace plural::trainer {
+namespace {
+
+at::Tensor Indices(const std::vector<std::int64_t>& values, at::Device device) {
+  return at::tensor(at::ArrayRef<std::int64_t>(values), at::kLong).to(device);
+}
+
+at::Tensor Numbers(const std::vector<double>& values, at::Device device) {
+  return at::tensor(at::ArrayRef<double>(values), at::kDouble).to(device);
+}
+
+std::vector<double> Values(const at::Tensor& tensor) {
+  const at::Tensor host = tensor.detach().to(at::kCPU, at::kDouble).contiguous();
+  const double* first = host.const_data_ptr<double>();
+  return {first, first + host.numel()};
+}
+
+// The flat row that predicts the first response token of sequence q: its query or latent row.
+std::int64_t LeadingRow(const data::RowPass& pass, std::size_t q) {
+  const auto first_edge = static_cast<std::size_t>(pass.path[static_cast<std::size_t>(pass.path_offset[q])]);
+  return pass.edges[first_edge].source;
+}
+
+// Where each of `rows` stands among the distinct source rows of the pass's edges, which are ascending.
+std::vector<std::int64_t> PlacesAmong(const at::Tensor& source_S, const std::vector<std::int64_t>& rows) {
+  const at::Tensor host = source_S.to(at::kCPU).contiguous();
+  const std::int64_t* first = host.const_data_ptr<std::int64_t>();
+  std::vector<std::int64_t> places;
+  for (const std::int64_t row : rows) {
+    places.push_back(std::lower_bound(first, first + host.numel(), row) - first);
+  }
+  return places;
+}
+
+}  // namespace
+
+at::Tensor GumbelNoise(const at::Tensor& uniform) {
+  constexpr double kEpsilon = 1e-10;
+  return (kEpsilon - (uniform + kEpsilon).log()).log().neg();
+}
+
+at::Tensor LatentDraws(std::uint64_t latent_key, int response_index, std::int64_t latents) {
+  data::CounterRandom random{
+      data::MixKey(latent_key, data::Purpose::kLatents, static_cast<std::uint64_t>(response_index))};
+  const at::Tensor uniform_K = at::empty({latents}, at::kDouble);
+  auto* values = uniform_K.mutable_data_ptr<double>();
+  for (std::int64_t z = 0; z < latents; ++z) values[z] = random.Uniform();
+  return uniform_K;
+}
+
+at::Tensor SoftGumbel(const at::Tensor& logits_RK, const at::Tensor& noise_RK, double temperature) {
+  return at::softmax((logits_RK + noise_RK) / temperature, -1);
+}
+
+at::Tensor BagOfWords(const at::Tensor& hidden_RE, const Linear& head, const std::vector<std::int64_t>& row_Q,
+                      const std::vector<std::vector<data::Token>>& tokens_Q) {
+  // Every (row, token) is one edge of the head, however often it occurs.
+  std::map<std::pair<std::int64_t, data::Token>, std::int32_t> edges;
+  for (std::size_t q = 0; q < row_Q.size(); ++q) {
+    for (const data::Token token : tokens_Q[q]) edges[{row_Q[q], token}] = 0;
+  }
+  std::vector<std::int64_t> edge_row, target;
+  for (auto& [edge, index] : edges) {
+    index = static_cast<std::int32_t>(edge_row.size());
+    edge_row.push_back(edge.first);
+    target.push_back(edge.second);
+  }
+  std::vector<std::int32_t> path, path_offset = {0};
+  for (std::size_t q = 0; q < row_Q.size(); ++q) {
+    for (const data::Token token : tokens_Q[q]) path.push_back(edges.at({row_Q[q], token}));
+    path_offset.push_back(static_cast<std::int32_t>(path.size()));
+  }
+  const at::Device device = hidden_RE.device();
+  const EdgeList list{{}, Indices(edge_row, device), Indices(target, device)};
+  return SequenceSums(path, path_offset, EdgeLogProb(hidden_RE, head, list).log_p).neg();
+}
+
+std::vector<LatentUnitPasses> LatentUnitsOf(std::span<const data::RowPass> passes) {
+  std::vector<LatentUnitPasses> units;
+  const auto run_of = [&](std::size_t from, data::PassKind kind) {
+    std::size_t to = from;
+    while (to < passes.size() && passes[to].kind == kind) ++to;
+    return passes.subspan(from, to - from);
+  };
+  for (std::size_t at = 0; at < passes.size();) {
+    LatentUnitPasses unit;
+    unit.recognition = run_of(at, data::PassKind::kRecognition);
+    unit.generation = run_of(at + unit.recognition.size(), data::PassKind::kPrediction);
+    if (unit.recognition.empty()) {
+      throw std::logic_error("LatentUnitsOf: passes without recognition; label with method cvf");
+    }
+    at += unit.recognition.size() + unit.generation.size();
+    units.push_back(unit);
+  }
+  return units;
+}
+
+at::Tensor RecognitionLogits(const Decoder& model, std::span<const data::RowPass> passes,
+                             std::optional<std::uint64_t> dropout_key) {
+  const Latents& latents = *model.LatentHeads();
+  std::vector<at::Tensor> logits;
+  for (const data::RowPass& pass : passes) {
+    const at::Tensor query_S = EdgesOf(pass, false, model.Device()).list.row;
+    const InjectedRows queries{query_S, latents.query_E.expand({query_S.size(0), -1})};
+    const SourceStates states = HiddenOfSources(model, pass, query_S, dropout_key, queries);
+    std::vector<std::int64_t> rows;
+    for (std::size_t q = 0; q < pass.sequences.size(); ++q) rows.push_back(LeadingRow(pass, q));
+    const at::Tensor place_Q = Indices(PlacesAmong(query_S, rows), model.Device());
+    logits.push_back(latents.Recognize(states.hidden_SE).index_select(0, place_Q));
+  }
+  return at::cat(logits, 0);
+}
+
+LatentUnit::LatentUnit(const Decoder& model, std::span<const data::RowPass> recognition,
+                       std::span<const data::LabelledGroup> groups, double scale,
+                       const LatentSettings& settings)
+    : model_(model), groups_(groups), scale_(scale), settings_(settings) {
+  for (const data::LabelledGroup& group : groups) row_of_.emplace_back(group.recognition.size(), -1);
+  const std::int64_t latents = model.LatentHeads()->Count();
+  std::vector<at::Tensor> noise;
+  for (const data::RowPass& pass : recognition) {
+    for (const auto& ref : pass.sequences) {
+      const data::LabelledGroup& group = groups[static_cast<std::size_t>(ref.group)];
+      const auto response = static_cast<std::size_t>(ref.sequence);
+      row_of_[static_cast<std::size_t>(ref.group)][response] = static_cast<std::int64_t>(responses_.size());
+      responses_.push_back(ref);
+      noise.push_back(
+          GumbelNoise(LatentDraws(group.latent_key, group.recognition[response].response_index, latents)));
+    }
+  }
+  noise_RK_ = at::stack(noise).to(model.Device());
+  recognised_RK_ = RecognitionLogits(model, recognition, settings.dropout_key).to(at::kDouble);
+  logits_RK_ = recognised_RK_.detach();
+  logits_RK_.set_requires_grad(c10::GradMode::is_enabled());
+  if (settings.estimator == LatentEstimator::kExact) {
+    nll_RK_.assign(responses_.size(), std::vector<double>(static_cast<std::size_t>(latents)));
+  }
+}
+
+std::int64_t LatentUnit::RowOf(const data::RowPass::SequenceRef& ref) const {
+  const auto group = static_cast<std::size_t>(ref.group);
+  const data::LabelledSequence& sequence = groups_[group].sequences[static_cast<std::size_t>(ref.sequence)];
+  const std::int64_t row = row_of_[group][static_cast<std::size_t>(sequence.response_index)];
+  if (row < 0) throw std::logic_error("LatentUnit: a generation pass of another unit");
+  return row;
+}
+
+LatentUnit::Result LatentUnit::Run(const data::RowPass& pass, const HeadSettings& head) {
+  const at::Device device = model_.Device();
+  const Latents& latents = *model_.LatentHeads();
+  const bool exact = settings_.estimator == LatentEstimator::kExact;
+  PassEdges edges = EdgesOf(pass, false, device);
+
+  // What each sequence takes from recognition: its logits row, its latent, its weight in the loss.
+  std::vector<std::int64_t> logits_row, latent, leading;
+  std::vector<double> weight;
+  std::vector<std::vector<data::Token>> tokens;
+  for (std::size_t q = 0; q < pass.sequences.size(); ++q) {
+    const auto& ref = pass.sequences[q];
+    const data::LabelledSequence& sequence =
+        groups_[static_cast<std::size_t>(ref.group)].sequences[static_cast<std::size_t>(ref.sequence)];
+    logits_row.push_back(RowOf(ref));
+    latent.push_back(sequence.latent - 1);
+    leading.push_back(LeadingRow(pass, q));
+    weight.push_back(sequence.likelihood.front() * scale_);  // one weight for all tokens of a response
+    tokens.push_back(sequence.response);
+  }
+
+  // The latent rows, each once, and what stands there.
+  std::map<std::int64_t, std::int64_t> embedding_of;
+  for (std::size_t q = 0; q < leading.size(); ++q) {
+    embedding_of[leading[q]] = exact ? latent[q] : logits_row[q];
+  }
+  std::vector<std::int64_t> latent_rows, embedding;
+  for (const auto& [row, index] : embedding_of) {
+    latent_rows.push_back(row);
+    embedding.push_back(index);
+  }
+  const at::Tensor choices =
+      exact ? latents.table_KE
+            : at::mm(SoftGumbel(logits_RK_, noise_RK_, settings_.temperature).to(model_.DType()),
+                     latents.table_KE);
+  const InjectedRows injected{Indices(latent_rows, device),
+                              choices.index_select(0, Indices(embedding, device))};
+  const at::Tensor source_S = edges.list.row;
+  const SourceStates states = HiddenOfSources(model_, pass, source_S, settings_.dropout_key, injected);
+
+  edges.list.row = at::Tensor();  // the hidden states are those rows already
+  HeadSettings head_settings = head;
+  head_settings.dropout = states.head_dropout;
+  const EdgeLogProbs edge = EdgeLogProb(states.hidden_SE, model_.Head(), edges.list, head_settings);
+  const at::Tensor nll_Q = SequenceSums(pass.path, pass.path_offset, edge.log_p).neg();
+
+  at::Tensor weight_Q = Numbers(weight, device);
+  if (exact) {
+    const at::Tensor q_RK = at::softmax(logits_RK_, -1);
+    const at::Tensor q_Q =
+        q_RK.index_select(0, Indices(logits_row, device)).gather(1, Indices(latent, device).unsqueeze(1));
+    weight_Q = weight_Q * q_Q.squeeze(1);
+  }
+  const at::Tensor likelihood = (weight_Q * nll_Q).sum();
+  Result result;
+  result.loss = likelihood;
+  result.likelihood = likelihood.item<double>();
+  if (settings_.bow_weight > 0.0) {
+    const at::Tensor hidden_LE =
+        states.hidden_SE.index_select(0, Indices(PlacesAmong(source_S, latent_rows), device));
+    std::vector<std::int64_t> bow_row;
+    for (const std::int64_t row : leading) {
+      bow_row.push_back(std::ranges::lower_bound(latent_rows, row) - latent_rows.begin());
+    }
+    const Linear frozen_head{model_.Head().weight_OI.detach(), {}};
+    const at::Tensor bow_Q =
+        BagOfWords(latents.Bow(hidden_LE, model_.Config().rms_norm_eps), frozen_head, bow_row, tokens);
+    const at::Tensor bow = settings_.bow_weight * (weight_Q * bow_Q).sum();
+    result.loss = result.loss + bow;
+    result.bow = bow.item<double>();
+  }
+
+  for (const double nll : Values(nll_Q)) result.sequence_log_p.push_back(-nll);
+  for (std::size_t q = 0; exact && q < latent.size(); ++q) {
+    nll_RK_[static_cast<std::size_t>(logits_row[q])][static_cast<std::size_t>(latent[q])] =
+        -result.sequence_log_p[q] / static_cast<double>(tokens[q].size());
+  }
+  return result;
+}
+
+void LatentUnit::FinishBackward() { recognised_RK_.backward(logits_RK_.grad()); }
+
+LatentSums LatentUnit::Sums() const {
+  LatentSums sums;
+  const at::Tensor q_RK = at::softmax(logits_RK_.detach(), -1);
+  for (std::size_t row = 0; row < responses_.size(); ++row) {
+    sums.AddResponse(Values(q_RK[static_cast<std::int64_t>(row)]),
+                     nll_RK_.empty() ? std::vector<double>() : nll_RK_[row]);
+  }
+  return sums;
+}
+
+}  // namespace plural::trainer

@@ -1,0 +1,39 @@
+// Latent figures: whether the latents of CVF are alive.
+//
+// Owns: sums over responses that add up over passes, steps and ranks, and the figures made of them. Does not
+// own: the posteriors (cvf.h). Thread rule: pure functions.
+//
+// A method without prior and KL term may leave latents dead: what to look at is how many are used, and how
+// much they say about the response (methods.md 2.2).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace plural::trainer {
+
+struct LatentSums {
+  std::int64_t responses = 0;    // recognised
+  std::vector<double> q_K;       // sum of the posteriors q; empty: there are no latents
+  double entropy_nats = 0.0;     // sum of H(q)
+  double bow = 0.0;              // sum over groups of the bag-of-words term, its weight included
+  double nll_spread_nats = 0.0;  // exact estimator: sum of max_z - min_z of a response's mean token loss
+
+  // `q_K` and `nll_z` of one response; `nll_z` empty: not known for every latent.
+  void AddResponse(const std::vector<double>& posterior_K, const std::vector<double>& nll_z);
+  void Add(const LatentSums& other);
+
+  // As a list of numbers of fixed length for `latents` latents, for sums over ranks; and back.
+  std::vector<double> Packed(std::int64_t latents) const;
+  static LatentSums Unpacked(const std::vector<double>& numbers);
+};
+
+struct LatentFigures {
+  double used_latents = 0.0;            // exp of the entropy of the mean posterior
+  double information_nats = 0.0;        // that entropy - the mean entropy of a posterior: I(z; response)
+  double latent_nll_spread_nats = 0.0;  // mean over responses, a token; exact estimator
+};
+// Precondition: at least one response.
+LatentFigures FiguresOfLatents(const LatentSums& sums);
+
+}  // namespace plural::trainer
