@@ -1,4 +1,4 @@
-"""The dialogue grammar (dialogue.json): texts to train on, and the exact meaning of a reply.
+"""Toy grammars of prompts and replies (dialogue.json, story.json): texts to train on, exact meanings of replies.
 
 Owns: prompts, replies, what a model from nothing reads, parsing. Does not own: files, commands.
 Every draw comes from the Random that is passed in.
@@ -29,18 +29,18 @@ class Prompt:
     context: str
 
 
-class DialogueGrammar:
-    """Thread rule: immutable."""
+class ReplyGrammar:
+    """`name`: dialogue or story. Thread rule: immutable."""
 
-    def __init__(self):
-        spec = json.loads((_HERE / "dialogue.json").read_text(encoding="utf-8"))
+    def __init__(self, name: str):
+        spec = json.loads((_HERE / f"{name}.json").read_text(encoding="utf-8"))
         topics = json.loads((_HERE.parent / "quickstart" / "questions.json").read_text(encoding="utf-8"))
         self._topics = {entry["name"]: entry["topics"] for entry in topics["categories"]}
         self._held_out = topics["held_out_topics_per_category"]
         self._categories = {entry["name"]: entry for entry in spec["categories"]}
         self._wordings, self._openers, self._closers = spec["wordings"], spec["openers"], spec["closers"]
         self.kinds: list[str] = spec["kinds"]
-        # Reply text -> (category, kind). 10 categories x 6 answers x 8 openers x 5 closers.
+        # Reply text -> (category, kind). category, answer, opener, closer.
         self._meaning = {self._reply(name, kind, opener, closer): (name, kind)
                          for name in self._categories for kind in range(len(self.kinds))
                          for opener in self._openers for closer in self._closers}
@@ -82,38 +82,39 @@ class DialogueGrammar:
 
     # What a model from nothing reads.
 
-    def documents(self, draw: random.Random, template: dict, list_template: dict, rating_template: dict,
-                  per_topic: int) -> list[str]:
+    def documents(self, draw: random.Random, templates: dict[str, dict], per_topic: int) -> list[str]:
         """Of every topic: replies without and with a number that means nothing yet, lists, ratings.
 
-        Templates are those that prompts are made with later; a reply, a list or a rating stands behind.
+        `templates` (dialogue, list, rating) are those that prompts are made with later.
         """
         texts = []
         for category, topics in self._topics.items():
             for topic in topics:
-                for number in range(per_topic):
-                    context = draw.choice(self._wordings).format(topic)
-                    k = draw.randrange(10) if number % 2 else 0
-                    prompt = template["prompt_with_number" if k else "prompt"]
-                    texts.append(prompt.format(context="A: " + context, k=k) + self.usual_reply(category, draw))
-                context = "A: " + draw.choice(self._wordings).format(topic)
-                texts += [list_template["prompt"].format(context=context) + self._list(category, draw)
-                          for _ in range(per_topic // 8)]
-                texts += [self._rated(rating_template, context, category, draw) for _ in range(per_topic // 8)]
+                for place in range(per_topic):
+                    k = draw.randrange(1, 10) if place % 2 else 0
+                    prompt = templates["dialogue"]["prompt_with_number" if k else "prompt"]
+                    texts.append(prompt.format(context=self._turn(topic, draw), k=k) + self.usual_reply(category, draw))
+                for _ in range(per_topic // 12):
+                    prompt = templates["list"]["prompt"].format(context=self._turn(topic, draw))
+                    texts.append(prompt + self._list(category, draw))
+                    texts.append(self._rated(templates["rating"]["prompt"], self._turn(topic, draw), category, draw))
         return texts
+
+    def _turn(self, topic: str, draw: random.Random) -> str:
+        return "A: " + draw.choice(self._wordings).format(topic)
 
     def _list(self, category: str, draw: random.Random) -> str:
         """Five different kinds in a list: a model that lists looks back at what stands there already."""
         kinds = draw.sample(range(len(self.kinds)), 5)
         return "".join(f"{place}. {self.reply(category, kind, draw)}\n" for place, kind in enumerate(kinds, 1))
 
-    def _rated(self, template: dict, context: str, category: str, draw: random.Random) -> str:
+    def _rated(self, prompt: str, context: str, category: str, draw: random.Random) -> str:
         """A reply and a rating of its coherence: high when valid, low when it is of another category."""
         valid = draw.random() < 0.5
         other = category if valid else draw.choice([name for name in self._categories if name != category])
         reply = self.reply(other, draw.randrange(len(self.kinds)), draw)
         rating = draw.randint(7, 10) if valid else draw.randint(1, 4)
-        return template["prompt"].format(context=context, response=reply) + str(rating)
+        return prompt.format(context=context, response=reply) + str(rating)
 
     # Measuring.
 

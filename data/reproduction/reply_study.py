@@ -1,0 +1,142 @@
+"""What the studies of replies share (dialogue, story, ablations): material, tuning, asking, measuring.
+
+Owns: which corpora there are, the methods of the first paper as recipes and ways to ask, figures of a set of
+replies. Does not own: grammars (reply_grammar.py), which rows a study shows and what it expects of them.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from plural_text.distinct import distinct_n
+
+from reply_grammar import ReplyGrammar
+from report import Figure
+from study import Seed
+from words import write_lines, write_tokenizer
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+REPLIES = 5            # asked for each prompt, as in the paper
+CANDIDATES = 4         # replies a prompt that tuning sees, N
+DOCUMENTS_PER_TOPIC = 24
+REPLY_TOKENS, LIST_TOKENS = 40, 240
+TOP_K = 50             # the published sampling
+
+DIVERSITY = Figure("diversity", "semantic diversity")
+DIFFERENT = Figure("different", "different of 5", "{:.2f}")
+INCOHERENT = Figure("incoherent_percent", "incoherent, %", "{:.1f}")
+DISTINCT_1 = Figure("distinct_1", "Distinct-1")
+DISTINCT_2 = Figure("distinct_2", "Distinct-2")
+LATENCY = Figure("latency_multiple", "decode steps, x base", "{:.1f}")
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a model is tuned and asked. Without a recipe it is the base model."""
+
+    key: str
+    title: str
+    recipe: str | None = None
+    corpus: str = "train"                       # corpora/<corpus>.h5, to tune on
+    overrides: dict = field(default_factory=dict)  # of the recipe
+    ask: tuple = ("--possibilities", "none")     # options of `plural generate`
+    prompts: str = "test"                       # corpora/<prompts>.h5, to answer
+    tuned_as: str | None = None                 # another method's key: the same adapter, asked otherwise
+    candidates: int = 0                         # replies of which the best rated REPLIES are kept; 0: no rating
+
+
+NUMBERED = ("--possibilities", "sample")
+METHODS = {method.key: method for method in (
+    Method("base", "base, sampling"),
+    Method("dbs", "base, diverse beam search", ask=("--method", "diverse-beam", "--diversity-penalty", 5)),
+    Method("list", "base, list prompting", ask=("--method", "list", "--max-new-tokens", LIST_TOKENS), prompts="list"),
+    Method("otoft", "OTOFT", "otoft"),
+    Method("otmft", "OTMFT", "otmft"),
+    Method("cvf", "CVF", "cvf", ask=("--latents", "sample")),
+    Method("cvf-rerank", "CVF, best rated 5 of 6", "cvf", ask=("--latents", "all"), tuned_as="cvf", candidates=6),
+    Method("peft", "PEFT, random numbers", "peft", ask=NUMBERED),
+    Method("peft-rerank", "PEFT, best rated 5 of 9", "peft", ask=("--possibilities", "first"), tuned_as="peft",
+           candidates=9),
+    Method("peft-aligned", "PEFT, aligned numbers", "peft-aligned", "train-kinds", ask=NUMBERED, prompts="test-kinds"),
+    Method("peft-clustered", "PEFT, numbers aligned by clustering", "peft-aligned", "train-clusters", ask=NUMBERED,
+           prompts="test-kinds"),
+)}
+
+
+def write_texts(seed: Seed, grammar: ReplyGrammar, documents_per_topic: int = DOCUMENTS_PER_TOPIC) -> int:
+    """Tokenizer, documents for the base model, prompts to tune on and to ask; returns the size of the vocabulary."""
+    draw = random.Random(seed.number)
+    templates = {name: json.loads((TEMPLATES / f"{name}.json").read_text(encoding="utf-8"))
+                 for name in ("dialogue", "list", "rating")}
+    documents = grammar.documents(draw, templates, documents_per_topic)
+    draw.shuffle(documents)
+    write_lines(seed.path("text/base.jsonl"), ({"text": text} for text in documents))
+    tuned_on = []
+    for prompt in grammar.prompts(draw, held_out=False):
+        replies, kinds = grammar.replies(prompt, CANDIDATES, draw)
+        tuned_on.append({"id": prompt.id, "context": prompt.context, "candidates": replies, "kinds": kinds})
+    write_lines(seed.path("text/train.jsonl"), tuned_on)
+    asked = [{"id": prompt.id, "context": prompt.context} for prompt in grammar.prompts(draw, held_out=True)]
+    write_lines(seed.path("text/test.jsonl"), asked)
+    numbers = "".join(f" {k}" for k in range(1, 21))
+    return write_tokenizer(seed.path("text/tokenizer"), [*documents, numbers])
+
+
+def prepare_corpora(seed: Seed, kinds: int) -> None:
+    """All corpora; those for aligned numbers have one number a kind."""
+    def prepare(text: str, corpus: str, template: str, *options):
+        seed.prepare(f"text/{text}.jsonl", f"corpora/{corpus}.h5", format="dialogue",
+                     template=TEMPLATES / f"{template}.json", options=options)
+
+    seed.prepare("text/base.jsonl", "corpora/base.h5", format="text")
+    prepare("train", "train", "dialogue")
+    prepare("train", "train-kinds", "dialogue", "--possibilities", kinds, "--align", "kinds")
+    prepare("train", "train-clusters", "dialogue", "--possibilities", kinds, "--align", kinds)
+    prepare("test", "test", "dialogue", "--prompts-only")
+    prepare("test", "test-kinds", "dialogue", "--prompts-only", "--possibilities", kinds)
+    prepare("test", "list", "list", "--prompts-only", "--possibilities", 0)
+    prepare("test", "ratings", "rating")
+
+
+def start(seed: Seed, grammar: ReplyGrammar) -> Path:
+    """Texts, corpora and the model from nothing that every method starts from; returns its folder."""
+    vocabulary = write_texts(seed, grammar)
+    prepare_corpora(seed, len(grammar.kinds))
+    return seed.train("base", "base", {"data.train": "corpora/base.h5", "model.config.vocab_size": vocabulary})
+
+
+def tune(seed: Seed, base: Path, method: Method) -> Path | None:
+    """The method's adapter; None for the base model."""
+    if not method.recipe:
+        return None
+    return seed.train(method.tuned_as or method.key, method.recipe, {
+        "model.path": base, "data.train": f"corpora/{method.corpus}.h5", **method.overrides})
+
+
+def ask(seed: Seed, base: Path, adapter: Path | None, method: Method, temperature: float | None = None) -> list[dict]:
+    """Replies to prompts that tuning never saw; temperature None: a method that does not sample."""
+    options = ["--responses", method.candidates or REPLIES, *method.ask]
+    if method.candidates:
+        options += ["--rerank", REPLIES, "--rating-corpus", seed.path("corpora/ratings.h5")]
+    if "--max-new-tokens" not in method.ask:
+        options += ["--max-new-tokens", REPLY_TOKENS]
+    if temperature is not None:
+        options += ["--temperature", temperature, "--top-k", TOP_K]
+    name = method.key if temperature is None else f"{method.key}-{temperature}"
+    return seed.generate(f"replies/{name}.jsonl", model=base, adapter=adapter, corpus=f"corpora/{method.prompts}.h5",
+                         options=options)
+
+
+def measure(grammar: ReplyGrammar, lines: list[dict], baseline: list[dict] | None = None) -> dict[str, float]:
+    """Exact figures, Distinct-n, and decode steps as a multiple of the baseline's."""
+    figures = grammar.measure(lines)
+    texts = [[response["text"] for response in line["responses"]] for line in lines]
+    for n in (1, 2):
+        figures[f"distinct_{n}"] = distinct_n(texts, n).value
+    if baseline is not None:
+        figures["latency_multiple"] = (sum(line["decode_steps"] for line in lines)
+                                       / sum(line["decode_steps"] for line in baseline))
+    return figures
