@@ -91,10 +91,12 @@ TEST(DiverseBeamSearch, ALargePenaltyDrivesGroupsApart) {
                    {{-0.735758, "ab.", 0}, {-1.060132, "b.", 1}, {-1.753279, "c.", 2}});
 }
 
+// The last one is b a b, (log(.30 * .25 * .50) - 0.5) / 3 = -1.261138. Of equal candidates the smaller token
+// goes first: group 0 holds "aba", not "abc".
 TEST(DiverseBeamSearch, TwoGroupsOfTwo) {
   ExpectHypotheses(
       Search({.beams = 4, .groups = 2, .diversity_penalty = 0.5, .max_new_tokens = 3}),
-      {{-0.735758, "ab.", 0}, {-0.892426, "aba", 0}, {-1.069092, "ab.", 1}, {-1.261138, "abb", 1}});
+      {{-0.735758, "ab.", 0}, {-0.892426, "aba", 0}, {-1.069092, "ab.", 1}, {-1.261138, "bab", 1}});
 }
 
 // One group is beam search: it finds the best of all hypotheses where the beams hold every one.
