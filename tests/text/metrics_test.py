@@ -4,7 +4,7 @@ import json
 import math
 import unittest
 
-from plural_text import biography, metrics
+from plural_text import biography, figure_report, metrics
 from plural_text.errors import BadData
 from plural_text.responses import read_answers
 from text.support import FolderTest, byte_level_folder, run, shared_data, write_lines
@@ -247,7 +247,7 @@ class Table(unittest.TestCase):
     def test_numbers(self):
         for value, shown in [(0.0, "0.0000"), (1.0, "1.0000"), (1234.0, "1,234"), (0.1355, "0.1355"), (0.00012, "1.200e-04"),
                              (-0.25, "-0.2500")]:
-            self.assertEqual(metrics._number(value), shown)
+            self.assertEqual(figure_report._number(value), shown)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ temperature 0.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import sys
@@ -16,45 +15,37 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from plural_text.endpoint import Endpoint, EndpointFailed
-from plural_text.errors import BadData, CannotCreate, WriteFailed
-from plural_text.json_lines import parse_object, text_of
+from plural_text.json_lines import text_of
+from plural_text.kept_lines import KeptLines
 
 TEMPERATURE = 0.0
 MAX_TOKENS = 1024
 
 _PROGRESS_SECONDS = 10.0
-# What every line begins with: tells our own cut line from a file of somebody else's.
-_LINE_START = b'{"key": "'
 
 
 class AnswerCache:
     """Answers of endpoints in a file, a JSON object a line; what was answered once is not asked again.
 
-    Each answer is on disk before the next is asked for. A line cut by a kill is taken off. Thread rule: one
-    thread at a time. Errors: CannotCreate, also where another process has it open; BadData.
+    Each answer is on disk before the next is waited for. Thread rule: one thread at a time. Errors: those of
+    KeptLines.
     """
 
     def __init__(self, path: Path):
         self.path = path
+        self._lines = KeptLines(path, "key")
         try:
-            self._file = open(path, "a+b")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise CannotCreate(f"{path}: another process is writing this file of answers") from None
-        except OSError as error:
-            raise CannotCreate(f"{path}: file of answers cannot be opened: {error.strerror}") from None
-        try:
-            self._answers = self._read()
+            self._answers = {text_of(fields, "key", where): text_of(fields, "answer", where)
+                             for where, fields in self._lines.found()}
         except BaseException:
-            self._file.close()
+            self._lines.__exit__()
             raise
 
     def __enter__(self) -> "AnswerCache":
         return self
 
     def __exit__(self, *_) -> None:
-        self._file.close()
+        self._lines.__exit__()
 
     def get(self, endpoint: Endpoint, question: str) -> str | None:
         return self._answers.get(_key(endpoint, question))
@@ -62,24 +53,7 @@ class AnswerCache:
     def put(self, endpoint: Endpoint, question: str, answer: str) -> None:
         key, answer = _key(endpoint, question), answer.encode("utf-8", "replace").decode()
         self._answers[key] = answer
-        line = json.dumps({"key": key, "model": endpoint.model, "answer": answer}, ensure_ascii=False)
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
-
-    def _read(self) -> dict[str, str]:
-        self._file.seek(0)
-        content = self._file.read()
-        whole = content.rfind(b"\n") + 1
-        answers = {}
-        for number, line in enumerate(content[:whole].splitlines(), 1):
-            where = f"{self.path}:{number}"
-            fields = parse_object(line, where)
-            answers[text_of(fields, "key", where)] = text_of(fields, "answer", where)
-        cut = content[whole:]
-        if not (cut.startswith(_LINE_START) or _LINE_START.startswith(cut)):
-            raise BadData(f"{self.path}:{len(answers) + 1}: not a line of answers; name another file to keep them in")
-        self._file.truncate(whole)
-        return answers
+        self._lines.append({"key": key, "model": endpoint.model, "answer": answer})
 
 
 def ask_all(questions: list[str], endpoint: Endpoint, cache: AnswerCache, parallel: int = 4, progress=None) -> list[str]:
@@ -123,8 +97,6 @@ def _ask_new(questions: list[str], endpoint: Endpoint, cache: AnswerCache, paral
                     failure = failure or error
                     for other in asked:
                         other.cancel()
-        except OSError as error:
-            raise WriteFailed(f"{cache.path}: an answer cannot be kept: {error.strerror}") from None
         finally:
             pool.shutdown(cancel_futures=True)
     if failure:

@@ -4,22 +4,18 @@ Every figure has its unit in its name where it has one, how many things it is of
 is undefined it has no value but a reason. docs/metrics.md defines them all.
 """
 
-# Owns: the command line, the table of metrics, the order of work, the output. Does not own: any figure.
+# Owns: the command line, the table of metrics, the order of work. Does not own: any figure, the output's form.
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import importlib
-import json
-import os
-import sys
 from pathlib import Path
 
-from plural_text import bootstrap
-from plural_text.errors import CannotCreate, UsageError, WriteFailed
-from plural_text.figure import Figure
-from plural_text.responses import Answers, read_answers
+from plural_text.errors import UsageError
+from plural_text.figure_report import check_output, table, write_report
+from plural_text.responses import read_answers
 
 # Name -> (module, one line for --help). A module has figures(answers, arguments) -> list of Figure, and where it
 # has options add_arguments(parser). Modules import what is slow to import when they are asked for figures.
@@ -57,36 +53,19 @@ def run(arguments: argparse.Namespace) -> int:
     for option, metric in _NEEDS.items():
         if getattr(arguments, option) and metric not in arguments.metrics:
             raise UsageError(f"--{option} is for the metric '{metric}', which --metrics leaves out")
-    _check_output(arguments)
+    check_output(arguments.output, arguments.responses)
     answers = read_answers(arguments.responses)
     found = [figure for name in arguments.metrics for figure in _module(name).figures(answers, arguments)]
     if arguments.output:
-        _write(arguments.output, _report(answers, arguments, found))
+        write_report(arguments.output, {
+            "responses_file": str(arguments.responses),
+            "prompts": len(answers),
+            "responses": sum(len(prompt.responses) for prompt in answers),
+            "metrics": list(arguments.metrics),
+        }, found)
     if not arguments.quiet:
         print("\n".join(table(found)))
     return 0
-
-
-def table(figures: list[Figure]) -> list[str]:
-    """Lines for people."""
-    rows = [("figure", "value", "95 % interval", "of")] + [_row(figure) for figure in figures]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    return [f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}".rstrip() for row in rows]
-
-
-def _row(figure: Figure) -> tuple[str, str, str, str]:
-    of = f"{figure.count:,} {figure.of}" + (f"; {figure.note}" if figure.note else "")
-    if figure.value is None:
-        return figure.name, "undefined", "", figure.reason
-    spread = figure.interval
-    return figure.name, _number(figure.value), f"{_number(spread.low)} .. {_number(spread.high)}" if spread else "-", of
-
-
-def _number(value: float) -> str:
-    """Four decimals as the papers print them; small values keep four digits that say something."""
-    if value == int(value) and abs(value) > 1:
-        return f"{value:,.0f}"
-    return f"{value:,.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.3e}"
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -103,38 +82,3 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _module(name: str):
     return importlib.import_module(METRICS[name][0])
-
-
-def _report(answers: list[Answers], arguments: argparse.Namespace, figures: list[Figure]) -> dict:
-    return {
-        "responses_file": str(arguments.responses),
-        "prompts": len(answers),
-        "responses": sum(len(prompt.responses) for prompt in answers),
-        "metrics": list(arguments.metrics),
-        "bootstrap": {"seed": bootstrap.SEED, "resamples": bootstrap.RESAMPLES, "confidence": bootstrap.CONFIDENCE},
-        "figures": {figure.name: figure.json() for figure in figures},
-    }
-
-
-def _check_output(arguments: argparse.Namespace) -> None:
-    output = arguments.output
-    if output is None:
-        return
-    if not output.parent.is_dir():
-        raise CannotCreate(f"{output}: folder {output.parent} does not exist; create it first")
-    if output.is_dir():
-        raise CannotCreate(f"{output}: is a folder; name a file")
-    if output.exists() and arguments.responses.exists() and output.samefile(arguments.responses):
-        raise UsageError(f"{output}: is the input; name another output")
-
-
-def _write(path: Path, report: dict) -> None:
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
-        try:
-            partial.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise WriteFailed(f"{path}: cannot be written: {error.strerror}") from None
