@@ -15,6 +15,7 @@ from plural_text.errors import CommandError, UsageError, WriteFailed
 # Word -> (module, one line for --help). The module is imported only when its word is given.
 COMMANDS = {
     "prepare": ("plural_text.prepare", "text to a pre-tokenized corpus"),
+    "postprocess": ("plural_text.postprocess", "texts of generated responses, cleaned step by step"),
     "metrics": ("plural_text.metrics", "figures of generated responses: diversity, coverage, coherence, cost"),
 }
 
@@ -27,7 +28,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _usage() -> str:
-    rows = "\n".join(f"  {word:<10} {line}" for word, (_, line) in COMMANDS.items())
+    rows = "\n".join(f"  {word:<12} {line}" for word, (_, line) in COMMANDS.items())
     return f"usage: plural COMMAND ...\n\nText commands:\n{rows}\n\nplural COMMAND --help tells more.\n"
 
 
