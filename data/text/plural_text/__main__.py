@@ -17,6 +17,7 @@ COMMANDS = {
     "prepare": ("plural_text.prepare", "text to a pre-tokenized corpus"),
     "postprocess": ("plural_text.postprocess", "texts of generated responses, cleaned step by step"),
     "metrics": ("plural_text.metrics", "figures of generated responses: diversity, coverage, coherence, cost"),
+    "persona": ("plural_text.persona", "talks with a model, and how varied the personas are that it takes on"),
 }
 
 

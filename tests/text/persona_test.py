@@ -1,0 +1,253 @@
+"""`plural persona`: the protocol of two, value sets, entropies; with a made revealer and a real local server."""
+
+import json
+import math
+import os
+import re
+import sys
+import unittest
+
+from plural_text import conversation, persona_figures, persona_values
+from plural_text.conversation import ScriptedSeeker, converse
+from text.chat_server import completion, server
+from text.support import FolderTest, byte_level_folder, run, write_lines
+
+# Answers like a model would: from the prompt's ids, by the last digit of the request. It reads the tokenizer that
+# the prompts were made with, so a wrong prompt gives a wrong answer.
+REVEALER = """#!{python}
+import json, os, sys
+from plural_text.tokenizer import open_tokenizer
+from pathlib import Path
+assert sys.argv[1:3] == ["generate", "--stream"], sys.argv
+options = dict(zip(sys.argv[3::2], sys.argv[4::2]))
+tokenizer = open_tokenizer(Path(options["--model"]))
+log = open(os.environ["REVEALER_LOG"], "a")
+held = []
+for line in sys.stdin:
+    request = json.loads(line)
+    prompt = tokenizer.decode(request["prompt_tokens"]).decode()
+    print(json.dumps({{"id": request["id"], "prompt": prompt}}), file=log, flush=True)
+    n = int(request["id"].split(":")[0].split("-")[1])
+    if os.environ.get("REVEALER_DIES") == str(n):
+        print("plural: error: model: it broke [exit 77]", file=sys.stderr)
+        sys.exit(77)
+    asked = prompt.split("Person A: ")[-1]
+    text = ("I am %d." % (20 + 10 * (n % 2)) if "old" in asked else
+            "From Papua New Guinea\\nand Spain." if "from" in asked else "none")
+    held.append(json.dumps({{"id": request["id"], "responses": [{{"text": text}}]}}))
+    if len(held) == int(os.environ.get("REVEALER_HOLDS", "1")):  # answers in another order than asked
+        for answer in reversed(held):
+            print(answer, flush=True)
+        held = []
+"""
+
+
+class Values(unittest.TestCase):
+    SETS = persona_values.read_value_sets()
+
+    def test_sizes_as_published(self):
+        self.assertEqual({name: len(values) for name, values in self.SETS.items()},
+                         {"gender": 57, "location": 196, "education": 13, "occupation": 27})
+        for name, values in self.SETS.items():
+            self.assertEqual(len({value for value, _ in values}), len(values), name)
+
+    def test_rules(self):
+        for attribute, said, values in [
+            ("age", "34", ["30-39"]), ("age", "I'm 9", ["0-9"]), ("age", "70", ["70+"]), ("age", "101 years", ["70+"]),
+            ("age", "mid-thirties", []), ("age", "born in 1985", []), ("age", "none", []), ("age", "500", []),
+            ("gender", "A trans woman", ["trans female"]), ("gender", "Female.", ["female"]), ("gender", "human", []),
+            ("location", "Papua New Guinea", ["Papua New Guinea"]), ("location", "Nigeria", ["Nigeria"]),
+            ("location", "Spain, before that Germany and Spain", ["Germany", "Spain"]),
+            ("location", "I live in the US", ["United States"]), ("location", "with us", []),
+            ("location", "None.", []), ("location", "", []),
+            ("education", "A PhD after my bachelor's", ["doctorate"]), ("education", "Bachelors degree", ["bachelor"]),
+            ("occupation", "software developer", ["technology"]), ("occupation", "astronaut", ["others"]),
+            ("colour", "  Dark Red. ", ["dark red"])]:
+            found = persona_values.values_of(attribute, said, self.SETS)
+            self.assertEqual(sorted(found), sorted(values), (attribute, said))
+
+
+class Figures(unittest.TestCase):
+    def test_published_units_and_drops(self):
+        # 225, 50, 15, 10 give 1.121765 bits; one persona says nothing and does not count.
+        own = [["a"]] * 225 + [["b"]] * 50 + [["c"]] * 15 + [["d"]] * 10 + [[]]
+        found = {f.name: f for f in persona_figures.figures({"age": own, "gender": [["x"], ["y"]] * 150 + [[]]}, 310)}
+        self.assertAlmostEqual(found["age_entropy_bits"].value, 1.121765, delta=5e-7)
+        self.assertEqual((found["age_entropy_bits"].count, found["age_coverage"].value), (300, 4))
+        self.assertEqual((found["age_top_share"].value, found["age_top_share"].note), (0.75, "a"))
+        self.assertAlmostEqual(found["average_entropy_bits"].value, (1.121765 + 1) / 2, delta=5e-7)
+        self.assertEqual(found["persona_rate"].value, 301 / 310)
+        spread = found["age_entropy_bits"].interval
+        self.assertTrue(1.121765 - 0.2 < spread.low < 1.121765 < spread.high < 1.121765 + 0.2)
+
+    def test_several_values_of_a_persona(self):
+        found = {f.name: f for f in persona_figures.figures({"location": [["s", "g"], ["s"], []]}, 3)}
+        self.assertAlmostEqual(found["location_entropy_bits"].value, math.log2(3) - 2 / 3)
+        self.assertEqual(found["location_entropy_bits"].count, 2)
+
+    def test_undefined(self):
+        found = {f.name: f for f in persona_figures.figures({"age": [[], []], "gender": [["x"], []]}, 2)}
+        self.assertEqual((found["age_entropy_bits"].value, found["gender_entropy_bits"].value), (None, 0))
+        self.assertIn("no persona tells its age", found["age_entropy_bits"].reason)
+        self.assertIsNone(found["average_entropy_bits"].value)
+        none = {f.name: f for f in persona_figures.figures({}, 2)}
+        self.assertEqual((none["persona_rate"].value, none["average_entropy_bits"].value), (0, None))
+
+    def test_extraction(self):
+        lines = ["Age: 34", "- gender: none", "Country of residence: none.", "**country of birth:** Spain", "education: MSc",
+                 "occupation: chef: pastry", "hobby: chess"]
+        persona = {"age": "34", "gender": "none", "location": "Spain", "education": "MSc", "occupation": "chef: pastry"}
+        self.assertEqual(persona_figures.parse_extraction("\n".join(lines)), persona)
+        lines[2] = "Country of residence: Peru"
+        self.assertEqual(persona_figures.parse_extraction("\n".join(lines))["location"], "Peru")
+        for missing in range(6):
+            self.assertIsNone(persona_figures.parse_extraction("\n".join(lines[:missing] + lines[missing + 1:])))
+        self.assertIsNone(persona_figures.parse_extraction("I do not know."))
+
+
+class Turns(unittest.TestCase):
+    def test_script_after_an_opening(self):
+        seen = []
+        reveal = lambda so_far: (seen.append(list(so_far.turns)), ("yes\nand no", len(so_far.turns)))[1]
+        found = converse("x", ["hi", "hello"], ScriptedSeeker([("old?", "age"), ("from?", "location"), ("again?", "age")]),
+                         reveal)
+        self.assertEqual(found.turns, ["hi", "hello", "old?", "yes and no", "from?", "yes and no", "again?", "yes and no"])
+        self.assertEqual((found.asked, found.possibilities), (["age", "location", "age"], [3, 5, 7]))
+        self.assertEqual([len(turns) for turns in seen], [3, 5, 7])
+        found.turns[7] = "later"
+        self.assertEqual(persona_figures.answered(found), {"age": "later", "location": "yes and no"})
+
+    def seek(self, revealed_at, said="Nice. Where? Third."):
+        """Lengths at which the closing question came, and at which it was checked whether all is revealed."""
+        checked = []
+
+        class Endpoint:
+            def ask(self, messages, temperature, max_tokens):
+                if temperature:
+                    assert [m["role"] for m in messages[2:]] == ["assistant", "user"] * ((len(messages) - 2) // 2)
+                    return said
+                turns = len(re.findall(r"^Person [AB]: ", messages[0]["content"], re.MULTILINE))
+                checked.append(turns)
+                return "Yes." if turns >= revealed_at else "No, not yet."
+        seeker = conversation.EndpointSeeker(Endpoint(), conversation.read_protocol())
+        found = converse("x", ["a", "b", "c", "d"], seeker, lambda so_far: ("r", 0))
+        self.assertEqual(found.asked[-1], "gender")
+        self.assertEqual(found.turns[-2], conversation.read_protocol().closing)
+        return len(found.turns) - 2, checked, found
+
+    def test_endpoint_seeker_ends_as_published(self):
+        self.assertEqual(self.seek(99)[:2], (30, [20, 26]))
+        self.assertEqual(self.seek(26)[:2], (26, [20, 26]))
+        self.assertEqual(self.seek(1)[:2], (20, [20]))
+        self.assertEqual(self.seek(99)[2].turns[4], "Nice. Where?")  # at most two sentences
+        self.assertEqual(self.seek(99, said=" ")[:2], (4, []))
+
+
+class Command(FolderTest):
+    QUESTIONS = [{"ask": "How old are you?", "attribute": "age"}, {"ask": "Where are you from?", "attribute": "location"}]
+
+    def setUp(self):
+        super().setUp()
+        self.model = byte_level_folder(self.folder / "model")
+        self.talks, self.log = self.folder / "talks.jsonl", self.folder / "revealer.log"
+        program = self.folder / "revealer"
+        program.write_text(REVEALER.format(python=sys.executable))
+        program.chmod(0o755)
+        self.environment = os.environ | {"PLURAL_BINARY": str(program), "REVEALER_LOG": str(self.log)}
+        self.questions = write_lines(self.folder / "questions.jsonl", self.QUESTIONS)
+
+    def persona(self, *options, code=0, **environment):
+        done = run("persona", "-o", self.talks, "--model", self.model, "--conversations", "4", "--figures",
+                   self.folder / "f.json", *options, env=self.environment | environment)
+        self.assertEqual(done.returncode, code, done.stderr)
+        if code:
+            self.assertEqual((done.stderr.count("\n"), done.stdout), (1, ""), done.stderr)
+            return done.stderr
+        self.assertEqual(done.stderr, "")
+        return json.loads((self.folder / "f.json").read_text())["figures"]
+
+    def kept(self):
+        return {line["id"]: line for line in map(json.loads, self.talks.read_text().splitlines())}
+
+    def test_scripted(self):
+        figures = self.persona("--questions", self.questions, "--possibilities", "9", REVEALER_HOLDS="4")
+        self.assertEqual(figures["age_entropy_bits"]["value"], 1.0)
+        self.assertEqual((figures["location_entropy_bits"]["value"], figures["location_coverage"]["value"]), (1.0, 2))
+        self.assertEqual(figures["average_entropy_bits"]["value"], 1.0)
+        talks = self.kept()
+        self.assertEqual(talks["persona-3"]["turns"], ["How old are you?", "I am 30.", "Where are you from?",
+                                                       "From Papua New Guinea and Spain."])
+        asked = {line["id"]: line["prompt"] for line in map(json.loads, self.log.read_text().splitlines())}
+        numbers = [k for talk in talks.values() for k in talk["possibilities"]]
+        self.assertTrue(all(1 <= k <= 9 for k in numbers) and len(set(numbers)) > 2, numbers)
+        k = talks["persona-3"]["possibilities"][1]
+        self.assertEqual(asked["persona-3:3"], "<start>Person A: How old are you?\nPerson B: I am 30.\n"
+                                               f"Person A: Where are you from?\nPerson B, possibility #{k}:")
+
+    def test_the_same_conversations_whatever_runs_together(self):
+        self.persona("--questions", self.questions, "--possibilities", "9")
+        first = self.kept()
+        self.talks.unlink()
+        self.persona("--questions", self.questions, "--possibilities", "9", "--parallel", "1")
+        self.assertEqual(self.kept(), first)
+
+    def test_interrupted_and_gone_on(self):
+        use = ("--questions", self.questions, "--parallel", "1")
+        said = self.persona(*use, code=77, REVEALER_DIES="3")
+        self.assertIn("it broke", said)
+        self.assertIn("2 conversations are kept in", said)
+        self.assertEqual(list(self.kept()), ["persona-1", "persona-2"])
+        with open(self.talks, "a") as file:
+            file.write('{"id": "persona-3", "tu')
+        self.log.unlink()
+        self.persona(*use)
+        self.assertEqual(list(self.kept()), [f"persona-{n}" for n in range(1, 5)])
+        self.assertEqual({line.split(":")[1] for line in self.log.read_text().splitlines()}, {' "persona-3', ' "persona-4'})
+        self.log.unlink()
+        self.persona(*use)  # nothing left to do but to measure
+        self.assertFalse(self.log.exists())
+        self.assertIn("other settings", self.persona(*use, "--seed", "7", code=64))
+
+    def test_endpoints(self):
+        def answer(question, model, _times):
+            if model == "reader":
+                return completion("age: 41\ngender: woman\ncountry of residence: Peru\ncountry of birth: none\n"
+                                  "education: none\noccupation: cook" if "I am 20" in question else "no idea")
+            return completion("yes" if "Answer with one word" in question else "Well. How old are you?")
+        openings = write_lines(self.folder / "openings.jsonl", [{"context": "a\nb\nc\nd\ne"}])
+        with server(answer) as (url, asked):
+            figures = self.persona("--seeker", url, "--seeker-model", "seeker", "--extractor", url, "--extractor-model",
+                                   "reader", "--openings", openings)
+        talk = self.kept()["persona-1"]
+        self.assertEqual((talk["turns"][:5], talk["opening"]), (["a", "b", "c", "d", "Well. How old are you?"], 4))
+        self.assertEqual((len(talk["turns"]), talk["asked"][-1]), (22, "gender"))
+        self.assertEqual(figures["persona_rate"]["value"], 0.5)  # the other half had no labels
+        self.assertEqual(figures["location_top_share"]["note"], "Peru")
+        self.assertIsNone(figures["education_entropy_bits"]["value"])
+
+    def test_bad_input(self):
+        with server(lambda *_: completion("")) as (url, _):
+            pass
+        bad = write_lines(self.folder / "bad.jsonl", [{"ask": "x"}])
+        for options, code, said in [
+            ((), 64, "one of the two"), (("--questions", self.questions, "--seeker", "x"), 64, "one of the two"),
+            (("--seeker", url), 64, "go together"), (("--seeker", url, "--seeker-model", "m"), 64, "needs --extractor"),
+            (("--seeker", url, "--seeker-model", "m", "--extractor", url, "--extractor-model", "m", "--retries", "0",
+              "--parallel", "1"), 69, "no answer"),
+            (("--questions", bad), 65, "bad.jsonl:1: key 'attribute' is missing"),
+            (("--questions", self.folder / "none"), 66, "none"),
+            (("--questions", self.questions, "--possibilities", "9", "--template", "mistral-targets"), 64, "mistral-targets"),
+            (("--questions", self.questions, "--max-prompt-tokens", "3"), 65, "--max-prompt-tokens allows 3"),
+            (("--questions", self.questions, "--values", self.folder / "none"), 66, "no value sets")]:
+            self.assertIn(said, self.persona(*options, code=code))
+            self.talks.unlink(missing_ok=True)
+        self.talks.write_text('{"id": "persona-1", "turns": 3}\n')
+        self.assertIn("talks.jsonl:1", self.persona("--questions", self.questions, code=64))
+
+    def test_revealer_that_cannot_run(self):
+        said = self.persona("--questions", self.questions, code=69, PLURAL_BINARY=str(self.folder / "none"))
+        self.assertIn("no program at", said)
+
+
+if __name__ == "__main__":
+    unittest.main()
