@@ -15,8 +15,10 @@ import fcntl
 import hashlib
 import os
 from array import array
+from collections.abc import Iterable
 from pathlib import Path
 
+from plural_text.alignment import Alignment
 from plural_text.errors import CannotCreate, WriteFailed
 from plural_text.groups import Group
 
@@ -121,6 +123,29 @@ class CorpusWriter:
         self._end_row("id", len(name))
         if max(map(len, buffers.values())) >= _FLUSH:
             self._flush(whole_chunks=True)
+
+    def add_alignment(self, alignment: Alignment) -> None:
+        """Stores what possibility numbers stand for, after the last group. Errors: WriteFailed."""
+        try:
+            for name, value in alignment.attributes.items():
+                self._file.attrs[name] = self._attribute(value)
+            if alignment.centres is not None:
+                self._add_dataset("alignment_centres", "<f4", [alignment.centres])
+            if alignment.kinds is not None:
+                lines = "".join(f"{kind}\n" for kind in alignment.kinds).encode()
+                self._add_dataset("alignment_kinds", "u1", [self._numpy.frombuffer(lines, "u1")])
+            self._add_dataset("response_affinities", "<f4", alignment.affinities)
+        except _HDF5_ERRORS as error:
+            raise self._write_failed(self._partial, error) from None
+
+    def _add_dataset(self, name: str, dtype: str, blocks: Iterable) -> None:
+        dataset = self._datasets[name] = self._file.create_dataset(
+            name, (0,), dtype, maxshape=(None,), chunks=(_CHUNK,), fletcher32=True)
+        for block in blocks:
+            old = dataset.shape[0]
+            dataset.resize((old + block.size,))
+            dataset[old:] = block.reshape(-1)
+            dataset.flush()
 
     def commit(self) -> str:
         """Puts the corpus and its sidecar in place; returns the SHA-256. Errors: WriteFailed."""

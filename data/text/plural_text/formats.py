@@ -19,12 +19,13 @@ FORMATS = ("dialogue", "targets", "chat", "text")
 MAX_RECORD_BYTES = 64 << 20
 
 MAX_ID_BYTES = 4096
+_MAX_KIND_CHARACTERS = 200
 
 _LINES = (".jsonl", ".ndjson")
 _KNOWN_KEYS = {
     "dialogue": {"id", "context", "candidates", "kinds"},
     "targets": {"id", "request", "response", "targets", "weights", "eos"},
-    "chat": {"id", "messages", "responses"},
+    "chat": {"id", "messages", "responses", "kinds"},
     "text": {"id", "text"},
 }
 _ROLES = ("system", "user", "assistant")
@@ -41,6 +42,7 @@ class Record:
     weights: list[float] | None = None  # targets only, as written
     prefix: str = ""           # targets only: what the response starts with, part of the prompt
     eos: bool = True           # whether responses end with the end token
+    kinds: list[str] | None = None  # dialogue and chat, when they are read: the kind of each response
 
 
 class Mistake(Exception):
@@ -51,7 +53,7 @@ class InputFiles:
     """The records of a list of files and folders, in order.
 
     note(line) is called once for each kind of key that is passed over. `bytes_read` of `total_bytes`
-    tells how far the stream is.
+    tells how far the stream is. With `reads_kinds` every record with responses must bring their kinds.
     """
 
     def __init__(self, inputs: list[str], source_format: str, note: Callable[[str], None],
@@ -60,6 +62,7 @@ class InputFiles:
         self._note = note
         self._noted: set[str] = set()
         self._prompts_only = prompts_only
+        self.reads_kinds = False
         self._with_responses: tuple[bool, str] | None = None  # what the first record said, and where
         self.files = [file for name in inputs for file in self._expand(Path(name))]
         self.total_bytes = sum(file.stat().st_size for file in self.files)
@@ -129,6 +132,8 @@ class InputFiles:
             self._pass_over(fields, where)
             record = _READERS[self._format](fields)
             record.id = _id(fields) if "id" in fields else default_id
+            if self.reads_kinds and record.responses:
+                record.kinds = _kinds(fields, len(record.responses))
         except Mistake as mistake:
             raise BadData(f"{where}: {mistake}") from None
         record.where = where
@@ -150,11 +155,12 @@ class InputFiles:
     def _pass_over(self, fields: dict, where: str) -> None:
         known = _KNOWN_KEYS[self._format]
         for key in fields:
-            if key in self._noted or key in known - {"kinds"}:
+            if key in self._noted or key in known and (key != "kinds" or self.reads_kinds):
                 continue
             self._noted.add(key)
-            if key == "kinds" and self._format == "dialogue":
-                self._note(f"{where}: key 'kinds' is not used: possibility numbers are assigned in training")
+            if key in known:
+                self._note(f"{where}: key 'kinds' is not used: possibility numbers are assigned in training "
+                           "(--align kinds uses it)")
             else:
                 self._note(f"{where}: unknown key '{key}' is passed over, here and below; --format "
                            f"{self._format} knows {', '.join(sorted(known))}")
@@ -271,6 +277,26 @@ def _responses(fields: dict, key: str) -> list[str] | None:
     for i, value in enumerate(values):
         _check_text(value, f"{key}[{i}]")
     return values or None
+
+
+def _kinds(fields: dict, responses: int) -> list[str]:
+    """The kind of each response as text: 1 and "1" are the same kind."""
+    if "kinds" not in fields:
+        raise Mistake(f"key 'kinds' is missing; --align kinds needs one for each of the {responses} responses")
+    values = fields["kinds"]
+    if not isinstance(values, list) or len(values) != responses:
+        count = len(values) if isinstance(values, list) else f"a {_kind(values)}"
+        raise Mistake(f"key 'kinds' holds {count}, must hold one text or whole number for each of the "
+                      f"{responses} responses")
+    for i, value in enumerate(values):
+        if type(value) not in (int, str):
+            raise Mistake(f"kinds[{i}] is a {_kind(value)}{f' ({value})' if type(value) is float else ''}, must be "
+                          "a text or a whole number")
+        text = str(value)
+        if not text.strip() or not text.isprintable() or len(text) > _MAX_KIND_CHARACTERS:
+            raise Mistake(f"kinds[{i}] is {text[:40]!r}, must be a text on one line of 1 to "
+                          f"{_MAX_KIND_CHARACTERS} characters")
+    return [str(value) for value in values]
 
 
 def _check_text(value, name: str, may_be_empty: bool = False) -> None:

@@ -6,7 +6,7 @@ formats (one JSON object a line in .jsonl files, or one a .json file; a folder m
   chat      {"messages": [{"role", "content"}, ...], "responses": [...]}
   text      .txt documents, or {"text": ...}
 Every object may carry its own "id". Without candidates, targets or responses it is a prompt to generate
-for.
+for. dialogue and chat may bring "kinds", one a reply, for --align kinds.
 """
 
 # Owns: the command line, the order of work, warnings. Does not own: any step of it.
@@ -14,11 +14,13 @@ for.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from plural_text.alignment import Aligner, open_aligner
 from plural_text.corpus_writer import CorpusWriter
 from plural_text.errors import BadData, CannotCreate, UsageError
 from plural_text.formats import FORMATS, InputFiles, Record
@@ -38,6 +40,7 @@ _MAX_LENGTH = 1 << 20
 # A batch ends at the first of these: enough for the tokenizer to be fast, little enough to hold.
 _BATCH_RECORDS = 128
 _BATCH_CHARACTERS = 1 << 20
+_SHARES = 1 << 20  # the search for clusters counts as so much work
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
              "tokenizer's own for chat)")
     add("--possibilities", type=_count, metavar="M",
         help="largest possibility number, 0 for none (default: 9 for dialogue and chat where the template has a place for it, else 0)")
+    add("--align", metavar="M|kinds|CORPUS.h5",
+        help="give numbers a meaning that is the same for every prompt, for group.assignment aligned: M clusters of "
+             "replies found by a sentence encoder, the records' own \"kinds\", or what another corpus's numbers mean; "
+             "sets --possibilities")
+    add("--align-seed", type=_count, metavar="SEED", help="for --align M (default: 0)")
+    add("--encoder", type=Path, metavar="DIR",
+        help="sentence-transformers model for --align (default: all-MiniLM-L6-v2, which comes with plural)")
     add("--max-prompt-tokens", type=_count, default=0, metavar="N",
         help="drop whole oldest turns until prompts fit; 0: no limit (default)")
     add("--max-response-words", type=_count, metavar="N",
@@ -81,11 +91,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     inputs = InputFiles(arguments.inputs, arguments.format, warn, arguments.prompts_only)
     _check_output(arguments.output, inputs.files)
+    _check_align(arguments)
     stop_words = StopWords(arguments.stopwords)
     tokenizer = open_tokenizer(arguments.tokenizer, arguments.bos, arguments.eos)
     template = open_template(arguments.template, arguments.format, tokenizer)
     if arguments.possibilities is None and not template.has_numbers():
         limits = replace(limits, possibilities=0)
+    if arguments.align and not template.has_numbers():
+        raise UsageError(f"template '{template.name}' has no place for a possibility number, and --align gives numbers a "
+                         "meaning; give another --template")
+    aligner = _open_aligner(arguments, inputs)
+    if aligner:
+        limits = _with_numbers_of(aligner, limits, arguments)
     if limits.possibilities and not template.has_numbers():
         raise UsageError(f"template '{template.name}' has no place for a possibility number; give "
                          "--possibilities 0 or another --template")
@@ -106,11 +123,14 @@ def run(arguments: argparse.Namespace) -> int:
     summary, ids = Summary(), IdSet()
     progress = Progress(inputs.total_bytes, sys.stderr, arguments.quiet)
     try:
-        with CorpusWriter(arguments.output, attributes, tokenizer.token_bytes, template.json) as writer:
+        with (CorpusWriter(arguments.output, attributes, tokenizer.token_bytes, template.json) as writer,
+              aligner or contextlib.nullcontext()):
             for batch in _batches(_unique(inputs, ids)):
                 for group in builder.build(batch):
                     writer.append(group)
                     summary.add(group)
+                if aligner:
+                    aligner.add(batch)
                 if arguments.strict_sharing:
                     _check_sharing(builder, summary)
                 progress.update(inputs.bytes_read, summary.groups)
@@ -119,6 +139,12 @@ def run(arguments: argparse.Namespace) -> int:
             if summary.responses == 0 and not arguments.prompts_only:
                 raise BadData(f"{', '.join(arguments.inputs)}: no record has responses; check the keys, or give "
                               "--prompts-only for a corpus to generate for")
+            if aligner:
+                progress.clear()
+                progress = Progress(_SHARES, sys.stderr, arguments.quiet, items="vectors")
+                alignment = aligner.finish(lambda share, rows: progress.update(share * _SHARES, rows))
+                writer.add_alignment(alignment)
+                summary.alignment = alignment.summary
             sha256 = writer.commit()
     finally:
         progress.clear()
@@ -149,6 +175,40 @@ def _limits(arguments: argparse.Namespace) -> Limits:
     if not 2 <= arguments.max_length <= _MAX_LENGTH:
         raise UsageError(f"--max-length {arguments.max_length}: from 2 (the begin token and one more) to {_MAX_LENGTH}")
     return Limits(possibilities, arguments.max_prompt_tokens, words, arguments.max_length)
+
+
+def _check_align(arguments: argparse.Namespace) -> None:
+    if arguments.align is None:
+        for option, value in (("--align-seed", arguments.align_seed), ("--encoder", arguments.encoder)):
+            if value is not None:
+                raise UsageError(f"{option} has no effect without --align; leave it out")
+    elif arguments.format not in ("dialogue", "chat"):
+        raise UsageError(f"--align gives replies their numbers, --format {arguments.format} has no possibility "
+                         "numbers; it goes with dialogue and chat")
+    elif arguments.prompts_only:
+        raise UsageError("--align needs responses, --prompts-only leaves them out; give --possibilities M instead, "
+                         "prompts need no alignment")
+
+
+def _open_aligner(arguments: argparse.Namespace, inputs: InputFiles) -> Aligner | None:
+    if arguments.align is None:
+        return None
+
+    def records() -> Iterator[Record]:
+        again = InputFiles(arguments.inputs, arguments.format, lambda line: None)
+        again.reads_kinds = True
+        return iter(again)
+
+    aligner = open_aligner(arguments.align, arguments.align_seed, arguments.encoder, arguments.output.parent, records)
+    inputs.reads_kinds = aligner.reads_kinds
+    return aligner
+
+
+def _with_numbers_of(aligner: Aligner, limits: Limits, arguments: argparse.Namespace) -> Limits:
+    if arguments.possibilities is not None and arguments.possibilities < aligner.possibilities:
+        raise UsageError(f"--possibilities {arguments.possibilities} is fewer than the {aligner.possibilities} numbers of "
+                         f"--align {arguments.align}; leave it out, or give at least as many")
+    return replace(limits, possibilities=arguments.possibilities or aligner.possibilities)
 
 
 def _check_output(output: Path, inputs: list[Path]) -> None:

@@ -15,8 +15,11 @@ _BAR_CELLS = 24
 
 
 class Progress:
-    def __init__(self, total_bytes: int, stream: TextIO, quiet: bool = False, clock=time.monotonic):
+    def __init__(self, total_bytes: int, stream: TextIO, quiet: bool = False, clock=time.monotonic,
+                 items: str = "groups"):
+        """total_bytes: of the work, in whatever unit update() is told; items: what is counted beside it."""
         self._total = max(total_bytes, 1)
+        self._items = items
         self._stream = stream
         self._quiet = quiet
         self._clock = clock
@@ -24,7 +27,7 @@ class Progress:
         self._start = self._shown = clock()
         self._open_line = False
 
-    def update(self, bytes_read: int, groups: int) -> None:
+    def update(self, bytes_read: float, count: int) -> None:
         now = self._clock()
         if self._quiet or now - self._shown < (_TERMINAL_SECONDS if self._terminal else _LOG_SECONDS):
             return
@@ -32,7 +35,7 @@ class Progress:
         elapsed = now - self._start
         share = min(bytes_read / self._total, 1.0)
         left = f"{_duration(elapsed * (1 - share) / share)} left" if share else "time left unknown"
-        line = f"{share:4.0%}  {groups:,} groups  {groups / elapsed:,.0f} groups/s  {left}"
+        line = f"{share:4.0%}  {count:,} {self._items}  {count / elapsed:,.0f} {self._items}/s  {left}"
         if self._terminal:
             cells = round(share * _BAR_CELLS)
             self._stream.write(f"\r[{'#' * cells}{'.' * (_BAR_CELLS - cells)}] {line}\x1b[K")

@@ -22,6 +22,7 @@ class Summary:
         self.response_tokens = 0
         self.longest_tokens = 0
         self.longest_id = ""
+        self.alignment: list[str] = []  # what the alignment found, where there is one
         # Tokens of all sequences of their own against tokens with the prompt held once, of a group.
         self._plain = self._shared = 0
         self._peft_plain = self._peft_shared = 0
@@ -62,5 +63,6 @@ class Summary:
         if changes.trimmed_prompts:
             rows.append(("prompts trimmed", f"{changes.trimmed_prompts:,}"))
         rows.append(("responses cut", f"{changes.truncated_responses:,}"))
+        rows += [("aligned", line) for line in self.alignment]
         rows.append(("sha256", sha256))
         return [f"{name:<21} {value}" for name, value in rows]
