@@ -30,17 +30,18 @@ class Prompt:
 
 
 class ReplyGrammar:
-    """`name`: dialogue or story. Thread rule: immutable."""
+    """`name`: dialogue or story; `categories`: use only the first so many. Thread rule: immutable."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, categories: int | None = None):
         spec = json.loads((_HERE / f"{name}.json").read_text(encoding="utf-8"))
         topics = json.loads((_HERE.parent / "quickstart" / "questions.json").read_text(encoding="utf-8"))
-        self._topics = {entry["name"]: entry["topics"] for entry in topics["categories"]}
+        self._categories = {entry["name"]: entry for entry in spec["categories"][:categories]}
+        self._topics = {entry["name"]: entry["topics"] for entry in topics["categories"]
+                        if entry["name"] in self._categories}
         self._held_out = topics["held_out_topics_per_category"]
-        self._categories = {entry["name"]: entry for entry in spec["categories"]}
         self._wordings, self._openers, self._closers = spec["wordings"], spec["openers"], spec["closers"]
         self.kinds: list[str] = spec["kinds"]
-        # Reply text -> (category, kind). category, answer, opener, closer.
+        # Reply text -> (category, kind), for every answer, opener and closer.
         self._meaning = {self._reply(name, kind, opener, closer): (name, kind)
                          for name in self._categories for kind in range(len(self.kinds))
                          for opener in self._openers for closer in self._closers}

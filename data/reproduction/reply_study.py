@@ -101,11 +101,15 @@ def prepare_corpora(seed: Seed, kinds: int) -> None:
     prepare("test", "ratings", "rating")
 
 
-def start(seed: Seed, grammar: ReplyGrammar) -> Path:
-    """Texts, corpora and the model from nothing that every method starts from; returns its folder."""
+def start(seed: Seed, grammar: ReplyGrammar, overrides: dict | None = None) -> Path:
+    """Texts, corpora and the model from nothing that every method starts from; returns its folder.
+
+    `overrides`: keys of recipes/reproduction/base.yaml.
+    """
     vocabulary = write_texts(seed, grammar)
     prepare_corpora(seed, len(grammar.kinds))
-    return seed.train("base", "base", {"data.train": "corpora/base.h5", "model.config.vocab_size": vocabulary})
+    return seed.train("base", "base", {"data.train": "corpora/base.h5", "model.config.vocab_size": vocabulary,
+                                       **(overrides or {})})
 
 
 def tune(seed: Seed, base: Path, method: Method) -> Path | None:

@@ -1,0 +1,77 @@
+"""What possibility exploration fine-tuning depends on, on the dialogue grammar: what `launch/reproduce ablations` runs.
+
+One setting at a time is changed, all else as in recipes/reproduction/peft.yaml (or peft-aligned.yaml). Every row is
+tuned from the same model of its seed and asked at one low temperature, where the method's gain shows. Owns: which
+settings, and which effects are expected. Does not own: how replies are made and measured (reply_study.py).
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import reply_study
+from reply_grammar import ReplyGrammar
+from reply_study import DIFFERENT, DIVERSITY, INCOHERENT, METHODS, Method
+from report import Row
+from study import Seed, Study, run
+
+TEMPERATURE = 0.5
+# Title, method, recipe key, values. The value of the recipe itself stands among them.
+GRIDS = [
+    ("Unlikelihood weight, random numbers", "peft", "loss.unlikelihood.alpha", (0, 0.1, 0.5, 1.0, 4.0)),
+    ("Unlikelihood weight, aligned numbers", "peft-aligned", "loss.unlikelihood.alpha", (0, 0.1, 0.5)),
+    ("Replies a prompt, N", "peft", "group.responses", (2, 3, 4)),
+    ("Possibility numbers, M", "peft", "group.possibilities", (5, 6, 9)),
+    ("Which words are penalised", "peft", "loss.unlikelihood.mask", ("content_first", "all_first", "repo_compat")),
+    ("Negatives kept of 12", "peft", "group.max_negatives", (3, 6, 12)),
+    ("Numbers of a group", "peft", "group.assignment", ("fixed", "sampled")),
+    ("LoRA rank", "peft", "adapter.rank", (2, 16, 64)),
+    ("Passes", "peft", "train.epochs", (1, 3, 8)),
+]
+
+
+def variant(key: str, setting: str, value) -> Method:
+    """The method `key` with one setting of its recipe changed."""
+    method = METHODS[key]
+    overrides = {setting: value}
+    if setting == "group.possibilities":
+        method = replace(method, ask=("--possibilities", "first"))  # 1 to 5: numbers that every M has
+    if setting == "adapter.rank":
+        overrides["adapter.alpha"] = 2 * value  # the adapter's scale, alpha / rank, stays
+    return replace(method, key=f"{key}_{setting.rpartition('.')[2]}_{value}", overrides=overrides)
+
+
+def measure_seed(seed: Seed) -> dict[str, dict[str, float]]:
+    grammar = ReplyGrammar("dialogue")
+    base, rows = reply_study.start(seed, grammar), {}
+    for _, key, setting, values in GRIDS:
+        for value in values:
+            method = variant(key, setting, value)
+            adapter = reply_study.tune(seed, base, method)
+            rows[method.key] = reply_study.measure(
+                grammar, reply_study.ask(seed, base, adapter, method, TEMPERATURE))
+    return rows
+
+
+def work(study: Study) -> None:
+    report = study.report
+    for seed, rows in study.each_seed(measure_seed).items():
+        for row, figures in rows.items():
+            report.add(row, seed, figures)
+    for title, key, setting, values in GRIDS:
+        rows = [Row(variant(key, setting, value).key, f"{setting} = {value}") for value in values]
+        report.table(f"{title} (t = {TEMPERATURE})", rows, [DIVERSITY, DIFFERENT, INCOHERENT])
+
+    def expect(name, figure, key, setting, *values):
+        report.check_increasing(name, figure, [variant(key, setting, value).key for value in values])
+
+    alpha = "loss.unlikelihood.alpha"
+    expect("aligned numbers: unlikelihood raises diversity", DIVERSITY, "peft-aligned", alpha, 0, 0.5)
+    expect("far too much unlikelihood costs coherence", INCOHERENT, "peft", alpha, 0.5, 4.0)
+    expect("more replies a prompt raise diversity", DIVERSITY, "peft", "group.responses", 2, 4)
+    expect("more passes raise diversity", DIVERSITY, "peft", "train.epochs", 1, 3)
+
+
+if __name__ == "__main__":
+    sys.exit(run("ablations", "What possibility exploration fine-tuning depends on, on a toy grammar.", work))
