@@ -150,6 +150,19 @@ class Command(FolderTest):
             self.assertEqual(self.metrics(*usual).returncode, 0)
             self.assertEqual(len(asked), 9)  # all from the cache
 
+    def test_contexts_of_the_dialogues(self):
+        dialogues = write_lines(self.folder / "d.jsonl", [{"id": str(n), "context": f"first {n}\nhi\nlast {n}"}
+                                                          for n in range(3)])
+        with server(lambda *_: completion("Coherence rating: 9")) as (url, asked):
+            use = ("--judge", url, "--judge-model", "m", "--judge-contexts", dialogues)
+            self.assertEqual(self.metrics(*use).returncode, 0)
+            self.assertTrue(any("\n\nPerson A: first 1\nPerson B: hi\nPerson A: last 1\n\n" in q for q in asked), asked)
+            self.assertFalse(any("context 1" in question for question in asked))
+            write_lines(dialogues, [{"id": "0", "context": "x"}])
+            done = self.metrics(*use)
+            self.assertEqual(done.returncode, 65)
+            self.assertIn("no dialogue has the id '1'", done.stderr)
+
     def test_judge_that_is_down(self):
         with server(lambda *_: completion("")) as (url, _):
             pass
@@ -160,6 +173,7 @@ class Command(FolderTest):
     def test_bad_options(self):
         for options, said in [(("--judge", "x"), "give one model for each endpoint"),
                               (("--judge", "x", "--judge-model", "m"), "must be an http:// or https:// address"),
+                              (("--judge-cache", "c.jsonl"), "--judge-cache is for judges"),
                               (("--judge-retries", "-1"), "--judge-retries"),
                               (("--judge-timeout-seconds", "nan"), "is not a number from")]:
             done = self.metrics(*options)

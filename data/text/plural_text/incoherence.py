@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plural_text.bootstrap import interval, wilson
-from plural_text.errors import UsageError
+from plural_text.errors import BadData, UsageError
 from plural_text.figure import Figure, undefined
+from plural_text.formats import InputFiles
 from plural_text.options import number, whole_number
 from plural_text.responses import Answers
 
@@ -29,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--judge-key-variable", action="append", default=[], metavar="NAME",
         help="environment variable with its key (default: OPENAI_API_KEY)")
     add("--judge-template", type=Path, metavar="FILE.json", help="the question (default: coherence, P1's form)")
+    add("--judge-contexts", type=Path, metavar="FILE",
+        help="the dialogues as prepare --format dialogue reads them: judges then see the conversation alone, by id "
+             "(default: the whole prompt, with what its template says)")
     add("--judge-cache", type=Path, metavar="FILE.jsonl",
         help="answers are kept here (default: RESPONSES.jsonl.judges.jsonl)")
     add("--judge-parallel", type=whole_number(1, 256), default=4, metavar="N", help="requests at a time (default: 4)")
@@ -46,7 +50,12 @@ def decide(ratings: Sequence[float | None]) -> bool | None:
 
 def figures(answers: list[Answers], arguments) -> list[Figure]:
     found = _rated(answers)
-    return found + _judged(answers, arguments) if arguments.judge or arguments.judge_model else found
+    if arguments.judge or arguments.judge_model:
+        return found + _judged(answers, arguments)
+    for option in ("template", "cache", "contexts"):
+        if getattr(arguments, f"judge_{option}"):
+            raise UsageError(f"--judge-{option} is for judges; give --judge and --judge-model, too")
+    return found
 
 
 def _rated(answers: list[Answers]) -> list[Figure]:
@@ -69,12 +78,28 @@ def _judged(answers: list[Answers], arguments) -> list[Figure]:
 
     judges = _judges(arguments)
     template = read_template(arguments.judge_template or COHERENCE)
-    questions = [template.question(prompt.prompt, response.text)
+    contexts = _contexts(answers, arguments.judge_contexts)
+    questions = [template.question(contexts[prompt.id], response.text)
                  for prompt in answers for response in prompt.responses]
     with AnswerCache(arguments.judge_cache or _beside(arguments.responses)) as cache:
         ratings = rate(questions, judges, template.label, cache, threshold=THRESHOLD,
                        parallel=arguments.judge_parallel, progress=report_progress(arguments.quiet))
     return judged_figures(ratings, [judge.model for judge in judges])
+
+
+def _contexts(answers: list[Answers], path: Path | None) -> dict[str, str]:
+    """What judges see of each prompt. Errors: BadData for a prompt that the file does not have."""
+    if path is None:
+        return {prompt.id: prompt.prompt for prompt in answers}
+    records = InputFiles([str(path)], "dialogue", lambda line: None, prompts_only=True)
+    turns = {record.id: record.turns for record in records}
+    for prompt in answers:
+        if prompt.id not in turns:
+            raise BadData(f"{path}: no dialogue has the id '{prompt.id}' of a prompt; give the file that the prompts "
+                          "were prepared from")
+    # The last turn is Person A's, as in the templates.
+    return {prompt.id: "\n".join(f"Person {'AB'[(len(own) - 1 - i) % 2]}: {turn}" for i, turn in enumerate(own))
+            for prompt in answers for own in [turns[prompt.id]]}
 
 
 def judged_figures(ratings: Sequence[Sequence[int | None]], models: Sequence[str]) -> list[Figure]:
