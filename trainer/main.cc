@@ -13,6 +13,7 @@
 #include "trainer/commands/evaluate.h"
 #include "trainer/commands/generate.h"
 #include "trainer/commands/inspect.h"
+#include "trainer/commands/rate.h"
 #include "trainer/commands/score.h"
 #include "trainer/commands/train.h"
 #include "trainer/commands/validate.h"
@@ -65,7 +66,7 @@ int Run(Session& session) {
   app.require_subcommand(1);
   app.footer(
       "plural prepare (text to corpus) runs through launch/plural.\n"
-      "Under mpirun, train, generate, score and evaluate share the work over ranks.\n"
+      "Under mpirun, train, generate, score, rate and evaluate share the work over ranks.\n"
       "docs/running.md explains commands, exit codes and the run folder.");
 
   TrainOptions train;
@@ -75,6 +76,8 @@ int Run(Session& session) {
   AddGenerateOptions(*app.add_subcommand("generate", "give responses to the prompts of a corpus"), generate);
   ScoreOptions score;
   AddScoreOptions(*app.add_subcommand("score", "log-probabilities of given responses"), score);
+  RateOptions rate;
+  AddRateOptions(*app.add_subcommand("rate", "how well given responses fit, as the model judges"), rate);
   EvaluateOptions evaluate;
   AddEvaluateOptions(*app.add_subcommand("evaluate", "exact figures of a model on a corpus"), evaluate);
   InspectOptions inspect;
@@ -107,6 +110,7 @@ int Run(Session& session) {
   const std::unique_ptr<dist::Collectives> collectives = dist::MakeMpiCollectives(world);
   if (command == "train") return RunTrain(train, world, *collectives);
   if (command == "generate") return RunGenerate(generate, world, *collectives);
+  if (command == "rate") return RunRate(rate, world, *collectives);
   if (command == "evaluate") return RunEvaluate(evaluate, world, *collectives);
   if (command == "doctor") return RunDoctor(doctor, world, *collectives);
   throw std::logic_error("no code runs the command " + command);

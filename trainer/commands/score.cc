@@ -6,8 +6,6 @@
 
 #include <CLI/CLI.hpp>
 #include <cmath>
-#include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -21,17 +19,16 @@
 #include "trainer/error.h"
 #include "trainer/file_io.h"
 #include "trainer/json_io.h"
+#include "trainer/json_lines.h"
 #include "trainer/model/attention.h"
 #include "trainer/model/head.h"
 #include "trainer/model/load_model.h"
 #include "trainer/progress.h"
 
 namespace plural::trainer {
-namespace fs = std::filesystem;
 using nlohmann::json;
 namespace {
 
-constexpr std::size_t kMaxLineBytes = std::size_t{64} << 20;
 constexpr std::size_t kGroupSequences = 256;  // sequences of one prompt that are cut into trees together
 constexpr std::size_t kBlockTokens = 16384;   // a block is closed once it holds so many
 constexpr std::size_t kBlockSequences = 1024;
@@ -65,72 +62,43 @@ struct Block {
 
 class SequenceReader {
  public:
-  SequenceReader(const std::string& path, const ModelConfig& config)
-      : path_(path), config_(config), stream_(path, std::ios::binary), line_(kMaxLineBytes) {
-    std::error_code error;
-    if (!stream_ || fs::is_directory(path, error)) {
-      throw ExitError(ExitCode::kMissingInput, "cannot read '" + path + "'");
-    }
-  }
+  SequenceReader(const std::string& path, const ModelConfig& config) : lines_(path), config_(config) {}
 
   // Empty at the end of the file.
   Block Next() {
     Block block;
-    while (!block.Full() && ReadLine()) Parse(block);
+    json object;
+    while (!block.Full() && lines_.Next(object)) Add(object, block);
     return block;
   }
 
  private:
-  std::string Where() const { return "'" + path_ + "' line " + std::to_string(number_); }
-
-  // The next line that is not empty, in text_.
-  bool ReadLine() {
-    for (;;) {
-      stream_.getline(line_.data(), static_cast<std::streamsize>(line_.size()));
-      auto size = static_cast<std::size_t>(stream_.gcount());
-      if (stream_.bad()) throw ExitError(ExitCode::kMissingInput, "cannot read '" + path_ + "' to its end");
-      if (stream_.eof() && size == 0) return false;
-      ++number_;
-      if (stream_.fail()) {
-        throw ExitError(ExitCode::kBadData,
-                        Where() + ": longer than " + std::to_string(kMaxLineBytes - 1) + " bytes");
-      }
-      if (!stream_.eof()) --size;  // the newline is counted
-      text_ = {line_.data(), size};
-      if (text_.find_first_not_of(" \t\r") != std::string_view::npos) return true;
-    }
-  }
-
-  void Parse(Block& block) {
-    const json object = ParseJson(text_, Where());
+  void Add(const json& object, Block& block) const {
+    const std::string where = lines_.Where();
     if (!object.is_object() || !object.contains("id") ||
         !(object["id"].is_string() || object["id"].is_number())) {
       throw ExitError(ExitCode::kBadData,
-                      Where() +
+                      where +
                           ": an object with \"id\" (string or number), \"prompt_tokens\" and "
                           "\"response_tokens\" is needed");
     }
     const auto tokens = [&](const char* key) {
-      const std::vector<std::int64_t> ids = TokenIds(object, key, config_.vocab_size, Where());
+      const std::vector<std::int64_t> ids = TokenIds(object, key, config_.vocab_size, where);
       return std::vector<data::Token>(ids.begin(), ids.end());
     };
     std::vector<data::Token> prompt = tokens("prompt_tokens");
     std::vector<data::Token> response = tokens("response_tokens");
     const std::size_t length = prompt.size() + response.size();
     if (length > static_cast<std::size_t>(config_.max_position_embeddings)) {
-      throw ExitError(ExitCode::kBadData, Where() + ": " + std::to_string(length) +
+      throw ExitError(ExitCode::kBadData, where + ": " + std::to_string(length) +
                                               " tokens; the model's max_position_embeddings is " +
                                               std::to_string(config_.max_position_embeddings));
     }
     block.Add(object["id"], std::move(prompt), std::move(response));
   }
 
-  std::string path_;
+  JsonLines lines_;
   const ModelConfig& config_;
-  std::ifstream stream_;
-  std::vector<char> line_;
-  std::string_view text_;
-  std::int64_t number_ = 0;
 };
 
 // log p of every edge of the pass, nats.

@@ -1,0 +1,144 @@
+#include "trainer/commands/rate.h"
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <vector>
+
+#include "trainer/agreement.h"
+#include "trainer/commands/model_options.h"
+#include "trainer/error.h"
+#include "trainer/file_io.h"
+#include "trainer/generate/rerank.h"
+#include "trainer/json_io.h"
+#include "trainer/json_lines.h"
+#include "trainer/model/load_model.h"
+#include "trainer/progress.h"
+
+namespace plural::trainer {
+namespace {
+
+using nlohmann::json;
+
+struct Counts {
+  double responses = 0.0, unrated = 0.0;
+};
+
+void CheckAnswer(const json& line, const std::string& where) {
+  bool good = line.is_object() && line.contains("id") && line["id"].is_string() &&
+              line.contains("responses") && line["responses"].is_array();
+  for (std::size_t i = 0; good && i < line["responses"].size(); ++i) good = line["responses"][i].is_object();
+  if (good) return;
+  throw ExitError(ExitCode::kBadData, where +
+                                          ": an object with \"id\" and \"responses\", a list of objects, is "
+                                          "needed, as plural generate writes it");
+}
+
+// The response's token ids; none where only its text is known.
+std::optional<std::vector<data::Token>> TokensOf(const json& response, std::int64_t vocab_size,
+                                                 const std::string& where) {
+  if (response.contains("tokens") && response["tokens"] == json::array()) {
+    if (response.value("text", json("")) == json("")) return std::vector<data::Token>{};
+    return std::nullopt;
+  }
+  const std::vector<std::int64_t> ids = TokenIds(response, "tokens", vocab_size, where);
+  return std::vector<data::Token>(ids.begin(), ids.end());
+}
+
+// Adds the ratings to an answer.
+void RateAnswer(const Decoder& base, RatingCorpus& questions, json& line, const std::string& where,
+                Counts& counts) {
+  std::vector<std::vector<data::Token>> tokens;
+  std::vector<std::size_t> rated;
+  json& responses = line["responses"];
+  for (std::size_t i = 0; i < responses.size(); ++i) {
+    responses[i]["rating"] = responses[i]["mass_below_6"] = nullptr;
+    auto ids =
+        TokensOf(responses[i], base.Config().vocab_size, where + " responses[" + std::to_string(i) + "]");
+    if (!ids) continue;
+    tokens.push_back(std::move(*ids));
+    rated.push_back(i);
+  }
+  counts.responses += static_cast<double>(responses.size());
+  counts.unrated += static_cast<double>(responses.size() - rated.size());
+  if (rated.empty()) return;
+  const std::vector<Rating> ratings =
+      RateResponses(base, questions.Question(line["id"].get<std::string>()), tokens);
+  for (std::size_t i = 0; i < rated.size(); ++i) {
+    responses[rated[i]]["rating"] = ratings[i].expected;
+    responses[rated[i]]["mass_below_6"] = ratings[i].incoherent_mass;
+  }
+}
+
+}  // namespace
+
+void AddRateOptions(CLI::App& command, RateOptions& options) {
+  command.add_option("--model", options.model, "Hugging Face folder of the model that judges")->required();
+  command
+      .add_option("--rating-corpus", options.rating_corpus,
+                  "Corpus of the same prompts, prepared with a template that asks for ratings")
+      ->required();
+  command.add_option("--input", options.input, "Answers of plural generate")->required();
+  command
+      .add_option("-o,--output", options.output,
+                  "The same lines; each response gets \"rating\" (expected, 1 to 10) and \"mass_below_6\"")
+      ->required();
+  AddComputeOptions(command, options.dtype, options.threads);
+}
+
+int RunRate(const RateOptions& options, dist::World& world, dist::Collectives& collectives) {
+  SetThreads(options.threads, world);
+  std::optional<PendingFile> output;
+  if (world.Rank() == 0) output.emplace(options.output);
+
+  std::optional<Decoder> base;
+  std::optional<RatingCorpus> questions;
+  std::optional<JsonLines> input;
+  OnEveryRank(world, collectives, [&] {
+    input.emplace(options.input);
+    base = LoadModel(options.model, "", ParseDType(options.dtype), at::Device(at::kCPU));
+    questions.emplace(OpenCorpus(options.rating_corpus, world));
+    CheckCorpusFitsModel(questions->Corpus(), base->Config(), options.model);
+  });
+
+  // Every rank reads all lines, which is cheap, and rates its own of each round.
+  Progress progress("rate", "prompts", 0, world.Rank() == 0, 0, std::cerr);
+  Counts counts;
+  std::int64_t prompts = 0;
+  for (bool more = true; more;) {
+    std::string mine;
+    for (int rank = 0; rank < world.Size() && more; ++rank) {
+      json line;
+      more = input->Next(line);
+      if (!more) break;
+      ++prompts;
+      CheckAnswer(line, input->Where());
+      if (rank != world.Rank()) continue;
+      RateAnswer(*base, *questions, line, input->Where(), counts);
+      mine = line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+    }
+    for (const std::string& part : collectives.AllGather(mine)) {
+      if (output) output->Write(part);
+    }
+    progress.Update(prompts);
+  }
+
+  std::vector<double> sums = {counts.responses, counts.unrated};
+  collectives.AllReduceSum(sums);
+  if (sums[0] == 0.0) {
+    FailTogether(
+        world, collectives,
+        ExitError(ExitCode::kBadData,
+                  "'" + options.input + "' holds no responses; give a file written by plural generate"));
+  }
+  if (output && sums[1] > 0.0) {
+    std::cerr << "plural: warning: " << static_cast<std::int64_t>(sums[1]) << " of "
+              << static_cast<std::int64_t>(sums[0])
+              << " responses have a text but no token ids, and so no rating\n";
+  }
+  if (output) output->Commit();
+  return 0;
+}
+
+}  // namespace plural::trainer
