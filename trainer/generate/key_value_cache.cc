@@ -1,10 +1,13 @@
 #include "trainer/generate/key_value_cache.h"
 
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_scaled_dot_product_attention_math.h>
-#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -15,6 +18,7 @@
 #include <utility>
 
 #include "data/rows.h"
+#include "trainer/generate/path_attention.h"
 
 namespace plural::trainer {
 namespace {
@@ -35,6 +39,9 @@ class CapturingAttention : public Attention {
   std::unique_ptr<Attention> inner_;
   Prefill& prefill_;
 };
+
+// Slots that the pool starts with for each response; it doubles when they are used up.
+constexpr std::int64_t kSlotsPerResponse = 16;
 
 at::Tensor Indices(const std::vector<std::int64_t>& values, at::Device device) {
   return at::tensor(values, at::kLong).to(device);
@@ -81,75 +88,170 @@ Prefill RunPrefill(const Decoder& model, const data::Group& group, const std::ve
 }
 
 KeyValueCache::KeyValueCache(const Decoder& model, std::int64_t responses, std::int64_t tokens)
-    : length_(static_cast<std::size_t>(responses), 0), sliding_window_(model.Config().sliding_window) {
+    : path_(static_cast<std::size_t>(responses)), sliding_window_(model.Config().sliding_window) {
   const ModelConfig& config = model.Config();
   const auto options = at::TensorOptions().dtype(model.DType()).device(model.Device());
+  const std::int64_t slots = tokens + responses * kSlotsPerResponse;
   for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
     // Zeros, not garbage: masked keys are multiplied by 0, and 0 * NaN is NaN.
-    k_RGTD_.push_back(at::zeros({responses, config.num_key_value_heads, tokens, config.head_dim}, options));
-    v_RGTD_.push_back(at::zeros_like(k_RGTD_.back()));
+    k_SGD_.push_back(at::zeros({slots, config.num_key_value_heads, config.head_dim}, options));
+    v_SGD_.push_back(at::zeros_like(k_SGD_.back()));
+  }
+  users_S_.assign(static_cast<std::size_t>(slots), 0);
+  for (std::int64_t slot = slots; slot-- > 0;) free_.push_back(static_cast<Slot>(slot));
+}
+
+void KeyValueCache::Grow() {
+  const auto slots = static_cast<std::int64_t>(users_S_.size());
+  for (std::size_t layer = 0; layer < k_SGD_.size(); ++layer) {
+    k_SGD_[layer] = at::cat({k_SGD_[layer], at::zeros_like(k_SGD_[layer])}, 0);
+    v_SGD_[layer] = at::cat({v_SGD_[layer], at::zeros_like(v_SGD_[layer])}, 0);
+  }
+  users_S_.resize(static_cast<std::size_t>(2 * slots), 0);
+  for (std::int64_t slot = 2 * slots; slot-- > slots;) free_.push_back(static_cast<Slot>(slot));
+}
+
+KeyValueCache::Slot KeyValueCache::Take() {
+  if (free_.empty()) Grow();
+  const Slot slot = free_.back();
+  free_.pop_back();
+  users_S_[static_cast<std::size_t>(slot)] = 1;
+  return slot;
+}
+
+void KeyValueCache::Use(const Path& path, std::int32_t change) {
+  for (const Slot slot : path) {
+    if (slot < 0) continue;
+    std::int32_t& users = users_S_[static_cast<std::size_t>(slot)];
+    users += change;
+    if (users == 0) free_.push_back(slot);
   }
 }
 
 void KeyValueCache::Start(std::int64_t row, const Prefill& prefill, std::size_t tail) {
-  const auto& path = prefill.path.at(tail);
-  const auto length = static_cast<std::int64_t>(path.size());
-  const at::Tensor rows = Indices(path, k_RGTD_.front().device());
-  for (std::size_t layer = 0; layer < k_RGTD_.size(); ++layer) {
-    k_RGTD_[layer][row]
-        .narrow(1, 0, length)
-        .copy_(prefill.k_NGD[layer].index_select(0, rows).transpose(0, 1));
-    v_RGTD_[layer][row]
-        .narrow(1, 0, length)
-        .copy_(prefill.v_NGD[layer].index_select(0, rows).transpose(0, 1));
+  const at::Tensor& keys = prefill.k_NGD.front();
+  if (!import_.keys.is_same(keys)) {
+    Use(import_.slot_of_row, -1);
+    import_ = {keys, Path(static_cast<std::size_t>(keys.size(0)), -1)};
   }
-  length_[static_cast<std::size_t>(row)] = length;
+  const auto r = static_cast<std::size_t>(row);
+  if (r >= path_.size()) path_.resize(r + 1);
+  Use(path_[r], -1);
+  path_[r].clear();
+  std::vector<std::int64_t> from, to;
+  for (const std::int64_t tree_row : prefill.path.at(tail)) {
+    Slot& slot = import_.slot_of_row[static_cast<std::size_t>(tree_row)];
+    if (slot < 0) {
+      slot = Take();
+      from.push_back(tree_row);
+      to.push_back(slot);
+    }
+    path_[r].push_back(slot);
+  }
+  Use(path_[r], 1);
+  if (from.empty()) return;
+  const at::Tensor from_rows = Indices(from, keys.device()), to_slots = Indices(to, keys.device());
+  for (std::size_t layer = 0; layer < k_SGD_.size(); ++layer) {
+    k_SGD_[layer].index_copy_(0, to_slots, prefill.k_NGD[layer].index_select(0, from_rows));
+    v_SGD_[layer].index_copy_(0, to_slots, prefill.v_NGD[layer].index_select(0, from_rows));
+  }
 }
 
-// One new token a response: writes its key and value behind the cached ones and attends to all of them.
-class KeyValueCache::CacheAttention : public Attention {
+// One new token a path: its key and value go into the path's newest slot, its queries see the path.
+class KeyValueCache::PoolAttention : public Attention {
  public:
-  CacheAttention(KeyValueCache& cache, const at::Tensor& length_R, std::int64_t longest)
-      : cache_(cache), length_R_(length_R), tokens_(longest + 1) {
-    const at::Tensor& k = cache.k_RGTD_.front();
-    const at::Tensor t = at::arange(tokens_, length_R.options());
-    at::Tensor hidden = t.unsqueeze(0) > length_R.unsqueeze(1);  // [R, T]
-    if (cache.sliding_window_ > 0) {
-      hidden = hidden.logical_or(t.unsqueeze(0) <= length_R.unsqueeze(1) - cache.sliding_window_);
+  // The first `rows` paths already end with the slot of their new token.
+  PoolAttention(KeyValueCache& cache, std::size_t rows) : cache_(cache) {
+    const at::Tensor& pool = cache.k_SGD_.front();
+    host_ = pool.is_cpu() && (pool.scalar_type() == at::kFloat || pool.scalar_type() == at::kDouble);
+    std::vector<std::int64_t> newest;
+    for (std::size_t r = 0; r < rows; ++r) {
+      const Path& path = cache.path_[r];
+      newest.push_back(path.back());
+      auto visible = static_cast<std::int64_t>(path.size());
+      if (cache.sliding_window_ > 0) visible = std::min(visible, cache.sliding_window_);
+      visible_R_.push_back(visible);
+      longest_ = std::max(longest_, visible);
     }
-    mask_R11T_ =
-        at::zeros({length_R.size(0), 1, 1, tokens_}, k.options())
-            .masked_fill_(hidden.view({-1, 1, 1, tokens_}), -std::numeric_limits<double>::infinity());
-    row_R_ = at::arange(length_R.size(0), length_R.options());
+    newest_R_ = Indices(newest, pool.device());
+    if (!host_) MakeIndices(pool);
   }
 
   at::Tensor operator()(std::int64_t layer, const at::Tensor& q_NHD, const at::Tensor& k_NGD,
                         const at::Tensor& v_NGD) override {
-    const std::int64_t responses = q_NHD.size(0), heads = q_NHD.size(1), dim = q_NHD.size(2);
-    at::Tensor& k_RGTD = cache_.k_RGTD_[static_cast<std::size_t>(layer)];
-    at::Tensor& v_RGTD = cache_.v_RGTD_[static_cast<std::size_t>(layer)];
-    // [R, T] is made the leading pair so that one indexed write reaches each response's own position.
-    k_RGTD.transpose(1, 2).index_put_({row_R_, length_R_}, k_NGD);
-    v_RGTD.transpose(1, 2).index_put_({row_R_, length_R_}, v_NGD);
-    const std::int64_t groups = k_NGD.size(1);
-    const at::Tensor k = k_RGTD.narrow(0, 0, responses).narrow(2, 0, tokens_);
-    const at::Tensor v = v_RGTD.narrow(0, 0, responses).narrow(2, 0, tokens_);
-    // The query heads that share a key-value head stand as several queries of it: no copy of keys.
-    const at::Tensor q = q_NHD.reshape({responses, groups, heads / groups, dim});
-    at::Tensor out;
-    if (q.is_cpu()) {
-      out = std::get<0>(at::_scaled_dot_product_flash_attention_for_cpu(
-          q, k, v, 0.0, false, mask_R11T_.expand({responses, 1, heads / groups, tokens_})));
-    } else {
-      out = std::get<0>(at::_scaled_dot_product_attention_math(q, k, v, mask_R11T_, 0.0, false));
-    }
-    return out.reshape({responses, heads * dim});
+    const at::Tensor& k_SGD = cache_.k_SGD_[static_cast<std::size_t>(layer)];
+    const at::Tensor& v_SGD = cache_.v_SGD_[static_cast<std::size_t>(layer)];
+    k_SGD.index_copy_(0, newest_R_, k_NGD);
+    v_SGD.index_copy_(0, newest_R_, v_NGD);
+    return host_ ? OnHost(q_NHD.contiguous(), k_SGD, v_SGD) : Gathered(q_NHD, k_SGD, v_SGD);
   }
 
  private:
+  const Slot* FirstVisible(std::size_t r) const {
+    const Path& path = cache_.path_[r];
+    return path.data() + (static_cast<std::int64_t>(path.size()) - visible_R_[r]);
+  }
+
+  at::Tensor OnHost(const at::Tensor& q_NHD, const at::Tensor& k_SGD, const at::Tensor& v_SGD) const {
+    const std::int64_t heads = q_NHD.size(1), dim = q_NHD.size(2);
+    const at::Tensor out = at::empty({q_NHD.size(0), heads * dim}, q_NHD.options());
+    AT_DISPATCH_FLOATING_TYPES(q_NHD.scalar_type(), "path attention", [&] {
+      at::parallel_for(0, q_NHD.size(0), 1, [&](std::int64_t begin, std::int64_t end) {
+        std::vector<scalar_t> scores(static_cast<std::size_t>(heads * longest_));
+        std::vector<scalar_t> lse(static_cast<std::size_t>(heads));
+        const std::vector<scalar_t> zeros(static_cast<std::size_t>(longest_));
+        for (std::int64_t r = begin; r < end; ++r) {
+          host::PathAttention({.query = q_NHD.const_data_ptr<scalar_t>() + r * heads * dim,
+                               .keys = k_SGD.const_data_ptr<scalar_t>(),
+                               .values = v_SGD.const_data_ptr<scalar_t>(),
+                               .path = FirstVisible(static_cast<std::size_t>(r)),
+                               .tokens = visible_R_[static_cast<std::size_t>(r)],
+                               .heads = heads,
+                               .groups = k_SGD.size(1),
+                               .dim = dim},
+                              scores.data(), zeros.data(), lse.data(),
+                              out.mutable_data_ptr<scalar_t>() + r * heads * dim);
+        }
+      });
+    });
+    return out;
+  }
+
+  // Other devices: the paths' keys are gathered side by side, padded at the right and masked.
+  void MakeIndices(const at::Tensor& pool) {
+    std::vector<std::int64_t> slots;
+    for (std::size_t r = 0; r < visible_R_.size(); ++r) {
+      const Slot* first = FirstVisible(r);
+      slots.insert(slots.end(), first, first + visible_R_[r]);
+      slots.resize((r + 1) * static_cast<std::size_t>(longest_), 0);
+    }
+    slots_RT_ = Indices(slots, pool.device());
+    const at::Tensor visible_R = Indices(visible_R_, pool.device());
+    const at::Tensor hidden_RT =
+        at::arange(longest_, visible_R.options()).unsqueeze(0) >= visible_R.unsqueeze(1);
+    mask_R11T_ =
+        at::zeros({visible_R.size(0), 1, 1, longest_}, pool.options())
+            .masked_fill_(hidden_RT.view({-1, 1, 1, longest_}), -std::numeric_limits<double>::infinity());
+  }
+
+  at::Tensor Gathered(const at::Tensor& q_NHD, const at::Tensor& k_SGD, const at::Tensor& v_SGD) const {
+    const std::int64_t responses = q_NHD.size(0), heads = q_NHD.size(1), dim = q_NHD.size(2);
+    const std::int64_t groups = k_SGD.size(1);
+    const auto gather = [&](const at::Tensor& pool) {
+      return pool.index_select(0, slots_RT_).view({responses, longest_, groups, dim}).transpose(1, 2);
+    };
+    // The query heads that share a key-value head stand as several queries of it: no copy of keys.
+    const at::Tensor q = q_NHD.reshape({responses, groups, heads / groups, dim});
+    const at::Tensor out = std::get<0>(
+        at::_scaled_dot_product_attention_math(q, gather(k_SGD), gather(v_SGD), mask_R11T_, 0.0, false));
+    return out.reshape({responses, heads * dim});
+  }
+
   KeyValueCache& cache_;
-  at::Tensor length_R_, mask_R11T_, row_R_;
-  std::int64_t tokens_;
+  bool host_ = false;
+  std::vector<std::int64_t> visible_R_;
+  std::int64_t longest_ = 0;
+  at::Tensor newest_R_, slots_RT_, mask_R11T_;
 };
 
 at::Tensor KeyValueCache::Step(const Decoder& model, const at::Tensor& token_R) {
@@ -158,26 +260,33 @@ at::Tensor KeyValueCache::Step(const Decoder& model, const at::Tensor& token_R) 
 
 at::Tensor KeyValueCache::StepEmbeddings(const Decoder& model, const at::Tensor& embedding_RE) {
   const c10::NoGradGuard no_grad;
-  const auto responses = static_cast<std::size_t>(embedding_RE.size(0));
-  const std::vector<std::int64_t> length(length_.begin(),
-                                         length_.begin() + static_cast<std::ptrdiff_t>(responses));
-  const std::int64_t longest = *std::max_element(length.begin(), length.end());
-  const at::Tensor length_R = Indices(length, model.Device());
-  CacheAttention attention(*this, length_R, longest);
-  const at::Tensor hidden_RE = model.Hidden(embedding_RE, length_R, attention);
-  for (std::size_t row = 0; row < responses; ++row) ++length_[row];
-  return model.Logits(hidden_RE);
+  const auto rows = static_cast<std::size_t>(embedding_RE.size(0));
+  std::vector<std::int64_t> position;
+  for (std::size_t r = 0; r < rows; ++r) {
+    position.push_back(static_cast<std::int64_t>(path_[r].size()));
+    path_[r].push_back(Take());
+  }
+  PoolAttention attention(*this, rows);
+  return model.Logits(model.Hidden(embedding_RE, Indices(position, model.Device()), attention));
 }
 
 void KeyValueCache::Keep(const std::vector<std::int64_t>& rows) {
-  const at::Tensor index = Indices(rows, k_RGTD_.front().device());
-  for (std::size_t layer = 0; layer < k_RGTD_.size(); ++layer) {
-    k_RGTD_[layer] = k_RGTD_[layer].index_select(0, index);
-    v_RGTD_[layer] = v_RGTD_[layer].index_select(0, index);
+  std::vector<Path> kept;
+  std::vector<std::size_t> moved_to(path_.size(), rows.size());  // where a row's own path went
+  for (const std::int64_t row : rows) {
+    const auto r = static_cast<std::size_t>(row);
+    if (moved_to[r] == rows.size()) {
+      moved_to[r] = kept.size();
+      kept.push_back(std::move(path_[r]));
+    } else {
+      kept.push_back(kept[moved_to[r]]);
+      Use(kept.back(), 1);
+    }
   }
-  std::vector<std::int64_t> kept;
-  for (const std::int64_t row : rows) kept.push_back(length_[static_cast<std::size_t>(row)]);
-  length_ = std::move(kept);
+  for (std::size_t r = 0; r < path_.size(); ++r) {
+    if (moved_to[r] == rows.size()) Use(path_[r], -1);
+  }
+  path_ = std::move(kept);
 }
 
 }  // namespace plural::trainer

@@ -1,93 +1,12 @@
 #include "trainer/model/host_loops.h"
 
 #include <cmath>
-#include <cstring>
 #include <limits>
 
-// Vectors wider than the build's base instruction set are never passed to a function that is not inlined.
-#pragma GCC diagnostic ignored "-Wpsabi"
-
-// Compiled once an instruction set and chosen when the program starts. Not under the sanitizers, whose
-// start-up comes after that choice.
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
-#define PLURAL_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define PLURAL_CLONES
-#endif
-#define PLURAL_INLINE __attribute__((always_inline)) inline
+#include "trainer/model/host_vectors.h"
 
 namespace plural::trainer::host {
 namespace {
-
-template <class T>
-struct Lanes {
-  using Vector __attribute__((vector_size(64))) = T;
-  static constexpr std::int64_t kWidth = 64 / sizeof(T);
-};
-template <class T>
-using Vector = typename Lanes<T>::Vector;
-using Ints = std::int32_t __attribute__((vector_size(64)));
-
-// Reads `count` values (a whole vector or the end of a row); the other lanes hold `fill`.
-template <class T>
-PLURAL_INLINE Vector<T> Load(const T* from, std::int64_t count, T fill = 0) {
-  Vector<T> v;
-  if (count >= Lanes<T>::kWidth) {
-    std::memcpy(&v, from, sizeof v);
-  } else {
-    v = Vector<T>{} + fill;
-    std::memcpy(&v, from, static_cast<std::size_t>(count) * sizeof(T));
-  }
-  return v;
-}
-
-template <class T>
-PLURAL_INLINE void Store(T* to, const Vector<T>& v, std::int64_t count) {
-  if (count >= Lanes<T>::kWidth) {
-    std::memcpy(to, &v, sizeof v);
-  } else {
-    std::memcpy(to, &v, static_cast<std::size_t>(count) * sizeof(T));
-  }
-}
-
-template <class T>
-PLURAL_INLINE double Sum(const Vector<T>& v) {
-  double sum = 0.0;
-  for (std::int64_t l = 0; l < Lanes<T>::kWidth; ++l) sum += static_cast<double>(v[l]);
-  return sum;
-}
-
-template <class V>
-PLURAL_INLINE V Max(const V& a, const V& b) {
-  return a > b ? a : b;
-}
-
-// exp within 2 units in the last place: 2^n times a polynomial of the remainder (Cephes' coefficients);
-// exactly 0 below -87.3, infinite above 88.7, NaN stays.
-PLURAL_INLINE Vector<float> Exp(Vector<float> x) {
-  const Vector<float> zero{};
-  const Vector<float> input = x;
-  x = x < -87.33654F ? zero - 87.33654F : x;
-  x = x > 89.0F ? zero + 89.0F : x;
-  const Vector<float> n = (x * 1.44269504F + 12582912.0F) - 12582912.0F;  // rounds to an integer
-  const Vector<float> r = (x - n * 0.693359375F) + n * 2.12194440e-4F;
-  Vector<float> y = zero + 1.9875691500e-4F;
-  y = y * r + 1.3981999507e-3F;
-  y = y * r + 8.3334519073e-3F;
-  y = y * r + 4.1665795894e-2F;
-  y = y * r + 1.6666665459e-1F;
-  y = y * r + 5.0000001201e-1F;
-  y = y * r * r + r + 1.0F;
-  const Ints power = (__builtin_convertvector(n, Ints) + 127) << 23;
-  Vector<float> scale;
-  std::memcpy(&scale, &power, sizeof scale);
-  return input < -87.33654F ? zero : y * scale;
-}
-
-PLURAL_INLINE Vector<double> Exp(Vector<double> x) {
-  for (std::int64_t l = 0; l < Lanes<double>::kWidth; ++l) x[l] = std::exp(x[l]);
-  return x;
-}
 
 template <class T>
 PLURAL_INLINE RowStatistics StatisticsOfRowLoop(const T* z, std::int64_t count, double temperature) {

@@ -1,18 +1,25 @@
 #include "trainer/model/multiply.h"
 
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 
 #include <optional>
 #include <string_view>
+
+#include "trainer/model/row_products.h"
 
 namespace plural::trainer {
 namespace {
 
 // Below it oneDNN's reordering of the weight costs more than it gains.
 constexpr std::int64_t kFewRows = 16;
+// Of MultiplyRows: fewer are not worth waking a thread for.
+constexpr std::int64_t kOutputsPerThread = 64;
 
 using LinearOperator = c10::TypedOperatorHandle<at::Tensor(
     const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, std::string_view,
@@ -41,6 +48,29 @@ at::Tensor MultiplyTransposed(const at::Tensor& x_RI, const at::Tensor& weight_O
 
 at::Tensor Multiply(const at::Tensor& x_RO, const at::Tensor& weight_OI) {
   return MultiplyTransposed(x_RO, weight_OI.t());
+}
+
+at::Tensor MultiplyRows(const at::Tensor& x_RI, const at::Tensor& weight_OI, const at::Tensor& y_RO) {
+  const at::ScalarType dtype = x_RI.scalar_type();
+  if (!x_RI.is_cpu() || (dtype != at::kFloat && dtype != at::kDouble)) {
+    at::Tensor y = y_RO;
+    return y.defined() ? y.addmm_(x_RI, weight_OI.t()) : at::mm(x_RI, weight_OI.t());
+  }
+  const at::Tensor x = x_RI.contiguous(), weight = weight_OI.contiguous();
+  const std::int64_t inputs = x.size(1), outputs = weight.size(0);
+  const at::Tensor y = y_RO.defined() ? y_RO : at::empty({x.size(0), outputs}, x.options());
+  AT_DISPATCH_FLOATING_TYPES(dtype, "row products", [&] {
+    at::parallel_for(0, outputs, kOutputsPerThread, [&](std::int64_t begin, std::int64_t end) {
+      host::RowProducts(x.const_data_ptr<scalar_t>(), weight.const_data_ptr<scalar_t>() + begin * inputs,
+                        {.rows = x.size(0),
+                         .inputs = inputs,
+                         .outputs = end - begin,
+                         .y_stride = outputs,
+                         .add = y_RO.defined()},
+                        y.mutable_data_ptr<scalar_t>() + begin);
+    });
+  });
+  return y;
 }
 
 }  // namespace plural::trainer

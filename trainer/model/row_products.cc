@@ -1,0 +1,141 @@
+#include "trainer/model/row_products.h"
+
+#include <algorithm>
+
+#include "trainer/model/host_vectors.h"
+
+namespace plural::trainer::host {
+namespace {
+
+// Outputs of one tile: as many streams of weights as it reads side by side.
+constexpr std::int64_t kTileOutputs = 4;
+// How many outputs ahead weights are fetched into the second-level cache: two tiles.
+constexpr std::int64_t kFetchAhead = 8;
+// Outputs whose weights stay in the cache while all rows pass by.
+constexpr std::int64_t kBlockOutputs = 32;
+
+// The lanes' sums of 4 vectors, each in the order of SumLanes.
+PLURAL_INLINE void SumFour(const Vector<float>* v, float* sums) {
+  const Quarter<float> a = SumQuarters<float>(v[0]), b = SumQuarters<float>(v[1]);
+  const Quarter<float> c = SumQuarters<float>(v[2]), d = SumQuarters<float>(v[3]);
+  const Quarter<float> ab =
+      __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const Quarter<float> cd =
+      __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  const Quarter<float> all =
+      __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+  std::memcpy(sums, &all, sizeof all);
+}
+PLURAL_INLINE void SumFour(const Vector<double>* v, double* sums) {
+  for (int o = 0; o < 4; ++o) sums[o] = SumLanes(SumQuarters<double>(v[o]));
+}
+
+template <class T, int rows, int outputs>
+PLURAL_INLINE void Tile(const T* x, const T* w, const RowProductShape& shape, T* y) {
+  constexpr std::int64_t kWidth = Lanes<T>::kWidth;
+  const std::int64_t inputs = shape.inputs;
+  Vector<T> sum[rows][outputs] = {};
+  const std::int64_t whole = inputs / kWidth * kWidth;
+  for (std::int64_t i = 0; i < whole; i += kWidth) {
+    Vector<T> weight[outputs];
+#pragma GCC unroll 4
+    for (int o = 0; o < outputs; ++o) {
+      weight[o] = Load(w + o * inputs + i, kWidth);
+      __builtin_prefetch(w + (o + kFetchAhead) * inputs + i, 0, 2);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; ++r) {
+      const Vector<T> value = Load(x + r * inputs + i, kWidth);
+#pragma GCC unroll 4
+      for (int o = 0; o < outputs; ++o) sum[r][o] += value * weight[o];
+    }
+  }
+  if (whole < inputs) {
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; ++r) {
+      const Vector<T> value = Load(x + r * inputs + whole, inputs - whole);
+#pragma GCC unroll 4
+      for (int o = 0; o < outputs; ++o) sum[r][o] += value * Load(w + o * inputs + whole, inputs - whole);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < rows; ++r) {
+    T sums[outputs];
+    if constexpr (outputs == kTileOutputs) {
+      SumFour(sum[r], sums);
+    } else {
+      sums[0] = SumLanes(SumQuarters<T>(sum[r][0]));
+    }
+#pragma GCC unroll 4
+    for (int o = 0; o < outputs; ++o) {
+      T& out = y[r * shape.y_stride + o];
+      out = shape.add ? out + sums[o] : sums[o];
+    }
+  }
+}
+
+template <class T, int rows>
+PLURAL_INLINE void Outputs(const T* x, const T* w, const RowProductShape& shape, std::int64_t outputs, T* y) {
+  std::int64_t o = 0;
+  for (; o + kTileOutputs <= outputs; o += kTileOutputs) {
+    Tile<T, rows, kTileOutputs>(x, w + o * shape.inputs, shape, y + o);
+  }
+  for (; o < outputs; ++o) Tile<T, rows, 1>(x, w + o * shape.inputs, shape, y + o);
+}
+
+template <class T, int tile_rows>
+PLURAL_INLINE void RowProductsLoop(const T* x, const T* w, const RowProductShape& shape, T* y) {
+  for (std::int64_t o = 0; o < shape.outputs; o += kBlockOutputs) {
+    const std::int64_t outputs = std::min(kBlockOutputs, shape.outputs - o);
+    const T* block = w + o * shape.inputs;
+    std::int64_t r = 0;
+    for (; r + tile_rows <= shape.rows; r += tile_rows) {
+      Outputs<T, tile_rows>(x + r * shape.inputs, block, shape, outputs, y + r * shape.y_stride + o);
+    }
+    const T* rest = x + r * shape.inputs;
+    T* out = y + r * shape.y_stride + o;
+    if constexpr (tile_rows > 4) {
+      if (shape.rows - r == 4) Outputs<T, 4>(rest, block, shape, outputs, out);
+    }
+    if constexpr (tile_rows > 3) {
+      if (shape.rows - r == 3) Outputs<T, 3>(rest, block, shape, outputs, out);
+    }
+    if constexpr (tile_rows > 2) {
+      if (shape.rows - r == 2) Outputs<T, 2>(rest, block, shape, outputs, out);
+    }
+    if constexpr (tile_rows > 1) {
+      if (shape.rows - r == 1) Outputs<T, 1>(rest, block, shape, outputs, out);
+    }
+  }
+}
+
+}  // namespace
+
+// Rows of a tile: 5 x 4 sums fit into the 32 registers of AVX-512, 1 x 4 into the 16 halves of AVX2.
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
+__attribute__((target("arch=x86-64-v4"))) void RowProductsVersion(const float* x, const float* w,
+                                                                  const RowProductShape& shape, float* y) {
+  RowProductsLoop<float, 5>(x, w, shape, y);
+}
+__attribute__((target("arch=x86-64-v3"))) void RowProductsVersion(const float* x, const float* w,
+                                                                  const RowProductShape& shape, float* y) {
+  RowProductsLoop<float, 1>(x, w, shape, y);
+}
+__attribute__((target("default"))) void RowProductsVersion(const float* x, const float* w,
+                                                           const RowProductShape& shape, float* y) {
+  RowProductsLoop<float, 1>(x, w, shape, y);
+}
+void RowProducts(const float* x, const float* w, const RowProductShape& shape, float* y) {
+  RowProductsVersion(x, w, shape, y);
+}
+#else
+void RowProducts(const float* x, const float* w, const RowProductShape& shape, float* y) {
+  RowProductsLoop<float, 1>(x, w, shape, y);
+}
+#endif
+
+void RowProducts(const double* x, const double* w, const RowProductShape& shape, double* y) {
+  RowProductsLoop<double, 1>(x, w, shape, y);  // for tests and exactness, not for speed
+}
+
+}  // namespace plural::trainer::host
