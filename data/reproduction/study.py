@@ -184,12 +184,12 @@ class Study:
 def arguments(name: str, description: str, add=None) -> argparse.Namespace:
     """The command line of a study; add(parser) adds options of its own."""
     parser = argparse.ArgumentParser(prog=f"launch/reproduce {name}", description=description)
+    if add:  # first: a study's own words stand before the folder
+        add(parser)
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "runs" / "reproduce" / name,
                         help="where results stay (default: runs/reproduce/%s); finished steps are kept" % name)
     parser.add_argument("--seeds", type=_seeds, default=[1, 2, 3], help="seeds, such as 1,2,3 (default)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="seeds side by side (default: cores)")
-    if add:
-        add(parser)
     options = parser.parse_args()
     if options.jobs < 1:
         parser.error("--jobs must be at least 1")
