@@ -17,6 +17,7 @@
 #include "data/error.h"
 #include "data/labelling.h"
 #include "data/tree.h"
+#include "trainer/commands/show_alignment.h"
 #include "trainer/commands/show_group.h"
 #include "trainer/error.h"
 
@@ -70,6 +71,7 @@ std::string GroupJson(const data::Group& group, data::MaskMode mode) {
     }
     json["responses"].push_back(
         {{"tokens", response.tokens}, {"weight", response.weight}, {"unlikelihood_mask", penalised}});
+    if (!response.affinity.empty()) json["responses"].back()["affinity"] = response.affinity;
   }
   // An id may hold any bytes; JSON may not.
   return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
@@ -190,6 +192,29 @@ void PrintSharing(const std::vector<Sharing>& methods) {
   }
 }
 
+AlignmentFigures FiguresOf(data::Corpus& corpus, const Range& range, const InspectOptions& options) {
+  AlignmentFigures figures(corpus, options.responses);
+  for (std::int64_t g = range.begin; g < range.end; ++g) figures.Add(corpus.Read(g));
+  return figures;
+}
+
+void ShowAlignment(data::Corpus& corpus, const Range& range, const InspectOptions& options) {
+  if (corpus.Info().alignment.possibilities == 0) {
+    throw ExitError(ExitCode::kBadData,
+                    corpus.Path().string() +
+                        ": does not say what its possibility numbers stand for; prepare it "
+                        "with --align M or --align kinds");
+  }
+  const AlignmentFigures figures = FiguresOf(corpus, range, options);
+  if (options.json) {
+    // A text may hold any bytes; JSON may not.
+    std::cout << figures.Json().dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace)
+              << "\n";
+  } else {
+    figures.Print();
+  }
+}
+
 void Summarise(data::Corpus& corpus, const Range& range, data::MaskMode mode, const InspectOptions& options) {
   PrintHead(corpus);
   PrintLengths(corpus, range);
@@ -215,6 +240,7 @@ void Summarise(data::Corpus& corpus, const Range& range, data::MaskMode mode, co
                 << " response tokens\n";
     }
   }
+  if (corpus.Info().alignment.possibilities > 0) FiguresOf(corpus, range, options).Print();
   const std::int64_t shown = std::min<std::int64_t>(options.examples, range.end - range.begin);
   for (std::int64_t g = range.begin; g < range.begin + shown; ++g) ShowGroup(corpus, corpus.Read(g), mode);
 }
@@ -234,6 +260,13 @@ void AddInspectOptions(CLI::App& command, InspectOptions& options) {
   command.add_option("--examples", options.examples, "corpus: groups to print decoded")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
+  command.add_flag("--alignment", options.alignment,
+                   "corpus: only what its possibility numbers stand for; with --json as one object");
+  command
+      .add_option("--responses", options.responses,
+                  "corpus: responses of a group that get numbers in those figures, as group.responses")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
 }
 
 int RunInspect(const InspectOptions& options) {
@@ -243,7 +276,9 @@ int RunInspect(const InspectOptions& options) {
     const data::MaskMode mode = ParseMask(options.mask);
     data::Corpus corpus(options.path);
     const Range range = ParseRange(options.groups, corpus.Info().groups);
-    if (options.json) {
+    if (options.alignment) {
+      ShowAlignment(corpus, range, options);
+    } else if (options.json) {
       for (std::int64_t g = range.begin; g < range.end; ++g) {
         std::cout << GroupJson(corpus.Read(g), mode) << "\n";
       }

@@ -72,6 +72,78 @@ TEST_F(InspectTest, CorpusAsJson) {
             "\n");
 }
 
+// Numbers 1 and 2 are kinds "ask" and "tell"; each group has one response of each.
+TEST_F(InspectTest, WhatNumbersStandFor) {
+  const fs::path path = folder_ / "corpus.h5";
+  data::CorpusFile file;
+  file.AlignByKinds();
+  file.Write(path);
+  InspectOptions options = Options(path);
+  options.alignment = true;
+  options.json = true;
+  EXPECT_EQ(
+      Inspect(options),
+      R"({"possibilities":2,"source":"kinds","encoder":null,"encoder_sha256":null,"responses":4,"numbers":[)"
+      R"({"possibility":1,"kind":"ask","nearest":2,"nearest_share":0.5,)"
+      R"("first":{"responses":4,"used":2,"suited":2},"best":{"responses":4,"used":2,"suited":2},)"
+      R"("examples":[{"affinity":1.0,"group":"g0","text":"hj"},{"affinity":1.0,"group":"g1","text":"ij"}]},)"
+      R"({"possibility":2,"kind":"tell","nearest":2,"nearest_share":0.5,)"
+      R"("first":{"responses":4,"used":2,"suited":2},"best":{"responses":4,"used":2,"suited":2},)"
+      R"("examples":[{"affinity":1.0,"group":"g0","text":"hij"},{"affinity":1.0,"group":"g1","text":"fj"}]}]})"
+      "\n");
+  options.alignment = false;
+  options.groups = ":1";
+  EXPECT_TRUE(Inspect(options).find(R"("unlikelihood_mask":[1,0,0],"affinity":[0.0,1.0]})") !=
+              std::string::npos);
+}
+
+// Both responses of g0 suit number 1 better: the less suited one has to take number 2.
+TEST_F(InspectTest, NumbersThatResponsesHaveToTakeAreCounted) {
+  const fs::path path = folder_ / "corpus.h5";
+  data::CorpusFile file;
+  file.AlignByCentres();
+  file.Ints<float>("response_affinities") = {0.5F, 0.25F, 0.75F, 0.25F, 0.0F, 1.0F, 0.5F, -0.5F};
+  file.Write(path);
+  InspectOptions options = Options(path);
+  options.json = true;
+  options.alignment = true;
+  std::string json = Inspect(options);
+  const auto has = [&](const std::string& part) { return json.find(part) != std::string::npos; };
+  EXPECT_TRUE(has(R"("source":"kmeans","encoder":"little-encoder","encoder_sha256":"bbbb)")) << json;
+  EXPECT_TRUE(has(
+      R"({"possibility":1,"kind":null,"nearest":3,"nearest_share":0.75,"first":{"responses":4,"used":2,"suited":2})"))
+      << json;
+  EXPECT_TRUE(has(
+      R"({"possibility":2,"kind":null,"nearest":1,"nearest_share":0.25,"first":{"responses":4,"used":2,"suited":1})"))
+      << json;
+  // The nearest response first.
+  EXPECT_TRUE(has(R"("examples":[{"affinity":0.75,"group":"g0","text":"hj"},{"affinity":0.5,)")) << json;
+  // Of one response a group the first one need not be the best one.
+  options.responses = 1;
+  json = Inspect(options);
+  EXPECT_TRUE(
+      has(R"("first":{"responses":1,"used":1,"suited":1},"best":{"responses":1,"used":1,"suited":1})"));
+  options.json = false;
+  const std::string text = Inspect(options);
+  EXPECT_NE(text.find("possibility numbers 1 to 2 stand for clusters of sentence vectors"),
+            std::string::npos);
+  EXPECT_NE(text.find("0.75  hj"), std::string::npos) << text;
+  options.alignment = false;
+  EXPECT_NE(Inspect(options).find("0.75  hj"), std::string::npos);  // the summary has it too
+}
+
+TEST_F(InspectTest, ACorpusWithoutAlignmentHasNoMeaningsToShow) {
+  const fs::path path = folder_ / "corpus.h5";
+  data::CorpusFile().Write(path);
+  InspectOptions options = Options(path);
+  options.alignment = true;
+  ExitCode code = ExitCode::kDone;
+  EXPECT_EQ(Inspect(options, &code), "");
+  EXPECT_EQ(code, ExitCode::kBadData);
+  options.alignment = false;
+  EXPECT_EQ(Inspect(options).find("stand for"), std::string::npos);
+}
+
 TEST_F(InspectTest, UnknownMaskIsAUsageError) {
   const fs::path path = folder_ / "corpus.h5";
   data::CorpusFile().Write(path);
