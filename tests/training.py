@@ -50,8 +50,9 @@ def _dataset(file, name, values):
                         fletcher32=True)
 
 
-def write_corpus(path, groups, source_format="dialogue", tokenizer_sha256="0" * 64, vocab_size=VOCAB):
-    """A corpus after docs/corpus-format.md, with its sidecar."""
+def write_corpus(path, groups, source_format="dialogue", tokenizer_sha256="0" * 64, vocabulary=None):
+    """A corpus after docs/corpus-format.md, with its sidecar. `vocabulary`: what ids stand for, as bytes."""
+    vocabulary = vocabulary or [b"<%d>" % i for i in range(VOCAB)]
     possibilities = len(groups[0][1]) - 1
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
         text = {"format": "plural-corpus", "source_format": source_format, "tokenizer_name": "tokenizer.json",
@@ -59,7 +60,7 @@ def write_corpus(path, groups, source_format="dialogue", tokenizer_sha256="0" * 
                 "mask_modes": "content_first,all_first,repo_compat"}
         for key, value in text.items():
             file.attrs[key] = np.bytes_(value)
-        for key, value in {"format_version": 1, "vocab_size": vocab_size, "possibilities": possibilities}.items():
+        for key, value in {"format_version": 1, "vocab_size": len(vocabulary), "possibilities": possibilities}.items():
             file.attrs.create(key, value, dtype=np.int64)
         answers = [answer for _, _, group in groups for answer in group]
         _ragged(file, "prompt_tokens", "prompt_offsets", [prompt for prompt, _, _ in groups], np.int32)
@@ -71,7 +72,7 @@ def write_corpus(path, groups, source_format="dialogue", tokenizer_sha256="0" * 
         _dataset(file, "group_responses",
                  np.cumsum([0] + [len(group) for _, _, group in groups]).astype(np.int64))
         _ragged(file, "id_bytes", "id_offsets", [b"g%d" % i for i in range(len(groups))], np.uint8)
-        _ragged(file, "vocab_bytes", "vocab_offsets", [b"<%d>" % i for i in range(vocab_size)], np.uint8)
+        _ragged(file, "vocab_bytes", "vocab_offsets", vocabulary, np.uint8)
         _dataset(file, "template", np.frombuffer(b"{}", np.uint8))
     with h5py.File(path, "r+", libver=("v110", "v110")) as file:
         file.attrs.create("complete", 1, dtype=np.int64)

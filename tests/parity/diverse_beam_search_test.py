@@ -9,7 +9,7 @@ import unittest
 
 from training import PLURAL, mpirun, write_corpus
 
-VOCABULARY = 26
+VOCABULARY = [b"<%d>" % i for i in range(26)]
 END = 2
 # Sums of up to 16 fp32 log-probabilities and penalties of size 5, divided by their number, in another order of
 # operations: a few 1e-6. The contract is this:
@@ -35,7 +35,7 @@ class DiverseBeamSearchTest(unittest.TestCase):
         """Our responses to the prompts of cases that share their settings."""
         first = cases[0]
         corpus, output = self.work / "prompts.h5", self.work / "answers.jsonl"
-        write_corpus(corpus, [(case["prompt_tokens"], [[]], []) for case in cases], vocab_size=VOCABULARY)
+        write_corpus(corpus, [(case["prompt_tokens"], [[]], []) for case in cases], vocabulary=VOCABULARY)
         subprocess.run([*launcher, PLURAL, "generate", "--model", self.model, "--corpus", corpus, "-o", output, "--method",
                         "diverse-beam", "--beams", str(first["beams"]), "--beam-groups", str(first["groups"]),
                         "--diversity-penalty", str(first["diversity_penalty"]), "--responses", str(first["beams"]),
