@@ -212,14 +212,16 @@ LatentUnit::Result LatentUnit::Run(const data::RowPass& pass, const HeadSettings
   const at::Tensor nll_Q = SequenceSums(pass.path, pass.path_offset, edge.log_p).neg();
 
   at::Tensor weight_Q = Numbers(weight, device);
+  Result result;
+  result.sequence_share.assign(pass.sequences.size(), 1.0);
   if (exact) {
     const at::Tensor q_RK = at::softmax(logits_RK_, -1);
     const at::Tensor q_Q =
         q_RK.index_select(0, Indices(logits_row, device)).gather(1, Indices(latent, device).unsqueeze(1));
     weight_Q = weight_Q * q_Q.squeeze(1);
+    result.sequence_share = Values(q_Q);
   }
   const at::Tensor likelihood = (weight_Q * nll_Q).sum();
-  Result result;
   result.loss = likelihood;
   result.likelihood = likelihood.item<double>();
   if (settings_.bow_weight > 0.0) {
@@ -255,6 +257,27 @@ LatentSums LatentUnit::Sums() const {
                      nll_RK_.empty() ? std::vector<double>() : nll_RK_[row]);
   }
   return sums;
+}
+
+LatentEvaluation EvaluateLatents(const Decoder& model, std::span<const data::LabelledGroup> groups,
+                                 const data::PackSettings& pack, const LatentSettings& settings) {
+  const c10::NoGradGuard no_grad;
+  const double scale = 1.0 / static_cast<double>(groups.size());
+  LatentEvaluation figures;
+  const std::vector<data::RowPass> passes = data::PackGroups(groups, pack, scale);
+  for (const LatentUnitPasses& unit_passes : LatentUnitsOf(passes)) {
+    LatentUnit unit(model, unit_passes.recognition, groups, scale, settings);
+    for (const data::RowPass& pass : unit_passes.generation) {
+      const LatentUnit::Result result = unit.Run(pass);
+      figures.likelihood += result.likelihood;
+      figures.bow += result.bow;
+      for (std::size_t q = 0; q < result.sequence_log_p.size(); ++q) {
+        figures.logprob_nats += result.sequence_share[q] * result.sequence_log_p[q];
+      }
+    }
+    figures.sums.Add(unit.Sums());
+  }
+  return figures;
 }
 
 }  // namespace plural::trainer

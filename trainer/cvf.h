@@ -65,6 +65,15 @@ std::vector<LatentUnitPasses> LatentUnitsOf(std::span<const data::RowPass> passe
 at::Tensor RecognitionLogits(const Decoder& model, std::span<const data::RowPass> passes,
                              std::optional<std::uint64_t> dropout_key = {});
 
+// Figures of groups that are not trained on.
+struct LatentEvaluation {
+  double likelihood = 0.0, bow = 0.0;  // as in training, of the mean over the groups
+  double logprob_nats = 0.0;           // of all responses, the expectation over q where all latents are tried
+  LatentSums sums;
+};
+LatentEvaluation EvaluateLatents(const Decoder& model, std::span<const data::LabelledGroup> groups,
+                                 const data::PackSettings& pack, const LatentSettings& settings);
+
 // One unit on its way through a step: construct (forward of recognition), Run each generation pass and
 // backward its loss, then FinishBackward. Without gradients (at::NoGradGuard) the figures alone.
 class LatentUnit {
@@ -78,8 +87,9 @@ class LatentUnit {
     at::Tensor loss;          // scalar, fp64
     double likelihood = 0.0;  // its NLL part
     double bow = 0.0;         // its BOW part, bow_weight included
-    // Per sequence of the pass: sum of log p over its response, nats. With branches below its own latent.
-    std::vector<double> sequence_log_p;
+    // Per sequence of the pass: sum of log p over its response below its latent, nats; and q of that latent,
+    // 1 with gumbel_soft.
+    std::vector<double> sequence_log_p, sequence_share;
   };
   Result Run(const data::RowPass& pass, const HeadSettings& head = {});
   // Takes the gradient that the losses left at the logits through the recognition passes.

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "trainer/cost_model.h"
+#include "trainer/cvf.h"
 #include "trainer/evaluation.h"
 #include "trainer/generate/generator.h"
 
@@ -47,7 +48,7 @@ GenerateSettings SamplingOf(const Recipe& recipe) {
 
 // Plain numbers, so that ranks can exchange them as bytes.
 struct Validation::OfGroup {
-  double likelihood = 0.0, unlikelihood = 0.0;
+  double likelihood = 0.0, unlikelihood = 0.0, bow = 0.0;
   double logprob_nats = 0.0, tokens = 0.0;  // of the positives
   TargetFigures targets{};
   PossibilityFigures possibilities{};
@@ -61,11 +62,23 @@ Validation::Validation(const Recipe& recipe, const ModelConfig& config, data::Co
   for (std::int64_t g = 0; g < groups; ++g) groups_.push_back(corpus.Read(g));
 }
 
-Validation::OfGroup Validation::MeasureGroup(const Decoder& model, const data::Group& group) const {
+Validation::OfGroup Validation::MeasureGroup(const Decoder& model, const data::Group& group,
+                                             LatentSums& latents) const {
   const data::LabelledGroup labelled = data::Label(group, recipe_.LabelSettings(), 0);
+  OfGroup figures;
+  figures.tokens = static_cast<double>(labelled.positive_tokens);
+  if (recipe_.method == data::Method::kCvf) {
+    const LatentEvaluation latent =
+        EvaluateLatents(model, {&labelled, 1}, pack_,
+                        {recipe_.cvf.estimator, recipe_.cvf.temperature, recipe_.cvf.bow_weight, {}});
+    figures.likelihood = latent.likelihood;
+    figures.bow = latent.bow;
+    figures.logprob_nats = latent.logprob_nats;
+    latents = latent.sums;
+    return figures;
+  }
   ObjectiveSettings settings;
   settings.unlikelihood_clamp = recipe_.loss.unlikelihood_clamp;
-  OfGroup figures;
   std::vector<double> log_p(labelled.sequences.size());
   for (const data::RowPass& pass : data::PackGroups({&labelled, 1}, pack_, 1.0)) {
     const PassResult result = RunPass(model, pass, settings);
@@ -75,7 +88,6 @@ Validation::OfGroup Validation::MeasureGroup(const Decoder& model, const data::G
       log_p[static_cast<std::size_t>(pass.sequences[s].sequence)] = result.sequence_log_p[s];
     }
   }
-  figures.tokens = static_cast<double>(labelled.positive_tokens);
   for (std::size_t s = 0; s < log_p.size(); ++s) {
     if (labelled.sequences[s].positive) figures.logprob_nats += log_p[s];
   }
@@ -93,9 +105,13 @@ MetricsLine Validation::Measure(const Decoder& model, const dist::World& world,
   const auto start = std::chrono::steady_clock::now();
   const c10::NoGradGuard no_grad;
   const auto size = static_cast<std::size_t>(world.Size());
+  const bool is_cvf = recipe_.method == data::Method::kCvf;
   std::string mine;
+  nlohmann::json my_latents = nlohmann::json::array();
   for (auto g = static_cast<std::size_t>(world.Rank()); g < groups_.size(); g += size) {
-    const OfGroup figures = MeasureGroup(model, groups_[g]);
+    LatentSums latents;
+    const OfGroup figures = MeasureGroup(model, groups_[g], latents);
+    if (is_cvf) my_latents.push_back(latents.Packed(recipe_.cvf.latents));
     mine.append(reinterpret_cast<const char*>(&figures), sizeof(figures));
   }
   const std::vector<std::string> parts = collectives.AllGather(mine);
@@ -106,6 +122,7 @@ MetricsLine Validation::Measure(const Decoder& model, const dist::World& world,
     std::memcpy(&one, parts[g % size].data() + g / size * sizeof(one), sizeof(one));
     sum.likelihood += one.likelihood;
     sum.unlikelihood += one.unlikelihood;
+    sum.bow += one.bow;
     sum.logprob_nats += one.logprob_nats;
     sum.tokens += one.tokens;
     sum.targets.kl_nats += one.targets.kl_nats;
@@ -118,7 +135,7 @@ MetricsLine Validation::Measure(const Decoder& model, const dist::World& world,
   const auto groups = static_cast<double>(groups_.size());
   MetricsLine line;
   line["groups"] = groups_.size();
-  line["loss"] = MetricsNumber((sum.likelihood + sum.unlikelihood) / groups);
+  line["loss"] = MetricsNumber((sum.likelihood + sum.unlikelihood + sum.bow) / groups);
   line["likelihood"] = MetricsNumber(sum.likelihood / groups);
   line["unlikelihood"] = MetricsNumber(sum.unlikelihood / groups);
   line["nats_per_token"] = MetricsNumber(-sum.logprob_nats / sum.tokens);
@@ -128,6 +145,20 @@ MetricsLine Validation::Measure(const Decoder& model, const dist::World& world,
     line["entropy_nats"] = MetricsNumber(sum.targets.entropy_nats / groups);
     line["target_mass"] = MetricsNumber(sum.targets.target_mass / groups);
     line["cross_entropy_nats"] = MetricsNumber(sum.targets.cross_entropy_nats / groups);
+  }
+  if (is_cvf) {
+    std::vector<nlohmann::json> latents;  // of each rank's groups
+    for (const std::string& part : collectives.AllGather(my_latents.dump())) {
+      latents.push_back(nlohmann::json::parse(part));
+    }
+    LatentSums all;
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      all.Add(LatentSums::Unpacked(latents[g % size].at(g / size).get<std::vector<double>>()));
+    }
+    const LatentFigures figures = FiguresOfLatents(all);
+    line["bow"] = MetricsNumber(sum.bow / groups);
+    line["used_latents"] = MetricsNumber(figures.used_latents);
+    line["information_nats"] = MetricsNumber(figures.information_nats);
   }
   if (recipe_.method == data::Method::kPeft) {
     line["possibility_mixture_entropy_nats"] = sum.possibilities.mixture_entropy_nats / groups;

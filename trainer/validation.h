@@ -8,6 +8,7 @@
 #include "data/corpus.h"
 #include "dist/collectives.h"
 #include "dist/world.h"
+#include "trainer/latent_figures.h"
 #include "trainer/metrics.h"
 #include "trainer/model/decoder.h"
 #include "trainer/recipe/recipe.h"
@@ -24,13 +25,15 @@ class Validation {
   // no gradient and no state of the run. COLLECTIVE. Errors: those of Generate.
   //
   // The loss is that of the training method, numbers as in epoch 0; nats_per_token is over the positives.
-  // `peft` adds what the numbers decide, distribution_matching the figures of the targets; with
+  // `peft` adds what the numbers decide, distribution_matching the figures of the targets, cvf those of the
+  // latents (for which it draws as in epoch 0); with
   // validation.responses, the mean number of different responses a prompt and Distinct-n over tokens.
   MetricsLine Measure(const Decoder& model, const dist::World& world, dist::Collectives& collectives) const;
 
  private:
   struct OfGroup;
-  OfGroup MeasureGroup(const Decoder& model, const data::Group& group) const;
+  // `latents`: filled by cvf.
+  OfGroup MeasureGroup(const Decoder& model, const data::Group& group, LatentSums& latents) const;
   void AddSampled(const Decoder& model, const dist::World& world, dist::Collectives& collectives,
                   MetricsLine& line) const;
 

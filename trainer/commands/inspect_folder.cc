@@ -12,6 +12,7 @@
 #include "trainer/commands/show_group.h"
 #include "trainer/error.h"
 #include "trainer/json_io.h"
+#include "trainer/model/hf_folder.h"
 #include "trainer/model/safetensors.h"
 #include "trainer/model/safetensors_header.h"
 
@@ -102,7 +103,12 @@ void InspectAdapter(const fs::path& folder) {
   }
   std::cout << "  " << weights.filename().string() << "  " << fs::file_size(weights) << " bytes  sha256 "
             << data::Sha256OfFile(weights) << "\n";
+  const std::int64_t latents = LatentsIn(folder);
+  if (latents > 0) {
+    std::cout << "  latents: " << latents << " (method cvf), in latents.safetensors\n";
+  }
   PrintTensors(weights);
+  if (latents > 0) PrintTensors(folder / "latents.safetensors");
 }
 
 }  // namespace
