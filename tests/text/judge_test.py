@@ -57,9 +57,9 @@ class Rate(FolderTest):
         first = lambda question, *_: completion("?" if question == "none" else f"Coherence rating: [{question}]")
         second = lambda *_: completion("Coherence rating: [4]")
         with server(first) as (a, asked_a), server(second) as (b, asked_b):
-            found = self.rate(["7", "5", "none", "7"], a, b)
-            self.assertEqual(found, [[7], [5, 4], [None, 4], [7]])
-            self.assertEqual((sorted(asked_a), sorted(asked_b)), (["5", "7", "none"], ["5", "none"]))
+            found = self.rate(["6", "5", "none", "6"], a, b)
+            self.assertEqual(found, [[6], [5, 4], [None, 4], [6]])
+            self.assertEqual((sorted(asked_a), sorted(asked_b)), (["5", "6", "none"], ["5", "none"]))
 
     def test_busy_server_is_asked_again(self):
         busy_once = lambda question, model, times: completion("Coherence rating: [9]") if times else (429, {"error": "busy"})

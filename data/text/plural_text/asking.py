@@ -11,12 +11,13 @@ import hashlib
 import json
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from plural_text.endpoint import Endpoint, EndpointFailed
+from plural_text.errors import CommandError
 from plural_text.json_lines import text_of
 from plural_text.kept_lines import KeptLines
+from plural_text.parallel import Parallel
 
 TEMPERATURE = 0.0
 MAX_TOKENS = 1024
@@ -81,24 +82,17 @@ def report_progress(quiet: bool):
 def _ask_new(questions: list[str], endpoint: Endpoint, cache: AnswerCache, parallel: int, progress) -> None:
     new = [question for question in questions if cache.get(endpoint, question) is None]
     done = len(questions) - len(new)
-    failure: EndpointFailed | None = None
-    with ThreadPoolExecutor(parallel) as pool:
-        try:
-            asked = {pool.submit(_ask, endpoint, question): question for question in new}
-            for future in as_completed(asked):
-                if future.cancelled():
-                    continue
-                try:
-                    cache.put(endpoint, asked[future], future.result())
-                    done += 1
-                    if progress:
-                        progress(endpoint.model, done, len(questions))
-                except EndpointFailed as error:  # answers under way are still kept
-                    failure = failure or error
-                    for other in asked:
-                        other.cancel()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    failure: CommandError | None = None
+    asked = Parallel(lambda question: _ask(endpoint, question), new, parallel)
+    for question, answer, error in asked:
+        if error:  # answers under way are still kept
+            failure = failure or error
+            asked.stop()
+            continue
+        cache.put(endpoint, question, answer)
+        done += 1
+        if progress:
+            progress(endpoint.model, done, len(questions))
     if failure:
         raise EndpointFailed(f"{failure}; {done:,} of {len(questions):,} answers are kept in {cache.path}, the same "
                              "command goes on from there")

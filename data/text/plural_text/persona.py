@@ -15,7 +15,6 @@ import hashlib
 import json
 import random
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from plural_text import conversation as talk
@@ -28,6 +27,7 @@ from plural_text.formats import InputFiles
 from plural_text.json_lines import kind
 from plural_text.kept_lines import KeptLines
 from plural_text.options import number, whole_number
+from plural_text.parallel import Parallel
 from plural_text.persona_figures import Persona, answered, figures, parse_extraction, persona_values
 from plural_text.persona_values import FOLDER, read_value_sets
 from plural_text.revealer import Revealer
@@ -120,30 +120,22 @@ def _talk(names: list[str], arguments, protocol, kept: KeptLines, talks: dict[st
         _endpoint(arguments, arguments.seeker, arguments.seeker_model), protocol)
     prompts = RevealerPrompts(arguments)
     settings, progress = _settings(arguments), report_progress(arguments.quiet)
-    with Revealer(_command(arguments)) as revealer, ThreadPoolExecutor(arguments.parallel) as pool:
+    failure: CommandError | None = None
+    with Revealer(_command(arguments)) as revealer:
 
         def hold(name: str) -> Conversation:
             opening = random.Random(f"{arguments.seed}:{name}").choice(openings) if openings else []
             return converse(name, opening, seeker, lambda so_far: _reveal(so_far, revealer, prompts))
 
-        failure: CommandError | None = None
-        running = [pool.submit(hold, name) for name in names]
-        try:
-            for future in as_completed(running):
-                if future.cancelled():
-                    continue
-                try:
-                    found = future.result()
-                except CommandError as error:
-                    failure = failure or error
-                    for other in running:
-                        other.cancel()
-                    continue
-                talks[found.id] = found
-                kept.append(found.json() | {"settings": settings})
-                progress("conversations", len(talks), arguments.conversations)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        held = Parallel(hold, names, arguments.parallel)
+        for name, found, error in held:
+            if error:  # conversations under way are still kept
+                failure = failure or error
+                held.stop()
+                continue
+            talks[name] = found
+            kept.append(found.json() | {"settings": settings})
+            progress("conversations", len(talks), arguments.conversations)
     if failure:
         # Its own kind and code, with what the user needs to know besides.
         failure.args = (f"{failure}; {len(talks):,} conversations are kept in {kept.path}, the same command goes on "

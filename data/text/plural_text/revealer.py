@@ -46,18 +46,19 @@ class Revealer:
     def __enter__(self) -> "Revealer":
         return self
 
-    def __exit__(self, *_) -> None:
-        self._process.terminate()
+    def __exit__(self, error_type, *_) -> None:
+        """The end of its input ends the process; it is not waited for when we are interrupted."""
+        with self._lock:
+            _close(self._process.stdin)
+        if error_type:
+            self._process.terminate()
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
         self._reader.join()
-        for stream in (self._process.stdin, self._process.stdout, self._said):
-            try:
-                stream.close()
-            except BrokenPipeError:  # it ended with a request half written
-                pass
+        _close(self._process.stdout)
+        self._said.close()
 
     def ask(self, request: str, prompt_tokens: list[int]) -> str:
         """The text of one response. `request` keys the draws: no two requests of a run may share it.
@@ -116,3 +117,10 @@ class Revealer:
         lines = self._said.read().decode("utf-8", "replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         return f": {last}" if last else ""
+
+
+def _close(stream) -> None:
+    try:
+        stream.close()
+    except BrokenPipeError:  # the process ended with a request half written
+        pass
