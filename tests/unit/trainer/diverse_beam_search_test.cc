@@ -148,15 +148,18 @@ TEST(DiverseBeamSearch, TheEndIsNeverPenalised) {
   }
 }
 
-// With one beam a group, an end that ranks second is not taken though it would make the best hypothesis
-// later.
+// Second step: "a." stands at .275, "ac" at .175, "b." at .168, "ba" at .100. Two beams go on, and "b." ranks
+// third: it is not closed, though its score, log(.168) / 2 = -0.892, is above that of all that follows.
 TEST(DiverseBeamSearch, AnEndBelowTheBeamsIsIgnored) {
-  const Table table = {
-      {kStart, {.5, .05, .05, .4}}, {kA, {.3, .3, .3, .1}}, {kB, {.3, .3, .3, .1}}, {kC, {.3, .3, .3, .1}}};
-  const auto found = Search({.beams = 1, .groups = 1, .diversity_penalty = 0.0, .max_new_tokens = 2}, table);
-  ASSERT_EQ(found.size(), 1U);
-  EXPECT_EQ(Text(found[0]), "aa");
-  EXPECT_LT(found[0].score, std::log(.4));
+  const Table table = {{kStart, {.50, .40, .05, .05}},
+                       {kA, {.05, .05, .35, .55}},
+                       {kB, {.25, .20, .13, .42}},
+                       {kC, {.25, .25, .25, .25}}};
+  const auto found = Search({.beams = 2, .groups = 1, .diversity_penalty = 0.0, .max_new_tokens = 3}, table);
+  ASSERT_EQ(found.size(), 2U);
+  EXPECT_EQ(Text(found[0]), "a.");
+  EXPECT_EQ(Text(found[1]), "ba.");
+  EXPECT_LT(found[1].score, std::log(.168) / 2);
 }
 
 // A group that is full goes on while an open beam may still do better: here "." closes first, at log .4,
