@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import random
 import unittest
 
 import numpy
@@ -59,6 +58,18 @@ class DistinctN(unittest.TestCase):
         self.assertLess(found.interval.low, found.value)
         self.assertGreater(found.interval.high, found.value)
         self.assertLess(found.interval.high - found.interval.low, 0.2)
+
+
+    def test_leaving_a_prompt_out(self):
+        texts = [[f"a b {'c' * i} d d"] + ["e f g"] * (i % 4) for i in range(1, 9)]
+        whole = distinct.distinct_n(texts, 2)
+        rest = [distinct.distinct_n(texts[:i] + texts[i + 1:], 2).value for i in range(len(texts))]
+        # Equal quotients of equal integers: the same floating-point numbers.
+        self.assertEqual(whole.interval, bootstrap.influence_interval(whole.value, rest, range_of_values=(0, 1)))
+        words_of = [["a", "b"], ["b", "c", "c"], ["d"]]
+        found, _ = unigram.text_figures("u", [[" ".join(own)] for own in words_of], 1)
+        rest = [unigram.diversity(words_of[:i] + words_of[i + 1:]) for i in range(3)]
+        self.assertEqual(found.interval, bootstrap.influence_interval(4 / 6, rest, range_of_values=(0, 1)))
 
 
 class Sentences(unittest.TestCase):
@@ -284,7 +295,7 @@ class Intervals(unittest.TestCase):
         self.assertAlmostEqual(found.high, numpy.mean(values) + 1.96 * error, delta=4 * 0.06 * error)
 
     def test_influences_of_a_mean_give_the_plain_bootstrap(self):
-        values = [random.Random(3).random() for _ in range(30)]
+        values = numpy.random.default_rng(3).random(30).tolist()
         mean = lambda own: sum(own) / len(own)
         plain = bootstrap.interval(values)
         linear = bootstrap.influence_interval(mean(values), [mean(values[:i] + values[i + 1:]) for i in range(30)])
