@@ -332,6 +332,39 @@ TEST(LabellingTest, AlignedNumbersNeedAffinitiesToAllNumbers) {
 }
 
 // methods.md 1.4: weights 0.5, 0.25, 0.25 in nats.
+TEST(LabellingTest, LatentsStandBetweenPromptAndResponse) {
+  const Group group = FourResponses();
+  LabelSettings settings{.method = Method::kCvf, .responses = 2};
+  const LabelledGroup mixed = Label(group, settings, 3);
+  // One latent a response, and its own; 5 tokens share the mean.
+  ASSERT_EQ(mixed.sequences.size(), 2U);
+  EXPECT_EQ(mixed.positive_tokens, 5);
+  EXPECT_EQ(mixed.sequences[0].prefix, (std::vector<Token>{10, 11, 12, LatentToken(0)}));
+  EXPECT_EQ(mixed.sequences[1].prefix, (std::vector<Token>{10, 11, 12, LatentToken(1)}));
+  EXPECT_EQ(mixed.sequences[1].response, (std::vector<Token>{2, 3, 9}));
+  EXPECT_EQ(mixed.sequences[1].likelihood, std::vector<double>(3, 0.2));
+  EXPECT_EQ(mixed.sequences[1].latent, 0);
+  // The query comes after the whole response, terminator included; nothing of it is trained as a token.
+  ASSERT_EQ(mixed.recognition.size(), 2U);
+  EXPECT_EQ(mixed.recognition[1].prefix, (std::vector<Token>{10, 11, 12, 2, 3, 9, kQueryToken}));
+  EXPECT_EQ(mixed.recognition[1].response_index, 1);
+  EXPECT_EQ(mixed.recognition[1].likelihood, std::vector<double>{0.0});
+  EXPECT_EQ(mixed.sequence_tokens, (4 + 2) + (4 + 3) + (6 + 1) + (7 + 1));
+
+  settings.latent_branches = 3;
+  const LabelledGroup exact = Label(group, settings, 3);
+  ASSERT_EQ(exact.sequences.size(), 6U);
+  EXPECT_EQ(exact.recognition.size(), 2U);
+  for (int s = 0; s < 6; ++s) {
+    const LabelledSequence& sequence = exact.sequences[static_cast<std::size_t>(s)];
+    EXPECT_EQ(sequence.response_index, s / 3);
+    EXPECT_EQ(sequence.latent, s % 3 + 1);
+    EXPECT_EQ(sequence.prefix.back(), LatentToken(s % 3));
+    EXPECT_DOUBLE_EQ(sequence.likelihood.front(), 0.2);
+  }
+  EXPECT_EQ(exact.positive_tokens, 5);
+}
+
 TEST(LabellingTest, DistributionMatchingWeighsEveryTokenByItsTarget) {
   Group group;
   group.id = "numbers";

@@ -271,6 +271,20 @@ TEST_F(LoaderTest, PredictsTheRowsOfTheTree) {
   }
 }
 
+TEST_F(LoaderTest, PredictsBothPassesOfLatents) {
+  Corpus corpus(path_);
+  LabelSettings label = Settings().label;
+  label.method = Method::kCvf;
+  for (const int branches : {0, 3}) {
+    label.latent_branches = branches;
+    for (std::int64_t g = 0; g < kGroups; ++g) {
+      const LabelledGroup group = Label(corpus.Read(g), label, 0);
+      const std::int64_t rows = BuildTree(group.recognition).Rows() + BuildTree(group.sequences).Rows();
+      EXPECT_EQ(PredictCost(corpus.Lengths(g), label, CostModel{}), static_cast<double>(rows)) << g;
+    }
+  }
+}
+
 // Which of three responses are taken is not known from lengths: two thirds of all their tokens.
 TEST_F(LoaderTest, PredictsAnAlignedSelectionFromAllCandidates) {
   const Corpus::GroupLengths lengths{.prompt = 10, .longest_tail = 2, .responses = {3, 6, 9}};

@@ -139,6 +139,31 @@ TEST(RowsTest, TreesGoIntoTheFirstPassWithRoom) {
   EXPECT_EQ(passes[2].rows, 25);
 }
 
+TEST(RowsTest, RecognitionComesFirstInUnitsOfTheBudget) {
+  std::vector<LabelledGroup> groups = {GroupOfRows(6), GroupOfRows(5), GroupOfRows(25), GroupOfRows(4),
+                                       GroupOfRows(3)};
+  for (LabelledGroup& group : groups) {
+    group.recognition = group.sequences;
+    group.recognition.front().prefix.push_back(kQueryToken);
+  }
+  for (const Layout layout : {Layout::kTree, Layout::kPlain}) {
+    const std::vector<RowPass> passes = PackGroups(groups, {.layout = layout, .row_budget = 13}, 1.0);
+    // Of each unit the groups that it recognises and those that it predicts: 7 + 6 rows, 26, 5 + 4.
+    std::vector<std::pair<std::set<int>, std::set<int>>> units;
+    for (std::size_t p = 0; p < passes.size(); ++p) {
+      const bool recognises = passes[p].kind == PassKind::kRecognition;
+      if (recognises && (p == 0 || passes[p - 1].kind != PassKind::kRecognition)) units.emplace_back();
+      ASSERT_FALSE(units.empty());
+      for (const auto& ref : passes[p].sequences) {
+        (recognises ? units.back().first : units.back().second).insert(ref.group);
+      }
+    }
+    const std::vector<std::pair<std::set<int>, std::set<int>>> wanted = {
+        {{0, 1}, {0, 1}}, {{2}, {2}}, {{3, 4}, {3, 4}}};
+    EXPECT_EQ(units, wanted);
+  }
+}
+
 TEST(RowsTest, PlainBatchesHoldSimilarLengthsWithinTheBudget) {
   const std::vector<LabelledGroup> groups = {GroupOfRows(3), GroupOfRows(30), GroupOfRows(9),
                                              GroupOfRows(8), GroupOfRows(10), GroupOfRows(3)};

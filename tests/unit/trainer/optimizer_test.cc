@@ -4,12 +4,14 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <stdexcept>
 #include <vector>
 
 #include "data/random.h"
@@ -119,6 +121,31 @@ TEST(AdamW, SameAsTorchOperations) {
   // torch may fuse a multiply and an add where this code must not: one rounding an operation apart.
   EXPECT_TRUE(at::allclose(parameters.Values(), p, 0.0, 5 * 4 * 6e-8));
   EXPECT_TRUE(at::allclose(optimizer.SecondMoment(), v, 5 * 3 * 6e-8, 0.0));
+}
+
+TEST(AdamW, SpansMayHaveTheirOwnLearningRate) {
+  // To the last bit what an optimizer with that learning rate makes of the span, decay included.
+  const AdamW::Settings settings{.weight_decay = 0.3};
+  const std::vector<double> scales = {10.0, 1.0, 1.0, 0.5};
+  dist::FlatParameters scaled = MakeParameters(at::kDouble, 1);
+  AdamW optimizer(scaled, settings, scales);
+  for (std::uint64_t t = 1; t <= 5; ++t) {
+    FillGradients(scaled, t);
+    optimizer.Step(scaled, 1e-3, 0.7);
+  }
+  for (std::size_t i = 0; i < scales.size(); ++i) {
+    dist::FlatParameters plain = MakeParameters(at::kDouble, 1);
+    AdamW reference(plain, settings);
+    for (std::uint64_t t = 1; t <= 5; ++t) {
+      FillGradients(plain, t);
+      reference.Step(plain, 1e-3 * scales[i], 0.7);
+    }
+    const auto& span = plain.Spans()[i];
+    EXPECT_TRUE(at::equal(scaled.Values().narrow(0, span.offset, span.size),
+                          plain.Values().narrow(0, span.offset, span.size)))
+        << i;
+  }
+  EXPECT_THROW(AdamW(scaled, settings, {1.0}), std::logic_error);
 }
 
 TEST(AdamW, PaddingStaysZero) {
