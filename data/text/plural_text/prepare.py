@@ -98,8 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.possibilities is None and not template.has_numbers():
         limits = replace(limits, possibilities=0)
     if arguments.align and not template.has_numbers():
-        raise UsageError(f"template '{template.name}' has no place for a possibility number, and --align gives numbers a "
-                         "meaning; give another --template")
+        raise UsageError(f"template '{template.name}' has no place for a possibility number, to which --align would "
+                         "give a meaning; give another --template")
     aligner = _open_aligner(arguments, inputs)
     if aligner:
         limits = _with_numbers_of(aligner, limits, arguments)
@@ -206,8 +206,8 @@ def _open_aligner(arguments: argparse.Namespace, inputs: InputFiles) -> Aligner 
 
 def _with_numbers_of(aligner: Aligner, limits: Limits, arguments: argparse.Namespace) -> Limits:
     if arguments.possibilities is not None and arguments.possibilities < aligner.possibilities:
-        raise UsageError(f"--possibilities {arguments.possibilities} is fewer than the {aligner.possibilities} numbers of "
-                         f"--align {arguments.align}; leave it out, or give at least as many")
+        raise UsageError(f"--possibilities {arguments.possibilities} is fewer than the {aligner.possibilities} "
+                         f"numbers of --align {arguments.align}; leave it out, or give at least as many")
     return replace(limits, possibilities=arguments.possibilities or aligner.possibilities)
 
 
