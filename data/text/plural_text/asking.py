@@ -58,7 +58,7 @@ class AnswerCache:
 
 
 def ask_all(questions: list[str], endpoint: Endpoint, cache: AnswerCache, parallel: int = 4, progress=None) -> list[str]:
-    """The answers, in order; equal questions are asked once. progress(model, done, all) is called as they come.
+    """The answers, in order; equal questions are asked once. progress(what, done, all) is called as they come.
 
     Errors: EndpointFailed, saying how many answers are kept; WriteFailed.
     """
@@ -68,14 +68,14 @@ def ask_all(questions: list[str], endpoint: Endpoint, cache: AnswerCache, parall
 
 
 def report_progress(quiet: bool):
-    """A function (model, done, all) that prints a line now and then."""
+    """A function (what, done, all) that prints a line now and then."""
     shown = time.monotonic()
 
-    def show(model: str, done: int, count: int) -> None:
+    def show(what: str, done: int, count: int) -> None:
         nonlocal shown
         if not quiet and time.monotonic() - shown >= _PROGRESS_SECONDS:
             shown = time.monotonic()
-            print(f"{model}: {done:,} of {count:,} answers", file=sys.stderr, flush=True)
+            print(f"{what}: {done:,} of {count:,}", file=sys.stderr, flush=True)
     return show
 
 
@@ -92,7 +92,7 @@ def _ask_new(questions: list[str], endpoint: Endpoint, cache: AnswerCache, paral
         cache.put(endpoint, question, answer)
         done += 1
         if progress:
-            progress(endpoint.model, done, len(questions))
+            progress(f"answers of {endpoint.model}", done, len(questions))
     if failure:
         raise EndpointFailed(f"{failure}; {done:,} of {len(questions):,} answers are kept in {cache.path}, the same "
                              "command goes on from there")

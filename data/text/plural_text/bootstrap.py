@@ -40,7 +40,8 @@ def interval(above: Sequence[float], below: Sequence[float] | None = None, *, un
     above_U = numpy.asarray(above, dtype=float)
     below_U = numpy.ones_like(above_U) if below is None else numpy.asarray(below, dtype=float)
     ratios = []
-    for count_BU in _resampled_counts(len(above_U), seed, resamples):
+    shares_U = numpy.full(len(above_U), 1 / len(above_U))
+    for count_BU in _resampled_counts(len(above_U), seed, resamples, shares_U):
         sums_B, weights_B = count_BU @ above_U, count_BU @ below_U
         ratios.append(sums_B[weights_B > 0] / weights_B[weights_B > 0])
     values = numpy.concatenate(ratios)
@@ -63,10 +64,12 @@ def influence_interval(value: float, without: Sequence[float], *, units: str = "
     units_count = len(without)
     if units_count < 2:
         return None
-    influence_U = (units_count - 1) * (value - numpy.asarray(without, dtype=float))
-    influence_U -= influence_U.mean()
-    moved = [value + count_BU @ influence_U / units_count
-             for count_BU in _resampled_counts(units_count, seed, resamples)]
+    # Units of equal influence are drawn as one: a thousand draws often have a handful of influences.
+    without_G, size_G = numpy.unique(numpy.asarray(without, dtype=float), return_counts=True)
+    influence_G = (units_count - 1) * (value - without_G)
+    influence_G -= influence_G @ size_G / units_count
+    moved = [value + count_BG @ influence_G / units_count
+             for count_BG in _resampled_counts(units_count, seed, resamples, size_G / units_count)]
     found = _percentiles(numpy.concatenate(moved), f"bootstrap of influences over {units_count:,} {units}")
     low, high = range_of_values
     return Interval(max(found.low, low), min(found.high, high), found.method)
@@ -85,15 +88,15 @@ def wilson(hits: int, count: int, units: str = "responses") -> Interval | None:
                     f"Wilson over {count:,} {units}")
 
 
-def _resampled_counts(units: int, seed: int, resamples: int):
-    """How often each unit stands in a resample, float [B, units], in chunks of B."""
+def _resampled_counts(units: int, seed: int, resamples: int, shares_G):
+    """How many of `units` draws fall on each group of units of these shares, float [B, groups], in chunks of B."""
     import numpy
 
     random = numpy.random.default_rng(seed)
-    chunk = max(1, min(resamples, _CHUNK_UNITS // units))
+    chunk = max(1, min(resamples, _CHUNK_UNITS // len(shares_G)))
     for start in range(0, resamples, chunk):
         rows = min(chunk, resamples - start)
-        yield random.multinomial(units, numpy.full(units, 1 / units), size=rows).astype(float)
+        yield random.multinomial(units, shares_G, size=rows).astype(float)
 
 
 def _percentiles(values, method: str) -> Interval:
