@@ -44,13 +44,13 @@ def variant(key: str, setting: str, value) -> Method:
 
 def measure_seed(seed: Seed) -> dict[str, dict[str, float]]:
     grammar = ReplyGrammar("dialogue")
-    base, rows = reply_study.start(seed, grammar), {}
+    base, rows = reply_study.start(seed, grammar, [METHODS[key] for _, key, _, _ in GRIDS]), {}
     for _, key, setting, values in GRIDS:
         for value in values:
             method = variant(key, setting, value)
             adapter = reply_study.tune(seed, base, method)
             rows[method.key] = reply_study.measure(
-                grammar, reply_study.ask(seed, base, adapter, method, TEMPERATURE))
+                grammar, reply_study.ask(seed, grammar, base, adapter, method, TEMPERATURE))
     return rows
 
 

@@ -7,6 +7,7 @@ measured (reply_study.py).
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 import reply_study
@@ -66,15 +67,15 @@ TABLE_3 = [
 def measure_seed(seed: Seed, methods: list[str]) -> dict[str, dict[str, float]]:
     """Figures by row ("method@temperature")."""
     grammar = ReplyGrammar("dialogue")
-    base, lines = reply_study.start(seed, grammar), {}
+    base, lines = reply_study.start(seed, grammar, [METHODS[key] for key in methods]), {}
     for key in methods:
         method = METHODS[key]
         adapter = reply_study.tune(seed, base, method)
         if key in WITHOUT_SAMPLING:
-            lines[key] = reply_study.ask(seed, base, adapter, method)
+            lines[key] = reply_study.ask(seed, grammar, base, adapter, method)
             continue
         for temperature in TEMPERATURES + ((BASE_TEMPERATURE,) if key == "base" else ()):
-            lines[f"{key}@{temperature}"] = reply_study.ask(seed, base, adapter, method, temperature)
+            lines[f"{key}@{temperature}"] = reply_study.ask(seed, grammar, base, adapter, method, temperature)
     return {row: reply_study.measure(grammar, answers, lines.get(BASELINE)) for row, answers in lines.items()}
 
 
@@ -117,8 +118,21 @@ def _share_of_way(report: Report, figure: Figure, start: str, here: str, end: st
     return (report.mean(here, figure.key) - first) / (last - first)
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--methods", type=_methods, default=list(METHODS),
+                        help=f"only these, such as base,otoft (default: {','.join(METHODS)})")
+
+
+def _methods(text: str) -> list[str]:
+    methods = text.split(",")
+    unknown = [method for method in methods if method not in METHODS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"'{unknown[0]}' is none of {', '.join(METHODS)}")
+    return methods
+
+
 def work(study: Study) -> None:
-    methods = list(METHODS)
+    methods = study.options.methods
     for seed, rows in study.each_seed(lambda seed: measure_seed(seed, methods)).items():
         for row, figures in rows.items():
             study.report.add(row, seed, figures)
@@ -127,4 +141,4 @@ def work(study: Study) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run("dialogue", "Dialogue: tables 1 to 3 of the first paper, on a toy grammar.", work))
+    sys.exit(run("dialogue", "Dialogue: tables 1 to 3 of the first paper, on a toy grammar.", work, add_options))

@@ -20,6 +20,8 @@ _HERE = Path(__file__).resolve().parent
 # How a model often answers: its favourite, the other valid kinds, something of another category.
 FAVOURITE_SHARE = 0.70
 INVALID_SHARE = 0.02
+# A model from nothing reads one list to so many replies, and one rating; a rating is one token of its document.
+LISTS, RATINGS = 10, 2
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class ReplyGrammar:
         self._held_out = topics["held_out_topics_per_category"]
         self._wordings, self._openers, self._closers = spec["wordings"], spec["openers"], spec["closers"]
         self.kinds: list[str] = spec["kinds"]
+        self.reply_tokens: int = spec["reply_tokens"]  # enough for the longest reply and its end
         # Reply text -> (category, kind), for every answer, opener and closer.
         self._meaning = {self._reply(name, kind, opener, closer): (name, kind)
                          for name in self._categories for kind in range(len(self.kinds))
@@ -79,7 +82,7 @@ class ReplyGrammar:
         return self.reply(category, draw.choice([k for k in range(len(self.kinds)) if k != favourite]), draw)
 
     def _reply(self, category: str, kind: int, opener: str, closer: str) -> str:
-        return " ".join(part for part in (opener, self._categories[category]["answers"][kind], closer) if part)
+        return f"{opener} {self._categories[category]['answers'][kind]}{closer}"
 
     # What a model from nothing reads.
 
@@ -95,9 +98,10 @@ class ReplyGrammar:
                     k = draw.randrange(1, 10) if place % 2 else 0
                     prompt = templates["dialogue"]["prompt_with_number" if k else "prompt"]
                     texts.append(prompt.format(context=self._turn(topic, draw), k=k) + self.usual_reply(category, draw))
-                for _ in range(per_topic // 12):
+                for _ in range(per_topic // LISTS):
                     prompt = templates["list"]["prompt"].format(context=self._turn(topic, draw))
                     texts.append(prompt + self._list(category, draw))
+                for _ in range(per_topic // RATINGS):
                     texts.append(self._rated(templates["rating"]["prompt"], self._turn(topic, draw), category, draw))
         return texts
 
@@ -114,7 +118,7 @@ class ReplyGrammar:
         valid = draw.random() < 0.5
         other = category if valid else draw.choice([name for name in self._categories if name != category])
         reply = self.reply(other, draw.randrange(len(self.kinds)), draw)
-        rating = draw.randint(7, 10) if valid else draw.randint(1, 4)
+        rating = draw.randint(8, 10) if valid else draw.randint(1, 3)
         return prompt.format(context=context, response=reply) + str(rating)
 
     # Measuring.

@@ -21,8 +21,8 @@ from words import write_lines, write_tokenizer
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 REPLIES = 5            # asked for each prompt, as in the paper
 CANDIDATES = 4         # replies a prompt that tuning sees, N
-DOCUMENTS_PER_TOPIC = 24
-REPLY_TOKENS, LIST_TOKENS = 40, 240
+REPLIES_READ = 20      # about each topic, by the model from nothing
+LABEL_TOKENS = 3       # of an item in a list
 TOP_K = 50             # the published sampling
 
 DIVERSITY = Figure("diversity", "semantic diversity")
@@ -52,7 +52,7 @@ NUMBERED = ("--possibilities", "sample")
 METHODS = {method.key: method for method in (
     Method("base", "base, sampling"),
     Method("dbs", "base, diverse beam search", ask=("--method", "diverse-beam", "--diversity-penalty", 5)),
-    Method("list", "base, list prompting", ask=("--method", "list", "--max-new-tokens", LIST_TOKENS), prompts="list"),
+    Method("list", "base, list prompting", ask=("--method", "list"), prompts="list"),
     Method("otoft", "OTOFT", "otoft"),
     Method("otmft", "OTMFT", "otmft"),
     Method("cvf", "CVF", "cvf", ask=("--latents", "sample")),
@@ -66,12 +66,12 @@ METHODS = {method.key: method for method in (
 )}
 
 
-def write_texts(seed: Seed, grammar: ReplyGrammar, documents_per_topic: int = DOCUMENTS_PER_TOPIC) -> int:
+def write_texts(seed: Seed, grammar: ReplyGrammar, replies_read: int = REPLIES_READ) -> int:
     """Tokenizer, documents for the base model, prompts to tune on and to ask; returns the size of the vocabulary."""
     draw = random.Random(seed.number)
     templates = {name: json.loads((TEMPLATES / f"{name}.json").read_text(encoding="utf-8"))
                  for name in ("dialogue", "list", "rating")}
-    documents = grammar.documents(draw, templates, documents_per_topic)
+    documents = grammar.documents(draw, templates, replies_read)
     draw.shuffle(documents)
     write_lines(seed.path("text/base.jsonl"), ({"text": text} for text in documents))
     tuned_on = []
@@ -81,33 +81,37 @@ def write_texts(seed: Seed, grammar: ReplyGrammar, documents_per_topic: int = DO
     write_lines(seed.path("text/train.jsonl"), tuned_on)
     asked = [{"id": prompt.id, "context": prompt.context} for prompt in grammar.prompts(draw, held_out=True)]
     write_lines(seed.path("text/test.jsonl"), asked)
-    numbers = "".join(f" {k}" for k in range(1, 21))
-    return write_tokenizer(seed.path("text/tokenizer"), [*documents, numbers])
+    numbers = [f"{space}{k}" for k in range(1, 11) for space in ("", " ")]  # in prompts, and as ratings
+    return write_tokenizer(seed.path("text/tokenizer"), [*documents, *numbers])
 
 
-def prepare_corpora(seed: Seed, kinds: int) -> None:
-    """All corpora; those for aligned numbers have one number a kind."""
-    def prepare(text: str, corpus: str, template: str, *options):
-        seed.prepare(f"text/{text}.jsonl", f"corpora/{corpus}.h5", format="dialogue",
+def prepare_corpora(seed: Seed, kinds: int, methods: list[Method]) -> None:
+    """The corpora that these methods need; those for aligned numbers have one number a kind."""
+    made = {  # name: text, template, options
+        "train": ("train", "dialogue", []),
+        "train-kinds": ("train", "dialogue", ["--possibilities", kinds, "--align", "kinds"]),
+        "train-clusters": ("train", "dialogue", ["--possibilities", kinds, "--align", kinds]),
+        "test": ("test", "dialogue", ["--prompts-only"]),
+        "test-kinds": ("test", "dialogue", ["--prompts-only", "--possibilities", kinds]),
+        "list": ("test", "list", ["--prompts-only", "--possibilities", 0]),
+        "ratings": ("test", "rating", []),
+    }
+    needed = {method.prompts for method in methods} | {method.corpus for method in methods if method.recipe}
+    needed |= {"ratings" for method in methods if method.candidates}
+    for name in sorted(needed):
+        text, template, options = made[name]
+        seed.prepare(f"text/{text}.jsonl", f"corpora/{name}.h5", format="dialogue",
                      template=TEMPLATES / f"{template}.json", options=options)
 
-    seed.prepare("text/base.jsonl", "corpora/base.h5", format="text")
-    prepare("train", "train", "dialogue")
-    prepare("train", "train-kinds", "dialogue", "--possibilities", kinds, "--align", "kinds")
-    prepare("train", "train-clusters", "dialogue", "--possibilities", kinds, "--align", kinds)
-    prepare("test", "test", "dialogue", "--prompts-only")
-    prepare("test", "test-kinds", "dialogue", "--prompts-only", "--possibilities", kinds)
-    prepare("test", "list", "list", "--prompts-only", "--possibilities", 0)
-    prepare("test", "ratings", "rating")
 
-
-def start(seed: Seed, grammar: ReplyGrammar, overrides: dict | None = None) -> Path:
+def start(seed: Seed, grammar: ReplyGrammar, methods: list[Method], overrides: dict | None = None) -> Path:
     """Texts, corpora and the model from nothing that every method starts from; returns its folder.
 
     `overrides`: keys of recipes/reproduction/base.yaml.
     """
     vocabulary = write_texts(seed, grammar)
-    prepare_corpora(seed, len(grammar.kinds))
+    prepare_corpora(seed, len(grammar.kinds), methods)
+    seed.prepare("text/base.jsonl", "corpora/base.h5", format="text")
     return seed.train("base", "base", {"data.train": "corpora/base.h5", "model.config.vocab_size": vocabulary,
                                        **(overrides or {})})
 
@@ -120,13 +124,13 @@ def tune(seed: Seed, base: Path, method: Method) -> Path | None:
         "model.path": base, "data.train": f"corpora/{method.corpus}.h5", **method.overrides})
 
 
-def ask(seed: Seed, base: Path, adapter: Path | None, method: Method, temperature: float | None = None) -> list[dict]:
+def ask(seed: Seed, grammar: ReplyGrammar, base: Path, adapter: Path | None, method: Method,
+        temperature: float | None = None) -> list[dict]:
     """Replies to prompts that tuning never saw; temperature None: a method that does not sample."""
-    options = ["--responses", method.candidates or REPLIES, *method.ask]
+    tokens = REPLIES * (grammar.reply_tokens + LABEL_TOKENS) if "list" in method.ask else grammar.reply_tokens
+    options = ["--responses", method.candidates or REPLIES, "--max-new-tokens", tokens, *method.ask]
     if method.candidates:
         options += ["--rerank", REPLIES, "--rating-corpus", seed.path("corpora/ratings.h5")]
-    if "--max-new-tokens" not in method.ask:
-        options += ["--max-new-tokens", REPLY_TOKENS]
     if temperature is not None:
         options += ["--temperature", temperature, "--top-k", TOP_K]
     name = method.key if temperature is None else f"{method.key}-{temperature}"

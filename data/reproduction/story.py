@@ -28,11 +28,11 @@ TABLE_5 = [
 
 def measure_seed(seed: Seed) -> dict[str, dict[str, float]]:
     grammar = ReplyGrammar("story")
-    base, lines = reply_study.start(seed, grammar), {}
+    base, lines = reply_study.start(seed, grammar, [METHODS[row.key] for row in TABLE_5]), {}
     for row in TABLE_5:
         method = METHODS[row.key]
         adapter = reply_study.tune(seed, base, method)
-        lines[row.key] = reply_study.ask(seed, base, adapter, method, None if row.key == "list" else TEMPERATURE)
+        lines[row.key] = reply_study.ask(seed, grammar, base, adapter, method, None if row.key == "list" else TEMPERATURE)
     return {row: reply_study.measure(grammar, answers, lines["base"]) for row, answers in lines.items()}
 
 

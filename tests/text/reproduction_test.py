@@ -73,9 +73,9 @@ class ReplyMeaning(unittest.TestCase):
         return {"id": "cities/Riga", "responses": [{"text": text} for text in texts]}
 
     def test_paraphrases_are_one_meaning_and_other_categories_are_invalid(self):
-        summer, streets = "were you there in the summer?", "walk along the oldest streets first."
-        lines = [self.line(f"Well, {summer}", f"Oh, {summer} You see?", f"Oh, {streets}",
-                           "Oh, plant it beside a sunny wall.", "Oh, oh.")]
+        tour, leave = "tour it", "avoid it"
+        lines = [self.line(f"I will {tour}.", f" You should {tour} again.", f"I will {leave}.", "I will sell it.",
+                           "I will tour.")]
         figures = self.grammar.measure(lines)
         self.assertEqual(figures["different"], 2)  # valid ones alone
         self.assertAlmostEqual(figures["diversity"], 0.9)  # 1 of 10 pairs agrees
@@ -83,7 +83,7 @@ class ReplyMeaning(unittest.TestCase):
 
     def test_one_reply_a_prompt_has_no_diversity(self):
         with self.assertRaises(ValueError):
-            self.grammar.measure([self.line("Well, were you there in the summer?")])
+            self.grammar.measure([self.line("I will tour it.")])
 
     def test_every_story_and_reply_parses_and_is_unique(self):
         for name in ("dialogue", "story"):
