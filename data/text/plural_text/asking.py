@@ -57,7 +57,8 @@ class AnswerCache:
         self._lines.append({"key": key, "model": endpoint.model, "answer": answer})
 
 
-def ask_all(questions: list[str], endpoint: Endpoint, cache: AnswerCache, parallel: int = 4, progress=None) -> list[str]:
+def ask_all(questions: list[str], endpoint: Endpoint, cache: AnswerCache, parallel: int = 4,
+            progress=None) -> list[str]:
     """The answers, in order; equal questions are asked once. progress(what, done, all) is called as they come.
 
     Errors: EndpointFailed, saying how many answers are kept; WriteFailed.

@@ -34,8 +34,8 @@ class KeyFigures:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--targets", type=Path, metavar="FILE",
-                        help="coverage: the valid answers: what prepare --format targets reads, or a corpus. Sets go "
-                             "to prompts by id; a single set is every prompt's")
+                        help="coverage: the valid answers: what prepare --format targets reads, or a corpus. "
+                             "Sets go to prompts by id; a single set is every prompt's")
 
 
 def answer_key(text: str) -> str:
@@ -126,10 +126,11 @@ def _both(suffix: str, per_prompt: list[KeyFigures]) -> list[Figure]:
         reason = "no valid answer" if suffix else "no answer"
         return figures_ + [undefined(f"entropy{suffix}_{unit}", 0, "responses", reason) for unit in ("nats", "bits")]
     nats, nats_interval = _mean(entropies), one.entropy_interval if one else interval(entropies)
-    bits_interval = nats_interval and Interval(nats_interval.low / math.log(2), nats_interval.high / math.log(2),
-                                               nats_interval.method)
+    bits_interval = nats_interval and Interval(
+        nats_interval.low / math.log(2), nats_interval.high / math.log(2), nats_interval.method)
     return figures_ + [Figure(f"entropy{suffix}_nats", nats, draws, "responses", nats_interval, note=note),
-                       Figure(f"entropy{suffix}_bits", nats / math.log(2), draws, "responses", bits_interval, note=note)]
+                       Figure(f"entropy{suffix}_bits", nats / math.log(2), draws, "responses", bits_interval,
+                              note=note)]
 
 
 def _mean(values: Sequence[float]) -> float:

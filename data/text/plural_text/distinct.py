@@ -51,7 +51,8 @@ def figures(answers: list[Answers], _arguments) -> list[Figure]:
     for n in SIZES:
         distinct = _distinct(tokens_by_prompt, n)
         note = "" if distinct.total else f"no {n}-grams: every response is empty, one token or all punctuation"
-        found.append(Figure(f"distinct_{n}", distinct.value, distinct.total, f"{n}-grams", distinct.interval, note=note))
+        found.append(Figure(f"distinct_{n}", distinct.value, distinct.total, f"{n}-grams", distinct.interval,
+                            note=note))
     return found
 
 

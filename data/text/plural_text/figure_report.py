@@ -25,8 +25,8 @@ def _row(figure: Figure) -> tuple[str, str, str, str]:
     of = f"{figure.count:,} {figure.of}" + (f"; {figure.note}" if figure.note else "")
     if figure.value is None:
         return figure.name, "undefined", "", figure.reason
-    spread = figure.interval
-    return figure.name, _number(figure.value), f"{_number(spread.low)} .. {_number(spread.high)}" if spread else "-", of
+    spread = f"{_number(figure.interval.low)} .. {_number(figure.interval.high)}" if figure.interval else "-"
+    return figure.name, _number(figure.value), spread, of
 
 
 def _number(value: float) -> str:

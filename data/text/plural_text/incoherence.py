@@ -69,7 +69,8 @@ def _rated(answers: list[Answers]) -> list[Figure]:
     sums = [[response.rating for response in prompt.responses if response.rating is not None] for prompt in answers]
     return [_percent(names[0], sum(rating < THRESHOLD for rating in known), len(known), note),
             Figure(names[1], sum(known) / len(known), len(known), "responses",
-                   interval(list(map(sum, sums)), list(map(len, sums))), note="; ".join(filter(None, ["of 1 to 10", note])))]
+                   interval(list(map(sum, sums)), list(map(len, sums))),
+                   note="; ".join(filter(None, ["of 1 to 10", note])))]
 
 
 def _judged(answers: list[Answers], arguments) -> list[Figure]:
@@ -133,7 +134,8 @@ def _judges(arguments) -> list:
     if len(urls) != len(models):
         raise UsageError(f"{len(urls)} --judge and {len(models)} --judge-model: give one model for each endpoint")
     if len(variables) > 1 and len(variables) != len(urls):
-        raise UsageError(f"{len(variables)} --judge-key-variable for {len(urls)} judges: give one for all, or one each")
+        raise UsageError(f"{len(variables)} --judge-key-variable for {len(urls)} judges: give one for all, or one "
+                         "each")
     variables = variables * len(urls) if len(variables) == 1 else variables or [DEFAULT_KEY_VARIABLE] * len(urls)
     for url in urls:
         if not url.startswith(("http://", "https://")):

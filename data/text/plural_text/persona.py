@@ -44,8 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the conversations, a line each as it is finished; what stands there is not repeated")
     add("--figures", type=Path, metavar="FIGURES.json", help="all figures; written whole or not at all")
     add("--conversations", type=whole_number(1, 100_000), default=300, metavar="N", help="(default: 300)")
-    add("--values", type=Path, default=FOLDER, metavar="DIR", help="value sets, a file such as gender.txt an attribute")
-    add("--parallel", type=whole_number(1, 1024), default=16, metavar="N", help="conversations at a time (default: 16)")
+    add("--values", type=Path, default=FOLDER, metavar="DIR",
+        help="value sets, a file such as gender.txt an attribute")
+    add("--parallel", type=whole_number(1, 1024), default=16, metavar="N",
+        help="conversations at a time (default: 16)")
     add("--seed", type=whole_number(0), default=42, metavar="N", help="of openings, numbers and draws (default: 42)")
     add("--quiet", action="store_true", help="no table and no progress")
 
@@ -53,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model("--model", required=True, type=Path, metavar="DIR")
     model("--adapter", type=Path, metavar="DIR")
     model("--tokenizer", type=Path, metavar="DIR_OR_FILE", help="(default: the model's folder)")
-    model("--template", default=DEFAULTS["dialogue"], metavar="NAME_OR_FILE", help="dialogue template (default: %(default)s)")
+    model("--template", default=DEFAULTS["dialogue"], metavar="NAME_OR_FILE",
+          help="dialogue template (default: %(default)s)")
     model("--possibilities", type=whole_number(0, 1000), default=0, metavar="M",
           help="a number from 1 to M is drawn for every turn; 0: none (default; published: 9)")
     model("--temperature", type=number(0, 100), default=1.0, metavar="T", help="(default: 1)")
@@ -70,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     reader = parser.add_argument_group("the reader of conversations").add_argument
     reader("--extractor", metavar="BASE_URL",
-           help="an endpoint that tells attributes from a conversation (default: the answers to a script's questions)")
+           help="an endpoint that tells attributes from a conversation (default: the answers to a script)")
     reader("--extractor-model", metavar="NAME")
     reader("--key-variable", default=DEFAULT_KEY_VARIABLE, metavar="NAME",
            help="environment variable with the endpoints' key (default: %(default)s)")
@@ -90,7 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
     personas = _personas([talks[name] for name in names], arguments, protocol)
     found = figures(persona_values(personas, sets), len(names))
     if arguments.figures:
-        write_report(arguments.figures, {"conversations_file": str(arguments.output), "conversations": len(names)}, found)
+        head = {"conversations_file": str(arguments.output), "conversations": len(names)}
+        write_report(arguments.figures, head, found)
     if not arguments.quiet:
         print("\n".join(table(found)))
     return 0
@@ -106,7 +110,8 @@ def _check(arguments: argparse.Namespace) -> None:
         if url and not url.startswith(("http://", "https://")):
             raise UsageError(f"--{word} '{url}': must be an http:// or https:// address")
     if arguments.seeker and not arguments.extractor:
-        raise UsageError("--seeker needs --extractor: only a script's questions say which attribute an answer is about")
+        raise UsageError("--seeker needs --extractor: only a script's questions say which attribute an answer is "
+                         "about")
     check_output(arguments.figures, arguments.output)
     check_output(arguments.output, arguments.model)
 

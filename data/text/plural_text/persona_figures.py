@@ -76,11 +76,13 @@ def figures(values: dict[str, list[list[str]]], conversations: int) -> list[Figu
         found += [
             Figure(f"{attribute}_entropy_bits", bits, count, "personas", _interval(bits, without[-1])),
             Figure(f"{attribute}_coverage", len(counts), count, "personas"),
-            Figure(f"{attribute}_top_share", hits / count, count, "personas", wilson(hits, count, "personas"), note=top),
+            Figure(f"{attribute}_top_share", hits / count, count, "personas", wilson(hits, count, "personas"),
+                   note=top),
         ]
     known = [bits for bits in entropies if bits is not None]
     if not known or len(known) < len(entropies):
-        return found + [undefined("average_entropy_bits", len(known), "attributes", "an attribute has no entropy" if personas else "no conversation tells a persona")]
+        reason = "an attribute has no entropy" if personas else "no conversation tells a persona"
+        return found + [undefined("average_entropy_bits", len(known), "attributes", reason)]
     average = math.fsum(known) / len(known)
     means = [math.fsum(own) / len(known) for own in zip(*without)]
     return found + [Figure("average_entropy_bits", average, len(known), "attributes", _interval(average, means))]

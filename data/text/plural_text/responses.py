@@ -46,7 +46,8 @@ def read_answers(path: Path) -> list[Answers]:
     for where, fields in read_objects(path):
         answers = _answers(fields, where)
         if answers.id in places:
-            raise BadData(f"{where}: id '{answers.id}' stands already in {places[answers.id]}; give one line a prompt")
+            raise BadData(f"{where}: id '{answers.id}' stands already in {places[answers.id]}; give one line a "
+                          "prompt")
         places[answers.id] = where
         found.append(answers)
     if not any(answers.responses for answers in found):

@@ -36,7 +36,8 @@ class Diversity:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoder", type=Path, metavar="DIR",
-                        help="semantic: a local sentence-transformers model (default: the packaged all-MiniLM-L6-v2)")
+                        help="semantic: a local sentence-transformers model (default: the packaged "
+                             "all-MiniLM-L6-v2)")
 
 
 def diversity(vectors_by_prompt: Sequence) -> Diversity:
@@ -68,7 +69,8 @@ def figures(answers: list[Answers], arguments) -> list[Figure]:
     if alone:
         note += f"; {alone:,} prompts with fewer than two responses left out"
     return [Figure("semantic_diversity", found.micro, found.pairs, "pairs", found.micro_interval, note=note),
-            Figure("semantic_diversity_macro", found.macro, found.prompts, "prompts", found.macro_interval, note=note)]
+            Figure("semantic_diversity_macro", found.macro, found.prompts, "prompts", found.macro_interval,
+                   note=note)]
 
 
 def vectors_of(texts_by_prompt: Sequence[Sequence[str]], encoder) -> list:
