@@ -1,34 +1,33 @@
 // The generator: responses to prompts.
 //
-// Owns: which possibility numbers a prompt's responses get, which draw a token takes, when a response
-// ends, how responses of several prompts share decode steps. Does not own: the cache, files, ranks.
-// Thread rule: one thread.
+// Owns: which draw a token takes, when a response ends, how responses of several prompts share decode steps.
+// Does not own: the cache, which numbers are asked for (choices.h), files, ranks. Thread rule: one thread.
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "trainer/generate/choices.h"
 #include "trainer/generate/key_value_cache.h"
 #include "trainer/generate/sampler.h"
 
 namespace plural::trainer {
 
-enum class PossibilityPolicy : std::uint8_t {
-  kNone,    // the prompt without a number
-  kFirst,   // response i gets number i + 1
-  kSample,  // drawn without replacement by (seed, prompt id)
-  kGiven,   // the numbers of the settings, in turn
-};
-
 struct GenerateSettings {
-  std::int64_t responses = 5;
+  std::int64_t responses = 5;  // with latents kAll and kGiven: one a latent instead
   std::int64_t max_new_tokens = 64;
   SamplingSettings sampling{};
   PossibilityPolicy policy = PossibilityPolicy::kNone;
   std::vector<int> possibilities{};  // kGiven
   std::uint64_t seed = 42;
+  std::int64_t min_new_tokens = 0;  // no response ends before it has so many
+  LatentPolicy latent_policy = LatentPolicy::kNone;
+  std::vector<int> latents{};  // kGiven
 };
 
 struct GeneratedResponse {
@@ -54,10 +53,65 @@ struct GeneratedPrompt {
   std::optional<std::int64_t> short_by{};  // of methods that may fall short: responses missing
 };
 
+// Decodes responses of many prompts side by side. Responses of a prompt that have the same history so far
+// have the same logits: one row is decoded for all of them, and splits where their draws differ. Rows that
+// end make room for the next prompt at once.
+class Generator {
+ public:
+  // At most `rows` different histories are decoded side by side. `model` must outlive the generator.
+  Generator(const Decoder& model, std::int64_t rows);
+  ~Generator();
+  Generator(const Generator&) = delete;
+  Generator& operator=(const Generator&) = delete;
+
+  // Puts a prompt at the end of the queue; returns its ticket. Errors: those of Choose (choices.h).
+  std::int64_t Add(const data::Group& prompt, const GenerateSettings& settings);
+
+  // Nothing is queued or under way.
+  bool Idle() const;
+  // Whether rows are free for another prompt.
+  bool HasRoom() const;
+
+  struct Finished {
+    std::int64_t ticket = 0;
+    GeneratedPrompt prompt;
+  };
+  // Starts queued prompts while rows are free, decodes one token of each row, and returns the prompts that
+  // this completed. Errors: ExitError(kDiverged) for logits that are not finite.
+  std::vector<Finished> Step();
+
+ private:
+  struct Open;    // a prompt that is being answered
+  struct Branch;  // a history and the responses that share it; stands at the cache row of the same index
+
+  void StartPrompt(std::unique_ptr<Open> open);
+  at::Tensor Feed(std::size_t rows);
+  void Expand(std::size_t first, const at::Tensor& logits_RV);
+  template <typename Real>
+  void Draw(const Branch& branch, const at::Tensor& logits_V, TokenSampler<Real>& sampler,
+            std::vector<Branch>& children);
+  void Close(Open& open, std::size_t response);
+
+  const Decoder& model_;
+  const std::int64_t rows_;
+  const std::vector<data::Token> ends_;  // end-of-sequence tokens
+  KeyValueCache cache_;
+  std::deque<std::unique_ptr<Open>> queue_;
+  std::map<std::int64_t, std::unique_ptr<Open>> open_;  // by ticket
+  std::vector<Branch> branches_;
+  std::vector<Finished> finished_;
+  TokenSampler<float> float_sampler_;
+  TokenSampler<double> double_sampler_;
+  std::int64_t next_ticket_ = 0;
+  std::int64_t step_ = 0;
+};
+
+inline constexpr std::int64_t kDefaultRows = 64;
+
 // The responses to each prompt, in order. A pure function of (model, prompts, settings): draws are
-// keyed by (seed, prompt id, response index, token index), so neither ranks nor batches change them.
-// Errors: DataError naming the prompt when it does not fit the model's context or has too few numbers.
+// keyed by (seed, prompt id, response index, token index), so neither ranks nor `rows` change them.
+// Errors: those of Generator.
 std::vector<GeneratedPrompt> Generate(const Decoder& model, const std::vector<data::Group>& prompts,
-                                      const GenerateSettings& settings);
+                                      const GenerateSettings& settings, std::int64_t rows = kDefaultRows);
 
 }  // namespace plural::trainer

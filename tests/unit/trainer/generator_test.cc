@@ -76,8 +76,10 @@ GeneratedResponse Naive(const Decoder& model, const data::Group& prompt, int num
     const at::Tensor logits = LastLogits(model, tokens);
     const std::span<const double> row(logits.const_data_ptr<double>(),
                                       static_cast<std::size_t>(logits.numel()));
-    const data::Token token = SampleToken<double>(row, settings.sampling, random.Uniform());
-    response.logprob += LogProbability<double>(row, token);
+    TokenSampler<double> sampler;
+    sampler.Read(row, settings.sampling);
+    const data::Token token = sampler.Draw(random.Uniform());
+    response.logprob += sampler.LogProbability(token);
     if (std::ranges::count(model.Config().eos_token_ids, token) > 0) {
       response.finished = true;
       break;

@@ -1,0 +1,112 @@
+#include "trainer/generate/choices.h"
+
+#include <algorithm>
+#include <numeric>
+#include <string>
+
+#include "data/error.h"
+#include "data/random.h"
+#include "trainer/error.h"
+#include "trainer/generate/generator.h"
+#include "trainer/model/latents.h"
+
+namespace plural::trainer {
+namespace {
+
+std::vector<int> FirstNumbers(std::int64_t count) {
+  std::vector<int> numbers(static_cast<std::size_t>(count));
+  std::iota(numbers.begin(), numbers.end(), 1);
+  return numbers;
+}
+
+std::vector<int> ChoosePossibilities(const data::Group& prompt, const GenerateSettings& settings) {
+  const auto responses = static_cast<std::size_t>(settings.responses);
+  std::vector<int> numbers(responses, 0);
+  switch (settings.policy) {
+    case PossibilityPolicy::kNone:
+      return numbers;
+    case PossibilityPolicy::kFirst:
+      numbers = FirstNumbers(settings.responses);
+      break;
+    case PossibilityPolicy::kSample:
+      if (settings.responses <= prompt.Possibilities()) {
+        numbers = data::SampleWithoutReplacement(
+            {data::MixKey(settings.seed, data::Purpose::kPossibilities, data::HashName(prompt.id))},
+            prompt.Possibilities(), static_cast<int>(settings.responses));
+      } else {
+        numbers.assign(responses, static_cast<int>(settings.responses));  // refused below
+      }
+      break;
+    case PossibilityPolicy::kGiven:
+      for (std::size_t i = 0; i < responses; ++i) {
+        numbers[i] = settings.possibilities[i % settings.possibilities.size()];
+      }
+      break;
+  }
+  const int largest = *std::max_element(numbers.begin(), numbers.end());
+  if (largest > prompt.Possibilities()) {
+    throw data::DataError("prompt '" + prompt.id + "': " + std::to_string(settings.responses) +
+                          " responses need possibility number " + std::to_string(largest) +
+                          ", but the corpus has 1.." + std::to_string(prompt.Possibilities()) +
+                          "; ask for fewer, or prepare the corpus with --possibilities " +
+                          std::to_string(largest));
+  }
+  return numbers;
+}
+
+std::vector<int> ChooseLatents(const data::Group& prompt, const GenerateSettings& settings,
+                               const Latents* heads) {
+  if (heads == nullptr) {
+    throw ExitError(ExitCode::kBadData,
+                    "--latents: the adapter has no latents; give one that was trained with method cvf");
+  }
+  const auto count = static_cast<int>(heads->Count());
+  std::vector<int> latents = settings.latents;
+  if (settings.latent_policy == LatentPolicy::kAll) latents = FirstNumbers(count);
+  if (settings.latent_policy == LatentPolicy::kSample) {
+    if (settings.responses > count) {
+      throw ExitError(ExitCode::kBadData, "--latents sample: " + std::to_string(settings.responses) +
+                                              " responses need as many latents, the adapter has " +
+                                              std::to_string(count) + "; lower --responses");
+    }
+    latents = data::SampleWithoutReplacement(
+        {data::MixKey(settings.seed, data::Purpose::kLatents, data::HashName(prompt.id))}, count,
+        static_cast<int>(settings.responses));
+  }
+  const int largest = *std::max_element(latents.begin(), latents.end());
+  if (largest > count) {
+    throw ExitError(ExitCode::kBadData, "--latents " + std::to_string(largest) +
+                                            ": the adapter has latents 1.." + std::to_string(count));
+  }
+  return latents;
+}
+
+}  // namespace
+
+Choices Choose(const data::Group& prompt, const GenerateSettings& settings, const Decoder& model) {
+  Choices choices;
+  if (settings.latent_policy == LatentPolicy::kNone) {
+    choices.possibilities = ChoosePossibilities(prompt, settings);
+    choices.latents.assign(choices.possibilities.size(), 0);
+  } else {
+    choices.latents = ChooseLatents(prompt, settings, model.LatentHeads());
+    choices.possibilities.assign(choices.latents.size(), 0);
+  }
+
+  std::size_t longest = 0;
+  for (const int number : choices.possibilities) {
+    longest = std::max(longest, prompt.tails[static_cast<std::size_t>(number)].size());
+  }
+  const bool latent = settings.latent_policy != LatentPolicy::kNone;  // takes a position
+  const auto tokens = static_cast<std::int64_t>(prompt.prompt_tokens.size() + longest + (latent ? 1 : 0));
+  const std::int64_t context = model.Config().max_position_embeddings;
+  if (tokens + settings.max_new_tokens > context) {
+    throw data::DataError("prompt '" + prompt.id + "': " + std::to_string(tokens) + " tokens and " +
+                          std::to_string(settings.max_new_tokens) +
+                          " new ones exceed the model's context of " + std::to_string(context) +
+                          "; shorten the prompt or lower --max-new-tokens");
+  }
+  return choices;
+}
+
+}  // namespace plural::trainer
