@@ -254,7 +254,7 @@ def _check_question(spec: dict, refuse) -> None:
     before, after = spec["prompt"].split("{response}")
     if "{context}" in after or not after:
         refuse("prompt", "{context} stands behind {response}, or nothing does",
-               "needs {context}, {response} and the question, in this order")
+               "needs {context}, {response} and what the rating answers, in this order")
 
 
 def _check_placeholders(spec: dict, key: str, needed: set[str], refuse) -> None:
