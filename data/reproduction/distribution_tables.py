@@ -23,7 +23,10 @@ VALID = Figure("valid_share", "valid share", "{:.3f}")
 LOSS = Figure("loss_nats", "loss of the last pass, nats", "{:.3f}")
 PASSES = Figure("passes", "passes", "{:.1f}")
 GENDER = Figure("gender_distance", "gender: distance from uniform", "{:.2f}")
+BASE_PERPLEXITY = Figure("base_perplexity", "perplexity of the base", "{:.3f}")
 PERPLEXITY = Figure("perplexity", "perplexity", "{:.3f}")
+RISE = Figure("rise_percent", "rise, %", "{:.2f}")
+TOKEN_KL = Figure("kl_nats_per_token", "KL(base‖tuned), nats a token", "{:.4f}")
 
 # Task -> ours -> (coverage, entropy in nats): the paper's tables 1, 5 and 6. Only names were tuned alone there.
 _TASKS = {
@@ -136,8 +139,6 @@ def _biographies(report: Report) -> None:
 
 
 def _unrelated(report: Report) -> None:
-    rows = [Row("unrelated base", "base"), Row("unrelated tuned", "tuned on all six tasks")]
-    report.table("Unrelated text, 300 held-out sentences", rows, [PERPLEXITY])
-    base, tuned = (report.mean(row.key, "perplexity") for row in rows)
-    rise = 100 * (tuned / base - 1)
-    report.check("unrelated text: perplexity rises by less than 2 %", rise < 2, f"{rise:+.2f} %")
+    report.table("Text that tuning was not about: 300 held-out sentences", [Row("unrelated", "tuned on all six tasks")],
+                 [BASE_PERPLEXITY, PERPLEXITY, RISE, TOKEN_KL])
+    report.check_bound("unrelated text: perplexity rises by less than 2 %", RISE, "unrelated", high=2)
