@@ -109,12 +109,13 @@ def _sample(rows, limit: int, random):
     import numpy
 
     if len(rows) > limit:
-        rows = rows[numpy.sort(random.choice(len(rows), limit, replace=False))]
-    kept = numpy.array(rows)
-    kept = kept[kept.any(axis=1)]
-    if len(kept) == 0:
+        kept = rows[numpy.sort(random.choice(len(rows), limit, replace=False))]
+    else:
+        kept = numpy.array(rows)
+    not_zero = kept.any(axis=1)
+    if not not_zero.any():
         raise TooFewDirections(0)
-    return kept
+    return kept if not_zero.all() else kept[not_zero]
 
 
 def _seed_centres(rows, count: int, random):
