@@ -36,7 +36,7 @@ for line in sys.stdin:
     asked = prompt.split("Person A: ")[-1]
     text = ("I am %d." % (20 + 10 * (n % 2)) if "old" in asked else
             "From Papua New Guinea\\nand Spain." if "from" in asked else "none")
-    held.append(json.dumps({{"id": request["id"], "responses": [{{"text": text}}]}}))
+    held.append(json.dumps({{"id": request["id"], "responses": [{{"tokens": tokenizer.encode_text([text])[0]}}]}}))
     if len(held) == int(os.environ.get("REVEALER_HOLDS", "1")):  # answers in another order than asked
         for answer in reversed(held):
             print(answer, flush=True)

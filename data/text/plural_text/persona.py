@@ -149,7 +149,7 @@ def _talk(names: list[str], arguments, protocol, kept: KeptLines, talks: dict[st
 
 
 class RevealerPrompts:
-    """Conversations to the token ids of the revealer's next turn."""
+    """Conversations to the token ids that ask for the revealer's next turn, and its token ids to text."""
 
     def __init__(self, arguments):
         self._tokenizer = open_tokenizer(arguments.tokenizer or arguments.model)
@@ -163,6 +163,14 @@ class RevealerPrompts:
     def number(self, request: str) -> int:
         """Uniform from 1 to M, anew for every turn; 0 without numbers."""
         return random.Random(f"{self._seed}:{request}").randint(1, self.possibilities) if self.possibilities else 0
+
+    def text(self, ids: list[int]) -> str:
+        """Errors: BadData for an id that the tokenizer does not have."""
+        try:
+            return self._tokenizer.decode(ids).decode("utf-8", "replace")
+        except IndexError:
+            raise BadData(f"{self._tokenizer.path}: has no token {max(ids)} that the model answered; give the "
+                          "tokenizer of the model with --tokenizer") from None
 
     def tokens(self, turns: list[str], k: int) -> list[int]:
         """Drops oldest turns where the prompt is too long. Errors: BadData when nothing is left to drop."""
@@ -182,7 +190,7 @@ class RevealerPrompts:
 def _reveal(so_far: Conversation, revealer: Revealer, prompts: RevealerPrompts) -> tuple[str, int]:
     request = f"{so_far.id}:{len(so_far.turns)}"
     k = prompts.number(request)
-    return revealer.ask(request, prompts.tokens(so_far.turns, k)), k
+    return prompts.text(revealer.ask(request, prompts.tokens(so_far.turns, k))), k
 
 
 def _command(arguments) -> list[str]:

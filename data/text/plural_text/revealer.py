@@ -1,8 +1,8 @@
 """The revealer: the model under test, behind `plural generate --stream`.
 
-Owns: the process, matching answers to questions. Does not own: prompts (persona.py). Requests are JSON lines
-{"id", "prompt_tokens"}, answers are JSON lines with "id" and "responses", in any order. Thread rule: ask() may be
-called from many threads; their requests are decoded together.
+Owns: the process, matching answers to requests. Does not own: text (persona.py). Requests are JSON lines
+{"id", "prompt_tokens"}, answers are JSON lines with "id" and "responses", in any order. A request that the process
+refuses ends it. Thread rule: ask() may be called from many threads; their requests are decoded together.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ class Revealer:
         _close(self._process.stdout)
         self._said.close()
 
-    def ask(self, request: str, prompt_tokens: list[int]) -> str:
-        """The text of one response. `request` keys the draws: no two requests of a run may share it.
+    def ask(self, request: str, prompt_tokens: list[int]) -> list[int]:
+        """The token ids of one response. `request` keys the draws: no two requests of a run may share it.
 
-        Errors: RevealerFailed; BadData where the process refuses the prompt.
+        Errors: RevealerFailed, also for a prompt that the process refuses; BadData for an answer that is none.
         """
         answer: Future = Future()
         line = json.dumps({"id": request, "prompt_tokens": prompt_tokens}).encode() + b"\n"
@@ -107,12 +107,12 @@ class Revealer:
         if answer is None:
             raise BadData(f"{where}: an answer to '{request}', which was not asked")
         responses = fields.get("responses")
-        if "error" in fields:
-            answer.set_exception(BadData(f"{request}: {fields['error']}"))
-        elif isinstance(responses, list) and responses and isinstance(responses[0], dict):
-            answer.set_result(text_of(responses[0], "text", f"{where}: {request}"))
+        first = responses[0] if isinstance(responses, list) and responses else None
+        tokens = first.get("tokens") if isinstance(first, dict) else None
+        if isinstance(tokens, list) and all(type(token) is int for token in tokens):
+            answer.set_result(tokens)
         else:
-            answer.set_exception(BadData(f"{where}: {request}: no responses in the answer"))
+            answer.set_exception(BadData(f"{where}: {request}: no response tokens in the answer"))
 
     def _last_words(self) -> str:
         self._said.seek(0)
