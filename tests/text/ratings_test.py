@@ -3,6 +3,12 @@
 import json
 import unittest
 
+from plural_text.errors import BadData
+from plural_text.formats import Record
+from plural_text.groups import Limits
+from plural_text.masks import ENGLISH, MaskBuilder, StopWords
+from plural_text.ratings import RatingBuilder
+from plural_text.templates import open_template
 from text.support import (FolderTest, MISTRAL_V1, MISTRAL_V3, TEKKEN, byte_level_folder, open_tokenizer, read_corpus,
                           write_lines)
 
@@ -18,13 +24,11 @@ class Questions(FolderTest):
         self.input = write_lines(self.folder / "in.jsonl", [{"id": "a", "context": CONTEXT, "candidates": ["Well."]},
                                                             {"id": "b", "context": CONTEXT, "candidates": ["Ill."]}])
 
-    def questions(self, tokenizer, template, *more):
-        self.prepare(self.input, "--tokenizer", tokenizer, "--format", "dialogue", "--template", template, "--quiet", *more)
-        return read_corpus(self.folder / "corpus.h5")
-
     def test_parts(self):
         """A group is prompt, what follows the response, ten ratings; no number, no end token, no response."""
-        attributes, groups, vocabulary = self.questions(self.model, "coherence-rating")
+        self.prepare(self.input, "--tokenizer", self.model, "--format", "dialogue", "--template", "coherence-rating",
+                     "--quiet")
+        attributes, groups, vocabulary = read_corpus(self.folder / "corpus.h5")
         text = lambda ids: b"".join(vocabulary[i] for i in ids).decode()
         self.assertEqual((attributes["possibilities"], [g.id for g in groups]), (0, ["a", "b"]))
         group = groups[0]
@@ -34,25 +38,30 @@ class Questions(FolderTest):
         self.assertEqual(text(group.tails[0]), "\n\nCoherence rating: [")
         self.assertEqual([text(r) for r in group.responses], RATINGS)
 
+    def build(self, tokenizer, template, max_prompt_tokens=0):
+        """One question, in this process, and its parts' texts."""
+        builder = RatingBuilder(tokenizer, open_template(str(template), "dialogue", tokenizer),
+                                MaskBuilder(tokenizer, StopWords(ENGLISH)), Limits(0, max_prompt_tokens))
+        group, = builder.build([Record("a", "here", CONTEXT.split("\n"))])
+        text = lambda ids: tokenizer.decode(ids).decode()
+        return group, text(group.prompt), text(group.tails[0]), [text(r) for r in group.responses]
+
     def test_no_tokenizer_puts_a_space_where_a_part_begins(self):
         """A tokenizer that marks word starts would put one before the text after the response and before every
         rating: "[ 5]" instead of "[5]"."""
-        for tokenizer in (MISTRAL_V1, MISTRAL_V3, TEKKEN):
-            for template in ("coherence-rating", "mistral-coherence-rating"):
-                _, groups, vocabulary = self.questions(tokenizer, template)
-                text = lambda ids: b"".join(vocabulary[i] for i in ids).decode()
-                self.assertEqual([text(r) for r in groups[0].responses], RATINGS, tokenizer)
-                marker = " [/INST] " if template.startswith("mistral") else "\n\n"
-                self.assertEqual(text(groups[0].tails[0]).replace("]Co", "] Co"), marker + "Coherence rating: [", tokenizer)
-                end = [i for i, piece in enumerate(vocabulary) if piece == b"[/INST]"]
-                if template.startswith("mistral") and end:  # the marker is one token, as in the prompt
-                    self.assertIn(end[0], groups[0].tails[0])
+        for path in (MISTRAL_V1, MISTRAL_V3, TEKKEN):
+            tokenizer = open_tokenizer(path)
+            for template, marker in (("coherence-rating", "\n\n"), ("mistral-coherence-rating", " [/INST] ")):
+                group, _, after, ratings = self.build(tokenizer, template)
+                self.assertEqual(ratings, RATINGS, path)
+                self.assertEqual(after.replace("]Co", "] Co"), marker + "Coherence rating: [", path)
+                if marker != "\n\n" and tokenizer.id_of("[/INST]") is not None:
+                    self.assertIn(tokenizer.id_of("[/INST]"), group.tails[0])  # one token, as in the prompt
 
     def test_oldest_turns_are_dropped(self):
-        _, whole, _ = self.questions(self.model, "coherence-rating")
-        limit = len(whole[0].prompt) - 1
-        _, trimmed, vocabulary = self.questions(self.model, "coherence-rating", "--max-prompt-tokens", limit)
-        text = b"".join(vocabulary[i] for i in trimmed[0].prompt).decode()
+        tokenizer = open_tokenizer(self.model)
+        whole, *_ = self.build(tokenizer, "coherence-rating")
+        _, text, *_ = self.build(tokenizer, "coherence-rating", len(whole.prompt) - 1)
         self.assertNotIn("Hello!", text)
         self.assertIn("Person A: Fine.", text)
 
@@ -64,11 +73,14 @@ class Questions(FolderTest):
                  ({"prompt": "{context}\n{response}"}, "in this order"),
                  ({"prompt": "{context}\nRating: ["}, "needs {context} and {response}"),
                  ({"prompt_with_number": "{context} {k}"}, "leave it out")]
+        tokenizer, file = open_tokenizer(self.model), self.folder / "template.json"
+        file.write_text(json.dumps(good))
+        self.build(tokenizer, file)
         for change, words in cases:
-            file = self.folder / "template.json"
             file.write_text(json.dumps({**good, **change}))
-            done = self.prepare(self.input, "--tokenizer", self.model, "--format", "dialogue", "--template", file, code=65)
-            self.assertIn(words, done.stderr)
+            with self.assertRaises(BadData) as refused:
+                self.build(tokenizer, file)
+            self.assertIn(words, str(refused.exception))
 
     def test_numbers_are_refused(self):
         done = self.prepare(self.input, "--tokenizer", self.model, "--format", "dialogue", "--template",
