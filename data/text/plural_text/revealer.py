@@ -118,7 +118,7 @@ class Revealer:
         self._said.seek(0)
         lines = self._said.read().decode("utf-8", "replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return f": {last}" if last else ""
+        return ": " + last.removeprefix("plural: error: ") if last else ""
 
 
 def _close(stream) -> None:
