@@ -1,6 +1,7 @@
 #include "trainer/commands/generate.h"
 
 #include <ATen/Parallel.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -8,12 +9,15 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
 #include "data/corpus.h"
 #include "trainer/agreement.h"
 #include "trainer/commands/model_options.h"
 #include "trainer/error.h"
 #include "trainer/file_io.h"
+#include "trainer/generate/answer_json.h"
+#include "trainer/generate/streaming.h"
 #include "trainer/model/load_model.h"
 #include "trainer/progress.h"
 
@@ -31,7 +35,26 @@ GenerateSettings PresetSettings(const std::string& preset) {
   return {};
 }
 
-// "none", "first", "sample" or numbers such as "1,4".
+[[noreturn]] void Refuse(const std::string& why) { throw ExitError(ExitCode::kUsage, why); }
+
+// "1,4": numbers from 1. `words`: what else is allowed there.
+std::vector<int> ParseNumbers(const std::string& option, const std::string& text, const std::string& words) {
+  std::vector<int> numbers;
+  const char* next = text.data();
+  const char* const end = next + text.size();
+  while (true) {
+    int number = 0;
+    const auto [after, error] = std::from_chars(next, end, number);
+    if (error != std::errc{} || number < 1 || (after != end && *after != ',')) {
+      Refuse(option + " '" + text + "': allowed are " + words +
+             ", or numbers from 1 separated by commas, such as 1,4");
+    }
+    numbers.push_back(number);
+    if (after == end) return numbers;
+    next = after + 1;
+  }
+}
+
 void ParsePossibilities(const std::string& text, GenerateSettings& settings) {
   if (text == "none") {
     settings.policy = PossibilityPolicy::kNone;
@@ -41,20 +64,27 @@ void ParsePossibilities(const std::string& text, GenerateSettings& settings) {
     settings.policy = PossibilityPolicy::kSample;
   } else {
     settings.policy = PossibilityPolicy::kGiven;
-    const char* next = text.data();
-    const char* const end = next + text.size();
-    while (true) {
-      int number = 0;
-      const auto [after, error] = std::from_chars(next, end, number);
-      if (error != std::errc{} || number < 1 || (after != end && *after != ',')) {
-        throw ExitError(ExitCode::kUsage, "--possibilities '" + text +
-                                              "': allowed are none, first, sample, or numbers from 1 "
-                                              "separated by commas, such as 1,4");
-      }
-      settings.possibilities.push_back(number);
-      if (after == end) return;
-      next = after + 1;
-    }
+    settings.possibilities = ParseNumbers("--possibilities", text, "none, first, sample");
+  }
+}
+
+void ParseLatents(const GenerateOptions& options, GenerateSettings& settings) {
+  if (options.latents.empty()) return;
+  if (options.latents == "all") {
+    settings.latent_policy = LatentPolicy::kAll;
+  } else if (options.latents == "sample") {
+    settings.latent_policy = LatentPolicy::kSample;
+  } else {
+    settings.latent_policy = LatentPolicy::kGiven;
+    settings.latents = ParseNumbers("--latents", options.latents, "all, sample");
+    settings.responses = static_cast<std::int64_t>(settings.latents.size());
+  }
+  if (settings.policy != PossibilityPolicy::kNone) {
+    Refuse("--latents and --possibilities: a response is asked with one of the two; leave one out");
+  }
+  if (settings.latent_policy != LatentPolicy::kSample && options.responses) {
+    Refuse("--latents " + options.latents +
+           " gives one response a latent; leave out --responses, or say --latents sample");
   }
 }
 
@@ -67,42 +97,60 @@ GenerateSettings MakeSettings(const GenerateOptions& options) {
   settings.sampling.top_k = options.top_k.value_or(settings.sampling.top_k);
   settings.sampling.top_p = options.top_p.value_or(settings.sampling.top_p);
   settings.seed = options.seed;
+  settings.min_new_tokens = options.min_new_tokens;
+  if (settings.min_new_tokens > settings.max_new_tokens) {
+    Refuse("--min-new-tokens " + std::to_string(settings.min_new_tokens) + " is more than --max-new-tokens " +
+           std::to_string(settings.max_new_tokens));
+  }
   ParsePossibilities(options.possibilities, settings);
+  ParseLatents(options, settings);
   CheckMethodOptions(options.method, settings, options.temperature || options.top_k || options.top_p);
   return settings;
 }
 
-nlohmann::json ToJson(const data::Corpus& corpus, const GeneratedResponse& response) {
-  nlohmann::json item = {{"index", response.index},
-                         {"possibility", response.possibility},
-                         {"latent", response.latent},
-                         {"text", response.text ? *response.text : corpus.Decode(response.tokens)},
-                         {"tokens", response.tokens},
-                         {"logprob_nats", response.logprob},  // null where it is not known
-                         {"finished", response.finished},
-                         {"steps", response.steps},
-                         {"seconds", response.seconds}};
-  if (response.score) item["score"] = *response.score;
-  if (response.rating) item["rating"] = *response.rating;
-  return item;
+void CheckInputs(const GenerateOptions& options) {
+  if (!options.stream) {
+    if (options.corpus.empty()) Refuse("--corpus is required: the corpus whose prompts are answered");
+    if (options.output.empty()) Refuse("--output is required: the file of answers");
+    return;
+  }
+  if (!options.output.empty()) Refuse("--stream answers on standard output; leave out --output");
+  if (options.limit > 0) Refuse("--stream answers every request; leave out --limit");
+  if (options.possibilities != "none") {
+    Refuse("--stream: requests name their tails themselves; leave out --possibilities");
+  }
+  if (!Samples(options.method)) Refuse("--stream answers with --method sample, without --rerank");
 }
 
-nlohmann::json ToJson(const data::Corpus& corpus, const data::Group& prompt, const std::string& method,
-                      const GeneratedPrompt& answer) {
-  nlohmann::json line = {{"id", prompt.id},
-                         {"prompt", corpus.Decode(prompt.prompt_tokens)},
-                         {"responses", nlohmann::json::array()},
-                         {"method", method},
-                         {"decode_steps", answer.decode_steps},
-                         {"token_forwards", answer.token_forwards},
-                         {"seconds", answer.seconds}};
-  std::replace(line["method"].get_ref<std::string&>().begin(), line["method"].get_ref<std::string&>().end(),
-               '-', '_');
-  for (const GeneratedResponse& response : answer.responses) {
-    line["responses"].push_back(ToJson(corpus, response));
+// An adapter that was trained with latents knows no numbers.
+void CheckLatents(const Decoder& model, const GenerateSettings& settings) {
+  if (model.LatentHeads() != nullptr && settings.policy != PossibilityPolicy::kNone) {
+    throw ExitError(
+        ExitCode::kBadData,
+        "--possibilities: the adapter was trained with method cvf, which knows latents instead of "
+        "possibility numbers; ask for --latents all");
   }
-  if (answer.short_by) line["short_by"] = *answer.short_by;
-  return line;
+}
+
+std::string AnswerLine(const data::Corpus& corpus, const data::Group& prompt, std::string method,
+                       const GeneratedPrompt& answer) {
+  std::replace(method.begin(), method.end(), '-', '_');
+  nlohmann::json line = {
+      {"id", prompt.id}, {"prompt", corpus.Decode(prompt.prompt_tokens)}, {"method", std::move(method)}};
+  line.update(AnswerJson(answer, &corpus));
+  return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+int RunStream(const GenerateOptions& options, GenerateSettings settings, const dist::World& world) {
+  std::optional<data::Corpus> vocabulary;
+  if (!options.corpus.empty()) vocabulary = OpenCorpus(options.corpus, world);
+  const Decoder model =
+      LoadModel(options.model, options.adapter, ParseDType(options.dtype), at::Device(at::kCPU));
+  if (vocabulary) CheckCorpusFitsModel(*vocabulary, model.Config(), options.model);
+  ResolveLatents(model, settings);
+  AnswerStream(model, settings, options.batch_rows, vocabulary ? &*vocabulary : nullptr, STDIN_FILENO,
+               std::cout);
+  return 0;
 }
 
 }  // namespace
@@ -110,8 +158,12 @@ nlohmann::json ToJson(const data::Corpus& corpus, const data::Group& prompt, con
 void AddGenerateOptions(CLI::App& command, GenerateOptions& options) {
   command.add_option("--model", options.model, "Hugging Face folder of the model")->required();
   command.add_option("--adapter", options.adapter, "Folder of a LoRA adapter for it");
-  command.add_option("--corpus", options.corpus, "Corpus whose prompts are answered")->required();
-  command.add_option("-o,--output", options.output, "JSON lines, one a prompt")->required();
+  command.add_option(
+      "--corpus", options.corpus,
+      "Corpus whose prompts are answered; with --stream only its vocabulary is used, to add texts");
+  command.add_option("-o,--output", options.output, "JSON lines, one a prompt");
+  command.add_flag("--stream", options.stream,
+                   "Answer requests, JSON lines of token ids on standard input, on standard output at once");
   AddMethodOptions(command, options.method);
   command
       .add_option("--preset", options.preset,
@@ -134,19 +186,35 @@ void AddGenerateOptions(CLI::App& command, GenerateOptions& options) {
                   "Possibility numbers: none, first (1..responses), sample (without replacement), or a "
                   "list such as 1,4")
       ->capture_default_str();
+  command.add_option(
+      "--latents", options.latents,
+      "Latents of an adapter of method cvf, one response each: all, sample (as many as responses, "
+      "without replacement), or a list such as 1,3");
+  command
+      .add_option("--min-new-tokens", options.min_new_tokens, "No response ends before it has so many tokens")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command.add_option("--seed", options.seed, "Key of every draw")->capture_default_str();
   command.add_option("--limit", options.limit, "Answer only the first so many prompts; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command.add_option("--batch", options.batch_responses, "Responses decoded together")
+  command.add_option("--batch", options.batch_rows, "Different histories decoded side by side")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
       ->capture_default_str();
   AddComputeOptions(command, options.dtype, options.threads);
 }
 
 int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collectives& collectives) {
-  const GenerateSettings settings = MakeSettings(options);
+  GenerateSettings settings = MakeOnEveryRank(world, collectives, [&] {
+    CheckInputs(options);
+    return MakeSettings(options);
+  });
   SetThreads(options.threads, world);
+  if (options.stream) {
+    if (world.Size() == 1) return RunStream(options, settings, world);
+    FailTogether(world, collectives,
+                 ExitError(ExitCode::kUsage, "--stream answers on one rank; start it without mpirun"));
+  }
   std::optional<PendingFile> output;
   if (world.Rank() == 0) output.emplace(options.output);
 
@@ -157,13 +225,16 @@ int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collec
     opened = OpenCorpus(options.corpus, world);
     loaded = LoadModel(options.model, options.adapter, ParseDType(options.dtype), at::Device(at::kCPU));
     CheckCorpusFitsModel(*opened, loaded->Config(), options.model);
-    method.emplace(options.method, settings, *loaded, *opened, options.model, world);
+    CheckLatents(*loaded, settings);
+    ResolveLatents(*loaded, settings);
+    method.emplace(options.method, settings, options.batch_rows, *loaded, *opened, options.model, world);
   });
   data::Corpus& corpus = *opened;
 
   const std::int64_t prompts =
       options.limit > 0 ? std::min(options.limit, corpus.Info().groups) : corpus.Info().groups;
-  const std::int64_t block = std::max<std::int64_t>(1, options.batch_responses / method->RowsPerPrompt());
+  const std::int64_t share = std::max<std::int64_t>(1, (prompts + world.Size() - 1) / world.Size());
+  const std::int64_t block = std::min(method->PromptsPerCall(), share);
   const std::int64_t round = block * world.Size();
   std::vector<double> short_prompts = {0.0};
   Progress progress("generate", "prompts", prompts, world.Rank() == 0, 0, std::cerr);
@@ -176,9 +247,7 @@ int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collec
     std::string lines;
     for (std::size_t p = 0; p < batch.size(); ++p) {
       short_prompts[0] += answers[p].short_by.value_or(0) > 0 ? 1.0 : 0.0;
-      lines += ToJson(corpus, batch[p], options.method.method, answers[p])
-                   .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
-               "\n";
+      lines += AnswerLine(corpus, batch[p], options.method.method, answers[p]);
     }
     for (const std::string& part : collectives.AllGather(lines)) {
       if (output) output->Write(part);

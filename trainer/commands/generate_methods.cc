@@ -1,6 +1,7 @@
 #include "trainer/commands/generate_methods.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <stdexcept>
 #include <utility>
 
@@ -16,6 +17,7 @@ constexpr const char* kSample = "sample";
 constexpr const char* kDiverseBeam = "diverse-beam";
 constexpr const char* kList = "list";
 constexpr std::int64_t kListTokens = 1024;
+constexpr std::int64_t kRefills = 8;
 
 DiverseBeamSettings BeamSettings(const MethodOptions& options, const GenerateSettings& settings) {
   DiverseBeamSettings beams;
@@ -38,6 +40,12 @@ void CheckBeams(const MethodOptions& options, const GenerateSettings& settings) 
     Refuse("--responses " + std::to_string(settings.responses) + " of --beams " +
            std::to_string(beams.beams) + ": a search gives no more responses than it has beams");
   }
+}
+
+void CheckKept(const MethodOptions& options, const GenerateSettings& settings) {
+  if (options.rerank <= settings.responses) return;
+  Refuse("--rerank " + std::to_string(options.rerank) + " of " + std::to_string(settings.responses) +
+         " responses: fewer candidates than are kept; ask for more");
 }
 
 }  // namespace
@@ -82,6 +90,9 @@ void CheckMethodOptions(const MethodOptions& options, const GenerateSettings& se
     if (samples) {
       Refuse("--temperature, --top-k and --top-p belong to --method sample, not " + options.method);
     }
+    if (settings.latent_policy != LatentPolicy::kNone) {
+      Refuse("--latents belongs to --method sample, not " + options.method);
+    }
     if (settings.policy != PossibilityPolicy::kNone) {
       Refuse("--possibilities belongs to --method sample, not " + options.method +
              "; leave it out: the prompt is asked without a number");
@@ -92,21 +103,23 @@ void CheckMethodOptions(const MethodOptions& options, const GenerateSettings& se
   }
   if (options.rerank == 0) return;
   if (options.method == kList) Refuse("--rerank rates token ids, which items of --method list may share");
-  if (options.rerank > settings.responses) {
-    Refuse("--rerank " + std::to_string(options.rerank) + " of --responses " +
-           std::to_string(settings.responses) + ": fewer candidates than are kept; raise --responses");
-  }
+  // How many candidates all latents give is known with the model only.
+  if (settings.latent_policy != LatentPolicy::kAll) CheckKept(options, settings);
 }
 
+bool Samples(const MethodOptions& options) { return options.method == kSample && options.rerank == 0; }
+
 ResponseMethod::ResponseMethod(const MethodOptions& options, const GenerateSettings& settings,
-                               const Decoder& model, const data::Corpus& corpus,
+                               std::int64_t rows, const Decoder& model, const data::Corpus& corpus,
                                const std::string& model_folder, const dist::World& world)
     : options_(options),
       settings_(settings),
+      rows_(rows),
       beams_(BeamSettings(options, settings)),
       model_(model),
       corpus_(corpus) {
   if (options.rerank == 0) return;
+  CheckKept(options, settings);
   ratings_.emplace(OpenCorpus(options.rating_corpus, world));
   CheckCorpusFitsModel(ratings_->Corpus(), model.Config(), model_folder);
   if (ratings_->Corpus().Info().tokenizer_sha256 != corpus.Info().tokenizer_sha256) {
@@ -116,15 +129,18 @@ ResponseMethod::ResponseMethod(const MethodOptions& options, const GenerateSetti
   base_ = model.WithoutAdapter();
 }
 
-std::int64_t ResponseMethod::RowsPerPrompt() const {
-  if (options_.method == kList) return 1;
-  return options_.method == kDiverseBeam ? beams_.beams : settings_.responses;
+std::int64_t ResponseMethod::PromptsPerCall() const {
+  if (options_.method == kList) return rows_;
+  if (options_.method == kDiverseBeam) return std::max<std::int64_t>(1, rows_ / beams_.beams);
+  // Rows that end make room for the next prompt of the call: several times what is decoded at once, so that
+  // they are seldom left empty at its end.
+  return std::max<std::int64_t>(1, kRefills * rows_ / settings_.responses);
 }
 
 std::vector<GeneratedPrompt> ResponseMethod::Answer(const std::vector<data::Group>& prompts) {
   std::vector<GeneratedPrompt> answers;
   if (options_.method == kSample) {
-    answers = Generate(model_, prompts, settings_);
+    answers = Generate(model_, prompts, settings_, rows_);
   } else if (options_.method == kDiverseBeam) {
     answers = GenerateDiverseBeams(model_, prompts, beams_);
     for (GeneratedPrompt& answer : answers) {

@@ -38,21 +38,27 @@ std::int64_t DefaultNewTokens(const MethodOptions& options, std::int64_t otherwi
 // given.
 void CheckMethodOptions(const MethodOptions& options, const GenerateSettings& settings, bool samples);
 
+// Whether responses are sampled and all kept: what a stream of requests can be answered with.
+bool Samples(const MethodOptions& options);
+
 class ResponseMethod {
  public:
   // Opens the rating corpus where responses are re-ranked. `model` and `corpus` must outlive it. Errors:
   // those of CheckCorpusFitsModel and RatingCorpus; DataError when the two corpora have different tokenizers.
-  ResponseMethod(const MethodOptions& options, const GenerateSettings& settings, const Decoder& model,
-                 const data::Corpus& corpus, const std::string& model_folder, const dist::World& world);
+  // `rows`: sequences decoded side by side.
+  ResponseMethod(const MethodOptions& options, const GenerateSettings& settings, std::int64_t rows,
+                 const Decoder& model, const data::Corpus& corpus, const std::string& model_folder,
+                 const dist::World& world);
 
   // The answers to some prompts, in their order.
   std::vector<GeneratedPrompt> Answer(const std::vector<data::Group>& prompts);
-  // Sequences that one prompt decodes side by side.
-  std::int64_t RowsPerPrompt() const;
+  // How many prompts to answer in one call.
+  std::int64_t PromptsPerCall() const;
 
  private:
   MethodOptions options_;
   GenerateSettings settings_;
+  std::int64_t rows_;
   DiverseBeamSettings beams_;
   const Decoder& model_;
   const data::Corpus& corpus_;

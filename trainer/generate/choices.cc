@@ -54,42 +54,50 @@ std::vector<int> ChoosePossibilities(const data::Group& prompt, const GenerateSe
   return numbers;
 }
 
-std::vector<int> ChooseLatents(const data::Group& prompt, const GenerateSettings& settings,
-                               const Latents* heads) {
-  if (heads == nullptr) {
-    throw ExitError(ExitCode::kBadData,
-                    "--latents: the adapter has no latents; give one that was trained with method cvf");
-  }
-  const auto count = static_cast<int>(heads->Count());
-  std::vector<int> latents = settings.latents;
-  if (settings.latent_policy == LatentPolicy::kAll) latents = FirstNumbers(count);
-  if (settings.latent_policy == LatentPolicy::kSample) {
-    if (settings.responses > count) {
-      throw ExitError(ExitCode::kBadData, "--latents sample: " + std::to_string(settings.responses) +
-                                              " responses need as many latents, the adapter has " +
-                                              std::to_string(count) + "; lower --responses");
-    }
-    latents = data::SampleWithoutReplacement(
-        {data::MixKey(settings.seed, data::Purpose::kLatents, data::HashName(prompt.id))}, count,
-        static_cast<int>(settings.responses));
-  }
-  const int largest = *std::max_element(latents.begin(), latents.end());
-  if (largest > count) {
-    throw ExitError(ExitCode::kBadData, "--latents " + std::to_string(largest) +
-                                            ": the adapter has latents 1.." + std::to_string(count));
-  }
-  return latents;
+std::vector<int> ChooseLatents(const data::Group& prompt, const GenerateSettings& settings, int count) {
+  if (settings.latent_policy == LatentPolicy::kGiven) return settings.latents;
+  return data::SampleWithoutReplacement(
+      {data::MixKey(settings.seed, data::Purpose::kLatents, data::HashName(prompt.id))}, count,
+      static_cast<int>(settings.responses));
 }
 
 }  // namespace
 
-Choices Choose(const data::Group& prompt, const GenerateSettings& settings, const Decoder& model) {
+void ResolveLatents(const Decoder& model, GenerateSettings& settings) {
+  if (settings.latent_policy == LatentPolicy::kNone) return;
+  const Latents* heads = model.LatentHeads();
+  if (heads == nullptr) {
+    throw ExitError(ExitCode::kBadData,
+                    "latents: the model has none; give an adapter that was trained with method cvf");
+  }
+  const std::int64_t count = heads->Count();
+  if (settings.latent_policy == LatentPolicy::kAll) {
+    settings.latent_policy = LatentPolicy::kGiven;
+    settings.latents = FirstNumbers(count);
+  }
+  if (settings.latent_policy == LatentPolicy::kGiven) {
+    settings.responses = static_cast<std::int64_t>(settings.latents.size());
+    const int largest = *std::max_element(settings.latents.begin(), settings.latents.end());
+    if (largest > count) {
+      throw ExitError(ExitCode::kBadData, "latents: " + std::to_string(largest) +
+                                              " is asked for, the adapter has 1.." + std::to_string(count));
+    }
+  } else if (settings.responses > count) {
+    throw ExitError(ExitCode::kBadData, "latents: " + std::to_string(settings.responses) +
+                                            " responses need as many different latents, the adapter has " +
+                                            std::to_string(count) + "; ask for fewer responses");
+  }
+}
+
+Choices Choose(const data::Group& prompt, const GenerateSettings& asked, const Decoder& model) {
+  GenerateSettings settings = asked;
+  ResolveLatents(model, settings);
   Choices choices;
   if (settings.latent_policy == LatentPolicy::kNone) {
     choices.possibilities = ChoosePossibilities(prompt, settings);
     choices.latents.assign(choices.possibilities.size(), 0);
   } else {
-    choices.latents = ChooseLatents(prompt, settings, model.LatentHeads());
+    choices.latents = ChooseLatents(prompt, settings, static_cast<int>(model.LatentHeads()->Count()));
     choices.possibilities.assign(choices.latents.size(), 0);
   }
 

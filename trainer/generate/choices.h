@@ -22,7 +22,7 @@ enum class PossibilityPolicy : std::uint8_t {
 
 enum class LatentPolicy : std::uint8_t {
   kNone,
-  kAll,     // response i gets latent i + 1, one response a latent
+  kAll,     // every latent in turn, one response each
   kSample,  // drawn without replacement by (seed, prompt id)
   kGiven,   // the latents of the settings, one response each
 };
@@ -33,8 +33,12 @@ struct Choices {
   std::int64_t Responses() const { return static_cast<std::int64_t>(possibilities.size()); }
 };
 
-// Errors: DataError naming the prompt when the corpus has too few numbers, or the prompt and its new tokens
-// do not fit the model's context; ExitError(kBadData) when latents are asked of a model that has too few.
+// What a model's latents make of the settings: kAll becomes kGiven, and kGiven decides how many responses
+// there are. Errors: ExitError(kBadData) when the model has no latents or too few.
+void ResolveLatents(const Decoder& model, GenerateSettings& settings);
+
+// Errors: those of ResolveLatents; DataError naming the prompt when the corpus has too few numbers, or the
+// prompt and its new tokens do not fit the model's context.
 Choices Choose(const data::Group& prompt, const GenerateSettings& settings, const Decoder& model);
 
 }  // namespace plural::trainer

@@ -8,14 +8,27 @@
 namespace plural::trainer::host {
 namespace {
 
-// Values of `dim` summed side by side in registers.
+// Vectors of `dim` summed side by side in registers.
 constexpr int kSideBySide = 4;
+// Tokens fetched ahead: a path's own tokens lie far apart, where no hardware guesses the next one.
+constexpr std::int64_t kFetchAhead = 4;
+constexpr std::int64_t kCacheLine = 64;
+
+template <class T>
+PLURAL_INLINE void Fetch(const PathAttentionInput<T>& in, std::int64_t t, const T* pool, std::int64_t offset,
+                         std::int64_t count) {
+  if (t >= in.tokens) return;
+  const T* token = pool + in.path[t] * in.groups * in.dim + offset;
+  constexpr auto kStep = static_cast<std::int64_t>(kCacheLine / sizeof(T));
+  for (std::int64_t i = 0; i < count; i += kStep) __builtin_prefetch(token + i);
+}
 
 template <class T>
 PLURAL_INLINE void ScoresLoop(const PathAttentionInput<T>& in, T* scores) {
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
   const std::int64_t shared = in.heads / in.groups;
   for (std::int64_t t = 0; t < in.tokens; ++t) {
+    Fetch(in, t + kFetchAhead, in.keys, 0, in.groups * in.dim);
     const T* keys = in.keys + in.path[t] * in.groups * in.dim;
     for (std::int64_t head = 0; head < in.heads; ++head) {
       const T* key = keys + head / shared * in.dim;
@@ -29,27 +42,47 @@ PLURAL_INLINE void ScoresLoop(const PathAttentionInput<T>& in, T* scores) {
   }
 }
 
+// `heads` heads from `head` on, which share their values, at the vectors of `dim` from `begin` on.
+template <class T, int heads>
+PLURAL_INLINE void WeightedValuesPart(const PathAttentionInput<T>& in, const T* weights, std::int64_t head,
+                                      std::int64_t begin, T* out) {
+  constexpr std::int64_t kWidth = Lanes<T>::kWidth;
+  const std::int64_t offset = head / (in.heads / in.groups) * in.dim + begin;
+  const T* weight = weights + head * in.tokens;
+  Vector<T> sum[heads][kSideBySide] = {};
+  for (std::int64_t t = 0; t < in.tokens; ++t) {
+    Fetch(in, t + 2 * kFetchAhead, in.values, offset, kSideBySide * kWidth);
+    const T* value = in.values + in.path[t] * in.groups * in.dim + offset;
+#pragma GCC unroll 4
+    for (int v = 0; v < kSideBySide; ++v) {
+      const std::int64_t left = in.dim - begin - v * kWidth;
+      if (left <= 0) continue;
+      const Vector<T> part = Load(value + v * kWidth, left);
+#pragma GCC unroll 2
+      for (int h = 0; h < heads; ++h) sum[h][v] += weight[h * in.tokens + t] * part;
+    }
+  }
+#pragma GCC unroll 2
+  for (int h = 0; h < heads; ++h) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kSideBySide; ++v) {
+      const std::int64_t left = in.dim - begin - v * kWidth;
+      if (left > 0) Store(out + (head + h) * in.dim + begin + v * kWidth, sum[h][v], left);
+    }
+  }
+}
+
 template <class T>
 PLURAL_INLINE void WeightedValuesLoop(const PathAttentionInput<T>& in, const T* weights, T* out) {
-  constexpr std::int64_t kWidth = Lanes<T>::kWidth;
   const std::int64_t shared = in.heads / in.groups;
-  for (std::int64_t head = 0; head < in.heads; ++head) {
-    const T* values = in.values + head / shared * in.dim;
-    const T* weight = weights + head * in.tokens;
-    for (std::int64_t begin = 0; begin < in.dim; begin += kSideBySide * kWidth) {
-      Vector<T> sum[kSideBySide] = {};
-      for (std::int64_t t = 0; t < in.tokens; ++t) {
-        const T* value = values + in.path[t] * in.groups * in.dim;
-#pragma GCC unroll 4
-        for (int v = 0; v < kSideBySide; ++v) {
-          const std::int64_t d = begin + v * kWidth;
-          if (d < in.dim) sum[v] += weight[t] * Load(value + d, in.dim - d);
-        }
+  for (std::int64_t begin = 0; begin < in.dim; begin += kSideBySide * Lanes<T>::kWidth) {
+    if (shared % 2 == 0) {
+      for (std::int64_t head = 0; head < in.heads; head += 2) {
+        WeightedValuesPart<T, 2>(in, weights, head, begin, out);
       }
-#pragma GCC unroll 4
-      for (int v = 0; v < kSideBySide; ++v) {
-        const std::int64_t d = begin + v * kWidth;
-        if (d < in.dim) Store(out + head * in.dim + d, sum[v], in.dim - d);
+    } else {
+      for (std::int64_t head = 0; head < in.heads; ++head) {
+        WeightedValuesPart<T, 1>(in, weights, head, begin, out);
       }
     }
   }
