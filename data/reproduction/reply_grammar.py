@@ -20,8 +20,8 @@ _HERE = Path(__file__).resolve().parent
 # How a model often answers: its favourite, the other valid kinds, something of another category.
 FAVOURITE_SHARE = 0.70
 INVALID_SHARE = 0.02
-# A model from nothing reads one list to so many replies, and one rating; a rating is one token of its document.
-LISTS, RATINGS = 10, 2
+# To so many replies a model from nothing reads one list, one rating, one line of a dictionary.
+LISTS, RATINGS, DICTIONARY_LINES = 10, 4, 1
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,19 @@ class ReplyGrammar:
 
     # Prompts.
 
-    def prompts(self, draw: random.Random, held_out: bool) -> list[Prompt]:
-        """One prompt a topic: 300 to tune on, or the 30 of topics that tuning never sees."""
-        chosen = []
-        for category, topics in self._topics.items():
-            cut = len(topics) - self._held_out
-            chosen += [(category, topic) for topic in (topics[cut:] if held_out else topics[:cut])]
-        return [Prompt(f"{category}/{topic}", category, draw.choice(self._wordings).format(topic))
-                for category, topic in chosen]
+    def prompts_to_tune_on(self, draw: random.Random) -> list[Prompt]:
+        """One prompt a topic in any wording: 300."""
+        return [self._prompt(category, topic, draw.randrange(len(self._wordings)))
+                for category, topics in self._topics.items() for topic in topics[:-self._held_out]]
+
+    def prompts_to_ask(self) -> list[Prompt]:
+        """The 30 topics that tuning never sees, in every wording."""
+        return [self._prompt(category, topic, wording)
+                for category, topics in self._topics.items() for topic in topics[-self._held_out:]
+                for wording in range(len(self._wordings))]
+
+    def _prompt(self, category: str, topic: str, wording: int) -> Prompt:
+        return Prompt(f"{category}/{topic}/{wording}", category, self._wordings[wording].format(topic))
 
     # Replies.
 
@@ -87,8 +92,9 @@ class ReplyGrammar:
     # What a model from nothing reads.
 
     def documents(self, draw: random.Random, templates: dict[str, dict], per_topic: int) -> list[str]:
-        """Of every topic: replies without and with a number that means nothing yet, lists, ratings.
+        """Of every topic: replies without and with a number that means nothing yet, lists, ratings, a dictionary.
 
+        The dictionary says in few words which category a topic is of, which replies alone teach slowly.
         `templates` (dialogue, list, rating) are those that prompts are made with later.
         """
         texts = []
@@ -101,6 +107,8 @@ class ReplyGrammar:
                 for _ in range(per_topic // LISTS):
                     prompt = templates["list"]["prompt"].format(context=self._turn(topic, draw))
                     texts.append(prompt + self._list(category, draw))
+                for _ in range(per_topic // DICTIONARY_LINES):
+                    texts.append(f"About {topic}: {draw.choice(self._categories[category]['answers'])}.")
                 for _ in range(per_topic // RATINGS):
                     texts.append(self._rated(templates["rating"]["prompt"], self._turn(topic, draw), category, draw))
         return texts
@@ -128,7 +136,7 @@ class ReplyGrammar:
         return self._meaning.get(text.strip())
 
     def measure(self, lines: list[dict]) -> dict[str, float]:
-        """Exact figures of `plural generate`'s lines, whose ids are those of prompts().
+        """Exact figures of `plural generate`'s lines, whose ids are those of the prompts.
 
         diversity: share of pairs of replies to one prompt with different meanings (two texts that do not parse
         differ unless they are equal). different: different valid answers a prompt. incoherent_percent: replies

@@ -75,11 +75,11 @@ def write_texts(seed: Seed, grammar: ReplyGrammar, replies_read: int = REPLIES_R
     draw.shuffle(documents)
     write_lines(seed.path("text/base.jsonl"), ({"text": text} for text in documents))
     tuned_on = []
-    for prompt in grammar.prompts(draw, held_out=False):
+    for prompt in grammar.prompts_to_tune_on(draw):
         replies, kinds = grammar.replies(prompt, CANDIDATES, draw)
         tuned_on.append({"id": prompt.id, "context": prompt.context, "candidates": replies, "kinds": kinds})
     write_lines(seed.path("text/train.jsonl"), tuned_on)
-    asked = [{"id": prompt.id, "context": prompt.context} for prompt in grammar.prompts(draw, held_out=True)]
+    asked = [{"id": prompt.id, "context": prompt.context} for prompt in grammar.prompts_to_ask()]
     write_lines(seed.path("text/test.jsonl"), asked)
     numbers = [f"{space}{k}" for k in range(1, 11) for space in ("", " ")]  # in prompts, and as ratings
     return write_tokenizer(seed.path("text/tokenizer"), [*documents, *numbers])
@@ -112,7 +112,7 @@ def start(seed: Seed, grammar: ReplyGrammar, methods: list[Method], overrides: d
     vocabulary = write_texts(seed, grammar)
     prepare_corpora(seed, len(grammar.kinds), methods)
     seed.prepare("text/base.jsonl", "corpora/base.h5", format="text")
-    return seed.train("base", "base", {"data.train": "corpora/base.h5", "model.config.vocab_size": vocabulary,
+    return seed.train("base", "reply-base", {"data.train": "corpora/base.h5", "model.config.vocab_size": vocabulary,
                                        **(overrides or {})})
 
 
@@ -128,7 +128,9 @@ def ask(seed: Seed, grammar: ReplyGrammar, base: Path, adapter: Path | None, met
         temperature: float | None = None) -> list[dict]:
     """Replies to prompts that tuning never saw; temperature None: a method that does not sample."""
     tokens = REPLIES * (grammar.reply_tokens + LABEL_TOKENS) if "list" in method.ask else grammar.reply_tokens
-    options = ["--responses", method.candidates or REPLIES, "--max-new-tokens", tokens, *method.ask]
+    options = ["--max-new-tokens", tokens, *method.ask]
+    if "all" not in method.ask:  # one reply a latent
+        options += ["--responses", method.candidates or REPLIES]
     if method.candidates:
         options += ["--rerank", REPLIES, "--rating-corpus", seed.path("corpora/ratings.h5")]
     if temperature is not None:

@@ -5,6 +5,7 @@ import json
 import math
 import pathlib
 import random
+import re
 import sys
 import tempfile
 import unittest
@@ -70,12 +71,12 @@ class ReplyMeaning(unittest.TestCase):
         self.grammar = ReplyGrammar("dialogue")
 
     def line(self, *texts):
-        return {"id": "cities/Riga", "responses": [{"text": text} for text in texts]}
+        return {"id": "cities/Riga/0", "responses": [{"text": text} for text in texts]}
 
     def test_paraphrases_are_one_meaning_and_other_categories_are_invalid(self):
         tour, leave = "tour it", "avoid it"
-        lines = [self.line(f"I will {tour}.", f" You should {tour} again.", f"I will {leave}.", "I will sell it.",
-                           "I will tour.")]
+        lines = [self.line(f"Please {tour}.", f" You should {tour} again.", f"Please {leave}.", "Please sell it.",
+                           "Please tour.")]
         figures = self.grammar.measure(lines)
         self.assertEqual(figures["different"], 2)  # valid ones alone
         self.assertAlmostEqual(figures["diversity"], 0.9)  # 1 of 10 pairs agrees
@@ -83,21 +84,29 @@ class ReplyMeaning(unittest.TestCase):
 
     def test_one_reply_a_prompt_has_no_diversity(self):
         with self.assertRaises(ValueError):
-            self.grammar.measure([self.line("I will tour it.")])
+            self.grammar.measure([self.line("Please tour it.")])
+
+    def test_no_two_openers_have_the_same_length(self):
+        # Else diverse beam search would meet the deciding word at one step in several groups, and penalise it.
+        for name in ("dialogue", "story"):
+            openers = json.loads((ROOT / f"data/reproduction/{name}.json").read_text())["openers"]
+            lengths = [len(re.findall(r"\w+|[^\w\s]", opener)) for opener in openers]
+            self.assertEqual(len(set(lengths)), len(lengths), openers)
 
     def test_every_story_and_reply_parses_and_is_unique(self):
         for name in ("dialogue", "story"):
             grammar, draw = ReplyGrammar(name), random.Random(1)
-            for prompt in grammar.prompts(draw, held_out=True):
+            for prompt in grammar.prompts_to_ask():
                 replies, kinds = grammar.replies(prompt, 4, draw)
                 self.assertEqual([grammar.meaning(reply) for reply in replies],
                                  [(prompt.category, kind) for kind in kinds])
                 self.assertEqual(len(set(kinds)), 4)
 
     def test_tuning_never_sees_a_prompt_that_is_asked(self):
-        tuned_on, asked = (self.grammar.prompts(random.Random(1), held_out) for held_out in (False, True))
-        self.assertEqual((len(tuned_on), len(asked)), (300, 30))
-        self.assertFalse({prompt.id for prompt in tuned_on} & {prompt.id for prompt in asked})
+        tuned_on, asked = self.grammar.prompts_to_tune_on(random.Random(1)), self.grammar.prompts_to_ask()
+        self.assertEqual((len(tuned_on), len(asked)), (300, 90))
+        self.assertFalse({prompt.id.split("/")[1] for prompt in tuned_on}
+                         & {prompt.id.split("/")[1] for prompt in asked})
 
 
 class Persona(unittest.TestCase):
