@@ -259,6 +259,24 @@ LatentSums LatentUnit::Sums() const {
   return sums;
 }
 
+std::vector<int> RecognizeLatents(const Decoder& model, const data::Group& group,
+                                  const data::PackSettings& pack) {
+  const c10::NoGradGuard no_grad;
+  data::LabelledGroup labelled =
+      data::Label(group, {.method = data::Method::kCvf, .responses = 0}, /*epoch=*/0);
+  labelled.sequences.clear();
+  const std::vector<data::RowPass> passes = data::PackGroups({&labelled, 1}, pack, 1.0);
+  const at::Tensor latent_R = RecognitionLogits(model, passes).argmax(1).to(at::kCPU);
+  std::vector<int> latents(group.responses.size());
+  std::int64_t row = 0;
+  for (const data::RowPass& pass : passes) {
+    for (const auto& ref : pass.sequences) {
+      latents[static_cast<std::size_t>(ref.sequence)] = latent_R[row++].item<int>() + 1;
+    }
+  }
+  return latents;
+}
+
 LatentEvaluation EvaluateLatents(const Decoder& model, std::span<const data::LabelledGroup> groups,
                                  const data::PackSettings& pack, const LatentSettings& settings) {
   const c10::NoGradGuard no_grad;

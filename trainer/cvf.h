@@ -65,6 +65,10 @@ std::vector<LatentUnitPasses> LatentUnitsOf(std::span<const data::RowPass> passe
 at::Tensor RecognitionLogits(const Decoder& model, std::span<const data::RowPass> passes,
                              std::optional<std::uint64_t> dropout_key = {});
 
+// The most likely latent, 1..K, of each response of `group`. Errors: those of data::Label.
+std::vector<int> RecognizeLatents(const Decoder& model, const data::Group& group,
+                                  const data::PackSettings& pack);
+
 // Figures of groups that are not trained on.
 struct LatentEvaluation {
   double likelihood = 0.0, bow = 0.0;  // as in training, of the mean over the groups

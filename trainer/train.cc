@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <ctime>
@@ -19,6 +20,7 @@
 #include "trainer/progress.h"
 #include "trainer/run_folder.h"
 #include "trainer/run_log.h"
+#include "trainer/self_consistency.h"
 #include "trainer/train_setup.h"
 #include "trainer/train_state.h"
 #include "trainer/train_step.h"
@@ -29,6 +31,10 @@ namespace plural::trainer {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+// Enough for a share that tells living latents from dead ones, and seconds beside a run.
+constexpr std::int64_t kLatentPrompts = 8;
+constexpr std::int64_t kLatentResponseTokens = 64;
 
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -61,6 +67,7 @@ class Run {
   void LogStep(const StepFigures& figures, std::int64_t epoch, double seconds, double data_wait_seconds);
   void EndPass();
   void Validate();
+  void MeasureLatents();
   void Save();
   void WriteResult();
   bool Over() const { return state_.position.step >= last_step_ || state_.position.stopped_early; }
@@ -78,6 +85,8 @@ class Run {
   std::int64_t saved_step_;
   const std::optional<Validation> validation_;
   std::int64_t validated_step_ = -1;
+  const data::PackSettings pack_;
+  std::vector<data::Group> latent_prompts_;  // of cvf: whose answers are recognised at the end
   std::optional<data::Loader> loader_;
   std::optional<MetricsLog> metrics_;  // rank 0
   Progress progress_;
@@ -102,8 +111,14 @@ Run::Run(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus,
       last_step_(TotalSteps(recipe, groups_)),
       saved_step_(first_step_ > 0 ? first_step_ : -1),
       validation_(std::move(validation)),
+      pack_(LoaderSettings(recipe, config, world).pack),
       progress_("train", "steps", last_step_, Lead(), first_step_) {
   if (Lead()) metrics_.emplace(paths_.Metrics(), state.position.metrics_bytes);
+  if (recipe.method == data::Method::kCvf) {
+    for (std::int64_t g = 0; g < std::min(groups_, kLatentPrompts); ++g) {
+      latent_prompts_.push_back(corpus.Read(g));
+    }
+  }
   data::Loader::Settings settings = LoaderSettings(recipe, config, world);
   settings.first_step = first_step_;
   settings.last_step = Over() ? first_step_ : last_step_;
@@ -134,7 +149,10 @@ ExitCode Run::ToTheEnd() {
     }
   }
   if (validated_step_ != state_.position.step) Validate();
-  if (saved_step_ != state_.position.step) Save();
+  if (saved_step_ != state_.position.step) {
+    MeasureLatents();
+    Save();
+  }
   WriteResult();
   return ExitCode::kDone;
 }
@@ -257,6 +275,21 @@ void Run::Validate() {
     if (figures.contains(key)) shown += std::string(" ") + key + " " + figures[key].dump();
   }
   progress_.Say(shown);
+}
+
+// COLLECTIVE.
+void Run::MeasureLatents() {
+  if (latent_prompts_.empty()) return;
+  const SelfConsistency found =
+      MeasureSelfConsistency(model_, latent_prompts_, kLatentResponseTokens, pack_, world_, collectives_);
+  if (!Lead()) return;
+  MetricsLine line;
+  line["event"] = "latents";
+  line["step"] = state_.position.step;
+  line["prompts"] = latent_prompts_.size();
+  line["responses"] = found.responses;
+  line["self_consistency"] = MetricsNumber(found.Share());
+  metrics_->Write(line);
 }
 
 void Run::Save() {
@@ -390,10 +423,10 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
   }
   for (const auto& warning : warnings) log.Warn(warning);
 
-  TrainState state(model.TrainableParameters(),
-                   {recipe.optimizer.beta1, recipe.optimizer.beta2, recipe.optimizer.eps,
-                    recipe.optimizer.weight_decay},
-                   LearningRateScales(recipe, model));
+  TrainState state(
+      model.TrainableParameters(),
+      {recipe.optimizer.beta1, recipe.optimizer.beta2, recipe.optimizer.eps, recipe.optimizer.weight_decay},
+      LearningRateScales(recipe, model));
   state.identity = identity;
   state.provenance = {.version = Version(),
                       .mpi = dist::World::LibraryVersion(),

@@ -41,6 +41,7 @@ GenerateSettings SamplingOf(const Recipe& recipe) {
   settings.sampling.temperature = recipe.validation.temperature;
   settings.seed = recipe.seed;
   if (recipe.method == data::Method::kPeft) settings.policy = PossibilityPolicy::kSample;
+  if (recipe.method == data::Method::kCvf) settings.latent_policy = LatentPolicy::kSample;
   return settings;
 }
 

@@ -101,8 +101,8 @@ void CheckGroup(const Recipe& recipe, Checker& check) {
     check.NoEffect(key, is_peft, "method",
                    with_method + ", which has no possibility numbers and no negatives");
   }
-  for (const char* key : {"cvf.latents", "cvf.estimator", "cvf.temperature", "cvf.bow_weight",
-                          "cvf.new_lr_multiplier"}) {
+  for (const char* key :
+       {"cvf.latents", "cvf.estimator", "cvf.temperature", "cvf.bow_weight", "cvf.new_lr_multiplier"}) {
     check.NoEffect(key, recipe.method == Method::kCvf, "method", with_method + ", which has no latents");
   }
   check.NoEffect("cvf.temperature",
@@ -130,6 +130,12 @@ void CheckRun(const Recipe& recipe, Checker& check) {
              "is " + std::to_string(recipe.validation.responses) +
                  ", but each needs a possibility number of its own and group.possibilities is " +
                  std::to_string(recipe.group.possibilities) + "; lower it to that");
+  check.Rule(!recipe.data.validation.empty() && recipe.method == Method::kCvf &&
+                 recipe.validation.responses > recipe.cvf.latents,
+             {"validation.responses", "cvf.latents", "method", "data.validation"},
+             "is " + std::to_string(recipe.validation.responses) +
+                 ", but each needs a latent of its own and cvf.latents is " +
+                 std::to_string(recipe.cvf.latents) + "; lower it to that");
   const bool stops = recipe.early_stop.enabled;
   check.Rule(stops && recipe.method != Method::kDistributionMatching, {"early_stop.enabled", "method"},
              "needs the target entropy of method distribution_matching, found method " +
