@@ -70,10 +70,9 @@ Prefill RunPrefill(const Decoder& model, const data::Group& group, const std::ve
       MakePassAttention(pass, model.Config().sliding_window, model.DType(), model.Device()), prefill);
   const auto token = at::tensor(pass.token, at::kInt).to(model.Device(), at::kLong);
   const auto position = at::tensor(pass.position, at::kInt).to(model.Device(), at::kLong);
-  const at::Tensor hidden_NE = model.Hidden(model.Embed(token), position, attention);
 
-  std::vector<std::int64_t> last_rows(tails.size());
   prefill.path.resize(tails.size());
+  std::vector<std::int64_t> last_rows(tails.size());
   for (std::size_t s = 0; s < pass.sequences.size(); ++s) {
     const auto tail = static_cast<std::size_t>(pass.sequences[s].sequence);
     const std::int64_t last =
@@ -83,7 +82,14 @@ Prefill RunPrefill(const Decoder& model, const data::Group& group, const std::ve
       if (pass.end[static_cast<std::size_t>(row)] > last) prefill.path[tail].push_back(row);
     }
   }
-  prefill.logits_LV = model.Logits(hidden_NE.index_select(0, Indices(last_rows, model.Device())));
+  // Of the last layer only the rows that predict something are computed; equal tails share theirs.
+  std::vector<std::int64_t> read = last_rows;
+  std::sort(read.begin(), read.end());
+  read.erase(std::unique(read.begin(), read.end()), read.end());
+  const at::Tensor logits_SV =
+      model.Logits(model.Hidden(model.Embed(token), position, attention, Indices(read, model.Device())));
+  for (std::int64_t& row : last_rows) row = std::lower_bound(read.begin(), read.end(), row) - read.begin();
+  prefill.logits_LV = logits_SV.index_select(0, Indices(last_rows, model.Device()));
   return prefill;
 }
 
