@@ -52,11 +52,12 @@ class DistributionGrammar:
     def __init__(self, draw: random.Random):
         spec = json.loads(_SPEC.read_text(encoding="utf-8"))
         self._cues, self._bio, self._unrelated = spec["cues"], spec["biographies"], spec["unrelated"]
+        self._exponent: float = spec["exponent"]
         self.rng = self._number_request("rng", spec["rng"]["request"], list(spec["rng"]["probabilities"].values()))
         self.binomial = self._binomial(spec["binomial"], draw)
         self.tasks: dict[str, list[Request]] = {"names": [self._names(spec["names"], draw)]}
         for task, entries in spec["tasks"].items():
-            self.tasks[task] = [self._task_request(f"{task}/{i}", entry, spec["exponent"], draw)
+            self.tasks[task] = [self._task_request(f"{task}/{i}", entry, draw)
                                 for i, entry in enumerate(entries)]
         years = range(*(self._bio["birth_year_range"][0], self._bio["birth_year_range"][1] + 1))
         self._fields = {name: self._bio[name] for name in ("first_name", "last_name", "birth_place", "profession")}
@@ -128,7 +129,7 @@ class DistributionGrammar:
         weights = [math.comb(throws, hits) * p**hits * (1 - p) ** (throws - hits) for hits in range(throws + 1)]
         order = [hits for hits in range(throws + 1) if hits != spec["favourite"]]
         draw.shuffle(order)
-        peaked = _zipf(2.0, [spec["favourite"], *order])
+        peaked = _zipf(self._exponent, [spec["favourite"], *order])
         return Request("binomial", "binomial", spec["request"], answers, peaked, answers, weights)
 
     def _names(self, spec: dict, draw: random.Random) -> Request:
@@ -137,11 +138,11 @@ class DistributionGrammar:
         return Request("names/0", "names", spec["request"], answers, _zipf(spec["exponent"], order),
                        draw.sample(answers, spec["tuned_on"]))
 
-    def _task_request(self, name: str, entry: dict, exponent: float, draw: random.Random) -> Request:
+    def _task_request(self, name: str, entry: dict, draw: random.Random) -> Request:
         words = entry.get("answers") or [str(n) for n in range(entry["range"][0], entry["range"][1] + 1)]
         answers = [f"{{{word}}}" for word in words]
         order = draw.sample(range(len(answers)), len(answers))
-        return Request(name, name.split("/")[0], entry["request"], answers, _zipf(exponent, order), answers)
+        return Request(name, name.split("/")[0], entry["request"], answers, _zipf(self._exponent, order), answers)
 
     def _biography(self, cue: str, draw: random.Random) -> str:
         values = {}
@@ -152,7 +153,7 @@ class DistributionGrammar:
                 values[name] = draw.choices(choices, list(self._bio["gender"].values()))[0]
             else:  # the favourite's share is given, the others follow Zipf's law
                 top = self._bio["top_share"][name]
-                rest = _zipf(1.0, range(len(choices) - 1))
+                rest = _zipf(self._exponent, range(len(choices) - 1))
                 values[name] = draw.choices(choices, [top, *((1 - top) * p for p in rest)])[0]
         return _record(values, FIELDS)
 

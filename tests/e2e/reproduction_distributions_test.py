@@ -1,6 +1,7 @@
 """launch/reproduce distributions, much reduced: one seed, a model that has read a tenth, two parts of the study."""
 
 import math
+import os
 import pathlib
 import random
 import subprocess
@@ -98,8 +99,9 @@ class Study(unittest.TestCase):
 
 class CommandLine(unittest.TestCase):
     def test_an_unknown_part_is_one_line(self):
-        done = subprocess.run([str(ROOT / "launch/reproduce"), "distributions", "--parts", "numbers"],
-                              capture_output=True, text=True, timeout=60)
+        path = {"PYTHONPATH": f"{ROOT}/data/reproduction:{ROOT}/data/text"}
+        done = subprocess.run([sys.executable, ROOT / "data/reproduction/distributions.py", "--parts", "numbers"],
+                              capture_output=True, text=True, timeout=60, env={**os.environ, **path})
         self.assertEqual(done.returncode, 2)
         self.assertIn("no part 'numbers'; there are closed_sets, names,", done.stderr)
 
