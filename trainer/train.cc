@@ -21,6 +21,7 @@
 #include "trainer/run_folder.h"
 #include "trainer/run_log.h"
 #include "trainer/self_consistency.h"
+#include "trainer/train_lines.h"
 #include "trainer/train_setup.h"
 #include "trainer/train_state.h"
 #include "trainer/train_step.h"
@@ -38,18 +39,6 @@ constexpr std::int64_t kLatentResponseTokens = 64;
 
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-// What says whether the latents of cvf are alive.
-MetricsLine FiguresLine(const LatentSums& sums, const Recipe& recipe) {
-  const LatentFigures figures = FiguresOfLatents(sums);
-  MetricsLine line;
-  line["used_latents"] = MetricsNumber(figures.used_latents);
-  line["information_nats"] = MetricsNumber(figures.information_nats);
-  if (recipe.cvf.estimator == LatentEstimator::kExact) {
-    line["latent_nll_spread_nats"] = MetricsNumber(figures.latent_nll_spread_nats);
-  }
-  return line;
 }
 
 // The run once everything is checked and loaded.
@@ -189,26 +178,7 @@ void Run::LogStep(const StepFigures& figures, std::int64_t epoch, double seconds
   if (!Lead()) return;
   const std::int64_t step = state_.position.step;
   if (step % recipe_.train.log_every_steps == 0 || Over()) {
-    MetricsLine line;
-    line["event"] = "step";
-    line["step"] = step;
-    line["epoch"] = epoch;
-    line["loss"] = MetricsNumber(figures.loss);
-    line["likelihood"] = MetricsNumber(figures.likelihood);
-    line["unlikelihood"] = MetricsNumber(figures.unlikelihood);
-    if (recipe_.method == data::Method::kCvf) {
-      line["bow"] = MetricsNumber(figures.bow);
-      line.update(FiguresLine(figures.groups.latents, recipe_));
-    }
-    line["grad_norm"] = MetricsNumber(figures.grad_norm);
-    line["lr"] = figures.lr;
-    line["groups"] = figures.groups.groups;
-    line["rows"] = figures.rows;
-    line["sequence_tokens"] = figures.sequence_tokens;
-    line["seconds"] = seconds;
-    line["data_wait_seconds"] = data_wait_seconds;
-    line["unpenalised_groups"] = figures.groups.unpenalised_groups;
-    metrics_->Write(line);
+    metrics_->Write(StepLine(recipe_, figures, step, epoch, seconds, data_wait_seconds));
   }
   groups_shown_ += figures.groups.groups;
   char note[80];
@@ -217,38 +187,16 @@ void Run::LogStep(const StepFigures& figures, std::int64_t epoch, double seconds
   progress_.Update(step, note);
 }
 
-// Every group has been seen once more: means over the pass, each group measured before its step.
+// Every group has been seen once more.
 void Run::EndPass() {
   Position& position = state_.position;
-  const PassSums pass = position.pass;
-  const auto groups = static_cast<double>(pass.groups);
-  const bool matching = recipe_.method == data::Method::kDistributionMatching;
-  if (matching && recipe_.early_stop.enabled) {
+  if (recipe_.method == data::Method::kDistributionMatching && recipe_.early_stop.enabled) {
     // methods.md 1.4: sums over all prompts, so that a prompt with many targets counts for more.
-    position.stopped_early =
-        pass.cross_entropy_nats <= (1.0 + recipe_.early_stop.gamma) * pass.target_entropy_nats;
+    position.stopped_early = position.pass.cross_entropy_nats <=
+                             (1.0 + recipe_.early_stop.gamma) * position.pass.target_entropy_nats;
   }
   if (Lead()) {
-    MetricsLine line;
-    line["event"] = "pass";
-    line["step"] = position.step;
-    line["epoch"] = position.epoch;
-    line["groups"] = pass.groups;
-    line["loss"] = MetricsNumber(pass.loss / groups);
-    line["unpenalised_groups"] = pass.unpenalised_groups;
-    if (recipe_.method == data::Method::kCvf) {
-      line["bow"] = MetricsNumber(pass.latents.bow / groups);
-      line.update(FiguresLine(pass.latents, recipe_));
-    }
-    if (matching) {
-      line["kl_nats"] = MetricsNumber(pass.kl_nats / groups);
-      line["entropy_nats"] = MetricsNumber(pass.entropy_nats / groups);
-      line["target_mass"] = MetricsNumber(pass.target_mass / groups);
-      line["cross_entropy_nats"] = MetricsNumber(pass.cross_entropy_nats / groups);
-      line["target_entropy_nats"] = MetricsNumber(pass.target_entropy_nats / groups);
-      line["stopped_early"] = position.stopped_early;
-    }
-    metrics_->Write(line);
+    metrics_->Write(PassLine(recipe_, position));
     if (position.stopped_early) {
       progress_.Say("stopped early after pass " + std::to_string(position.epoch + 1) +
                     ": the loss is within early_stop.gamma of its minimum");
