@@ -31,7 +31,6 @@ struct Generator::Open {
   std::vector<std::uint64_t> keys;  // of each response's draws
   GeneratedPrompt result;
   std::size_t unfinished = 0;  // responses
-  std::int64_t last_step = 0;  // that counted for it
   Clock::time_point start;
 };
 
@@ -117,7 +116,6 @@ void Generator::StartPrompt(std::unique_ptr<Open> open_prompt) {
 
 // Feeds the first `rows` branches; returns their logits.
 at::Tensor Generator::Feed(std::size_t rows) {
-  ++step_;
   std::vector<std::int64_t> tokens, latent_rows, latents;
   for (std::size_t r = 0; r < rows; ++r) {
     const Branch& branch = branches_[r];
@@ -128,8 +126,9 @@ at::Tensor Generator::Feed(std::size_t rows) {
     }
     GeneratedPrompt& result = branch.open->result;
     ++result.token_forwards;
-    if (std::exchange(branch.open->last_step, step_) != step_) ++result.decode_steps;
-    for (const std::size_t response : branch.responses) ++result.responses[response].steps;
+    for (const std::size_t index : branch.responses) {
+      result.decode_steps = std::max(result.decode_steps, ++result.responses[index].steps);
+    }
   }
   const auto indices = [&](const std::vector<std::int64_t>& values) {
     return at::tensor(values, at::kLong).to(model_.Device());

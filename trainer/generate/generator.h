@@ -47,7 +47,7 @@ struct GeneratedResponse {
 // What a prompt got, and what it cost.
 struct GeneratedPrompt {
   std::vector<GeneratedResponse> responses;
-  std::int64_t decode_steps = 0;    // one after the other, from the first to the last of its responses
+  std::int64_t decode_steps = 0;    // of its longest response: as many as follow one another
   std::int64_t token_forwards = 0;  // tokens run through the model for it, prefill included
   double seconds = 0.0;
   std::optional<std::int64_t> short_by{};  // of methods that may fall short: responses missing
@@ -103,7 +103,6 @@ class Generator {
   TokenSampler<float> float_sampler_;
   TokenSampler<double> double_sampler_;
   std::int64_t next_ticket_ = 0;
-  std::int64_t step_ = 0;
 };
 
 inline constexpr std::int64_t kDefaultRows = 64;
