@@ -208,6 +208,11 @@ class CvfTest(unittest.TestCase):
         self.train("whole", adapter=False)
         names = {path.name for path in (self.folder / "runs/whole/model").iterdir()}
         self.assertEqual(names, {"config.json", "model.safetensors", "latents.safetensors"})
+        # Figures of prompts without a latent are given, and said to be that.
+        shown = subprocess.run([training.PLURAL, "evaluate", "--model", "runs/whole/model",
+                                "--corpus", "corpus.h5"], cwd=self.folder, capture_output=True, text=True)
+        self.assertEqual(shown.returncode, 0, shown.stderr)
+        self.assertEqual(shown.stderr.count("warning: the model was trained with latents"), 1)
         # Two runs write equal bytes.
         self.train("again", adapter=False)
         first, second = (self.folder / f"runs/{name}/model/latents.safetensors"

@@ -177,7 +177,11 @@ int RunEvaluate(const EvaluateOptions& options, dist::World& world, dist::Collec
             .targets = corpus.Info().source_format == "targets",
             .possibilities = options.possibilities,
             .pack = {}};
-  if (options.compare_base) task.base = loaded->WithoutAdapter();
+  if (options.compare_base) {
+    task.base = loaded->WithoutAdapter();
+  } else {
+    WarnOfLatents(*loaded, world);
+  }
   task.pack.cost =
       CostOf(loaded->Config(), false, static_cast<std::int64_t>(c10::elementSize(loaded->DType())));
 

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <iostream>
 #include <thread>
 
 #include "trainer/error.h"
@@ -58,6 +59,13 @@ bool CheckCorpusFitsModel(const data::Corpus& corpus, const ModelConfig& config,
                         model_tokenizer + "; prepare the corpus with the model's tokenizer");
   }
   return true;
+}
+
+void WarnOfLatents(const Decoder& model, const dist::World& world) {
+  if (model.LatentHeads() == nullptr || world.Rank() != 0) return;
+  std::cerr
+      << "plural: warning: the model was trained with latents (method cvf), and these figures are of "
+         "prompts without one; `plural generate --latents` and a validation corpus in training use them\n";
 }
 
 }  // namespace plural::trainer

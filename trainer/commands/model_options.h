@@ -1,6 +1,6 @@
 // Options and checks that every command with a model shares.
 //
-// Owns: --dtype and --threads, the check that a corpus and a model belong together. Does not own: loading
+// Owns: --dtype and --threads, whether corpus, model and question belong together. Does not own: loading
 // (model/load_model.h). Thread rule: main thread.
 #pragma once
 
@@ -12,6 +12,7 @@
 #include "data/corpus.h"
 #include "dist/world.h"
 #include "trainer/model/config.h"
+#include "trainer/model/decoder.h"
 
 namespace CLI {
 class App;
@@ -35,5 +36,8 @@ data::Corpus OpenCorpus(const std::string& path, const dist::World& world);
 // returns false then), or has ids outside the model's vocabulary.
 bool CheckCorpusFitsModel(const data::Corpus& corpus, const ModelConfig& config,
                           const std::string& model_folder);
+
+// Rank 0 says so where `model` has latents: figures of a prompt without one are not what it was trained for.
+void WarnOfLatents(const Decoder& model, const dist::World& world);
 
 }  // namespace plural::trainer

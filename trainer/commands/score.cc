@@ -181,6 +181,7 @@ int RunScore(const ScoreOptions& options, dist::World& world) {
   const c10::NoGradGuard no_grad;
   const at::ScalarType dtype = ParseDType(options.dtype);
   const Decoder model = LoadModel(options.model, options.adapter, dtype, at::Device(at::kCPU));
+  WarnOfLatents(model, world);
   const data::CostModel cost =
       CostOf(model.Config(), /*train_all_weights=*/false, static_cast<std::int64_t>(at::elementSize(dtype)));
   SequenceReader reader(options.input, model.Config());
