@@ -14,17 +14,25 @@ constexpr std::int64_t kFetchAhead = 8;
 // Outputs whose weights stay in the cache while all rows pass by.
 constexpr std::int64_t kBlockOutputs = 32;
 
-// The lanes' sums of 4 vectors, each in the order of SumLanes.
+// The sums of both halves' lanes of a, then those of b.
+PLURAL_INLINE Vector<float> AddHalves(const Vector<float>& a, const Vector<float>& b) {
+  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+         __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+}
+
+// The lanes' sums of 4 vectors, each in the order of SumLanes: halves of two vectors side by side, then
+// quarters of all four, then pairs within each quarter.
 PLURAL_INLINE void SumFour(const Vector<float>* v, float* sums) {
-  const Quarter<float> a = SumQuarters<float>(v[0]), b = SumQuarters<float>(v[1]);
-  const Quarter<float> c = SumQuarters<float>(v[2]), d = SumQuarters<float>(v[3]);
-  const Quarter<float> ab =
-      __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
-  const Quarter<float> cd =
-      __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  const Quarter<float> all =
-      __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
-  std::memcpy(sums, &all, sizeof all);
+  const Vector<float> ab = AddHalves(v[0], v[1]), cd = AddHalves(v[2], v[3]);
+  const Vector<float> quarters =
+      __builtin_shufflevector(ab, cd, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+      __builtin_shufflevector(ab, cd, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+  const Vector<float> pairs = quarters + __builtin_shufflevector(quarters, quarters, 2, 3, 0, 1, 6, 7, 4, 5,
+                                                                 10, 11, 8, 9, 14, 15, 12, 13);
+  const Vector<float> all =
+      pairs + __builtin_shufflevector(pairs, pairs, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+  const Quarter<float> four = __builtin_shufflevector(all, all, 0, 4, 8, 12);
+  std::memcpy(sums, &four, sizeof four);
 }
 PLURAL_INLINE void SumFour(const Vector<double>* v, double* sums) {
   for (int o = 0; o < 4; ++o) sums[o] = SumLanes(SumQuarters<double>(v[o]));
