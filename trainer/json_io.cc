@@ -5,6 +5,7 @@
 
 #include "trainer/error.h"
 #include "trainer/file_io.h"
+#include "trainer/printable.h"
 
 namespace plural::trainer {
 namespace fs = std::filesystem;
@@ -14,7 +15,7 @@ namespace {
 constexpr int kMaxDepth = 16;
 
 [[noreturn]] void Fail(const std::string& where, const std::string& what) {
-  throw ExitError(ExitCode::kBadData, where + ": " + what);
+  throw ExitError(ExitCode::kBadData, Printable(where + ": " + what));
 }
 
 // "[json.exception.parse_error.101] parse error at ..." without the library's own number.

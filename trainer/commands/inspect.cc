@@ -20,6 +20,7 @@
 #include "trainer/commands/show_alignment.h"
 #include "trainer/commands/show_group.h"
 #include "trainer/error.h"
+#include "trainer/printable.h"
 
 namespace plural::trainer {
 namespace {

@@ -15,6 +15,7 @@
 #include "trainer/model/hf_folder.h"
 #include "trainer/model/safetensors.h"
 #include "trainer/model/safetensors_header.h"
+#include "trainer/printable.h"
 
 namespace plural::trainer {
 namespace {

@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "trainer/commands/show_group.h"
+#include "trainer/printable.h"
 
 namespace plural::trainer {
 namespace {

@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <iostream>
 
+#include "trainer/printable.h"
+
 namespace plural::trainer {
 namespace {
 
@@ -26,21 +28,6 @@ std::string Shortened(const std::string& text) {
 }
 
 }  // namespace
-
-std::string Printable(const std::string& text) {
-  std::string printable;
-  for (const char byte : text) {
-    const auto code = static_cast<unsigned char>(byte);
-    if (byte == '\n') {
-      printable += "\\n";
-    } else if (byte == '\t') {
-      printable += "\\t";
-    } else {
-      printable += code < 32 || code == 127 ? '?' : byte;
-    }
-  }
-  return printable;
-}
 
 std::string MarkPenalised(const data::Corpus& corpus, const data::Response& response, data::MaskMode mode,
                           bool colour) {

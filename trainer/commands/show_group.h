@@ -10,10 +10,6 @@
 
 namespace plural::trainer {
 
-// Text from a file on one line: line ends and tabs as \n and \t, other control characters as '?', so that
-// no escape sequence reaches the terminal.
-std::string Printable(const std::string& text);
-
 // `response` decoded, penalised runs of tokens between [[ and ]], or underlined in red with `colour`.
 std::string MarkPenalised(const data::Corpus& corpus, const data::Response& response, data::MaskMode mode,
                           bool colour);

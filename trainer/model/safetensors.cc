@@ -19,6 +19,7 @@
 #include "trainer/error.h"
 #include "trainer/file_io.h"
 #include "trainer/model/safetensors_header.h"
+#include "trainer/printable.h"
 
 namespace plural::trainer {
 namespace fs = std::filesystem;
@@ -70,7 +71,7 @@ SafetensorsReader::SafetensorsReader(const fs::path& path) : path_(path) {
 SafetensorsReader::~SafetensorsReader() { close(descriptor_); }
 
 void SafetensorsReader::Fail(const std::string& what) const {
-  throw ExitError(ExitCode::kBadData, Quoted(path_) + ": " + what);
+  throw ExitError(ExitCode::kBadData, Printable(Quoted(path_) + ": " + what));
 }
 
 void SafetensorsReader::CheckLayout(std::int64_t data_size) const {

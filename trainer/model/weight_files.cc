@@ -10,6 +10,7 @@
 
 #include "trainer/error.h"
 #include "trainer/json_io.h"
+#include "trainer/printable.h"
 
 namespace plural::trainer {
 namespace fs = std::filesystem;
@@ -19,7 +20,7 @@ namespace {
 constexpr std::size_t kMaxListed = 20;
 
 [[noreturn]] void Fail(const fs::path& path, const std::string& what) {
-  throw ExitError(ExitCode::kBadData, "'" + path.string() + "': " + what);
+  throw ExitError(ExitCode::kBadData, Printable("'" + path.string() + "': " + what));
 }
 
 // A plain file name: what cannot leave the folder.

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "trainer/error.h"
+#include "trainer/printable.h"
 #include "trainer/recipe/rules.h"
 #include "trainer/recipe/scalar.h"
 #include "trainer/recipe/schema.h"

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "trainer/error.h"
+#include "trainer/printable.h"
 #include "trainer/recipe/scalar.h"
 #include "trainer/recipe/schema.h"
 

@@ -22,8 +22,6 @@ std::optional<bool> ParseBoolean(std::string_view text);
 std::string FormatNumber(double value);
 // `text` as a YAML scalar that reads back as the same text: plain where that is safe, else in double quotes.
 std::string QuoteYaml(const std::string& text);
-// For one-line messages: control characters as \n, \t or \xHH.
-std::string Printable(std::string_view text);
 // At most some 60 bytes of `text`, "..." after a cut, never through a UTF-8 sequence.
 std::string Shortened(std::string_view text);
 

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "trainer/error.h"
+#include "trainer/printable.h"
 #include "trainer/recipe/scalar.h"
 
 namespace plural::trainer {

@@ -13,6 +13,7 @@
 #include "trainer/commands/show_group.h"
 #include "trainer/error.h"
 #include "trainer/model/safetensors.h"
+#include "trainer/printable.h"
 
 namespace plural::trainer {
 namespace {
@@ -169,7 +170,7 @@ TEST_F(InspectTest, CorpusForPeople) {
 }
 
 TEST_F(InspectTest, ControlCharactersDoNotReachTheTerminal) {
-  EXPECT_EQ(Printable("a\nb\tc\033[2Jd\r\x7f"), "a\\nb\\tc?[2Jd??");
+  EXPECT_EQ(Printable("a\nb\tc\033[2Jd\r\x7f"), "a\\nb\\tc\\x1b[2Jd\\x0d\\x7f");
   EXPECT_EQ(Printable("\xC3\xA9"), "\xC3\xA9");
 }
 
