@@ -18,6 +18,7 @@
 #include "trainer/file_io.h"
 #include "trainer/generate/answer_json.h"
 #include "trainer/generate/streaming.h"
+#include "trainer/model/hf_folder.h"
 #include "trainer/model/load_model.h"
 #include "trainer/progress.h"
 
@@ -223,6 +224,7 @@ int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collec
   std::optional<ResponseMethod> method;
   OnEveryRank(world, collectives, [&] {
     opened = OpenCorpus(options.corpus, world);
+    if (options.method.rerank > 0) RequireBaseKept(options.adapter, "--rerank");
     loaded = LoadModel(options.model, options.adapter, ParseDType(options.dtype), at::Device(at::kCPU));
     CheckCorpusFitsModel(*opened, loaded->Config(), options.model);
     CheckLatents(*loaded, settings);

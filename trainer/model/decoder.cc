@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <set>
 #include <stdexcept>
 
 #include "trainer/error.h"
@@ -84,10 +85,13 @@ void Decoder::AddAdapter(const AdapterSettings& settings, std::uint64_t seed) {
   std::string allowed;
   for (const Slot& slot : kSlots) allowed += std::string(slot.name) + ", ";
   allowed += kHead;
+  std::set<std::string> known = {kHead};  // a target is a kind of layer, or the path of a single one
+  for (const Slot& slot : kSlots) {
+    known.insert(slot.name);
+    for (std::size_t l = 0; l < layers_.size(); ++l) known.insert(LayerPrefix(l) + slot.path);
+  }
   for (const std::string& target : settings.targets) {
-    const bool known = target == kHead || std::any_of(kSlots.begin(), kSlots.end(),
-                                                      [&](const Slot& slot) { return target == slot.name; });
-    if (!known) {
+    if (!known.contains(target)) {
       throw ExitError(ExitCode::kBadRecipe, "adapter.targets: '" + target +
                                                 "' is not a linear layer of this model; allowed: " + allowed);
     }
@@ -115,15 +119,14 @@ void Decoder::AddAdapter(const AdapterSettings& settings, std::uint64_t seed) {
     lora.a_KI.set_requires_grad(true);
     lora.b_OK.set_requires_grad(true);
   };
-  const auto targeted = [&settings](const char* name) {
-    return std::find(settings.targets.begin(), settings.targets.end(), name) != settings.targets.end();
-  };
+  const std::set<std::string> targets(settings.targets.begin(), settings.targets.end());
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     for (const Slot& slot : kSlots) {
-      if (targeted(slot.name)) adapt(layers_[l].*slot.linear, LayerPrefix(l) + slot.path);
+      const std::string path = LayerPrefix(l) + slot.path;
+      if (targets.contains(slot.name) || targets.contains(path)) adapt(layers_[l].*slot.linear, path);
     }
   }
-  if (targeted(kHead)) adapt(head_, kHead);
+  if (targets.contains(kHead)) adapt(head_, kHead);
   adapter_ = settings;
   has_adapter_ = true;
 }

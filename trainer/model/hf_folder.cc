@@ -57,34 +57,54 @@ const char* TorchDType(at::ScalarType dtype) {
 
 }  // namespace
 
-void LoadBaseWeights(Decoder& model, const fs::path& folder) {
-  const WeightFiles files(folder, "model");
+BaseTensorNames FindBaseTensors(const Decoder& model, const WeightFiles& files) {
   bool has_prefix = false;
   for (const auto& [name, reader] : files.Tensors()) has_prefix = has_prefix || name.starts_with("model.");
+  BaseTensorNames names;
   std::map<std::string, std::string> name_in_file;
-  std::vector<std::string> others;
   for (const auto& [name, reader] : files.Tensors()) {
-    if (IsRotaryBuffer(name)) others.push_back(name);
+    if (IsRotaryBuffer(name)) names.others.push_back(name);
     name_in_file[HeadedName(name, has_prefix)] = name;
   }
   // With a tied head a file may hold the table under either name, or under both.
   const bool tied = model.Config().tie_word_embeddings;
-  const bool both = tied && name_in_file.contains(kHeadName) && name_in_file.contains(kEmbeddingName);
-  if (both) others.push_back(kHeadName);
-  if (tied && !both && name_in_file.contains(kHeadName)) name_in_file[kEmbeddingName] = kHeadName;
+  names.two_heads = tied && name_in_file.contains(kHeadName) && name_in_file.contains(kEmbeddingName);
+  if (names.two_heads) names.others.push_back(kHeadName);
+  if (tied && !names.two_heads && name_in_file.contains(kHeadName)) name_in_file[kEmbeddingName] = kHeadName;
 
-  std::vector<WeightFiles::Wanted> wanted;
   for (const dist::NamedTensor& parameter : model.BaseParameters()) {
     const auto found = name_in_file.find(parameter.name);
-    wanted.push_back({found == name_in_file.end() ? parameter.name : found->second, parameter.tensor});
+    names.in_file[parameter.name] = found == name_in_file.end() ? parameter.name : found->second;
   }
-  files.Fill(wanted, others);
-  if (both && !at::equal(files.Read(kHeadName), files.Read(name_in_file.at(kEmbeddingName)))) {
-    throw ExitError(
-        ExitCode::kBadData,
-        "'" + folder.string() +
-            "': config.json ties the head to the embedding (tie_word_embeddings), but lm_head.weight "
-            "and embed_tokens.weight differ; set tie_word_embeddings to false or remove one");
+  return names;
+}
+
+void RequireTiedHead(const BaseTensorNames& names, const WeightFiles& files) {
+  if (!names.two_heads) return;
+  if (at::equal(files.Read(kHeadName), files.Read(names.in_file.at(kEmbeddingName)))) return;
+  throw ExitError(
+      ExitCode::kBadData,
+      "'" + files.Folder().string() +
+          "': config.json ties the head to the embedding (tie_word_embeddings), but lm_head.weight "
+          "and embed_tokens.weight differ; set tie_word_embeddings to false or remove one");
+}
+
+void LoadBaseWeights(Decoder& model, const fs::path& folder) {
+  const WeightFiles files(folder, "model");
+  const BaseTensorNames names = FindBaseTensors(model, files);
+  std::vector<WeightFiles::Wanted> wanted;
+  for (const dist::NamedTensor& parameter : model.BaseParameters()) {
+    wanted.push_back({names.in_file.at(parameter.name), parameter.tensor});
+  }
+  files.Fill(wanted, names.others);
+  RequireTiedHead(names, files);
+}
+
+void CopyCompanions(const fs::path& source, const fs::path& folder) {
+  for (const std::string_view name : kCompanions) {
+    if (std::error_code error; fs::is_regular_file(source / name, error)) {
+      WriteFileDurably(folder / name, ReadFile(source / name));
+    }
   }
 }
 
@@ -95,12 +115,7 @@ void SaveModel(const Decoder& model, const fs::path& folder, const fs::path& sou
   WriteFileDurably(pending.Path() / "config.json", config.dump(2) + "\n");
   WriteSafetensors(pending.Path() / "model.safetensors", model.BaseParameters());
   if (const Latents* latents = model.LatentHeads()) WriteLatents(*latents, pending.Path());
-  if (!source.empty()) {
-    for (const std::string_view name : kCompanions) {
-      if (std::error_code error; fs::is_regular_file(source / name, error))
-        WriteFileDurably(pending.Path() / name, ReadFile(source / name));
-    }
-  }
+  if (!source.empty()) CopyCompanions(source, pending.Path());
   pending.Commit(PendingFolder::IfExists::kReplace);
 }
 

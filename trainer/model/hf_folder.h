@@ -6,26 +6,52 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
+#include <vector>
 
 #include "trainer/model/decoder.h"
+#include "trainer/model/weight_files.h"
 
 namespace plural::trainer {
+
+struct AdapterPlan;  // peft_config.h
+
+// Which tensors of a model's weight files are its base parameters.
+struct BaseTensorNames {
+  std::map<std::string, std::string> in_file;  // parameter -> name in the files; its own where it is missing
+  std::vector<std::string> others;             // tensors that need not be read
+  bool two_heads = false;                      // a tied head is stored beside the embedding
+};
+BaseTensorNames FindBaseTensors(const Decoder& model, const WeightFiles& files);
+// Errors: ExitError(kBadData) when a tied head is stored and is not the embedding.
+void RequireTiedHead(const BaseTensorNames& names, const WeightFiles& files);
 
 // Fills the base weights of `model` from `folder` (one model.safetensors, or shards with
 // model.safetensors.index.json), converting to the model's dtype tensor by tensor.
 // Errors: ExitError(kMissingInput) for absent files; ExitError(kBadData) that lists missing, unexpected
 // and mismatched tensors (at most 20 of each, and the count), non-finite values, bad shards.
 void LoadBaseWeights(Decoder& model, const std::filesystem::path& folder);
+// Copies the files that belong to a model besides config and weights: tokenizer, chat template, generation
+// defaults, as far as there are any.
+void CopyCompanions(const std::filesystem::path& source, const std::filesystem::path& folder);
 // Writes config.json and model.safetensors; copies tokenizer files of `source` when it is not empty.
 // The folder appears whole: it is written beside `folder`, synced and renamed.
 void SaveModel(const Decoder& model, const std::filesystem::path& folder,
                const std::filesystem::path& source);
 
-// What adapter_config.json says, checked. Errors name the file and key.
+// What the adapter_config.json of an adapter says that training can go on with: one rank, alpha and list of
+// targets for the whole model. Errors: those of PeftConfig and PeftConfig::Uniform.
 AdapterSettings ReadAdapterConfig(const std::filesystem::path& folder);
 // Fills the LoRA factors of `model`, whose adapter must have the folder's rank and targets.
 void LoadAdapterWeights(Decoder& model, const std::filesystem::path& folder);
+// Adds any adapter that PeftConfig reads, for inference: what `plan` of the folder says, whose model has its
+// base weights already. Copies of whole layers take the place of the base's. Errors: those of
+// WeightFiles::Fill; ExitError(kBadData) when PEFT stored base weights of another model.
+void AttachAdapter(Decoder& model, const std::filesystem::path& folder, const AdapterPlan& plan);
+// For options that compare with the model without its adapter. Errors: ExitError(kUsage) naming the option
+// when the adapter (may be "") replaces base weights.
+void RequireBaseKept(const std::filesystem::path& adapter, const std::string& option);
 // adapter_config.json and adapter_model.safetensors as Hugging Face PEFT writes them; appears whole.
 void SaveAdapter(const Decoder& model, const std::filesystem::path& folder,
                  const std::string& base_model_path);

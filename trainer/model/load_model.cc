@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "trainer/model/hf_folder.h"
+#include "trainer/model/peft_config.h"
 
 namespace plural::trainer {
 
@@ -12,20 +13,19 @@ Decoder LoadModel(const std::string& model_dir, const std::string& adapter_dir, 
                   at::Device device) {
   // Both configs first: a wrong one should not cost the time of loading gigabytes.
   const ModelConfig config = ModelConfig::FromFolder(model_dir);
-  std::optional<AdapterSettings> adapter;
-  if (!adapter_dir.empty()) adapter = ReadAdapterConfig(adapter_dir);
+  std::optional<PeftConfig> adapter;
+  if (!adapter_dir.empty()) adapter.emplace(adapter_dir);
 
   const std::string latents_dir = adapter ? adapter_dir : model_dir;
   const std::int64_t latents = LatentsIn(latents_dir);
 
   Decoder model(config, dtype, device);
+  AdapterPlan plan;
+  if (adapter) plan = adapter->PlanFor(model);
   LoadBaseWeights(model, model_dir);
-  if (adapter) {
-    model.AddAdapter(*adapter, /*seed=*/0);  // every value is overwritten
-    LoadAdapterWeights(model, adapter_dir);
-  }
+  if (adapter) AttachAdapter(model, adapter_dir, plan);
   if (latents > 0) {
-    model.AddLatents(latents, /*seed=*/0);  // here, too
+    model.AddLatents(latents, /*seed=*/0);  // every value is overwritten
     LoadLatents(model, latents_dir);
   }
   for (const dist::NamedTensor& parameter : model.TrainableParameters()) {

@@ -13,8 +13,8 @@ namespace plural::trainer {
 
 // `adapter_dir` may be empty. Latents of method cvf come with the adapter, or with a model trained without
 // one. For inference: nothing requires a gradient.
-// Errors: those of ModelConfig::FromFolder, LoadBaseWeights, ReadAdapterConfig, LoadAdapterWeights, LatentsIn
-// and LoadLatents.
+// Errors: those of ModelConfig::FromFolder, LoadBaseWeights, PeftConfig, AttachAdapter, LatentsIn and
+// LoadLatents.
 Decoder LoadModel(const std::string& model_dir, const std::string& adapter_dir, at::ScalarType dtype,
                   at::Device device);
 

@@ -86,11 +86,16 @@ void SafetensorsReader::CheckLayout(std::int64_t data_size) const {
       Fail("tensor '" + *name + "' begins at byte " + std::to_string(entry->begin) + ", " +
            std::to_string(expected) + " is expected: the tensors leave a hole or overlap");
     }
+    if (entry->end > data_size) {
+      Fail("tensor '" + *name + "' ends at byte " + std::to_string(entry->end) +
+           " of the data, the file holds " + std::to_string(data_size) +
+           ": truncated or damaged; fetch or write it again");
+    }
     expected = entry->end;
   }
   if (expected != data_size) {
     Fail("the header describes " + std::to_string(expected) + " bytes of data, the file holds " +
-         std::to_string(data_size) + ": truncated or damaged; fetch or write it again");
+         std::to_string(data_size) + ": damaged, or something was appended; fetch or write it again");
   }
 }
 
@@ -122,41 +127,68 @@ at::Tensor SafetensorsReader::Read(const std::string& name) const {
   return tensor;
 }
 
-WrittenFile WriteSafetensors(const fs::path& path, std::vector<dist::NamedTensor> tensors,
-                             const std::map<std::string, std::string>& metadata) {
-  std::sort(tensors.begin(), tensors.end(), [](const dist::NamedTensor& x, const dist::NamedTensor& y) {
-    return std::pair(-x.tensor.element_size(), std::string_view(x.name)) <
-           std::pair(-y.tensor.element_size(), std::string_view(y.name));
-  });
+std::int64_t SafetensorsWriter::Item::Bytes() const {
+  std::int64_t bytes = static_cast<std::int64_t>(at::elementSize(dtype));
+  for (const std::int64_t size : shape) bytes *= size;
+  return bytes;
+}
+
+SafetensorsWriter::SafetensorsWriter(const fs::path& path, std::vector<Item> items,
+                                     const std::map<std::string, std::string>& metadata)
+    : items_(std::move(items)), file_(path) {
+  const auto key = [](const Item& item) {
+    return std::pair(-static_cast<std::int64_t>(at::elementSize(item.dtype)), std::string_view(item.name));
+  };
+  std::sort(items_.begin(), items_.end(), [&](const Item& x, const Item& y) { return key(x) < key(y); });
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::int64_t offset = 0;
-  for (const dist::NamedTensor& item : tensors) {
+  for (const Item& item : items_) {
     if (header.contains(item.name)) throw std::logic_error("tensor '" + item.name + "' is given twice");
-    const std::int64_t end = offset + static_cast<std::int64_t>(item.tensor.nbytes());
-    header[item.name] = {{"dtype", SafetensorsDType(item.tensor.scalar_type())},
-                         {"shape", item.tensor.sizes().vec()},
-                         {"data_offsets", {offset, end}}};
+    const std::int64_t end = offset + item.Bytes();
+    header[item.name] = {
+        {"dtype", SafetensorsDType(item.dtype)}, {"shape", item.shape}, {"data_offsets", {offset, end}}};
     offset = end;
   }
   std::string text = header.dump();
   text.append((8 - text.size() % 8) % 8, ' ');
   const std::uint64_t header_size = text.size();
+  WriteBytes({reinterpret_cast<const char*>(&header_size), sizeof header_size});
+  WriteBytes(text);
+}
 
-  OutputFile file(path);
-  data::Sha256 hash;
-  const auto write = [&](std::string_view bytes) {
-    hash.Update(bytes.data(), bytes.size());
-    file.Write(bytes);
-  };
-  write({reinterpret_cast<const char*>(&header_size), sizeof header_size});
-  write(text);
-  for (const dist::NamedTensor& item : tensors) {
-    const at::Tensor host = item.tensor.detach().to(at::kCPU).contiguous();
-    write({static_cast<const char*>(host.data_ptr()), host.nbytes()});
+void SafetensorsWriter::WriteBytes(std::string_view bytes) {
+  hash_.Update(bytes.data(), bytes.size());
+  file_.Write(bytes);
+}
+
+void SafetensorsWriter::Write(const at::Tensor& tensor) {
+  if (written_ == items_.size()) throw std::logic_error("more tensors than were announced");
+  const Item& item = items_[written_++];
+  if (tensor.scalar_type() != item.dtype || tensor.sizes() != at::IntArrayRef(item.shape)) {
+    throw std::logic_error("tensor '" + item.name + "' is not the one announced");
   }
-  file.Close();
-  return {file.Size(), hash.Hex()};
+  const at::Tensor host = tensor.detach().to(at::kCPU).contiguous();
+  WriteBytes({static_cast<const char*>(host.data_ptr()), host.nbytes()});
+}
+
+WrittenFile SafetensorsWriter::Close() {
+  if (written_ != items_.size()) throw std::logic_error("fewer tensors than were announced");
+  file_.Close();
+  return {file_.Size(), hash_.Hex()};
+}
+
+WrittenFile WriteSafetensors(const fs::path& path, std::vector<dist::NamedTensor> tensors,
+                             const std::map<std::string, std::string>& metadata) {
+  std::map<std::string_view, const at::Tensor*> by_name;
+  std::vector<SafetensorsWriter::Item> items;
+  for (const dist::NamedTensor& item : tensors) {
+    by_name[item.name] = &item.tensor;
+    items.push_back({item.name, item.tensor.scalar_type(), item.tensor.sizes().vec()});
+  }
+  SafetensorsWriter writer(path, std::move(items), metadata);
+  for (const SafetensorsWriter::Item& item : writer.Items()) writer.Write(*by_name.at(item.name));
+  return writer.Close();
 }
 
 }  // namespace plural::trainer

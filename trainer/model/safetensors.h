@@ -15,9 +15,12 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "data/sha256.h"
 #include "dist/flat_parameters.h"
+#include "trainer/file_io.h"
 
 namespace plural::trainer {
 
@@ -63,10 +66,40 @@ struct WrittenFile {
   std::string sha256;  // of the bytes as handed to the kernel
 };
 
-// Writes a new file and syncs it; the caller's PendingFolder makes it appear. Equal tensors give equal
-// bytes, whatever their order: entries are sorted by element size (largest first, so that every tensor
-// is aligned), then by name. One tensor at a time is in host memory.
-// Errors: those of OutputFile; std::logic_error for a dtype outside the list above or a name given twice.
+// Writes a new file, tensor by tensor, so that only one needs to be in memory; the caller's PendingFolder
+// makes it appear. Equal tensors give equal bytes, whatever their order: entries are sorted by element size
+// (largest first, so that every tensor is aligned), then by name. Errors: those of OutputFile;
+// std::logic_error for a dtype outside the list above, a name given twice, a tensor that is not the one
+// announced.
+class SafetensorsWriter {
+ public:
+  struct Item {
+    std::string name;
+    at::ScalarType dtype = at::ScalarType::Undefined;
+    std::vector<std::int64_t> shape;
+
+    std::int64_t Bytes() const;
+  };
+
+  SafetensorsWriter(const std::filesystem::path& path, std::vector<Item> items,
+                    const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
+
+  // In the order in which Write takes them.
+  const std::vector<Item>& Items() const { return items_; }
+  void Write(const at::Tensor& tensor);
+  // Syncs; every item must have been written.
+  WrittenFile Close();
+
+ private:
+  void WriteBytes(std::string_view bytes);
+
+  std::vector<Item> items_;
+  std::size_t written_ = 0;
+  OutputFile file_;
+  data::Sha256 hash_;
+};
+
+// All of it at once. The same bytes and errors.
 WrittenFile WriteSafetensors(const std::filesystem::path& path, std::vector<dist::NamedTensor> tensors,
                              const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 

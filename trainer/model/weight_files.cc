@@ -37,8 +37,8 @@ fs::path IndexPath(const fs::path& folder, const std::string& stem) {
   return folder / (stem + ".safetensors.index.json");
 }
 
-// Tensor name -> shard name. The index's own total_size is not compared: published folders carry stale
-// ones, and every shard is checked against the map tensor by tensor.
+// Tensor name -> shard name. The index's own total_size is not compared: writers disagree on whether it
+// counts files or tensors, published folders carry stale ones, every shard is checked tensor by tensor.
 std::map<std::string, std::string> ReadIndex(const fs::path& path) {
   const json index = ReadJsonFile(path);
   const auto map = index.is_object() ? index.find("weight_map") : index.end();
@@ -119,7 +119,7 @@ WeightFiles::WeightFiles(const fs::path& folder, const std::string& stem) : fold
   }
 }
 
-void WeightFiles::Fill(const std::vector<Wanted>& wanted, const std::vector<std::string>& others) const {
+void WeightFiles::Check(const std::vector<Wanted>& wanted, const std::vector<std::string>& others) const {
   std::set<std::string> known(others.begin(), others.end());
   std::vector<std::string> missing, unexpected, mismatched;
   for (const Wanted& item : wanted) {
@@ -151,16 +151,28 @@ void WeightFiles::Fill(const std::vector<Wanted>& wanted, const std::vector<std:
     add("mismatched", mismatched);
     Fail(folder_, what);
   }
+}
+
+at::Tensor WeightFiles::ReadFinite(const std::string& name) const {
+  at::Tensor tensor = Read(name);
+  RequireFinite(name, tensor);
+  return tensor;
+}
+
+void WeightFiles::Fill(const std::vector<Wanted>& wanted, const std::vector<std::string>& others) const {
+  Check(wanted, others);
   const at::NoGradGuard no_grad;
   for (const Wanted& item : wanted) {
     item.tensor.copy_(Read(item.name));
     // After the conversion, so that a value too large for the model's dtype is found as well.
-    if (!at::isfinite(item.tensor).all().item<bool>()) {
-      Fail(tensors_.at(item.name)->Path(), "tensor '" + item.name +
-                                               "' holds NaN or infinite values (read as " +
-                                               at::toString(item.tensor.scalar_type()) + ")");
-    }
+    RequireFinite(item.name, item.tensor);
   }
+}
+
+void WeightFiles::RequireFinite(const std::string& name, const at::Tensor& tensor) const {
+  if (at::isfinite(tensor).all().item<bool>()) return;
+  Fail(tensors_.at(name)->Path(), "tensor '" + name + "' holds NaN or infinite values (read as " +
+                                      at::toString(tensor.scalar_type()) + ")");
 }
 
 }  // namespace plural::trainer

@@ -32,17 +32,23 @@ class WeightFiles {
   // Which file holds which tensor.
   const std::map<std::string, const SafetensorsReader*>& Tensors() const { return tensors_; }
   at::Tensor Read(const std::string& name) const { return tensors_.at(name)->Read(name); }
+  // Errors: ExitError(kBadData) for a value that is NaN or infinite.
+  at::Tensor ReadFinite(const std::string& name) const;
 
   struct Wanted {
     std::string name;   // as in the files
     at::Tensor tensor;  // filled in place, whatever its dtype and device
   };
-  // Fills all of `wanted`. Errors: one ExitError(kBadData) that lists missing tensors, unexpected ones
-  // (those neither wanted nor in `others`) and mismatched shapes or dtypes, 20 of each and the count;
-  // another for a value that is NaN or infinite, in the file or in the dtype of the model.
+  // Errors: one ExitError(kBadData) that lists missing tensors, unexpected ones (those neither wanted nor in
+  // `others`) and mismatched shapes or dtypes, 20 of each and the count. Reads headers only.
+  void Check(const std::vector<Wanted>& wanted, const std::vector<std::string>& others) const;
+  // Checks, then fills all of `wanted`. Errors: also ExitError(kBadData) for a value that is NaN or infinite,
+  // in the file or in the dtype of the model.
   void Fill(const std::vector<Wanted>& wanted, const std::vector<std::string>& others) const;
 
  private:
+  void RequireFinite(const std::string& name, const at::Tensor& tensor) const;
+
   std::filesystem::path folder_;
   std::vector<std::unique_ptr<SafetensorsReader>> readers_;
   std::map<std::string, const SafetensorsReader*> tensors_;
