@@ -11,6 +11,7 @@
 #include "trainer/commands/doctor.h"
 #include "trainer/commands/dry_run.h"
 #include "trainer/commands/evaluate.h"
+#include "trainer/commands/export.h"
 #include "trainer/commands/generate.h"
 #include "trainer/commands/inspect.h"
 #include "trainer/commands/rate.h"
@@ -80,6 +81,9 @@ int Run(Session& session) {
   AddRateOptions(*app.add_subcommand("rate", "how well given responses fit, as the model judges"), rate);
   EvaluateOptions evaluate;
   AddEvaluateOptions(*app.add_subcommand("evaluate", "exact figures of a model on a corpus"), evaluate);
+  ExportOptions export_options;
+  AddExportOptions(*app.add_subcommand("export", "merge an adapter into the weights of its model"),
+                   export_options);
   InspectOptions inspect;
   AddInspectOptions(*app.add_subcommand("inspect", "look into a corpus, checkpoint or adapter"), inspect);
   ValidateOptions validate;
@@ -101,6 +105,7 @@ int Run(Session& session) {
   const std::string command = app.get_subcommands().front()->get_name();
   session.phase = command;
   if (command == "inspect") return RunInspect(inspect);
+  if (command == "export") return RunExport(export_options);
   if (command == "validate") return RunValidate(validate);
   if (command == "dry-run") return RunDryRun(dry_run);
 

@@ -1,0 +1,38 @@
+// A LoRA adapter merged into the weights of its model: W + alpha / rank * B A, written as a model's folder.
+//
+// Owns: the merge, tensor by tensor, and how the result is cut into shards. Does not own: the adapter's
+// config (peft_config.h), names (hf_folder.h, adapter_files.h). Thread rule: one thread.
+//
+// Memory: the largest tensor, as stored, in fp32 and as written; headers of all files.
+#pragma once
+
+#include <ATen/core/TensorBody.h>
+
+#include <cstdint>
+#include <filesystem>
+
+namespace plural::trainer {
+
+struct MergeSettings {
+  std::filesystem::path model, adapter;
+  std::filesystem::path output;                      // must not exist
+  at::ScalarType dtype = at::ScalarType::Undefined;  // of what is written; Undefined: as the model's files
+  std::int64_t shard_bytes = 5'000'000'000;  // of the tensors in a file; a larger tensor is one of its own
+};
+
+struct MergeReport {
+  std::int64_t tensors = 0;
+  std::int64_t changed = 0;  // of these: by the adapter
+  std::int64_t files = 0;    // weight files
+  std::int64_t bytes = 0;    // theirs
+  bool untied = false;       // the adapter changes a tied head: it stands beside the embedding now
+};
+
+// Sums are fp32 (fp64 where a tensor is), rounded once to the written dtype. config.json is the model's own,
+// but for its dtype and tie_word_embeddings; tokenizer files are copied. The folder appears whole. Errors:
+// those of ModelConfig::FromFolder, PeftConfig, WeightFiles and AdapterFiles; ExitError(kBadData) for
+// quantised weights, for latents of method cvf, for a merged value that the written dtype cannot hold;
+// ExitError(kCannotCreate) when `output` exists; those of file_io.h.
+MergeReport MergeAdapter(const MergeSettings& settings);
+
+}  // namespace plural::trainer
