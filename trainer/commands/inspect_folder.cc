@@ -98,6 +98,11 @@ void InspectAdapter(const fs::path& folder) {
     if (config.is_object() && config.contains(key))
       std::cout << "  " << key << ": " << Text(config[key]) << "\n";
   }
+  for (const char* key : {"use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save"}) {
+    const bool is_on =
+        config.is_object() && config.contains(key) && config[key] != false && !config[key].empty();
+    if (is_on) std::cout << "  " << key << ": " << Text(config[key]) << "\n";
+  }
   const fs::path weights = folder / "adapter_model.safetensors";
   if (!fs::exists(weights)) {
     throw ExitError(ExitCode::kMissingInput, weights.string() + ": no such file; an adapter needs it");
