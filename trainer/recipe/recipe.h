@@ -63,7 +63,7 @@ struct Recipe {
     data::Normalization normalize = data::Normalization::kGroupTokenMean;
   } loss;
 
-  struct Cvf {  // cvf only
+  struct Cvf {                  // cvf only
     std::int64_t latents = 20;  // K
     LatentEstimator estimator = LatentEstimator::kGumbelSoft;
     double temperature = 0.67;        // of the soft Gumbel draw
@@ -101,7 +101,7 @@ struct Recipe {
     std::int64_t keep = 3;
   } checkpoint;
 
-  struct Validation {  // on data.validation
+  struct Validation {                // on data.validation
     std::int64_t every_steps = 100;  // and after the last step; 0: only there
     std::int64_t groups = 64;        // the corpus's first ones
     std::int64_t responses = 5;      // sampled to each prompt; 0: nothing is sampled
