@@ -174,6 +174,17 @@ TEST_F(HfFolderTest, ListsEverythingThatDoesNotFit) {
   ExpectLoadFails(false, ExitCode::kBadData, {"21 missing", "and 1 more"});
 }
 
+TEST_F(HfFolderTest, RefusesATransposedTensor) {
+  Tensors tensors = TinyModel().BaseParameters();
+  const auto found = std::find_if(tensors.begin(), tensors.end(), [](const dist::NamedTensor& item) {
+    return item.name == "model.layers.1.mlp.down_proj.weight";
+  });
+  ASSERT_NE(found, tensors.end());
+  found->tensor = found->tensor.t().contiguous();
+  WriteWeights(tensors);
+  ExpectLoadFails(false, ExitCode::kBadData, {found->name + " (file [12, 8], model [8, 12])"});
+}
+
 TEST_F(HfFolderTest, RefusesValuesThatAreNotFinite) {
   Tensors tensors = TinyModel().BaseParameters();
   tensors[3].tensor[1][2] = std::nan("");
@@ -209,6 +220,15 @@ TEST_F(HfFolderTest, Shards) {
   Decoder loaded = TinyModel(false, 2);
   LoadBaseWeights(loaded, folder_);
   ExpectEqual(loaded.BaseParameters(), all);
+
+  // Writers disagree on what total_size counts, and folders are published with stale ones.
+  const json index = {{"metadata", {{"total_size", 1}}}, {"weight_map", map}};
+  WriteFileDurably(folder_ / "model.safetensors.index.json", index.dump());
+  LoadBaseWeights(loaded, folder_);
+  const auto whole = fs::file_size(folder_ / "model-2.safetensors");
+  fs::resize_file(folder_ / "model-2.safetensors", whole - 1);
+  ExpectLoadFails(false, ExitCode::kBadData, {"model-2.safetensors", "tensor '", "truncated"});
+  WriteWeights(second, "model-2.safetensors");
 
   const std::string name = all[0].name;
   for (const char* bad : {"../model-1.safetensors", "/model-1.safetensors", "a/b.safetensors", ".safetensors",

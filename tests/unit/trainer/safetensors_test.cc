@@ -145,6 +145,12 @@ TEST_F(SafetensorsTest, HeaderGrammar) {
   ExpectRefused("{" + Tensor("a", "F32", "[1,1,1,1,1,1,1,1,1]", "[0,4]") + "}", 4, "dimensions");
 }
 
+// A name may hold anything; what a terminal would obey must not reach it.
+TEST_F(SafetensorsTest, NamesStayOnOneLineOfAnError) {
+  const std::string refusal = Refusal(Make("{" + Tensor(R"(\u001b[2J\n)", "F4", "[1]", "[0,4]") + "}", 4));
+  EXPECT_NE(refusal.find(R"('\x1b[2J\n')"), std::string::npos) << refusal;
+}
+
 TEST_F(SafetensorsTest, Layout) {
   const auto two = [](const std::string& a, const std::string& b) {
     return "{" + Tensor("a", "F32", "[1]", a) + "," + Tensor("b", "F32", "[1]", b) + "}";
@@ -153,8 +159,10 @@ TEST_F(SafetensorsTest, Layout) {
   ExpectRefused(two("[0,4]", "[0,4]"), 8, "overlap");
   ExpectRefused(two("[0,4]", "[8,12]"), 12, "hole");
   ExpectRefused(two("[4,8]", "[8,12]"), 12, "hole");
-  ExpectRefused(two("[0,4]", "[4,8]"), 7, "truncated");
-  ExpectRefused(two("[0,4]", "[4,8]"), 9, "damaged");
+  ExpectRefused(two("[0,4]", "[4,8]"), 7,
+                "tensor 'b' ends at byte 8 of the data, the file holds 7: truncated");
+  ExpectRefused(two("[0,4]", "[4,8]"), 3, "tensor 'a' ends at byte 4");
+  ExpectRefused(two("[0,4]", "[4,8]"), 9, "describes 8 bytes of data, the file holds 9: damaged");
   ExpectRefused(two("[0,4]", "[8,4]"), 8, "first not above");
   ExpectRefused("{" + Tensor("a", "F32", "[2]", "[0,4]") + "}", 4, "needs 8 bytes");
   ExpectRefused("{" + Tensor("a", "F32", "[1]", "[0,4,4]") + "}", 4, "two numbers");
