@@ -20,8 +20,14 @@ _HERE = Path(__file__).resolve().parent
 # How a model often answers: its favourite, the other valid kinds, something of another category.
 FAVOURITE_SHARE = 0.70
 INVALID_SHARE = 0.02
-# To so many replies a model from nothing reads one list, one rating, one line of a dictionary.
-LISTS, RATINGS, DICTIONARY_LINES = 10, 4, 1
+# What a model from nothing reads about each topic, in two parts one after the other: to rate a reply it must know
+# already which category a topic and an answer are of; both at once it learns much later.
+READING = (
+    {"replies": 25, "dictionary": 25, "lists": 4, "counts": 2, "ratings": 0},
+    {"replies": 25, "dictionary": 10, "lists": 10, "counts": 2, "ratings": 30},
+)
+NUMBERS = 9
+GOOD, BAD = 9, 2  # ratings of a reply that is valid and of one that is not
 
 
 @dataclass(frozen=True)
@@ -32,9 +38,13 @@ class Prompt:
 
 
 class ReplyGrammar:
-    """`name`: dialogue or story; `categories`: use only the first so many. Thread rule: immutable."""
+    """`name`: dialogue or story; `categories`: use only the first so many; `reading`: as READING.
 
-    def __init__(self, name: str, categories: int | None = None):
+    Thread rule: immutable.
+    """
+
+    def __init__(self, name: str, categories: int | None = None, reading: tuple[dict, ...] = READING):
+        self._reading = reading
         spec = json.loads((_HERE / f"{name}.json").read_text(encoding="utf-8"))
         topics = json.loads((_HERE.parent / "quickstart" / "questions.json").read_text(encoding="utf-8"))
         self._categories = {entry["name"]: entry for entry in spec["categories"][:categories]}
@@ -91,43 +101,54 @@ class ReplyGrammar:
 
     # What a model from nothing reads.
 
-    def documents(self, draw: random.Random, templates: dict[str, dict], per_topic: int) -> list[str]:
-        """Of every topic: replies without and with a number that means nothing yet, lists, ratings, a dictionary.
+    def documents(self, draw: random.Random, templates: dict[str, dict]) -> list[tuple[str, str]]:
+        """Pairs of a prompt, up to its last line break, and what stands behind, in the order to read them.
 
-        The dictionary says in few words which category a topic is of, which replies alone teach slowly.
-        `templates` (dialogue, list, rating) are those that prompts are made with later.
+        `templates` (dialogue, list, rating) are those that prompts are made with later. Half of the replies have a
+        number in their prompt that means nothing yet. The dictionary says in few words which category a topic is of,
+        which replies alone teach slowly. Counting is where a number in the prompt matters: a model that never had to
+        read it would not find it in tuning.
         """
-        texts = []
-        for category, topics in self._topics.items():
-            for topic in topics:
-                for place in range(per_topic):
-                    k = draw.randrange(1, 10) if place % 2 else 0
-                    prompt = templates["dialogue"]["prompt_with_number" if k else "prompt"]
-                    texts.append(prompt.format(context=self._turn(topic, draw), k=k) + self.usual_reply(category, draw))
-                for _ in range(per_topic // LISTS):
-                    prompt = templates["list"]["prompt"].format(context=self._turn(topic, draw))
-                    texts.append(prompt + self._list(category, draw))
-                for _ in range(per_topic // DICTIONARY_LINES):
-                    texts.append(f"About {topic}: {draw.choice(self._categories[category]['answers'])}.")
-                for _ in range(per_topic // RATINGS):
-                    texts.append(self._rated(templates["rating"]["prompt"], self._turn(topic, draw), category, draw))
-        return texts
+        writers = {"replies": self._reply_pair, "dictionary": self._dictionary_pair, "lists": self._list_pair,
+                   "counts": self._count_pair, "ratings": self._rating_pair}
+        ordered = []
+        for part in self._reading:
+            pairs = [writers[kind](templates, category, topic, draw)
+                     for category, topics in self._topics.items() for topic in topics
+                     for kind, count in part.items() for _ in range(count)]
+            draw.shuffle(pairs)
+            ordered += pairs
+        return ordered
 
-    def _turn(self, topic: str, draw: random.Random) -> str:
-        return "A: " + draw.choice(self._wordings).format(topic)
+    def _reply_pair(self, templates, category: str, topic: str, draw: random.Random) -> tuple[str, str]:
+        k = draw.choice([0, draw.randint(1, NUMBERS)])
+        prompt = templates["dialogue"]["prompt_with_number" if k else "prompt"]
+        return prompt.format(context=self._turn(topic, draw), k=k), self.usual_reply(category, draw)
 
-    def _list(self, category: str, draw: random.Random) -> str:
+    def _dictionary_pair(self, _templates, category: str, topic: str, draw: random.Random) -> tuple[str, str]:
+        return f"About {topic}:\n", draw.choice(self._categories[category]["answers"])
+
+    def _list_pair(self, templates, category: str, topic: str, draw: random.Random) -> tuple[str, str]:
         """Five different kinds in a list: a model that lists looks back at what stands there already."""
         kinds = draw.sample(range(len(self.kinds)), 5)
-        return "".join(f"{place}. {self.reply(category, kind, draw)}\n" for place, kind in enumerate(kinds, 1))
+        return templates["list"]["prompt"].format(context=self._turn(topic, draw)), "\n".join(
+            f"{place}. {self.reply(category, kind, draw)}" for place, kind in enumerate(kinds, 1))
 
-    def _rated(self, prompt: str, context: str, category: str, draw: random.Random) -> str:
+    def _count_pair(self, templates, _category: str, _topic: str, draw: random.Random) -> tuple[str, str]:
+        k = draw.randint(1, NUMBERS)
+        prompt = templates["dialogue"]["prompt_with_number"].format(context="A: Count the ways.", k=k)
+        return prompt, " ".join(map(str, range(1, k + 1)))
+
+    def _rating_pair(self, templates, category: str, topic: str, draw: random.Random) -> tuple[str, str]:
         """A reply and a rating of its coherence: high when valid, low when it is of another category."""
         valid = draw.random() < 0.5
         other = category if valid else draw.choice([name for name in self._categories if name != category])
         reply = self.reply(other, draw.randrange(len(self.kinds)), draw)
-        rating = draw.randint(8, 10) if valid else draw.randint(1, 3)
-        return prompt.format(context=context, response=reply) + str(rating)
+        prompt = templates["rating"]["prompt"].format(context=self._turn(topic, draw), response=reply)
+        return prompt, str(GOOD if valid else BAD)
+
+    def _turn(self, topic: str, draw: random.Random) -> str:
+        return "A: " + draw.choice(self._wordings).format(topic)
 
     # Measuring.
 

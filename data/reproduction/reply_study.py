@@ -21,7 +21,6 @@ from words import write_lines, write_tokenizer
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 REPLIES = 5            # asked for each prompt, as in the paper
 CANDIDATES = 4         # replies a prompt that tuning sees, N
-REPLIES_READ = 20      # about each topic, by the model from nothing
 LABEL_TOKENS = 3       # of an item in a list
 TOP_K = 50             # the published sampling
 
@@ -66,14 +65,14 @@ METHODS = {method.key: method for method in (
 )}
 
 
-def write_texts(seed: Seed, grammar: ReplyGrammar, replies_read: int = REPLIES_READ) -> int:
+def write_texts(seed: Seed, grammar: ReplyGrammar) -> int:
     """Tokenizer, documents for the base model, prompts to tune on and to ask; returns the size of the vocabulary."""
     draw = random.Random(seed.number)
     templates = {name: json.loads((TEMPLATES / f"{name}.json").read_text(encoding="utf-8"))
                  for name in ("dialogue", "list", "rating")}
-    documents = grammar.documents(draw, templates, replies_read)
-    draw.shuffle(documents)
-    write_lines(seed.path("text/base.jsonl"), ({"text": text} for text in documents))
+    documents = grammar.documents(draw, templates)
+    write_lines(seed.path("text/base.jsonl"),
+                ({"context": prompt.removesuffix("\n"), "candidates": [text]} for prompt, text in documents))
     tuned_on = []
     for prompt in grammar.prompts_to_tune_on(draw):
         replies, kinds = grammar.replies(prompt, CANDIDATES, draw)
@@ -82,7 +81,7 @@ def write_texts(seed: Seed, grammar: ReplyGrammar, replies_read: int = REPLIES_R
     asked = [{"id": prompt.id, "context": prompt.context} for prompt in grammar.prompts_to_ask()]
     write_lines(seed.path("text/test.jsonl"), asked)
     numbers = [f"{space}{k}" for k in range(1, 11) for space in ("", " ")]  # in prompts, and as ratings
-    return write_tokenizer(seed.path("text/tokenizer"), [*documents, *numbers])
+    return write_tokenizer(seed.path("text/tokenizer"), [*map("".join, documents), *numbers])
 
 
 def prepare_corpora(seed: Seed, kinds: int, methods: list[Method]) -> None:
@@ -111,7 +110,8 @@ def start(seed: Seed, grammar: ReplyGrammar, methods: list[Method], overrides: d
     """
     vocabulary = write_texts(seed, grammar)
     prepare_corpora(seed, len(grammar.kinds), methods)
-    seed.prepare("text/base.jsonl", "corpora/base.h5", format="text")
+    seed.prepare("text/base.jsonl", "corpora/base.h5", format="dialogue", template=TEMPLATES / "verbatim.json",
+                 options=["--possibilities", 0])
     return seed.train("base", "reply-base", {"data.train": "corpora/base.h5", "model.config.vocab_size": vocabulary,
                                        **(overrides or {})})
 

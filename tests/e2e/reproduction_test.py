@@ -19,6 +19,7 @@ from study import Seed, Study  # noqa: E402
 
 SMALL = {"model.config.hidden_size": 64, "model.config.intermediate_size": 176, "model.config.num_hidden_layers": 2,
          "train.groups_per_step": 12, "optimizer.lr": "4.0e-3"}
+READING = ({"replies": 30, "dictionary": 20, "counts": 2},)  # without what no test asks for
 # Fewer prompts than the study has, so more passes over them.
 PASSES = {"otoft": 12, "peft-aligned": 16}
 
@@ -28,7 +29,7 @@ class Reproduction(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             study = Study("small", argparse.Namespace(folder=pathlib.Path(folder), seeds=[1], jobs=1))
             seed = Seed(study, 1)
-            grammar = ReplyGrammar("dialogue", categories=3)
+            grammar = ReplyGrammar("dialogue", categories=3, reading=READING)
             methods = [reply_study.METHODS[key] for key in ("base", "otoft", "peft-aligned")]
             base = reply_study.start(seed, grammar, methods, SMALL)
             figures = {}
