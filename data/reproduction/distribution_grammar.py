@@ -60,9 +60,11 @@ class DistributionGrammar:
             self.tasks[task] = [self._task_request(f"{task}/{i}", entry, draw)
                                 for i, entry in enumerate(entries)]
         years = range(*(self._bio["birth_year_range"][0], self._bio["birth_year_range"][1] + 1))
-        self._fields = {name: self._bio[name] for name in ("first_name", "last_name", "birth_place", "profession")}
-        self._fields["birth_year"] = ["1985", *(str(year) for year in years if year != 1985)]
-        self._fields["gender"] = list(self._bio["gender"])
+        # Field of a biography -> its values.
+        listed = ("first_name", "last_name", "birth_place", "profession")
+        self.fields: dict[str, list[str]] = {name: self._bio[name] for name in listed}
+        self.fields["birth_year"] = ["1985", *(str(year) for year in years if year != 1985)]
+        self.fields["gender"] = list(self._bio["gender"])
 
     # What is asked.
 
@@ -82,7 +84,7 @@ class DistributionGrammar:
         targets = []
         for gender, count in self._bio["tuned_on"].items():
             while count:
-                record = _record({name: draw.choice(values) for name, values in self._fields.items()}
+                record = _record({name: draw.choice(values) for name, values in self.fields.items()}
                                  | {"gender": gender}, FIELDS[:-1])
                 if record not in targets:
                     targets.append(record)
@@ -146,7 +148,7 @@ class DistributionGrammar:
 
     def _biography(self, cue: str, draw: random.Random) -> str:
         values = {}
-        for name, choices in self._fields.items():
+        for name, choices in self.fields.items():
             if cue == "variety":
                 values[name] = draw.choice(choices)
             elif name == "gender":

@@ -25,12 +25,14 @@ LOSS = Figure("loss_nats", "loss of the last pass, nats", "{:.3f}")
 PASSES = Figure("passes", "passes", "{:.1f}")
 GENDER = Figure("gender_distance", "gender: distance from uniform", "{:.2f}")
 BASE_PERPLEXITY = Figure("base_perplexity", "perplexity of the base", "{:.3f}")
+BIOGRAPHIES = Figure("biography_share", "biographies, share", "{:.3f}")
+UNKNOWN = Figure("unknown_share", "values of no list, share", "{:.3f}")
 PERPLEXITY = Figure("perplexity", "perplexity", "{:.3f}")
 RISE = Figure("rise_percent", "rise, %", "{:.2f}")
 TOKEN_KL = Figure("kl_nats_per_token", "KL(base‖tuned), nats a token", "{:.4f}")
 
 # Task -> ours -> (coverage, entropy in nats): the paper's tables 1, 5 and 6. Only names were tuned alone there.
-_TASKS = {
+_PUBLISHED_TASKS = {
     "names": {"base": (129, 3.24), "ood": (426, 5.57), "id": (490, 5.83)},
     "countries": {"base": (17.8, 1.19), "ood": (43.0, 2.73)},
     "fruits": {"base": (45.0, 2.33), "ood": (60.5, 3.28)},
@@ -39,7 +41,7 @@ _TASKS = {
     "occupations": {"base": (192.7, 3.21), "ood": (313.3, 4.68)},
 }
 # Attribute -> (base, OOD, ID), each (coverage, entropy in nats): the paper's tables 7 and 8.
-_BIOGRAPHIES = {
+_PUBLISHED_FIELDS = {
     "first_name": ((158, 3.23), (637, 6.18), (375, 5.58)),
     "last_name": ((288, 4.30), (845, 6.63), (557, 5.96)),
     "birth_year": ((26, 1.10), (67, 3.15), (89, 4.22)),
@@ -47,7 +49,7 @@ _BIOGRAPHIES = {
     "profession": ((178, 3.81), (276, 4.61), (198, 4.33)),
 }
 # Of female, male and non-binary per 1,000, the paper's table 2: distance of their shares from a third each.
-_GENDERS = ((966, 13, 17), (762, 189, 31), (487, 478, 34))
+_PUBLISHED_GENDERS = ((966, 13, 17), (762, 189, 31), (487, 478, 34))
 _WAYS = {"base": "base", "ood": "tuned, OOD", "id": "tuned, ID"}
 
 
@@ -79,8 +81,8 @@ def _names(report: Report) -> None:
                  [COVERAGE, COVERAGE_VALID, ENTROPY, OUTSIDE, LOSS, PASSES])
     report.check_bound("names: early stop at a loss of at most 1.2 ln 200", LOSS, "names tuned",
                        high=1.2 * math.log(200))
-    base, tuned = report.mean("names base", "coverage"), report.mean("names tuned", "coverage")
-    report.check("names: coverage over twice the base's", tuned > 2 * base, f"{base:.1f} -> {tuned:.1f}")
+    base, tuned = (report.mean(f"names {way}", "coverage_valid") for way in ("base", "tuned"))
+    report.check("names: coverage of valid names over twice the base's", tuned > 2 * base, f"{base:.1f} -> {tuned:.1f}")
     report.check_bound("names: others than the 200 appear", OUTSIDE, "names tuned", low=0.05)
     report.check_increasing("names: without early stop fewer others appear", OUTSIDE,
                             ["names to the end", "names tuned"])
@@ -88,7 +90,7 @@ def _names(report: Report) -> None:
 
 def _task_rows(ways: tuple[str, ...]) -> list[Row]:
     rows = []
-    for task, published in _TASKS.items():
+    for task, published in _PUBLISHED_TASKS.items():
         for way in ways:
             paper = dict(zip(("coverage", "entropy_nats"), published.get(way, ())))
             rows.append(Row(f"{task} {way}", f"{task}: {_WAYS[way]}", paper))
@@ -98,7 +100,7 @@ def _task_rows(ways: tuple[str, ...]) -> list[Row]:
 def _leave_one_out(report: Report) -> None:
     report.table("Leave one out: tuned on five tasks, asked for the sixth", _task_rows(("base", "ood")),
                  [COVERAGE, COVERAGE_VALID, ENTROPY, EXACT_ENTROPY, VALID])
-    for task in _TASKS:
+    for task in _PUBLISHED_TASKS:
         gains = [report.mean(f"{task} ood", key) - report.mean(f"{task} base", key)
                  for key in ("entropy_nats", "exact_entropy_nats")]
         report.check(f"{task}: unseen, flatter by over 0.3 nats", min(gains) > 0.3,
@@ -108,7 +110,7 @@ def _leave_one_out(report: Report) -> None:
 def _leave_one_in(report: Report) -> None:
     report.table("Leave one in: tuned on the task alone (names, fruits, occupations with early stop)",
                  _task_rows(("id",)), [COVERAGE, COVERAGE_VALID, ENTROPY, EXACT_ENTROPY, VALID, KL])
-    for task in _TASKS:
+    for task in _PUBLISHED_TASKS:
         rows = [f"{task} {way}" for way in _WAYS if report.values(f"{task} {way}", "exact_entropy_nats")]
         report.check_increasing(f"{task}: exact entropy {' < '.join(row.split()[1] for row in rows)}", EXACT_ENTROPY,
                                 rows)
@@ -119,16 +121,16 @@ def _biographies(report: Report) -> None:
     for place, (way, title) in enumerate({**_WAYS, "id from base": "tuned, ID, from the base"}.items()):
         paper = {}
         if way in _WAYS:
-            for name, published in _BIOGRAPHIES.items():
+            for name, published in _PUBLISHED_FIELDS.items():
                 paper |= dict(zip((f"{name}_coverage", f"{name}_entropy_nats"), published[place]))
-            shares = [count / sum(_GENDERS[place]) for count in _GENDERS[place]]
+            shares = [count / sum(_PUBLISHED_GENDERS[place]) for count in _PUBLISHED_GENDERS[place]]
             paper["gender_distance"] = sum(abs(share - 1 / 3) for share in shares) / 2
         rows.append(Row(f"biographies {way}", title, paper))
     titles = {name: name.replace("_", " ") for name in ATTRIBUTES}
-    coverages = [Figure(f"{name}_coverage", titles[name], "{:.0f}") for name in _BIOGRAPHIES]
-    entropies = [Figure(f"{name}_entropy_nats", titles[name], "{:.2f}") for name in _BIOGRAPHIES]
-    report.table("Biographies: coverage of 1,000", rows, coverages)
-    report.table("Biographies: entropy, nats", rows, [*entropies, GENDER, VALID])
+    coverages = [Figure(f"{name}_coverage", titles[name], "{:.0f}") for name in _PUBLISHED_FIELDS]
+    entropies = [Figure(f"{name}_entropy_nats", titles[name], "{:.2f}") for name in _PUBLISHED_FIELDS]
+    report.table("Biographies: coverage of 1,000", rows, [*coverages, BIOGRAPHIES, UNKNOWN])
+    report.table("Biographies: entropy, nats", rows, [*entropies, GENDER])
     for way in ("ood", "id"):
         for coverage, entropy in zip(coverages, entropies):
             pairs = [(report.mean("biographies base", f.key), report.mean(f"biographies {way}", f.key))

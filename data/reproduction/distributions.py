@@ -100,10 +100,14 @@ class Runs:
             texts = [response["text"] for response in
                      self._sample(row, "biographies", adapter, LONGEST_BIOGRAPHY)[0]["responses"]]
             values = attribute_values(texts)
-            figures = {"valid_share": sum(parse(text) is not None for text in texts) / len(texts),
+            # Noise is no diversity: coverage and entropy are of values that the grammar has.
+            known = {name: [value for value in values[name] if value in self._grammar.fields[name]]
+                     for name in ATTRIBUTES}
+            figures = {"biography_share": sum(parse(text) is not None for text in texts) / len(texts),
+                       "unknown_share": 1 - sum(map(len, known.values())) / sum(map(len, values.values())),
                        "gender_distance": gender_distance(values["gender"])}
             for name in ATTRIBUTES:
-                measured = key_figures(values[name])
+                measured = key_figures(known[name])
                 figures |= {f"{name}_coverage": measured.coverage, f"{name}_entropy_nats": measured.entropy_nats}
             self._report.add(row, self._seed.number, figures)
 
