@@ -17,29 +17,35 @@ from report import Row
 from study import Seed, Study, run
 
 TEMPERATURE = 0.5
-# Title, method, recipe key, values. The value of the recipe itself stands among them.
+# Title, method, recipe key, values; the recipe's own value is the one in DEFAULTS.
 GRIDS = [
-    ("Unlikelihood weight, random numbers", "peft", "loss.unlikelihood.alpha", (0, 0.1, 0.5, 1.0, 4.0)),
-    ("Unlikelihood weight, aligned numbers", "peft-aligned", "loss.unlikelihood.alpha", (0, 0.1, 0.5)),
+    ("Unlikelihood weight, random numbers", "peft", "loss.unlikelihood.alpha", (0, 0.5, 4.0)),
+    ("Unlikelihood weight, aligned numbers", "peft-aligned", "loss.unlikelihood.alpha", (0, 0.5)),
     ("Replies a prompt, N", "peft", "group.responses", (2, 3, 4)),
-    ("Possibility numbers, M", "peft", "group.possibilities", (5, 6, 9)),
+    ("Possibility numbers, M, asked for 1 to 5", "peft", "group.possibilities", (5, 9)),
     ("Which words are penalised", "peft", "loss.unlikelihood.mask", ("content_first", "all_first", "repo_compat")),
-    ("Negatives kept of 12", "peft", "group.max_negatives", (3, 6, 12)),
-    ("Numbers of a group", "peft", "group.assignment", ("fixed", "sampled")),
+    ("Negatives kept of 12", "peft", "group.max_negatives", (3, 12)),
+    ("When numbers are drawn", "peft", "group.assignment", ("fixed", "sampled")),
     ("LoRA rank", "peft", "adapter.rank", (2, 16, 64)),
     ("Passes", "peft", "train.epochs", (1, 3, 8)),
 ]
+DEFAULTS = {"loss.unlikelihood.alpha": 0.5, "group.responses": 4, "group.possibilities": 9,
+            "loss.unlikelihood.mask": "content_first", "group.max_negatives": 12, "group.assignment": "fixed",
+            "adapter.rank": 16, "train.epochs": 3}
 
 
 def variant(key: str, setting: str, value) -> Method:
-    """The method `key` with one setting of its recipe changed."""
+    """The method `key` with one setting of its recipe changed, or the method itself."""
     method = METHODS[key]
-    overrides = {setting: value}
+    name = f"{key}_{setting.rpartition('.')[2]}_{value}"
     if setting == "group.possibilities":
-        method = replace(method, ask=("--possibilities", "first"))  # 1 to 5: numbers that every M has
+        method = replace(method, key=name, tuned_as=key, ask=("--possibilities", "first"))  # those that every M has
+    if value == DEFAULTS[setting]:
+        return method
+    overrides = {setting: value}
     if setting == "adapter.rank":
         overrides["adapter.alpha"] = 2 * value  # the adapter's scale, alpha / rank, stays
-    return replace(method, key=f"{key}_{setting.rpartition('.')[2]}_{value}", overrides=overrides)
+    return replace(method, key=name, tuned_as=None, overrides=overrides)
 
 
 def measure_seed(seed: Seed) -> dict[str, dict[str, float]]:

@@ -19,7 +19,7 @@ from study import Seed, Study  # noqa: E402
 
 SMALL = {"model.config.hidden_size": 64, "model.config.intermediate_size": 176, "model.config.num_hidden_layers": 2,
          "train.groups_per_step": 12, "optimizer.lr": "4.0e-3"}
-READING = ({"replies": 30, "dictionary": 20, "counts": 2},)  # without what no test asks for
+READING = ({"replies": 40, "dictionary": 30, "counts": 2},)  # without what no test asks for
 # Fewer prompts than the study has, so more passes over them.
 PASSES = {"otoft": 12, "peft-aligned": 16}
 
