@@ -10,15 +10,11 @@ runs and figures. Does not own: the material (real_text_material.py).
 from __future__ import annotations
 
 import argparse
+import json
 import math
-import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-
-from plural_text.distinct import distinct_n
-from plural_text.encoder import SentenceEncoder
-from plural_text.semantic import diversity, vectors_of
 
 from real_text_material import Material
 from report import Figure, Row
@@ -31,9 +27,16 @@ NUMBERS, KINDS = 9, 6
 PROMPT_TOKENS = 256  # of the longest prompt; older turns are dropped
 
 DIVERSITY = Figure("semantic_diversity", "semantic diversity")
+# Of one seed's replies, over prompts; between seeds the table has Student's.
+LOW = Figure("semantic_diversity_low", "95 % from")
+HIGH = Figure("semantic_diversity_high", "to")
 DISTINCT_1 = Figure("distinct_1", "Distinct-1")
 DISTINCT_2 = Figure("distinct_2", "Distinct-2")
-WORDS = Figure("words", "words a reply", "{:.1f}")
+TOKENS = Figure("tokens", "tokens a reply", "{:.1f}")
+# H(mean_k q_k) - mean_k H(q_k) with q_k over the ten written replies, of at most ln 10 = 2.303; the first
+# contexts suffice, every number has to read every reply.
+INFORMATION = Figure("information_nats", "what a number decides, nats", "{:.4f}")
+INFORMATION_PROMPTS = 50
 PERPLEXITY = Figure("perplexity", "perplexity of written replies", "{:.1f}")
 
 
@@ -78,6 +81,7 @@ def _start(seed: Seed, dialogues: Path) -> Path:
     prepare("one-to-many", f"one-to-many-{KINDS}", "--align", KINDS)
     for numbers in (0, KINDS, NUMBERS):
         prepare("test", f"test-{numbers}", "--possibilities", numbers, "--prompts-only")
+        prepare("test", f"replies-{numbers}", "--possibilities", numbers)
     # Written replies behind each number: a template whose only prompt is that of one number.
     for number in range(NUMBERS + 1):
         label = f"\nB {number}:" if number else "\nB:"
@@ -89,14 +93,23 @@ def _start(seed: Seed, dialogues: Path) -> Path:
         "data.train": "corpora/base.h5", "model.config.vocab_size": vocabulary, "model.config.eos_token_id": end})
 
 
-def _ask(seed: Seed, first: Seed, method: Method, model: Path, adapter: Path | None, temperature: float) -> list:
+def _ask(seed: Seed, first: Seed, method: Method, model: Path, adapter: Path | None, temperature: float) -> dict:
+    """Figures of the replies at one temperature."""
+    name = f"{method.key}-{temperature}"
     asked = (["--latents", "sample"] if method.latents else
              ["--possibilities", "sample" if method.numbers else "none"])
-    return seed.generate(
-        f"replies/{method.key}-{temperature}.jsonl", model=model, adapter=adapter,
-        corpus=first.path(f"corpora/test-{method.numbers}.h5"),
+    lines = seed.generate(
+        f"replies/{name}.jsonl", model=model, adapter=adapter, corpus=first.path(f"corpora/test-{method.numbers}.h5"),
         options=["--responses", REPLIES, "--temperature", temperature, "--top-k", TOP_K, "--max-new-tokens",
                  REPLY_TOKENS, *asked])
+    (measured,) = seed.plural(f"metrics {name}", ["metrics", seed.path(f"replies/{name}.jsonl"), "--metrics",
+                                                  "distinct,semantic", "-o", seed.path(f"metrics/{name}.json")],
+                              [f"metrics/{name}.json"])
+    figures = json.loads(measured.read_text(encoding="utf-8"))["figures"]
+    low, high = figures["semantic_diversity"]["interval_95"]
+    tokens = [len(response["tokens"]) for line in lines for response in line["responses"]]
+    return {key: figures[key]["value"] for key in ("distinct_1", "distinct_2", "semantic_diversity")} | {
+        "semantic_diversity_low": low, "semantic_diversity_high": high, "tokens": sum(tokens) / len(tokens)}
 
 
 def _perplexity(seed: Seed, first: Seed, method: Method, model: Path, adapter: Path | None) -> float | None:
@@ -117,10 +130,18 @@ def _perplexity(seed: Seed, first: Seed, method: Method, model: Path, adapter: P
     return math.exp(nats / tokens)
 
 
+def _information(seed: Seed, first: Seed, method: Method, model: Path, adapter: Path | None) -> float | None:
+    if not method.numbers:
+        return None
+    figures = seed.evaluate(f"exact/{method.key}-numbers.json", model=model, adapter=adapter,
+                            corpus=first.path(f"corpora/replies-{method.numbers}.h5"),
+                            options=["--possibilities", "--limit", INFORMATION_PROMPTS])
+    return figures["summary"]["possibility_information_nats"]
+
+
 def _work(study: Study) -> None:
     first = Seed(study, study.seeds[0])
     model = _start(first, study.options.dialogues.resolve())
-    encoder = SentenceEncoder()
 
     def one_seed(seed: Seed) -> None:
         for method in METHODS:
@@ -128,15 +149,11 @@ def _work(study: Study) -> None:
             if method.corpus:
                 adapter = seed.train(method.key, f"real-text-{method.key}", {
                     "model.path": model, "data.train": first.path(f"corpora/{method.corpus}.h5")})
-            perplexity = _perplexity(seed, first, method, model, adapter)
+            exact = {"perplexity": _perplexity(seed, first, method, model, adapter),
+                     "information_nats": _information(seed, first, method, model, adapter)}
             for temperature in TEMPERATURES:
-                lines = _ask(seed, first, method, model, adapter, temperature)
-                texts = [[response["text"].strip() for response in line["responses"]] for line in lines]
-                words = [len(text.split()) for replies in texts for text in replies]
-                study.report.add(f"{method.key} {temperature}", seed.number, {
-                    "distinct_1": distinct_n(texts, 1).value, "distinct_2": distinct_n(texts, 2).value,
-                    "semantic_diversity": diversity(vectors_of(texts, encoder)).micro,
-                    "words": statistics.fmean(words), "perplexity": perplexity})
+                figures = _ask(seed, first, method, model, adapter, temperature)
+                study.report.add(f"{method.key} {temperature}", seed.number, figures | exact)
 
     study.each_seed(one_seed)
     _tables(study)
@@ -151,7 +168,7 @@ def _tables(study: Study) -> None:
                           for at, *figures in method.published if at == temperature), {})
             rows.append(Row(f"{method.key} {temperature}", method.title, paper))
         report.table(f"Five replies to each test context, temperature {temperature}, top-k {TOP_K}", rows,
-                     [DISTINCT_1, DISTINCT_2, DIVERSITY, WORDS, PERPLEXITY])
+                     [DISTINCT_1, DISTINCT_2, DIVERSITY, LOW, HIGH, TOKENS, PERPLEXITY, INFORMATION])
     for temperature in TEMPERATURES:
         order = [f"{key} {temperature}" for key in ("base", "otoft", "otmft", "peft")]
         for name, low, high in (("OTOFT over base", 0, 1), ("OTMFT over OTOFT", 1, 2), ("PEFT over OTMFT", 2, 3)):
