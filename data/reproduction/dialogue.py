@@ -18,11 +18,12 @@ from study import Seed, Study, run
 
 TEMPERATURES = (0.5, 0.75, 1.0, 1.25)
 LOW = 0.5            # where the paper's gain shows
-BASE_TEMPERATURE = 1.5  # the base model's published one
+BASE_ONLY = (0.0, 1.5)  # its most likely reply; its published temperature
 WITHOUT_SAMPLING = ("dbs", "list")
 BASELINE = "base@1.0"   # of latency
 
 TABLE_1 = [
+    Row("base@0.0", "base, most likely reply"),
     Row("dbs", "base, diverse beam search", {"distinct_1": 0.108, "distinct_2": 0.452, "diversity": 0.356,
                                              "incoherent_percent": 2.2, "latency_multiple": 3}),
     Row("base@1.5", "base, t = 1.50", {"distinct_1": 0.135, "distinct_2": 0.547, "diversity": 0.383,
@@ -74,7 +75,7 @@ def measure_seed(seed: Seed, methods: list[str]) -> dict[str, dict[str, float]]:
         if key in WITHOUT_SAMPLING:
             lines[key] = reply_study.ask(seed, grammar, base, adapter, method)
             continue
-        for temperature in TEMPERATURES + ((BASE_TEMPERATURE,) if key == "base" else ()):
+        for temperature in TEMPERATURES + (BASE_ONLY if key == "base" else ()):
             lines[f"{key}@{temperature}"] = reply_study.ask(seed, grammar, base, adapter, method, temperature)
     return {row: reply_study.measure(grammar, answers, lines.get(BASELINE)) for row, answers in lines.items()}
 
@@ -106,10 +107,11 @@ def check(report: Report) -> None:
                                 [f"{method}-rerank@1.0", f"{method}@1.0"])
     report.check_increasing("diversity at t = 0.75: OTOFT < CVF < PEFT", DIVERSITY,
                             ["otoft@0.75", "cvf@0.75", "peft@0.75"])
-    # Of the way from the base model to tuned ones, both at the same low temperature.
-    way = {figure.key: _share_of_way(report, figure, f"base@{LOW}", "dbs", random) for figure in (DISTINCT_2, DIVERSITY)}
+    # Of the way from the base model's most likely reply, which a search is after, too, to a tuned model.
+    way = {figure.key: _share_of_way(report, figure, "base@0.0", "dbs", random) for figure in (DISTINCT_2, DIVERSITY)}
     report.check("diverse beam search raises Distinct-2 more than diversity", way["distinct_2"] > way["diversity"],
-                 f"{way['distinct_2']:.2f} of the way from base to PEFT in Distinct-2, {way['diversity']:.2f} in diversity")
+                 f"{way['distinct_2']:.2f} of the way from the most likely reply to PEFT in Distinct-2, "
+                 f"{way['diversity']:.2f} in diversity")
     report.check_bound("list prompting costs over 3 times the decode steps", LATENCY, "list", low=3.0)
 
 

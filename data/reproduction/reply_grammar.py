@@ -167,7 +167,7 @@ class ReplyGrammar:
         for line in lines:
             category = line["id"].split("/")[0]
             texts = [response["text"].strip() for response in line["responses"]]
-            meanings = [self.meaning(text) or text for text in texts]
+            meanings = [self.meaning(text) or ("", text) for text in texts]
             valid = [meaning for meaning in meanings if meaning[0] == category]
             different += len(set(valid))
             wrong += len(texts) - len(valid)

@@ -82,6 +82,10 @@ class ReplyMeaning(unittest.TestCase):
         self.assertAlmostEqual(figures["diversity"], 0.9)  # 1 of 10 pairs agrees
         self.assertAlmostEqual(figures["incoherent_percent"], 40.0)
 
+    def test_empty_replies_are_incoherent_and_alike(self):
+        figures = self.grammar.measure([self.line("", "")])
+        self.assertEqual(figures, {"diversity": 0, "different": 0, "incoherent_percent": 100})
+
     def test_one_reply_a_prompt_has_no_diversity(self):
         with self.assertRaises(ValueError):
             self.grammar.measure([self.line("Please tour it.")])
