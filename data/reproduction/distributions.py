@@ -140,7 +140,9 @@ class Runs:
             overrides["train.epochs"] = passes
         if start:
             overrides["adapter.init_from"] = start
-        return self._seed.train(name, "distribution-matching", overrides)
+        several_tasks = len({row["id"].split("/")[0] for row in self._target_sets[targets]}) > 1
+        recipe = "distribution-matching-tasks" if several_tasks else "distribution-matching"
+        return self._seed.train(name, recipe, overrides)
 
     def _last_pass(self, name: str) -> dict[str, float]:
         """Losses before each prompt's step of the last pass, which early stop looks at."""
