@@ -24,6 +24,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,9 @@ class Seed:
         self.folder = study.folder / f"seed-{number}"
         (self.folder / "steps").mkdir(parents=True, exist_ok=True)
         self._study = study
+        # Processes that start and end side by side would remove each other's session folder.
+        self._sessions = tempfile.TemporaryDirectory(prefix="plural-")
+        self._environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMPI_MCA_orte_tmpdir_base": self._sessions.name}
 
     def path(self, name: str | Path) -> Path:
         return self.folder / name
@@ -126,7 +130,7 @@ class Seed:
         log = stamp_file.with_suffix(".log")
         with open(log, "wb") as sink:
             code = subprocess.run(command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=sink,
-                                  stderr=subprocess.STDOUT, env=self._study.environment).returncode
+                                  stderr=subprocess.STDOUT, env=self._environment).returncode
         if code:
             last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
             raise StepFailed("\n".join([f"seed {self.number}: {label}: exit {code}; all of it in {log}", *last]))
@@ -147,7 +151,6 @@ class Study:
         self.seeds: list[int] = options.seeds
         self.options = options
         self.report = Report(name)
-        self.environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self._started = time.monotonic()
         self._lock = threading.Lock()
         self.folder.mkdir(parents=True, exist_ok=True)
