@@ -55,8 +55,12 @@ World::World(int* argc, char*** argv) : uncaught_at_start_(std::uncaught_excepti
   if (initialized) throw std::logic_error("World was made twice; MPI can be initialised once a process");
   const LauncherClaim claim = ReadLauncherClaim();
   // Started without a launcher, Open MPI 4 would fork a daemon, which needs its programs in PATH and is
-  // of use only to a process that later spawns others.
-  if (claim.size < 0) setenv("OMPI_MCA_ess_singleton_isolated", "1", /*overwrite=*/0);
+  // of use only to a process that later spawns others. Without the daemon all such processes of a user
+  // share one session folder, and one that ends may remove it under one that starts: none is made.
+  if (claim.size < 0) {
+    setenv("OMPI_MCA_ess_singleton_isolated", "1", /*overwrite=*/0);
+    setenv("OMPI_MCA_orte_create_session_dirs", "0", /*overwrite=*/0);
+  }
   MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &thread_level_);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);
