@@ -24,7 +24,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -52,9 +51,7 @@ class Seed:
         self.folder = study.folder / f"seed-{number}"
         (self.folder / "steps").mkdir(parents=True, exist_ok=True)
         self._study = study
-        # Processes that start and end side by side would remove each other's session folder.
-        self._sessions = tempfile.TemporaryDirectory(prefix="plural-")
-        self._environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMPI_MCA_orte_tmpdir_base": self._sessions.name}
+        self._environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def path(self, name: str | Path) -> Path:
         return self.folder / name
