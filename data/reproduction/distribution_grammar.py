@@ -113,7 +113,8 @@ class DistributionGrammar:
         return documents
 
     def unrelated_sentence(self, draw: random.Random) -> str:
-        words = re.sub(r"\{(\w+)\}", lambda m: draw.choice(self._unrelated[m[1]]), draw.choice(self._unrelated["sentence"]))
+        sentence = draw.choice(self._unrelated["sentence"])
+        words = re.sub(r"\{(\w+)\}", lambda word: draw.choice(self._unrelated[word[1]]), sentence)
         return words[0].upper() + words[1:]
 
     # Inside.

@@ -63,7 +63,8 @@ METHODS = (
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dialogues", type=Path, metavar="DIALOGUES_DIR",
-                        help="folder with dialogues_one_to_one.jsonl, dialogues_one_to_many.jsonl, dialogues_test.jsonl")
+                        help="folder with dialogues_one_to_one.jsonl, dialogues_one_to_many.jsonl and "
+                             "dialogues_test.jsonl")
 
 
 def _start(seed: Seed, dialogues: Path) -> Path:
@@ -174,8 +175,8 @@ def _tables(study: Study) -> None:
         for name, low, high in (("OTOFT over base", 0, 1), ("OTMFT over OTOFT", 1, 2), ("PEFT over OTMFT", 2, 3)):
             report.check_increasing(f"temperature {temperature}: semantic diversity, {name}", DIVERSITY,
                                     [order[low], order[high]])
-        report.check_increasing(f"temperature {temperature}: semantic diversity, aligned over random numbers", DIVERSITY,
-                                [order[3], f"peft-aligned {temperature}"])
+        report.check_increasing(f"temperature {temperature}: semantic diversity, aligned over random numbers",
+                                DIVERSITY, [order[3], f"peft-aligned {temperature}"])
 
 
 if __name__ == "__main__":
