@@ -25,13 +25,12 @@ GRIDS = [
     ("Possibility numbers, M, asked for 1 to 5", "peft", "group.possibilities", (5, 9)),
     ("Which words are penalised", "peft", "loss.unlikelihood.mask", ("content_first", "all_first", "repo_compat")),
     ("Negatives kept of 12", "peft", "group.max_negatives", (3, 12)),
-    ("When numbers are drawn", "peft", "group.assignment", ("fixed", "sampled")),
     ("LoRA rank", "peft", "adapter.rank", (2, 16, 64)),
     ("Passes", "peft", "train.epochs", (1, 3, 8)),
 ]
 DEFAULTS = {"loss.unlikelihood.alpha": 0.5, "group.responses": 4, "group.possibilities": 9,
-            "loss.unlikelihood.mask": "content_first", "group.max_negatives": 12, "group.assignment": "fixed",
-            "adapter.rank": 16, "train.epochs": 3}
+            "loss.unlikelihood.mask": "content_first", "group.max_negatives": 12,
+            "adapter.rank": 16, "train.epochs": 1}
 
 
 def variant(key: str, setting: str, value) -> Method:
@@ -76,7 +75,6 @@ def work(study: Study) -> None:
     expect("aligned numbers: unlikelihood raises diversity", DIVERSITY, "peft-aligned", alpha, 0, 0.5)
     expect("far too much unlikelihood costs coherence", INCOHERENT, "peft", alpha, 0.5, 4.0)
     expect("more replies a prompt raise diversity", DIVERSITY, "peft", "group.responses", 2, 4)
-    expect("more passes raise diversity", DIVERSITY, "peft", "train.epochs", 1, 3)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import json
 import random
 import statistics
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from plural_text.entropy import entropy_bits
@@ -31,9 +30,6 @@ ANSWER_TOKENS = 16
 SLOTS = ("age", "gender", "location", "education", "occupation")
 BITS = [Figure(f"{slot}_entropy_bits", slot, "{:.2f}") for slot in SLOTS]
 AVERAGE = Figure("average_entropy_bits", "average, bits", "{:.2f}")
-# One pass, as published (OTOFT sees one reply a prompt instead of four): more passes bring every method close to
-# the uniform distribution, where none differs.
-PASSES = {"otoft": 4, "otmft": 1, "peft": 1}
 INVALID = Figure("invalid_percent", "no answer to the question, %", "{:.1f}")
 
 
@@ -99,8 +95,6 @@ def measure_seed(seed: Seed) -> dict[str, dict[str, float]]:
     rows = {}
     for row in TABLE_4:
         method = METHODS[row.key]
-        if row.key in PASSES:
-            method = replace(method, overrides={"train.epochs": PASSES[row.key]})
         counts, invalid = grammar.measure(converse(seed, grammar, base, tune(seed, base, method), method))
         bits = {slot: entropy_bits(list(counts[slot].values())) for slot in SLOTS}
         rows[row.key] = {f"{slot}_entropy_bits": value for slot, value in bits.items()}
