@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import reply_study
 from reply_grammar import ReplyGrammar
-from reply_study import DIFFERENT, DIVERSITY, INCOHERENT, METHODS, Method
+from reply_study import DIFFERENT, DIVERSITY, INCOHERENT, Method
 from report import Row
 from study import Seed, Study, run
 
@@ -25,23 +25,28 @@ GRIDS = [
     ("Possibility numbers, M, asked for 1 to 5", "peft", "group.possibilities", (5, 9)),
     ("Which words are penalised", "peft", "loss.unlikelihood.mask", ("content_first", "all_first", "repo_compat")),
     ("Negatives kept of 12", "peft", "group.max_negatives", (3, 12)),
+    ("Which 3 negatives are kept", "peft-few", "seed", (None, 1001, 1002)),
     ("LoRA rank", "peft", "adapter.rank", (2, 16, 64)),
     ("Passes", "peft", "train.epochs", (1, 3, 8)),
 ]
 DEFAULTS = {"loss.unlikelihood.alpha": 0.5, "group.responses": 4, "group.possibilities": 9,
             "loss.unlikelihood.mask": "content_first", "group.max_negatives": 12,
-            "adapter.rank": 16, "train.epochs": 1}
+            "adapter.rank": 16, "train.epochs": 1, "seed": None}
+# The order of negatives decides only which of them are kept, where they are cut: the loss is a sum over them. A seed
+# of its own draws others, and all else that is drawn, too.
+METHODS = {**reply_study.METHODS, "peft-few": replace(
+    reply_study.METHODS["peft"], key="peft_max_negatives_3", overrides={"group.max_negatives": 3})}
 
 
 def variant(key: str, setting: str, value) -> Method:
     """The method `key` with one setting of its recipe changed, or the method itself."""
     method = METHODS[key]
-    name = f"{key}_{setting.rpartition('.')[2]}_{value}"
+    name = f"{method.key}_{setting.rpartition('.')[2]}_{value}"
     if setting == "group.possibilities":
         method = replace(method, key=name, tuned_as=key, ask=("--possibilities", "first"))  # those that every M has
     if value == DEFAULTS[setting]:
         return method
-    overrides = {setting: value}
+    overrides = {**method.overrides, setting: value}
     if setting == "adapter.rank":
         overrides["adapter.alpha"] = 2 * value  # the adapter's scale, alpha / rank, stays
     return replace(method, key=name, tuned_as=None, overrides=overrides)

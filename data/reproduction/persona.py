@@ -111,7 +111,7 @@ def work(study: Study) -> None:
                  [*BITS, AVERAGE, INVALID])
     report.check_increasing("average entropy: base < OTOFT < OTMFT < PEFT", AVERAGE, [row.key for row in TABLE_4])
     for row in TABLE_4:
-        report.check_bound(f"{row.title}: at most 5 % of the replies answer no question", INVALID, row.key, high=5.0)
+        report.check_bound(f"{row.title}: at most 2 % of the replies answer no question", INVALID, row.key, high=2.0)
 
 
 if __name__ == "__main__":

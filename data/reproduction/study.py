@@ -68,12 +68,13 @@ class Seed:
     def train(self, name: str, recipe: str, overrides: dict) -> Path:
         """`plural train` with recipes/reproduction/<recipe>.yaml; returns the finished adapter/ or model/ folder.
 
-        overrides: recipe key -> value; paths are relative to the seed's folder. The seed decides every draw.
+        overrides: recipe key -> value; paths are relative to the seed's folder. The seed decides every draw unless
+        they name another.
         """
         run = self.path("runs") / name
         words = ["train", RECIPES / f"{recipe}.yaml", f"run.dir={self.path('runs')}", f"name={name}",
-                 "run.threads=1", "model.device=cpu", f"seed={self.number}"]
-        for key, value in overrides.items():
+                 "run.threads=1", "model.device=cpu"]
+        for key, value in {"seed": self.number, **overrides}.items():
             words.append(f"{key}={self.path(value) if key.endswith('.path') or key.startswith('data.') else value}")
         # A finished run of another recipe or corpus would be refused.
         self.plural(f"train {name}", words, [f"runs/{name}/recipe.yaml"],

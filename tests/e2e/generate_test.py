@@ -113,6 +113,7 @@ class GenerateTest(unittest.TestCase):
         self.refused_file(65, "the adapter has 4", *self.adapter, "--latents", "sample", "--responses", 5)
         self.refused_file(64, "leave one out", *self.adapter, "--latents", "all", "--possibilities", "first")
         self.refused_file(65, "knows latents instead", *self.adapter, "--possibilities", "first")
+        self.refused_file(65, "none is asked for, and the model was trained with 4", *self.adapter)
         self.refused_file(64, "--latents '0'", *self.adapter, "--latents", "0")
         self.refused_file(64, "leave out --responses", *self.adapter, "--latents", "all", "--responses", 3)
 

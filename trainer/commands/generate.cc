@@ -148,7 +148,8 @@ int RunStream(const GenerateOptions& options, GenerateSettings settings, const d
   const Decoder model =
       LoadModel(options.model, options.adapter, ParseDType(options.dtype), at::Device(at::kCPU));
   if (vocabulary) CheckCorpusFitsModel(*vocabulary, model.Config(), options.model);
-  ResolveLatents(model, settings);
+  // Without the option requests name latents themselves.
+  if (settings.latent_policy != LatentPolicy::kNone) ResolveLatents(model, settings);
   AnswerStream(model, settings, options.batch_rows, vocabulary ? &*vocabulary : nullptr, STDIN_FILENO,
                std::cout);
   return 0;

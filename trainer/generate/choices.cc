@@ -64,8 +64,13 @@ std::vector<int> ChooseLatents(const data::Group& prompt, const GenerateSettings
 }  // namespace
 
 void ResolveLatents(const Decoder& model, GenerateSettings& settings) {
-  if (settings.latent_policy == LatentPolicy::kNone) return;
   const Latents* heads = model.LatentHeads();
+  if (settings.latent_policy == LatentPolicy::kNone) {
+    if (heads == nullptr) return;
+    throw ExitError(ExitCode::kBadData, "latents: none is asked for, and the model was trained with " +
+                                            std::to_string(heads->Count()) +
+                                            " (method cvf), one before every response; ask for all or sample");
+  }
   if (heads == nullptr) {
     throw ExitError(ExitCode::kBadData,
                     "latents: the model has none; give an adapter that was trained with method cvf");
