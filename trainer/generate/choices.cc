@@ -67,9 +67,10 @@ void ResolveLatents(const Decoder& model, GenerateSettings& settings) {
   const Latents* heads = model.LatentHeads();
   if (settings.latent_policy == LatentPolicy::kNone) {
     if (heads == nullptr) return;
-    throw ExitError(ExitCode::kBadData, "latents: none is asked for, and the model was trained with " +
-                                            std::to_string(heads->Count()) +
-                                            " (method cvf), one before every response; ask for all or sample");
+    throw ExitError(ExitCode::kBadData,
+                    "latents: none is asked for, and the model was trained with " +
+                        std::to_string(heads->Count()) +
+                        " (method cvf), one before every response; ask for all or sample");
   }
   if (heads == nullptr) {
     throw ExitError(ExitCode::kBadData,

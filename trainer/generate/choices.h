@@ -34,8 +34,8 @@ struct Choices {
 };
 
 // What a model's latents make of the settings: kAll becomes kGiven, and kGiven decides how many responses
-// there are. Errors: ExitError(kBadData) when the model has no latents or too few, or has some and none is asked
-// for.
+// there are. Errors: ExitError(kBadData) when the model has no latents or too few, or has some and none is
+// asked for.
 void ResolveLatents(const Decoder& model, GenerateSettings& settings);
 
 // Errors: those of ResolveLatents; DataError naming the prompt when the corpus has too few numbers, or the
