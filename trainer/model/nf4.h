@@ -1,0 +1,64 @@
+// NF4 weights: the 4-bit storage of QLoRA, bit for bit as bitsandbytes has it.
+//
+// A weight [O, I] is read row by row in blocks of 64 values. Each block stores its largest magnitude, absmax,
+// and for each value the nearest of 16 numbers in [-1, 1], two in a byte. Double quantisation stores absmax
+// as a byte too: less the mean of all, in blocks of 256, each with an fp32 absmax of its own. That is 4.127
+// bits a value; 4.5 without (QLoRA, https://arxiv.org/abs/2305.14314, section 3).
+//
+// Owns: quantised weights as tensors, quantising, dequantising. Does not own: the arithmetic on the CPU
+// (nf4_loops.h), files (nf4_files.h). Thread rule: an Nf4Weight is not changed once made; its scratch memory
+// serves one thread at a time.
+//
+// Shape letters: I in features, O out features, P packed bytes, B blocks, N blocks of blocks.
+#pragma once
+
+#include <ATen/core/TensorBody.h>
+
+#include <cstdint>
+#include <memory>
+
+namespace plural::trainer {
+
+// Memory for one dequantised weight, which all weights of a model use in turn: it grows to the largest. What
+// it gives is overwritten by the next.
+class Nf4Scratch {
+ public:
+  // [rows, columns], uninitialised.
+  at::Tensor Take(std::int64_t rows, std::int64_t columns, const at::TensorOptions& options);
+
+ private:
+  at::Tensor bytes_;
+};
+
+struct Nf4Weight {
+  std::int64_t outputs = 0, inputs = 0;
+  at::Tensor packed_P;         // uint8, the first of two values in the high four bits
+  at::Tensor absmax_B;         // fp32; with double quantisation uint8, absmax = map[code] * nested + offset
+  at::Tensor map;              // fp32 [256], ascending; with double quantisation only, as the rest
+  at::Tensor nested_absmax_N;  // fp32
+  float offset = 0.0F;
+  std::shared_ptr<Nf4Scratch> scratch;
+
+  bool DoublyQuantized() const { return map.defined(); }
+  Nf4Weight To(at::Device device) const;
+  std::int64_t Bytes() const;
+  // All absmax values, fp32 [B].
+  at::Tensor Absmax() const;
+  // [O, I] in fp32, fp64 or bf16: the product of value and absmax in fp32, rounded once.
+  at::Tensor Dequantized(at::ScalarType dtype) const;
+  // The same in the scratch memory, good until the next weight of the model is dequantised.
+  at::Tensor DequantizedInScratch(at::ScalarType dtype) const;
+  // Rows [begin, end) to out[0, (end - begin) I), on the CPU.
+  template <class T>
+  void DequantizeRows(std::int64_t begin, std::int64_t end, T* out) const;
+};
+
+// Quantises weight [O, I] of any floating dtype, from its value in fp32. The mean of double quantisation is
+// summed in the order of one thread whatever their number, so that the bits are the same everywhere.
+Nf4Weight QuantizeToNf4(const at::Tensor& weight_OI, bool double_quantization = true);
+
+// Nf4Weight::Dequantized as an expression of ATen operators, for devices without a loop: the same bits. `out`
+// is [O, I], contiguous, on the weight's device.
+void DequantizeWithAten(const Nf4Weight& weight, const at::Tensor& out_OI);
+
+}  // namespace plural::trainer
