@@ -1,35 +1,18 @@
 #include "trainer/estimate.h"
 
 #include <algorithm>
-#include <stdexcept>
 #include <string>
 
+#include "trainer/linear_shapes.h"
 #include "trainer/model/head.h"
 
 namespace plural::trainer {
-namespace {
-
-// Inputs plus outputs of the linear layer `target`.
-std::int64_t InputsPlusOutputs(const ModelConfig& config, const std::string& target) {
-  const std::int64_t hidden = config.hidden_size;
-  const std::int64_t query = config.num_attention_heads * config.head_dim;
-  const std::int64_t key_value = config.num_key_value_heads * config.head_dim;
-  if (target == "q_proj" || target == "o_proj") return hidden + query;
-  if (target == "k_proj" || target == "v_proj") return hidden + key_value;
-  if (target == "gate_proj" || target == "up_proj" || target == "down_proj") {
-    return hidden + config.intermediate_size;
-  }
-  if (target == "lm_head") return hidden + config.vocab_size;
-  throw std::logic_error("no linear layer is called " + target);
-}
-
-}  // namespace
-
 std::int64_t AdapterParameterCount(const ModelConfig& config, const AdapterSettings& settings) {
   std::int64_t count = 0;
   for (const std::string& target : settings.targets) {
     const std::int64_t layers = target == "lm_head" ? 1 : config.num_hidden_layers;
-    count += layers * settings.rank * InputsPlusOutputs(config, target);
+    const LinearShape shape = ShapeOf(config, target);
+    count += layers * settings.rank * (shape.inputs + shape.outputs);
   }
   return count;
 }

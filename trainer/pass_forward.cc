@@ -10,6 +10,7 @@
 
 #include "data/random.h"
 #include "trainer/model/attention.h"
+#include "trainer/model/part_scope.h"
 
 namespace plural::trainer {
 namespace {
@@ -32,6 +33,7 @@ Dropout DropoutOf(const data::RowPass& pass, std::optional<std::uint64_t> key) {
 }  // namespace
 
 PassEdges EdgesOf(const data::RowPass& pass, bool weighted_only, at::Device device) {
+  const PartScope data(Part::kData);
   std::vector<std::int64_t> row, edge_row, target;
   std::vector<double> likelihood, unlikelihood;
   for (const data::Edge& edge : pass.edges) {

@@ -6,6 +6,7 @@
 //   <run.dir>/<name>/recipe.yaml    resolved, with the origin of each value
 //                    run.lock       held by rank 0 while the run lives
 //                    metrics.jsonl  checkpoints/  log/rank-00000.log
+//                    profile/rank-00000.json, .txt   of a run with profile.enabled
 //                    adapter/ or model/   appears last: the run is finished
 #pragma once
 
@@ -28,6 +29,7 @@ struct RunPaths {
   std::filesystem::path Metrics() const { return root / "metrics.jsonl"; }
   std::filesystem::path Checkpoints() const { return root / "checkpoints"; }
   std::filesystem::path Logs() const { return root / "log"; }
+  std::filesystem::path Profiles() const { return root / "profile"; }
   std::filesystem::path LogOf(int rank) const;
   std::filesystem::path Result() const { return root / (adapter ? "adapter" : "model"); }
 };

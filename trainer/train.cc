@@ -17,6 +17,8 @@
 #include "trainer/checkpoint.h"
 #include "trainer/metrics.h"
 #include "trainer/model/hf_folder.h"
+#include "trainer/model/part_scope.h"
+#include "trainer/profile.h"
 #include "trainer/progress.h"
 #include "trainer/run_folder.h"
 #include "trainer/run_log.h"
@@ -53,8 +55,11 @@ class Run {
  private:
   bool Lead() const { return world_.Rank() == 0; }
   void LogStart();
+  // One step with its wait for data; the groups it trained on stay in `batch`.
+  StepFigures TakeStep(TrainStep& step, data::StepBatch& batch, double& data_wait_seconds);
   void LogStep(const StepFigures& figures, std::int64_t epoch, double seconds, double data_wait_seconds);
   void EndPass();
+  void ShowProfile();
   void Validate();
   void MeasureLatents();
   void Save();
@@ -79,6 +84,7 @@ class Run {
   std::optional<data::Loader> loader_;
   std::optional<MetricsLog> metrics_;  // rank 0
   Progress progress_;
+  Profile profile_;
   std::int64_t groups_shown_ = 0;  // since this start
 };
 
@@ -101,7 +107,8 @@ Run::Run(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus,
       saved_step_(first_step_ > 0 ? first_step_ : -1),
       validation_(std::move(validation)),
       pack_(LoaderSettings(recipe, config, world).pack),
-      progress_("train", "steps", last_step_, Lead(), first_step_) {
+      progress_("train", "steps", last_step_, Lead(), first_step_),
+      profile_(recipe, model, world, collectives) {
   if (Lead()) metrics_.emplace(paths_.Metrics(), state.position.metrics_bytes);
   if (recipe.method == data::Method::kCvf) {
     for (std::int64_t g = 0; g < std::min(groups_, kLatentPrompts); ++g) {
@@ -120,11 +127,13 @@ ExitCode Run::ToTheEnd() {
                           last_step_};
   TrainStep step(recipe_, schedule, model_, state_, world_, collectives_);
   while (!Over()) {
+    profile_.BeforeStep();
     const auto start = Clock::now();
-    const data::StepBatch batch = loader_->Next();
-    const double data_wait_seconds = SecondsSince(start);
-    const StepFigures figures = step.Take(batch, stop_.Requested());
+    data::StepBatch batch;
+    double data_wait_seconds = 0.0;
+    const StepFigures figures = TakeStep(step, batch, data_wait_seconds);
     LogStep(figures, batch.epoch, SecondsSince(start), data_wait_seconds);
+    profile_.AfterStep(batch);
     if (state_.position.step % steps_per_epoch_ == 0) EndPass();
     if (Over()) break;
     const auto due = [&](std::int64_t every) { return every > 0 && state_.position.step % every == 0; };
@@ -132,6 +141,7 @@ ExitCode Run::ToTheEnd() {
     if (figures.stop_requested || due(recipe_.checkpoint.every_steps)) Save();
     if (figures.stop_requested) {
       log_.Info("stopped on request after step " + std::to_string(state_.position.step));
+      ShowProfile();
       progress_.Say("stopped on request: step " + std::to_string(state_.position.step) + " of " +
                     std::to_string(last_step_) + " is saved; start again to go on");
       return ExitCode::kStopped;
@@ -143,7 +153,25 @@ ExitCode Run::ToTheEnd() {
     Save();
   }
   WriteResult();
+  ShowProfile();
   return ExitCode::kDone;
+}
+
+StepFigures Run::TakeStep(TrainStep& step, data::StepBatch& batch, double& data_wait_seconds) {
+  const PartScope whole(Part::kStep);
+  const auto start = Clock::now();
+  {
+    const PartScope data(Part::kData);
+    batch = loader_->Next();
+  }
+  data_wait_seconds = SecondsSince(start);
+  return step.Take(batch, stop_.Requested());
+}
+
+// COLLECTIVE.
+void Run::ShowProfile() {
+  profile_.Finish();
+  if (!profile_.Report().empty()) progress_.Say(profile_.Report());
 }
 
 void Run::LogStart() {

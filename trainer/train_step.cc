@@ -11,6 +11,7 @@
 #include "trainer/agreement.h"
 #include "trainer/cvf.h"
 #include "trainer/error.h"
+#include "trainer/model/part_scope.h"
 #include "trainer/objective.h"
 
 namespace plural::trainer {
@@ -54,9 +55,9 @@ TrainStep::TrainStep(const Recipe& recipe, const Schedule& schedule, const Decod
 StepFigures TrainStep::Take(const data::StepBatch& batch, bool stop_requested) {
   state_.parameters.ZeroGradients();
   const Local local = ForwardBackward(batch);
-  sync_.Finish();
   StepFigures figures = Reduce(local, batch, stop_requested);
 
+  const PartScope optimizer(Part::kOptimizer);
   figures.grad_norm = GradientNorm(state_.parameters);
   if (!std::isfinite(figures.grad_norm)) {
     FailTogether(world_, collectives_,
@@ -150,6 +151,8 @@ void TrainStep::ForwardBackwardLatent(const data::StepBatch& batch, std::optiona
 }
 
 StepFigures TrainStep::Reduce(const Local& local, const data::StepBatch& batch, bool stop_requested) {
+  const PartScope waiting(Part::kWaiting);
+  sync_.Finish();
   const bool finite = std::isfinite(local.likelihood + local.unlikelihood + local.bow);
   // Lowest bad rank, as a maximum: 0 when all are well.
   double flags[] = {finite ? 0.0 : static_cast<double>(world_.Size() - world_.Rank()),

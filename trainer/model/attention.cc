@@ -11,6 +11,7 @@
 #include <limits>
 #include <vector>
 
+#include "trainer/model/part_scope.h"
 #include "trainer/model/tree_attention.h"
 
 namespace plural::trainer {
@@ -28,6 +29,7 @@ class PassAttention : public Attention {
 
   at::Tensor operator()(std::int64_t /*layer*/, const at::Tensor& q_NHD, const at::Tensor& k_NGD,
                         const at::Tensor& v_NGD) override {
+    const PartScope attention(Part::kAttention);
     const std::int64_t heads = q_NHD.size(1);
     const std::int64_t shared = heads / k_NGD.size(1);
     const at::Tensor q = ToHeads(q_NHD);
@@ -70,6 +72,7 @@ at::Tensor AdditiveMask(const at::Tensor& visible, at::ScalarType dtype) {
 
 std::unique_ptr<Attention> MakePassAttention(const data::RowPass& pass, std::int64_t sliding_window,
                                              at::ScalarType dtype, at::Device device) {
+  const PartScope attention(Part::kAttention);
   const bool tree = !pass.end.empty();
   if (tree && device.is_cpu()) return MakeTreeAttention(pass, sliding_window, dtype);
   const at::Tensor row = at::arange(pass.length, at::TensorOptions().dtype(at::kInt).device(device));

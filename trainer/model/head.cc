@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "trainer/model/multiply.h"
+#include "trainer/model/part_scope.h"
 #include "trainer/model/softmax_rows.h"
 
 namespace plural::trainer {
@@ -75,6 +76,7 @@ class RowHead : public torch::autograd::Function<RowHead> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& hidden_SE, at::TensorList tensors,
                                const at::Tensor& edge_row, const at::Tensor& edge_target,
                                const c10::intrusive_ptr<HeadPlan>& plan, bool save) {
+    const PartScope head(Part::kHead);
     const at::Tensor& weight_VE = tensors[0];
     at::Tensor a_KE, b_VK, t_SK;
     if (plan->lora) {
@@ -110,6 +112,7 @@ class RowHead : public torch::autograd::Function<RowHead> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& upstream) {
+    const PartScope head(Part::kHead);
     const auto capsule = ctx->saved_data["plan"].toCapsule();
     const auto& plan = static_cast<const HeadPlan&>(*capsule);
     const variable_list saved = ctx->get_saved_variables();

@@ -7,6 +7,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "trainer/model/multiply.h"
+#include "trainer/model/part_scope.h"
 
 namespace plural::trainer {
 namespace {
@@ -35,6 +36,7 @@ class Project : public torch::autograd::Function<Project> {
  public:
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x_RI, at::TensorList tensors,
                                const c10::intrusive_ptr<ProjectPlan>& plan) {
+    const PartScope linear(Part::kLinear);
     variable_list outputs, saved(1);
     bool save_x = false;
     std::size_t next = 0;
@@ -44,6 +46,7 @@ class Project : public torch::autograd::Function<Project> {
       saved.push_back(weight_OI);
       at::Tensor y_RO = MultiplyTransposed(x_RI, weight_OI);
       if (layer.lora) {
+        const PartScope lora(Part::kLora);
         const at::Tensor& a_KI = tensors[next++];
         const at::Tensor& b_OK = tensors[next++];
         const at::Tensor t_RK = at::mm(Dropped(x_RI, layer), a_KI.t()).mul_(layer.scale);
@@ -61,6 +64,7 @@ class Project : public torch::autograd::Function<Project> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& dy) {
+    const PartScope linear(Part::kLinear);
     const auto capsule = ctx->saved_data["plan"].toCapsule();
     const auto& plan = static_cast<const ProjectPlan&>(*capsule);
     const variable_list saved = ctx->get_saved_variables();
@@ -86,6 +90,7 @@ class Project : public torch::autograd::Function<Project> {
       gradients.push_back(std::move(dweight_OI));
       if (!layer.lora) continue;
 
+      const PartScope lora(Part::kLora);
       const at::Tensor& a_KI = saved[next++];
       const at::Tensor& b_OK = saved[next++];
       const at::Tensor& t_RK = saved[next++];

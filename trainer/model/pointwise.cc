@@ -17,6 +17,7 @@
 #include <limits>
 
 #include "trainer/model/host_loops.h"
+#include "trainer/model/part_scope.h"
 
 namespace plural::trainer {
 namespace {
@@ -40,6 +41,7 @@ class Norm : public torch::autograd::Function<Norm> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& residual_NE,
                                const std::optional<at::Tensor>& branch_NE, const at::Tensor& weight_E,
                                double eps) {
+    const PartScope norm(Part::kNorm);
     at::Tensor x_NE = residual_NE.contiguous();
     at::Tensor rstd_N1, norm_NE;
     if (OnHost(x_NE)) {
@@ -68,6 +70,7 @@ class Norm : public torch::autograd::Function<Norm> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& dy) {
+    const PartScope norm(Part::kNorm);
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor& x_NE = saved[0];
     const at::Tensor& rstd_N1 = saved[1];
@@ -106,6 +109,7 @@ class Norm : public torch::autograd::Function<Norm> {
 class Gate : public torch::autograd::Function<Gate> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_NF, const at::Tensor& up_NF) {
+    const PartScope norm(Part::kNorm);
     ctx->save_for_backward({gate_NF, up_NF});
     if (!OnHost(gate_NF)) return at::silu(gate_NF).mul_(up_NF);
     at::Tensor out_NF = at::empty_like(gate_NF);
@@ -117,6 +121,7 @@ class Gate : public torch::autograd::Function<Gate> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& dy) {
+    const PartScope norm(Part::kNorm);
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor& gate_NF = saved[0];
     const at::Tensor& up_NF = saved[1];
@@ -158,11 +163,13 @@ class Rotation : public torch::autograd::Function<Rotation> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& cos_ND2,
                             const at::Tensor& sin_ND2) {
+    const PartScope norm(Part::kNorm);
     ctx->save_for_backward({cos_ND2, sin_ND2});
     return RotateBy(x, cos_ND2, sin_ND2, false);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& dy) {
+    const PartScope norm(Part::kNorm);
     const variable_list saved = ctx->get_saved_variables();
     return {RotateBy(dy[0].contiguous(), saved[0], saved[1], true), at::Tensor(), at::Tensor()};
   }
@@ -184,6 +191,7 @@ at::Tensor SwiGlu(const at::Tensor& gate_NF, const at::Tensor& up_NF) { return G
 
 RotaryTable MakeRotaryTable(const at::Tensor& position_N, std::int64_t head_dim, double theta,
                             at::ScalarType dtype) {
+  const PartScope norm(Part::kNorm);
   const auto options = at::TensorOptions().dtype(dtype).device(position_N.device());
   const at::Tensor exponent = at::arange(0, head_dim, 2, options).div_(static_cast<double>(head_dim));
   const at::Tensor frequency = at::pow(theta, exponent).reciprocal_();

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "trainer/model/host_loops.h"
+#include "trainer/model/part_scope.h"
 
 namespace plural::trainer {
 namespace {
@@ -119,6 +120,7 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& q_NHD, const at::Tensor& k_NGD,
                             const at::Tensor& v_NGD, const c10::intrusive_ptr<TreePlan>& plan) {
+    const PartScope attention(Part::kAttention);
     const at::Tensor out_NHD = at::zeros(q_NHD.sizes(), q_NHD.options());
     const at::Tensor lse = at::empty({q_NHD.size(0) * q_NHD.size(1)}, q_NHD.options());  // block after block
     AT_DISPATCH_FLOATING_TYPES(q_NHD.scalar_type(), "tree attention",
@@ -129,6 +131,7 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& dout) {
+    const PartScope attention(Part::kAttention);
     const auto capsule = ctx->saved_data["plan"].toCapsule();
     const auto& plan = static_cast<const TreePlan&>(*capsule);
     const variable_list saved = ctx->get_saved_variables();

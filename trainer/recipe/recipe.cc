@@ -68,6 +68,7 @@ class Reader {
       return AddConfigEntry(shown, name.substr(kConfigPrefix.size()), value);
     }
     const Key* key = FindKey(name);
+    if (key == nullptr) key = FindSwitch(name);  // profile=true
     if (key == nullptr) {
       if (IsSection(name)) return Problem(shown, SectionMessage(name));
       return Problem(shown, "unknown key '" + Printable(name) + "'; " + Suggest(name));
@@ -158,6 +159,8 @@ class Reader {
       for (const Key& key : Schema()) {
         if (key.name.starts_with(name + ".")) Set(key, node, where, where);
       }
+    } else if (const Key* key = FindSwitch(name)) {
+      Set(*key, node, where, where);
     } else {
       Problem(where, SectionMessage(name));
     }

@@ -109,6 +109,12 @@ struct Recipe {
     double temperature = 1.0;
   } validation;
 
+  struct Profile {
+    bool enabled = false;
+    std::int64_t after = 3;   // steps of this start before the recorded ones
+    std::int64_t steps = 10;  // recorded
+  } profile;
+
   // "a.b" -> "recipes/x.yaml:12", "command line", "default", "default of otoft" or "file name".
   std::map<std::string, std::string> origins;
 

@@ -137,6 +137,9 @@ void CheckRun(const Recipe& recipe, Checker& check) {
              "is " + std::to_string(recipe.validation.responses) +
                  ", but each needs a latent of its own and cvf.latents is " +
                  std::to_string(recipe.cvf.latents) + "; lower it to that");
+  for (const char* key : {"profile.after", "profile.steps"}) {
+    check.NoEffect(key, recipe.profile.enabled, "profile.enabled", "without profile.enabled true");
+  }
   const bool stops = recipe.early_stop.enabled;
   check.Rule(stops && recipe.method != Method::kDistributionMatching, {"early_stop.enabled", "method"},
              "needs the target entropy of method distribution_matching, found method " +

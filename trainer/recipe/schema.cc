@@ -269,6 +269,12 @@ std::vector<Key> MakeKeys() {
               "tokens of a sampled response at most"));
   add(Number("validation.temperature", AtLeast(0), FIELD(validation.temperature),
              "of those samples; 0: the most likely token"));
+
+  add(Boolean("profile.enabled", FIELD(profile.enabled),
+              "write a trace and a table of where the time of some steps went"));
+  add(Integer("profile.after", Between(0, kMaxCount), FIELD(profile.after),
+              "steps of this start before the recorded ones"));
+  add(Integer("profile.steps", Between(1, 1e4), FIELD(profile.steps), "recorded steps"));
   return keys;
 }
 
@@ -333,6 +339,11 @@ const Key* FindKey(std::string_view name) {
   const auto it =
       std::find_if(Schema().begin(), Schema().end(), [&](const Key& key) { return key.name == name; });
   return it == Schema().end() ? nullptr : &*it;
+}
+
+const Key* FindSwitch(std::string_view section) {
+  const Key* key = FindKey(std::string(section) + ".enabled");
+  return key != nullptr && key->type == KeyType::kBoolean ? key : nullptr;
 }
 
 bool IsSection(std::string_view name) {

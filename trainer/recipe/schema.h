@@ -49,6 +49,8 @@ struct Key {
 // All keys, in the order in which they are printed. Keys of one section stand together.
 const std::vector<Key>& Schema();
 const Key* FindKey(std::string_view name);
+// The key that `section: true` stands for, "section.enabled"; null for a section without one.
+const Key* FindSwitch(std::string_view section);
 // Whether keys "name.x" exist.
 bool IsSection(std::string_view name);
 

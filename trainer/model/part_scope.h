@@ -1,0 +1,42 @@
+// The parts of a train step, by name.
+//
+// Owns: the names under which libtorch's recorder sees our code, and the scope that says "from here on this
+// part works". Does not own: the recorder (trainer/profile.h). Thread rule: a scope lives on one thread;
+// scopes nest, and time belongs to the innermost one.
+//
+// For .cc files: the header below is large. While nothing records, a scope costs some nanoseconds.
+#pragma once
+
+#include <ATen/record_function.h>
+
+#include <array>
+
+namespace plural::trainer {
+
+enum class Part {
+  kLinear,     // the linear layers' own matrix multiplies
+  kAttention,  // scores, softmax and sums, with its masks
+  kHead,       // vocabulary projection, log-probabilities and their gradient
+  kLora,       // adapters of the linear layers
+  kNorm,       // norms, activations, rotary embedding
+  kOptimizer,  // gradient's norm, update
+  kWaiting,    // for other ranks' gradients and figures
+  kData,       // for the next batch, and its way into tensors
+  kStep,       // the whole step: what no other part claims
+};
+
+// In the order of the enumeration.
+inline constexpr std::array<const char*, 9> kPartNames = {
+    "linear", "attention", "head", "lora", "norm", "optimizer", "waiting", "data", "step"};
+
+class PartScope {
+ public:
+  explicit PartScope(Part part) : recorder_(at::RecordScope::USER_SCOPE) {
+    if (recorder_.isActive()) recorder_.before(kPartNames[static_cast<std::size_t>(part)]);
+  }
+
+ private:
+  at::RecordFunction recorder_;
+};
+
+}  // namespace plural::trainer
