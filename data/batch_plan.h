@@ -32,8 +32,8 @@ class BatchPlan {
   Settings settings_;
 };
 
-// Longest-first assignment of groups with the given costs to ranks. Result[rank] holds indices into
-// `costs` in ascending order; ranks may stay empty. Ties go to the lower index and the lower rank.
+// Assigns groups to ranks: longest first, ties to the lower index and rank, then trades that help the
+// fullest rank. Result[rank] holds indices into `costs` in ascending order; ranks may stay empty.
 std::vector<std::vector<int>> AssignToRanks(std::span<const double> costs, int ranks);
 
 // Mean rank cost / largest rank cost, 1 = perfectly balanced: the share of time that ranks are busy.

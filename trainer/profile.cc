@@ -10,6 +10,7 @@
 #include <array>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <set>
 #include <string_view>
@@ -188,6 +189,8 @@ Profile::Profile(const Recipe& recipe, const Decoder& model, const dist::World& 
       world_(world),
       collectives_(collectives) {
   if (settings_.enabled) {
+    // The recorder's own log would call a machine without a GPU an error. Read when it starts.
+    setenv("KINETO_LOG_LEVEL", "99", /*overwrite=*/0);
     report_ = "profile: the run ended before step " + std::to_string(settings_.after + 1) +
               " of this start; lower profile.after (" + std::to_string(settings_.after) + ")";
   }

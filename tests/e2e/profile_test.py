@@ -23,7 +23,7 @@ class ProfileTest(unittest.TestCase):
 
     def train(self, *overrides, ranks=1):
         result = training.train(self.folder, "r.yaml", *overrides, ranks=ranks)
-        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
         return result.stdout
 
     def check_rank(self, rank, steps):

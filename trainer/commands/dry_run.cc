@@ -16,6 +16,7 @@
 #include "trainer/cost_model.h"
 #include "trainer/error.h"
 #include "trainer/estimate.h"
+#include "trainer/model_flops.h"
 #include "trainer/recipe/recipe.h"
 #include "trainer/train_setup.h"
 
@@ -60,13 +61,15 @@ struct Sample {
   std::int64_t groups = 0;
   std::int64_t sequence_tokens = 0;
   std::int64_t rows = 0;
+  double flops = 0.0;                // of forward and backward
   std::int64_t without_penalty = 0;  // peft groups whose negatives have no penalised token
   std::int64_t largest_pass = 0;     // rows, padding included
   std::int64_t batch_of_largest = 1;
 };
 
 // Groups spread evenly over the corpus, labelled and packed as the loader would.
-Sample SampleGroups(data::Corpus& corpus, const Recipe& recipe, const data::PackSettings& pack) {
+Sample SampleGroups(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config,
+                    const data::PackSettings& pack) {
   const std::int64_t groups = corpus.Info().groups;
   Sample sample;
   sample.groups = std::min(groups, kSampledGroups);
@@ -78,6 +81,7 @@ Sample SampleGroups(data::Corpus& corpus, const Recipe& recipe, const data::Pack
   }
   for (const data::RowPass& pass : data::PackGroups(labelled, pack, 1.0)) {
     sample.rows += pass.rows;
+    sample.flops += ModelFlops(config, recipe.adapter.lora ? &recipe.adapter.settings : nullptr, pass);
     if (pass.batch * pass.length > sample.largest_pass) {
       sample.largest_pass = pass.batch * pass.length;
       sample.batch_of_largest = pass.batch;
@@ -157,7 +161,7 @@ int RunDryRun(const DryRunOptions& options) {
       .layout = recipe.train.layout,
       .cost = CostOf(config, !recipe.adapter.lora, recipe.model.dtype == "fp64" ? 8 : 4),
       .row_budget = recipe.train.row_budget};
-  const Sample sample = SampleGroups(corpus, recipe, pack);
+  const Sample sample = SampleGroups(corpus, recipe, config, pack);
   const std::int64_t steps_per_epoch = data::BatchPlan(groups, PlanSettings(recipe)).StepsPerEpoch();
   const std::int64_t steps = TotalSteps(recipe, groups);
 
@@ -173,6 +177,8 @@ int RunDryRun(const DryRunOptions& options) {
            " rows computed, " +
            Decimal(static_cast<double>(sample.sequence_tokens) / static_cast<double>(sample.rows), 2) +
            " times fewer (mean of " + Count(sample.groups) + " groups)");
+  Line("arithmetic a group",
+       Decimal(1e-9 * sample.flops / static_cast<double>(sample.groups), 1) + " GFLOP forward and backward");
   if (recipe.method == data::Method::kPeft) {
     Line("without penalty",
          Count(sample.without_penalty) + " of " + Count(sample.groups) + " groups have no penalised token");

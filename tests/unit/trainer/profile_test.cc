@@ -19,9 +19,9 @@ std::map<std::string, std::pair<double, double>> Nanoseconds(const TimeByPart& t
 //   data 100-110 | linear 120-150 { aten::mm 125-135, lora 135-145 { aten::mm 136-144 } } | attention 160-190
 // and the same parts outside of a step, which count for nothing.
 std::vector<RecordedEvent> OneStep() {
-  return {{"lora", 135, 145},          {"aten::mm", 136, 144},    {"step", 100, 200},  {"linear", 120, 150},
-          {"aten::mm", 125, 135},      {"attention", 160, 190},   {"data", 100, 110},  {"head", 210, 220},
-          {"aten::softmax", 165, 170}, {"optimizer", 50, 60},     {"aten::mm", 212, 215}};
+  return {{"lora", 135, 145},          {"aten::mm", 136, 144},  {"step", 100, 200},    {"linear", 120, 150},
+          {"aten::mm", 125, 135},      {"attention", 160, 190}, {"data", 100, 110},    {"head", 210, 220},
+          {"aten::softmax", 165, 170}, {"optimizer", 50, 60},   {"aten::mm", 212, 215}};
 }
 
 TEST(Profile, EveryInstantOfAStepBelongsToItsInnermostPart) {
