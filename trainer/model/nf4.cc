@@ -50,15 +50,17 @@ void DequantizeInto(const Nf4Weight& weight, const at::Tensor& out_OI) {
   });
 }
 
-// The mean in the order of one thread. at::mean splits a long tensor over threads, unless it is called from
-// one of several: that makes its result a function of their number.
-float MeanOfOneThread(const at::Tensor& x) {
-  float mean = 0.0F;
-  at::parallel_for(0, 2, 1, [&](std::int64_t begin, std::int64_t) {
-    if (begin == 0) mean = x.mean().item<float>();
-  });
-  return mean;
-}
+// ATen computes in one thread while this lives.
+class OneThread {
+ public:
+  OneThread() : threads_(at::get_num_threads()) { at::set_num_threads(1); }
+  ~OneThread() { at::set_num_threads(threads_); }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int threads_;
+};
 
 }  // namespace
 
@@ -161,7 +163,10 @@ Nf4Weight QuantizeToNf4(const at::Tensor& weight_OI, bool double_quantization) {
   });
   if (!double_quantization) return weight;
 
-  weight.offset = MeanOfOneThread(weight.absmax_B);
+  {
+    const OneThread guard;  // the order of a long sum depends on the number of threads
+    weight.offset = weight.absmax_B.mean().item<float>();
+  }
   const at::Tensor centred = weight.absmax_B - weight.offset;
   weight.absmax_B = at::empty({blocks}, at::kByte);
   weight.nested_absmax_N = at::empty({CeilDivide(blocks, kAbsmaxBlock)}, at::kFloat);
