@@ -41,6 +41,9 @@ class Collectives {
   virtual std::vector<std::string> AllGather(const std::string& bytes) = 0;
   // Rank `root`'s tensor to all, in place. COLLECTIVE.
   virtual void Broadcast(const at::Tensor& tensor, int root) = 0;
+  // Every machine's first rank's (local rank 0) tensor to the other ranks of that machine, in place, in host
+  // memory: what one rank has read need not be read by its neighbours. COLLECTIVE over all ranks.
+  virtual void BroadcastOnMachine(const at::Tensor& tensor) = 0;
   virtual void Barrier() = 0;
 };
 

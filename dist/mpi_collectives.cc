@@ -37,9 +37,12 @@ class Channel {
                world.Host() + ")") {
     Check(MPI_Comm_dup(MPI_COMM_WORLD, &communicator_), "MPI_Comm_dup");
     MPI_Comm_set_errhandler(communicator_, MPI_ERRORS_RETURN);
+    Check(MPI_Comm_split_type(communicator_, MPI_COMM_TYPE_SHARED, world.Rank(), MPI_INFO_NULL, &machine_),
+          "MPI_Comm_split_type");
   }
 
   MPI_Comm Communicator() const { return communicator_; }
+  MPI_Comm Machine() const { return machine_; }  // this machine's ranks, in their order
 
   void Check(int status, const char* operation) const {
     if (status == MPI_SUCCESS) return;
@@ -82,6 +85,7 @@ class Channel {
       }
       job();
     }
+    MPI_Comm_free(&machine_);
     MPI_Comm_free(&communicator_);
   }
 
@@ -106,7 +110,7 @@ class Channel {
 
  private:
   const std::string where_;
-  MPI_Comm communicator_ = MPI_COMM_NULL;
+  MPI_Comm communicator_ = MPI_COMM_NULL, machine_ = MPI_COMM_NULL;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<std::packaged_task<void()>> jobs_;
@@ -187,7 +191,7 @@ class MpiCollectives : public Collectives {
       std::uint64_t length = bytes.size();
       channel.Check(MPI_Bcast(&length, 1, MPI_UINT64_T, root, channel.Communicator()), "MPI_Bcast");
       bytes.resize(length);
-      BroadcastBytes(channel, bytes.data(), static_cast<std::int64_t>(length), root);
+      BroadcastBytes(channel, channel.Communicator(), bytes.data(), static_cast<std::int64_t>(length), root);
     });
   }
 
@@ -195,8 +199,16 @@ class MpiCollectives : public Collectives {
     CheckRoot(root);
     CheckHostTensor(tensor, "Broadcast");
     Synchronously([&](const Channel& channel) {
-      BroadcastBytes(channel, static_cast<char*>(tensor.data_ptr()),
+      BroadcastBytes(channel, channel.Communicator(), static_cast<char*>(tensor.data_ptr()),
                      static_cast<std::int64_t>(tensor.nbytes()), root);
+    });
+  }
+
+  void BroadcastOnMachine(const at::Tensor& tensor) override {
+    CheckHostTensor(tensor, "BroadcastOnMachine");
+    Synchronously([&](const Channel& channel) {
+      BroadcastBytes(channel, channel.Machine(), static_cast<char*>(tensor.data_ptr()),
+                     static_cast<std::int64_t>(tensor.nbytes()), 0);
     });
   }
 
@@ -255,10 +267,11 @@ class MpiCollectives : public Collectives {
     });
   }
 
-  static void BroadcastBytes(const Channel& channel, char* bytes, std::int64_t size, int root) {
+  static void BroadcastBytes(const Channel& channel, MPI_Comm among, char* bytes, std::int64_t size,
+                             int root) {
     for (std::int64_t begin = 0; begin < size; begin += kBroadcastBytes) {
       const auto count = static_cast<int>(std::min(kBroadcastBytes, size - begin));
-      channel.Check(MPI_Bcast(bytes + begin, count, MPI_BYTE, root, channel.Communicator()), "MPI_Bcast");
+      channel.Check(MPI_Bcast(bytes + begin, count, MPI_BYTE, root, among), "MPI_Bcast");
     }
   }
 

@@ -1,10 +1,8 @@
 #include "trainer/estimate.h"
 
-#include <algorithm>
 #include <string>
 
 #include "trainer/linear_shapes.h"
-#include "trainer/model/head.h"
 
 namespace plural::trainer {
 std::int64_t AdapterParameterCount(const ModelConfig& config, const AdapterSettings& settings) {
@@ -17,8 +15,7 @@ std::int64_t AdapterParameterCount(const ModelConfig& config, const AdapterSetti
   return count;
 }
 
-RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config, std::int64_t pass_rows,
-                        std::int64_t pass_batch) {
+RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config) {
   const std::int64_t element = recipe.model.dtype == "fp64" ? 8 : 4;
   const bool lora = recipe.adapter.lora;
   RunEstimate run;
@@ -32,11 +29,6 @@ RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config, std::in
   run.checkpoint_bytes = 3 * run.trained_bytes;
   run.weight_bytes = lora ? run.base_parameters * element : 0;
   run.training_bytes = 4 * run.trained_bytes;
-  const std::int64_t activations =
-      config.num_hidden_layers * (10 * config.hidden_size + 4 * config.intermediate_size);
-  const std::int64_t logits = std::min(pass_rows * config.vocab_size * element, HeadSettings().keep_bytes);
-  const std::int64_t mask = pass_batch == 1 ? pass_rows * pass_rows * element : 0;
-  run.activation_bytes = pass_rows * activations * element + mask + logits;
   return run;
 }
 

@@ -20,17 +20,11 @@ struct RunEstimate {
   std::int64_t trained_parameters = 0;
   std::int64_t trained_bytes = 0;     // the adapter or model written at the end
   std::int64_t checkpoint_bytes = 0;  // trained parameters and AdamW's two moments
-  // Memory of one rank, an estimate. Everything that does not depend on the pass is exact; activations are
-  // (10 E + 4 I) elements a row and layer and one mask of rows^2 (cost_model.h), without the allocator's
-  // slack.
-  std::int64_t weight_bytes = 0;      // frozen weights
-  std::int64_t training_bytes = 0;    // trained parameters, gradients, two moments
-  std::int64_t activation_bytes = 0;  // of the largest pass, and the head's logits
-  std::int64_t MemoryBytes() const { return weight_bytes + training_bytes + activation_bytes; }
+  // Memory that is there from the first step to the last; what a pass adds is in memory_model.h.
+  std::int64_t weight_bytes = 0;    // frozen weights
+  std::int64_t training_bytes = 0;  // trained parameters, gradients, two moments
 };
 
-// `pass_rows`: rows of the largest pass; `pass_batch`: in how many padded rows they stand (1: a tree).
-RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config, std::int64_t pass_rows,
-                        std::int64_t pass_batch);
+RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config);
 
 }  // namespace plural::trainer

@@ -17,7 +17,9 @@
 #include "trainer/checkpoint.h"
 #include "trainer/metrics.h"
 #include "trainer/model/hf_folder.h"
+#include "trainer/model/load_model.h"
 #include "trainer/model/part_scope.h"
+#include "trainer/process_memory.h"
 #include "trainer/profile.h"
 #include "trainer/progress.h"
 #include "trainer/run_folder.h"
@@ -294,6 +296,7 @@ void Run::WriteResult() {
     line["groups"] = state_.position.consumed_groups;
     line["stopped_early"] = state_.position.stopped_early;
     line["seconds"] = progress_.Seconds();
+    line["peak_host_memory_bytes"] = PeakResidentBytes();
     metrics_->Write(line);
     metrics_->Sync();
     // Last of all: the folder's presence says that the run is finished.
@@ -382,7 +385,9 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
   });
   RequireEqual("the corpus (data.train)", identity.corpus, world, collectives);
   RequireEqual("the base model (model.path)", identity.weights_sha256, world, collectives);
-  Decoder model = MakeOnEveryRank(world, collectives, [&] { return MakeModel(recipe, config, device); });
+  Decoder model = MakeOnEveryRank(world, collectives, [&] { return MakeBase(recipe, config, device); });
+  if (!recipe.model.path.empty()) LoadBaseWeights(model, recipe.model.path, world, collectives);
+  OnEveryRank(world, collectives, [&] { AddTrained(recipe, model); });
 
   // From here on the disk is written to.
   std::optional<RunFolder> folder;  // rank 0

@@ -127,6 +127,11 @@ void CheckTargets(data::Corpus& corpus, const Recipe& recipe, std::vector<std::s
   }
 }
 
+// Of the adapter that the run goes on with; or of a model all of whose weights are trained.
+std::string LatentsFolder(const Recipe& recipe) {
+  return recipe.adapter.lora ? recipe.adapter.init_from : recipe.model.path;
+}
+
 }  // namespace
 
 ModelConfig ConfigOf(const Recipe& recipe) {
@@ -134,24 +139,22 @@ ModelConfig ConfigOf(const Recipe& recipe) {
                                    : ModelConfig::FromFolder(recipe.model.path);
 }
 
-Decoder MakeModel(const Recipe& recipe, const ModelConfig& config, at::Device device) {
-  AdapterSettings folder_settings;
+Decoder MakeBase(const Recipe& recipe, const ModelConfig& config, at::Device device) {
   if (!recipe.adapter.init_from.empty()) {
-    folder_settings = ReadAdapterConfig(recipe.adapter.init_from);
-    RequireSameAdapter(recipe.adapter.settings, folder_settings, recipe.adapter.init_from);
+    RequireSameAdapter(recipe.adapter.settings, ReadAdapterConfig(recipe.adapter.init_from),
+                       recipe.adapter.init_from);
   }
-  // Of the adapter that the run goes on with; or of a model all of whose weights are trained.
-  const std::string latents_folder = recipe.adapter.lora ? recipe.adapter.init_from : recipe.model.path;
+  const std::string latents_folder = LatentsFolder(recipe);
   const bool may_have_latents = recipe.adapter.lora || recipe.method == data::Method::kCvf;
   if (may_have_latents && !latents_folder.empty()) {
     RequireSameLatents(recipe, LatentsIn(latents_folder), latents_folder);
   }
   Decoder model(config, recipe.model.dtype == "fp64" ? at::kDouble : at::kFloat, device);
-  if (recipe.model.path.empty()) {
-    model.InitializeRandom(recipe.seed);
-  } else {
-    LoadBaseWeights(model, recipe.model.path);
-  }
+  if (recipe.model.path.empty()) model.InitializeRandom(recipe.seed);
+  return model;
+}
+
+void AddTrained(const Recipe& recipe, Decoder& model) {
   if (recipe.adapter.lora) {
     model.AddAdapter(recipe.adapter.settings, recipe.seed);
   } else {
@@ -159,8 +162,8 @@ Decoder MakeModel(const Recipe& recipe, const ModelConfig& config, at::Device de
   }
   if (recipe.method == data::Method::kCvf) model.AddLatents(recipe.cvf.latents, recipe.seed);
   if (!recipe.adapter.init_from.empty()) LoadAdapterWeights(model, recipe.adapter.init_from);
+  const std::string latents_folder = LatentsFolder(recipe);
   if (model.LatentHeads() != nullptr && LatentsIn(latents_folder) > 0) LoadLatents(model, latents_folder);
-  return model;
 }
 
 std::vector<double> LearningRateScales(const Recipe& recipe, const Decoder& model) {

@@ -21,11 +21,14 @@ namespace plural::trainer {
 // The shape alone: cheap, so that everything can be checked before weights are read.
 ModelConfig ConfigOf(const Recipe& recipe);
 
-// The model with its weights and, when the recipe asks for one, its adapter; what is trained requires a
-// gradient. Latents of the folder that the run starts from go on; without, cvf starts with new ones. Errors:
-// those of hf_folder.h; ExitError(kBadRecipe) when the adapter of adapter.init_from has another rank, alpha
-// or other targets than the recipe, other latents, or latents that the method does not train.
-Decoder MakeModel(const Recipe& recipe, const ModelConfig& config, at::Device device);
+// The base model: random weights, or room for those of model.path, which are still to be loaded
+// (model/load_model.h). Looks first at the folders of what AddTrained adds. Errors: ExitError(kBadRecipe)
+// when the adapter of adapter.init_from has another rank, alpha or other targets than the recipe, other
+// latents, or latents that the method does not train.
+Decoder MakeBase(const Recipe& recipe, const ModelConfig& config, at::Device device);
+// Adds to a base with its weights what the recipe trains; that requires a gradient. Latents of the folder
+// that the run starts from go on; without, cvf starts with new ones. Errors: those of hf_folder.h.
+void AddTrained(const Recipe& recipe, Decoder& model);
 
 // What the learning rate of each trainable parameter is multiplied by: cvf.new_lr_multiplier for the latents'
 // own, 1 for the others.

@@ -168,6 +168,7 @@ class NcclCollectives : public Collectives {
     OnStream(communicator_, stream_, tensor).Wait();
   }
 
+  void BroadcastOnMachine(const at::Tensor& tensor) override { control_->BroadcastOnMachine(tensor); }
   void AllReduceSum(std::span<double> values) override { control_->AllReduceSum(values); }
   void AllReduceMax(std::span<double> values) override { control_->AllReduceMax(values); }
   void Broadcast(std::string& bytes, int root) override { control_->Broadcast(bytes, root); }

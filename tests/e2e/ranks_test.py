@@ -68,6 +68,27 @@ class RanksTest(unittest.TestCase):
         for one, many in zip(alone, together):
             self.assertAlmostEqual(one, many, delta=1e-10 * abs(one))
 
+    # One rank a machine reads the weights: the others get its bits, and hear of its error.
+    def test_weights_from_a_folder(self):
+        extra = "train: {steps: 2}"
+        training.write_recipe(self.folder / "r.yaml", "base", adapter=False, extra=extra)
+        self.assertEqual(training.train(self.folder, "r.yaml").returncode, 0)
+        base = ["model.config=null", "model.path=runs/base/model"]
+        training.write_recipe(self.folder / "r.yaml", "tuned", extra=extra)
+        losses = []
+        for ranks in (1, 3):
+            result = training.train(self.folder, "r.yaml", *base, f"name=tuned{ranks}", ranks=ranks)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            losses.append(training.losses(self.folder, f"tuned{ranks}"))
+        for one, many in zip(*losses):
+            self.assertAlmostEqual(one, many, delta=1e-10 * abs(one))
+        with open(self.folder / "runs/base/model/model.safetensors", "r+b") as file:
+            file.truncate(file.seek(0, 2) - 8)
+        result = training.train(self.folder, "r.yaml", *base, "name=broken", ranks=3, timeout=60)
+        self.assertEqual(result.returncode, 65, result.stderr)
+        self.assertEqual(result.stderr.count("plural: error:"), 1, result.stderr)
+        self.assertIn("model.safetensors", result.stderr)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -167,6 +167,17 @@ TEST(Control, BroadcastsTensorsOfAnyType) {
   }
 }
 
+// All ranks of these tests are on one machine, whose first is rank 0.
+TEST(Control, BroadcastsTensorsOnAMachine) {
+  const auto collectives = MakeMpiCollectives(World());
+  for (const at::ScalarType type : {at::kBFloat16, at::kByte, at::kFloat}) {
+    at::Tensor tensor = Values(70'001, World().Rank(), at::kLong).remainder(2).to(type);
+    collectives->BroadcastOnMachine(tensor);
+    EXPECT_TRUE(at::equal(tensor, Values(70'001, 0, at::kLong).remainder(2).to(type)));
+  }
+  EXPECT_THROW(collectives->BroadcastOnMachine(at::zeros({4, 4}).t().slice(1, 0, 2)), std::invalid_argument);
+}
+
 TEST(Control, GathersStringsOfDifferentLengths) {
   const auto collectives = MakeMpiCollectives(World());
   // Rank 0 gives nothing, rank r gives 1000 r bytes with zeros among them.

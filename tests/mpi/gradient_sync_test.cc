@@ -42,6 +42,7 @@ class Recorder : public dist::Collectives {
   void Broadcast(std::string& bytes, int root) override { inner_->Broadcast(bytes, root); }
   std::vector<std::string> AllGather(const std::string& bytes) override { return inner_->AllGather(bytes); }
   void Broadcast(const at::Tensor& tensor, int root) override { inner_->Broadcast(tensor, root); }
+  void BroadcastOnMachine(const at::Tensor& tensor) override { inner_->BroadcastOnMachine(tensor); }
   void Barrier() override { inner_->Barrier(); }
 
   std::vector<Sent> sent;

@@ -17,6 +17,8 @@
 #include "trainer/error.h"
 #include "trainer/estimate.h"
 #include "trainer/model_flops.h"
+#include "trainer/peak_pass.h"
+#include "trainer/process_memory.h"
 #include "trainer/recipe/recipe.h"
 #include "trainer/train_setup.h"
 
@@ -63,8 +65,6 @@ struct Sample {
   std::int64_t rows = 0;
   double flops = 0.0;                // of forward and backward
   std::int64_t without_penalty = 0;  // peft groups whose negatives have no penalised token
-  std::int64_t largest_pass = 0;     // rows, padding included
-  std::int64_t batch_of_largest = 1;
 };
 
 // Groups spread evenly over the corpus, labelled and packed as the loader would.
@@ -82,10 +82,6 @@ Sample SampleGroups(data::Corpus& corpus, const Recipe& recipe, const ModelConfi
   for (const data::RowPass& pass : data::PackGroups(labelled, pack, 1.0)) {
     sample.rows += pass.rows;
     sample.flops += ModelFlops(config, recipe.adapter.lora ? &recipe.adapter.settings : nullptr, pass);
-    if (pass.batch * pass.length > sample.largest_pass) {
-      sample.largest_pass = pass.batch * pass.length;
-      sample.batch_of_largest = pass.batch;
-    }
   }
   return sample;
 }
@@ -141,6 +137,22 @@ void PrintBalance(const data::Corpus& corpus, const Recipe& recipe, const data::
   std::fflush(stdout);
 }
 
+void PrintMemory(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config,
+                 const data::PackSettings& pack, const RunEstimate& run, int ranks) {
+  const std::int64_t program = ResidentBytes();
+  const PeakPass pass = FindPeakPass(corpus, recipe, config, pack, ranks);
+  const std::int64_t peak = program + run.weight_bytes + run.training_bytes + pass.memory.PeakBytes();
+  std::cout << "\nPeak memory of one rank, predicted\n";
+  Line("program", Bytes(program) + " with its libraries, as this one has now");
+  Line("frozen weights", Bytes(run.weight_bytes));
+  Line("training", Bytes(run.training_bytes) + " (parameters, gradients, two moments)");
+  Line("largest pass", Bytes(pass.memory.PeakBytes()) + " for " + Count(pass.rows) +
+                           " rows: " + Bytes(pass.memory.saved_bytes) + " kept for backward, " +
+                           Bytes(pass.memory.PeakBytes() - pass.memory.saved_bytes) + " on top");
+  Line("together", Bytes(peak) + ", " + Bytes(peak * ranks) + " over " + Count(ranks) +
+                       (ranks == 1 ? " rank" : " ranks"));
+}
+
 }  // namespace
 
 void AddDryRunOptions(CLI::App& command, DryRunOptions& options) {
@@ -186,7 +198,7 @@ int RunDryRun(const DryRunOptions& options) {
   std::cout << std::flush;
   PrintBalance(corpus, recipe, pack, options.ranks);
 
-  const RunEstimate run = EstimateRun(recipe, config, sample.largest_pass, sample.batch_of_largest);
+  const RunEstimate run = EstimateRun(recipe, config);
   std::cout << "\nModel\n";
   Line("base parameters", Count(run.base_parameters));
   Line("trained parameters",
@@ -195,13 +207,7 @@ int RunDryRun(const DryRunOptions& options) {
                100.0 * static_cast<double>(run.trained_parameters) / static_cast<double>(run.base_parameters),
                3) +
            " % of the base), " + Bytes(run.trained_bytes) + " as " + recipe.model.dtype);
-  std::cout << "\nMemory of one rank (an estimate)\n";
-  Line("frozen weights", Bytes(run.weight_bytes));
-  Line("training", Bytes(run.training_bytes) + " (parameters, gradients, two moments)");
-  Line("activations",
-       Bytes(run.activation_bytes) + " (largest sampled pass: " + Count(sample.largest_pass) + " rows)");
-  Line("together", Bytes(run.MemoryBytes()) + ", " + Bytes(run.MemoryBytes() * options.ranks) + " over " +
-                       Count(options.ranks) + " ranks");
+  PrintMemory(corpus, recipe, config, pack, run, options.ranks);
 
   const std::int64_t every = recipe.checkpoint.every_steps;
   const std::int64_t saved = every == 0 ? 1 : (steps + every - 1) / every;

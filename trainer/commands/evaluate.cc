@@ -165,7 +165,10 @@ int RunEvaluate(const EvaluateOptions& options, dist::World& world, dist::Collec
   OnEveryRank(world, collectives, [&] {
     opened = OpenCorpus(options.corpus, world);
     if (options.compare_base) RequireBaseKept(options.adapter, "--compare-base");
-    loaded = LoadModel(options.model, options.adapter, ParseDType(options.dtype), at::Device(at::kCPU));
+  });
+  loaded = LoadModel(options.model, options.adapter, ParseDType(options.dtype), at::Device(at::kCPU), world,
+                     collectives);
+  OnEveryRank(world, collectives, [&] {
     CheckCorpusFitsModel(*opened, loaded->Config(), options.model);
     if (options.possibilities && opened->Info().possibilities == 0) {
       throw ExitError(ExitCode::kBadData, options.corpus +

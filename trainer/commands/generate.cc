@@ -226,7 +226,10 @@ int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collec
   OnEveryRank(world, collectives, [&] {
     opened = OpenCorpus(options.corpus, world);
     if (options.method.rerank > 0) RequireBaseKept(options.adapter, "--rerank");
-    loaded = LoadModel(options.model, options.adapter, ParseDType(options.dtype), at::Device(at::kCPU));
+  });
+  loaded = LoadModel(options.model, options.adapter, ParseDType(options.dtype), at::Device(at::kCPU), world,
+                     collectives);
+  OnEveryRank(world, collectives, [&] {
     CheckCorpusFitsModel(*opened, loaded->Config(), options.model);
     CheckLatents(*loaded, settings);
     ResolveLatents(*loaded, settings);

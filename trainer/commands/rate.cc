@@ -95,9 +95,9 @@ int RunRate(const RateOptions& options, dist::World& world, dist::Collectives& c
   std::optional<Decoder> base;
   std::optional<RatingCorpus> questions;
   std::optional<JsonLines> input;
+  OnEveryRank(world, collectives, [&] { input.emplace(options.input); });
+  base = LoadModel(options.model, "", ParseDType(options.dtype), at::Device(at::kCPU), world, collectives);
   OnEveryRank(world, collectives, [&] {
-    input.emplace(options.input);
-    base = LoadModel(options.model, "", ParseDType(options.dtype), at::Device(at::kCPU));
     questions.emplace(OpenCorpus(options.rating_corpus, world));
     CheckCorpusFitsModel(questions->Corpus(), base->Config(), options.model);
   });

@@ -1,37 +1,89 @@
 #include "trainer/model/load_model.h"
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <c10/core/GradMode.h>
 
 #include <optional>
 
+#include "trainer/agreement.h"
 #include "trainer/model/hf_folder.h"
 #include "trainer/model/peft_config.h"
 
 namespace plural::trainer {
+namespace {
 
-Decoder LoadModel(const std::string& model_dir, const std::string& adapter_dir, at::ScalarType dtype,
-                  at::Device device) {
+// A model without its weights, and what goes on top of them.
+struct Begun {
+  Decoder model;
+  AdapterPlan plan;
+  std::string adapter_dir;
+  std::string latents_dir;
+  std::int64_t latents = 0;
+};
+
+Begun Begin(const std::string& model_dir, const std::string& adapter_dir, at::ScalarType dtype,
+            at::Device device) {
   // Both configs first: a wrong one should not cost the time of loading gigabytes.
   const ModelConfig config = ModelConfig::FromFolder(model_dir);
   std::optional<PeftConfig> adapter;
   if (!adapter_dir.empty()) adapter.emplace(adapter_dir);
-
   const std::string latents_dir = adapter ? adapter_dir : model_dir;
   const std::int64_t latents = LatentsIn(latents_dir);
 
-  Decoder model(config, dtype, device);
-  AdapterPlan plan;
-  if (adapter) plan = adapter->PlanFor(model);
-  LoadBaseWeights(model, model_dir);
-  if (adapter) AttachAdapter(model, adapter_dir, plan);
-  if (latents > 0) {
-    model.AddLatents(latents, /*seed=*/0);  // every value is overwritten
-    LoadLatents(model, latents_dir);
+  Begun begun{Decoder(config, dtype, device), {}, adapter_dir, latents_dir, latents};
+  if (adapter) begun.plan = adapter->PlanFor(begun.model);
+  return begun;
+}
+
+Decoder Finish(Begun begun) {
+  Decoder& model = begun.model;
+  if (!begun.adapter_dir.empty()) AttachAdapter(model, begun.adapter_dir, begun.plan);
+  if (begun.latents > 0) {
+    model.AddLatents(begun.latents, /*seed=*/0);  // every value is overwritten
+    LoadLatents(model, begun.latents_dir);
   }
   for (const dist::NamedTensor& parameter : model.TrainableParameters()) {
     parameter.tensor.set_requires_grad(false);
   }
-  return model;
+  return std::move(model);
+}
+
+// COLLECTIVE.
+void HandToNeighbours(const at::Tensor& tensor, const dist::World& world, dist::Collectives& collectives) {
+  if (tensor.is_cpu()) return collectives.BroadcastOnMachine(tensor);
+  const c10::AutoGradMode no_grad(false);
+  const bool reads = world.LocalRank() == 0;
+  const at::Tensor host = reads ? tensor.cpu() : at::empty(tensor.sizes(), tensor.scalar_type());
+  collectives.BroadcastOnMachine(host);
+  if (!reads) tensor.copy_(host);
+}
+
+}  // namespace
+
+void LoadBaseWeights(Decoder& model, const std::string& folder, const dist::World& world,
+                     dist::Collectives& collectives) {
+  OnEveryRank(world, collectives, [&] {
+    if (world.LocalRank() == 0) LoadBaseWeights(model, folder);
+  });
+  for (const dist::NamedTensor& parameter : model.BaseParameters()) {
+    HandToNeighbours(parameter.tensor, world, collectives);
+  }
+}
+
+Decoder LoadModel(const std::string& model_dir, const std::string& adapter_dir, at::ScalarType dtype,
+                  at::Device device) {
+  Begun begun = Begin(model_dir, adapter_dir, dtype, device);
+  LoadBaseWeights(begun.model, model_dir);
+  return Finish(std::move(begun));
+}
+
+Decoder LoadModel(const std::string& model_dir, const std::string& adapter_dir, at::ScalarType dtype,
+                  at::Device device, const dist::World& world, dist::Collectives& collectives) {
+  Begun begun =
+      MakeOnEveryRank(world, collectives, [&] { return Begin(model_dir, adapter_dir, dtype, device); });
+  LoadBaseWeights(begun.model, model_dir, world, collectives);
+  return MakeOnEveryRank(world, collectives, [&] { return Finish(std::move(begun)); });
 }
 
 }  // namespace plural::trainer

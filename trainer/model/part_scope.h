@@ -26,8 +26,8 @@ enum class Part {
 };
 
 // In the order of the enumeration.
-inline constexpr std::array<const char*, 9> kPartNames = {
-    "linear", "attention", "head", "lora", "norm", "optimizer", "waiting", "data", "step"};
+inline constexpr std::array<const char*, 9> kPartNames = {"linear",    "attention", "head", "lora", "norm",
+                                                          "optimizer", "waiting",   "data", "step"};
 
 class PartScope {
  public:

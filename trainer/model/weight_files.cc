@@ -170,7 +170,14 @@ void WeightFiles::Fill(const std::vector<Wanted>& wanted, const std::vector<std:
 }
 
 void WeightFiles::RequireFinite(const std::string& name, const at::Tensor& tensor) const {
-  if (at::isfinite(tensor).all().item<bool>()) return;
+  // In pieces: the check's own tensors are as large as what it checks.
+  constexpr std::int64_t kPiece = std::int64_t{1} << 20;
+  const at::Tensor flat = tensor.detach().view(-1);
+  bool finite = true;
+  for (std::int64_t begin = 0; begin < flat.numel() && finite; begin += kPiece) {
+    finite = at::isfinite(flat.narrow(0, begin, std::min(kPiece, flat.numel() - begin))).all().item<bool>();
+  }
+  if (finite) return;
   Fail(tensors_.at(name)->Path(), "tensor '" + name + "' holds NaN or infinite values (read as " +
                                       at::toString(tensor.scalar_type()) + ")");
 }

@@ -48,19 +48,16 @@ TEST(Estimate, WeightsAreCountedOnce) {
   const ModelConfig config = Mistral7B();
   Recipe recipe;
   recipe.adapter.lora = false;
-  const RunEstimate full = EstimateRun(recipe, config, 100, 1);
+  const RunEstimate full = EstimateRun(recipe, config);
   EXPECT_EQ(full.trained_parameters, config.ParameterCount());
   EXPECT_EQ(full.weight_bytes, 0) << "trained weights are among the training bytes";
   EXPECT_EQ(full.training_bytes, 4 * 4 * config.ParameterCount());
   recipe.adapter.lora = true;
-  const RunEstimate adapter = EstimateRun(recipe, config, 100, 1);
+  const RunEstimate adapter = EstimateRun(recipe, config);
   EXPECT_EQ(adapter.weight_bytes, 4 * config.ParameterCount());
   EXPECT_EQ(adapter.checkpoint_bytes, 3 * 4 * adapter.trained_parameters);
-  EXPECT_EQ(adapter.activation_bytes, full.activation_bytes);
   recipe.model.dtype = "fp64";
-  EXPECT_EQ(EstimateRun(recipe, config, 100, 1).weight_bytes, 8 * config.ParameterCount());
-  EXPECT_GT(EstimateRun(recipe, config, 200, 1).activation_bytes,
-            EstimateRun(recipe, config, 100, 1).activation_bytes);
+  EXPECT_EQ(EstimateRun(recipe, config).weight_bytes, 8 * config.ParameterCount());
 }
 
 }  // namespace
