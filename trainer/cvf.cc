@@ -72,7 +72,8 @@ at::Tensor SoftGumbel(const at::Tensor& logits_RK, const at::Tensor& noise_RK, d
   return at::softmax((logits_RK + noise_RK) / temperature, -1);
 }
 
-at::Tensor BagOfWords(const at::Tensor& hidden_RE, const Linear& head, const std::vector<std::int64_t>& row_Q,
+at::Tensor BagOfWords(const at::Tensor& hidden_RE, const VocabularyHead& head,
+                      const std::vector<std::int64_t>& row_Q,
                       const std::vector<std::vector<data::Token>>& tokens_Q) {
   // Every (row, token) is one edge of the head, however often it occurs.
   std::map<std::pair<std::int64_t, data::Token>, std::int32_t> edges;
@@ -231,7 +232,8 @@ LatentUnit::Result LatentUnit::Run(const data::RowPass& pass, const HeadSettings
     for (const std::int64_t row : leading) {
       bow_row.push_back(std::ranges::lower_bound(latent_rows, row) - latent_rows.begin());
     }
-    const Linear frozen_head{model_.Head().weight_OI.detach(), {}};
+    const VocabularyHead& head_now = model_.Head();
+    const VocabularyHead frozen_head{{head_now.linear.weight_OI.detach(), {}}, head_now.softcap};
     const at::Tensor bow_Q =
         BagOfWords(latents.Bow(hidden_LE, model_.Config().rms_norm_eps), frozen_head, bow_row, tokens);
     const at::Tensor bow = settings_.bow_weight * (weight_Q * bow_Q).sum();

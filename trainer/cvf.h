@@ -51,7 +51,8 @@ at::Tensor SoftGumbel(const at::Tensor& logits_RK, const at::Tensor& noise_RK, d
 
 // Sum of -log p over the tokens of each sequence, with multiplicity, all predicted from one row: sequence q
 // from hidden row row_Q[q]. hidden_RE: after the bag-of-words transform. -> [Q] fp64.
-at::Tensor BagOfWords(const at::Tensor& hidden_RE, const Linear& head, const std::vector<std::int64_t>& row_Q,
+at::Tensor BagOfWords(const at::Tensor& hidden_RE, const VocabularyHead& head,
+                      const std::vector<std::int64_t>& row_Q,
                       const std::vector<std::vector<data::Token>>& tokens_Q);
 
 // The passes of a unit: where they stand among all passes of a step.

@@ -1,16 +1,13 @@
 #include "trainer/estimate.h"
 
-#include <string>
-
-#include "trainer/linear_shapes.h"
-
 namespace plural::trainer {
+
 std::int64_t AdapterParameterCount(const ModelConfig& config, const AdapterSettings& settings) {
   std::int64_t count = 0;
   for (const std::string& target : settings.targets) {
     const std::int64_t layers = target == "lm_head" ? 1 : config.num_hidden_layers;
-    const LinearShape shape = ShapeOf(config, target);
-    count += layers * settings.rank * (shape.inputs + shape.outputs);
+    const LinearShape shape = config.LinearNamed(target);
+    count += layers * settings.rank * (shape.in_features + shape.out_features);
   }
   return count;
 }

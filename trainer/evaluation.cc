@@ -39,8 +39,7 @@ at::Tensor SourceHidden(const Decoder& model, const data::RowPass& pass,
   const auto index = [&](const auto& values, at::ScalarType type) {
     return at::tensor(values, type).to(model.Device(), at::kLong);
   };
-  const auto attention =
-      MakePassAttention(pass, model.Config().sliding_window, model.DType(), model.Device());
+  const auto attention = MakePassAttention(pass, model.Config(), model.DType(), model.Device());
   return model.Hidden(model.Embed(index(pass.token, at::kInt)), index(pass.position, at::kInt), *attention,
                       index(rows, at::kLong));
 }

@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <string>
 
+#include "trainer/model/attention.h"
 #include "trainer/model/head.h"
 
 namespace plural::trainer {
@@ -17,7 +18,20 @@ struct Rows {
   std::int64_t mask = 0;     // elements of the attention's masks
 };
 
-Rows RowsOf(const data::RowPass& pass) {
+// Elements of the masks for one window (0: none): a block of rows by what is visible of the path to its first
+// row, and itself (tree_attention.cc).
+std::int64_t MaskElements(const data::RowPass& pass, std::int64_t window) {
+  constexpr std::int64_t kBlockRows = 64;
+  std::int64_t elements = 0;
+  for (std::int64_t begin = 0; begin < pass.length; begin += kBlockRows) {
+    const std::int64_t block = std::min(kBlockRows, pass.length - begin);
+    const std::int64_t path = pass.position[static_cast<std::size_t>(begin)];
+    elements += block * (block + (window > 0 ? std::min(path, window) : path));
+  }
+  return elements;
+}
+
+Rows RowsOf(const data::RowPass& pass, const ModelConfig& config) {
   Rows rows;
   rows.all = pass.batch * pass.length;
   std::int32_t last = -1;
@@ -25,13 +39,8 @@ Rows RowsOf(const data::RowPass& pass) {
     rows.sources += edge.source != last ? 1 : 0;
     last = edge.source;
   }
-  // tree_attention.cc: a block of rows by the path to its first row and itself. Plain rows have no mask.
-  constexpr std::int64_t kBlockRows = 64;
-  if (pass.end.empty()) return rows;
-  for (std::int64_t begin = 0; begin < pass.length; begin += kBlockRows) {
-    const std::int64_t block = std::min(kBlockRows, pass.length - begin);
-    rows.mask += block * (pass.position[static_cast<std::size_t>(begin)] + block);
-  }
+  if (pass.end.empty()) return rows;  // plain rows have no mask
+  for (const std::int64_t window : WindowsOf(pass, config).windows) rows.mask += MaskElements(pass, window);
   return rows;
 }
 
@@ -69,11 +78,15 @@ class Shape {
     Layer layer;
     // Rotated queries and keys, values, output, and the softmax's statistic; plain rows repeat keys and
     // values for all query heads.
-    layer.attention = Input(hidden, {"q_proj", "k_proj", "v_proj"}) + 2 * Queries() +
+    layer.attention = Input(hidden, {"q_proj", "k_proj", "v_proj", "qkv_proj"}) + 2 * Queries() +
                       2 * (tree ? Keys() : Queries()) + config_.num_attention_heads;
     // The two residual sums, the norm between them, gate, up and their product.
-    layer.feed_forward = Input(0, {"o_proj"}) + 2 * hidden + Input(hidden, {"gate_proj", "up_proj"}) +
-                         2 * inner + Input(inner, {"down_proj"});
+    layer.feed_forward = Input(0, {"o_proj"}) + 2 * hidden +
+                         Input(hidden, {"gate_proj", "up_proj", "gate_up_proj"}) + 2 * inner +
+                         Input(inner, {"down_proj"});
+    // Norms save what they are given.
+    if (config_.qk_norm) layer.attention += Queries() + Keys();
+    if (config_.output_norms) layer.feed_forward += 2 * hidden;
     layer.gradients = 2 * hidden + std::max(3 * inner, 3 * Queries() + 2 * Keys());
     return layer;
   }
@@ -89,7 +102,7 @@ std::int64_t PassMemory::PeakBytes() const { return saved_bytes + std::max(head_
 
 PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapter, std::int64_t element_bytes,
                         bool recompute, const data::RowPass& pass) {
-  const Rows rows = RowsOf(pass);
+  const Rows rows = RowsOf(pass, config);
   const Shape shape(config, adapter);
   const Layer layer = shape.OfTree(!pass.end.empty());
   const std::int64_t layers = config.num_hidden_layers, hidden = config.hidden_size;

@@ -55,7 +55,7 @@ SourceStates HiddenOfSources(const Decoder& model, const data::RowPass& pass, co
   const at::Device device = model.Device();
   const at::Tensor token_N = ToDevice(pass.token, at::kInt, device).to(at::kLong);
   const at::Tensor position_N = ToDevice(pass.position, at::kInt, device).to(at::kLong);
-  const auto attention = MakePassAttention(pass, model.Config().sliding_window, model.DType(), device);
+  const auto attention = MakePassAttention(pass, model.Config(), model.DType(), device);
   const Dropout dropout = DropoutOf(pass, dropout_key);
 
   at::Tensor embedding_NE;

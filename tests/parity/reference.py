@@ -1,11 +1,13 @@
 """What the parity tests share: tiny models made by transformers, the program under test, reference figures."""
+import contextlib
 import json
 import os
 import pathlib
 import subprocess
+from unittest import mock
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 VOCAB = 96
@@ -19,12 +21,14 @@ def make_model(folder, family="llama", seed=0, dtype=torch.float32, shard_size="
                   num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
                   bos_token_id=1, eos_token_id=2)
     common.update(settings)
-    config = {"llama": LlamaConfig, "mistral": MistralConfig}[family](**common)
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **common), dtype=dtype)
+    around = 0.0 if family.startswith("gemma") else 1.0  # Gemma's norms multiply by 1 + weight
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if weight.dim() == 1:
-                weight.uniform_(0.5, 1.5)
+            if name.endswith("bias"):
+                weight.normal_(std=0.5)
+            elif weight.dim() == 1:
+                weight.uniform_(around - 0.5, around + 0.5)
             else:
                 weight.normal_(std=0.15)
     model.save_pretrained(folder, max_shard_size=shard_size)
@@ -102,6 +106,24 @@ def random_lines(count, seed=0, shared_prompts=True, longest=30):
 def vocabulary_lines(prompt):
     """One response a vocabulary token: their scores are the whole log-softmax row after the prompt."""
     return [{"id": token, "prompt_tokens": prompt, "response_tokens": [token]} for token in range(VOCAB)]
+
+
+@contextlib.contextmanager
+def double_precision():
+    """Lets transformers compute norms, angles and softmax in fp64, too, where it asks for fp32 by name."""
+    with mock.patch.multiple(torch, float=torch.float64, float32=torch.float64), \
+            mock.patch.object(torch.Tensor, "float", torch.Tensor.double):
+        yield
+
+
+def load_double(folder):
+    """The model in fp64, to be run under double_precision."""
+    weights = load(folder).double().state_dict()
+    with double_precision():
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float64,
+                                                 attn_implementation="eager")
+    model.load_state_dict(weights)
+    return model.eval()
 
 
 def worst(a, b):

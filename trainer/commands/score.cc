@@ -112,7 +112,7 @@ std::vector<double> EdgeLogP(const Decoder& model, const data::RowPass& pass) {
   const at::Device device = model.Device();
   const at::Tensor token_N = at::tensor(pass.token, at::kInt).to(at::kLong).to(device);
   const at::Tensor position_N = at::tensor(pass.position, at::kInt).to(at::kLong).to(device);
-  const auto attention = MakePassAttention(pass, model.Config().sliding_window, model.DType(), device);
+  const auto attention = MakePassAttention(pass, model.Config(), model.DType(), device);
   const at::Tensor hidden_SE =
       model.Hidden(model.Embed(token_N), position_N, *attention, at::tensor(row, at::kLong).to(device));
   const EdgeList edges = {

@@ -15,10 +15,13 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
+#include <optional>
 #include <utility>
 
 #include "data/rows.h"
 #include "trainer/generate/path_attention.h"
+#include "trainer/model/capped_attention.h"
 
 namespace plural::trainer {
 namespace {
@@ -66,8 +69,8 @@ Prefill RunPrefill(const Decoder& model, const data::Group& group, const std::ve
 
   const c10::NoGradGuard no_grad;
   Prefill prefill;
-  CapturingAttention attention(
-      MakePassAttention(pass, model.Config().sliding_window, model.DType(), model.Device()), prefill);
+  CapturingAttention attention(MakePassAttention(pass, model.Config(), model.DType(), model.Device()),
+                               prefill);
   const auto token = at::tensor(pass.token, at::kInt).to(model.Device(), at::kLong);
   const auto position = at::tensor(pass.position, at::kInt).to(model.Device(), at::kLong);
 
@@ -94,13 +97,12 @@ Prefill RunPrefill(const Decoder& model, const data::Group& group, const std::ve
 }
 
 KeyValueCache::KeyValueCache(const Decoder& model, std::int64_t responses, std::int64_t tokens)
-    : path_(static_cast<std::size_t>(responses)), sliding_window_(model.Config().sliding_window) {
-  const ModelConfig& config = model.Config();
+    : path_(static_cast<std::size_t>(responses)), config_(model.Config()) {
   const auto options = at::TensorOptions().dtype(model.DType()).device(model.Device());
   const std::int64_t slots = tokens + responses * kSlotsPerResponse;
-  for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+  for (std::int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
     // Zeros, not garbage: masked keys are multiplied by 0, and 0 * NaN is NaN.
-    k_SGD_.push_back(at::zeros({slots, config.num_key_value_heads, config.head_dim}, options));
+    k_SGD_.push_back(at::zeros({slots, config_.num_key_value_heads, config_.head_dim}, options));
     v_SGD_.push_back(at::zeros_like(k_SGD_.back()));
   }
   users_S_.assign(static_cast<std::size_t>(slots), 0);
@@ -167,20 +169,14 @@ void KeyValueCache::Start(std::int64_t row, const Prefill& prefill, std::size_t 
 class KeyValueCache::PoolAttention : public Attention {
  public:
   // The first `rows` paths already end with the slot of their new token.
-  PoolAttention(KeyValueCache& cache, std::size_t rows) : cache_(cache) {
+  PoolAttention(KeyValueCache& cache, std::size_t rows)
+      : cache_(cache),
+        terms_{.scale = cache.config_.AttentionScale(), .softcap = cache.config_.attn_logit_softcapping} {
     const at::Tensor& pool = cache.k_SGD_.front();
     host_ = pool.is_cpu() && (pool.scalar_type() == at::kFloat || pool.scalar_type() == at::kDouble);
     std::vector<std::int64_t> newest;
-    for (std::size_t r = 0; r < rows; ++r) {
-      const Path& path = cache.path_[r];
-      newest.push_back(path.back());
-      auto visible = static_cast<std::int64_t>(path.size());
-      if (cache.sliding_window_ > 0) visible = std::min(visible, cache.sliding_window_);
-      visible_R_.push_back(visible);
-      longest_ = std::max(longest_, visible);
-    }
+    for (std::size_t r = 0; r < rows; ++r) newest.push_back(cache.path_[r].back());
     newest_R_ = Indices(newest, pool.device());
-    if (!host_) MakeIndices(pool);
   }
 
   at::Tensor operator()(std::int64_t layer, const at::Tensor& q_NHD, const at::Tensor& k_NGD,
@@ -189,32 +185,54 @@ class KeyValueCache::PoolAttention : public Attention {
     const at::Tensor& v_SGD = cache_.v_SGD_[static_cast<std::size_t>(layer)];
     k_SGD.index_copy_(0, newest_R_, k_NGD);
     v_SGD.index_copy_(0, newest_R_, v_NGD);
-    return host_ ? OnHost(q_NHD.contiguous(), k_SGD, v_SGD) : Gathered(q_NHD, k_SGD, v_SGD);
+    const Visible& visible = VisibleWithin(cache_.config_.WindowOf(layer));
+    return host_ ? OnHost(visible, q_NHD.contiguous(), k_SGD, v_SGD) : Gathered(visible, q_NHD, k_SGD, v_SGD);
   }
 
  private:
-  const Slot* FirstVisible(std::size_t r) const {
-    const Path& path = cache_.path_[r];
-    return path.data() + (static_cast<std::int64_t>(path.size()) - visible_R_[r]);
+  // What a window leaves of each path.
+  struct Visible {
+    std::vector<const Slot*> first_R;
+    std::vector<std::int64_t> tokens_R;
+    std::int64_t longest = 0;
+    at::Tensor slots_RT, mask_R11T;  // on other devices than the host
+  };
+
+  const Visible& VisibleWithin(std::int64_t window) {
+    const auto [found, is_new] = visible_.try_emplace(window);
+    Visible& visible = found->second;
+    if (!is_new) return visible;
+    for (std::int64_t r = 0; r < newest_R_.size(0); ++r) {
+      const Path& path = cache_.path_[static_cast<std::size_t>(r)];
+      auto tokens = static_cast<std::int64_t>(path.size());
+      if (window > 0) tokens = std::min(tokens, window);
+      visible.first_R.push_back(path.data() + (static_cast<std::int64_t>(path.size()) - tokens));
+      visible.tokens_R.push_back(tokens);
+      visible.longest = std::max(visible.longest, tokens);
+    }
+    if (!host_) MakeIndices(visible);
+    return visible;
   }
 
-  at::Tensor OnHost(const at::Tensor& q_NHD, const at::Tensor& k_SGD, const at::Tensor& v_SGD) const {
+  at::Tensor OnHost(const Visible& visible, const at::Tensor& q_NHD, const at::Tensor& k_SGD,
+                    const at::Tensor& v_SGD) const {
     const std::int64_t heads = q_NHD.size(1), dim = q_NHD.size(2);
     const at::Tensor out = at::empty({q_NHD.size(0), heads * dim}, q_NHD.options());
     AT_DISPATCH_FLOATING_TYPES(q_NHD.scalar_type(), "path attention", [&] {
       at::parallel_for(0, q_NHD.size(0), 1, [&](std::int64_t begin, std::int64_t end) {
-        std::vector<scalar_t> scores(static_cast<std::size_t>(heads * longest_));
+        std::vector<scalar_t> scores(static_cast<std::size_t>(heads * visible.longest));
         std::vector<scalar_t> lse(static_cast<std::size_t>(heads));
-        const std::vector<scalar_t> zeros(static_cast<std::size_t>(longest_));
+        const std::vector<scalar_t> zeros(static_cast<std::size_t>(visible.longest));
         for (std::int64_t r = begin; r < end; ++r) {
           host::PathAttention({.query = q_NHD.const_data_ptr<scalar_t>() + r * heads * dim,
                                .keys = k_SGD.const_data_ptr<scalar_t>(),
                                .values = v_SGD.const_data_ptr<scalar_t>(),
-                               .path = FirstVisible(static_cast<std::size_t>(r)),
-                               .tokens = visible_R_[static_cast<std::size_t>(r)],
+                               .path = visible.first_R[static_cast<std::size_t>(r)],
+                               .tokens = visible.tokens_R[static_cast<std::size_t>(r)],
                                .heads = heads,
                                .groups = k_SGD.size(1),
-                               .dim = dim},
+                               .dim = dim,
+                               .terms = terms_},
                               scores.data(), zeros.data(), lse.data(),
                               out.mutable_data_ptr<scalar_t>() + r * heads * dim);
         }
@@ -224,40 +242,48 @@ class KeyValueCache::PoolAttention : public Attention {
   }
 
   // Other devices: the paths' keys are gathered side by side, padded at the right and masked.
-  void MakeIndices(const at::Tensor& pool) {
+  void MakeIndices(Visible& visible) const {
+    const at::Tensor& pool = cache_.k_SGD_.front();
     std::vector<std::int64_t> slots;
-    for (std::size_t r = 0; r < visible_R_.size(); ++r) {
-      const Slot* first = FirstVisible(r);
-      slots.insert(slots.end(), first, first + visible_R_[r]);
-      slots.resize((r + 1) * static_cast<std::size_t>(longest_), 0);
+    for (std::size_t r = 0; r < visible.first_R.size(); ++r) {
+      slots.insert(slots.end(), visible.first_R[r], visible.first_R[r] + visible.tokens_R[r]);
+      slots.resize((r + 1) * static_cast<std::size_t>(visible.longest), 0);
     }
-    slots_RT_ = Indices(slots, pool.device());
-    const at::Tensor visible_R = Indices(visible_R_, pool.device());
+    visible.slots_RT = Indices(slots, pool.device());
+    const at::Tensor tokens_R = Indices(visible.tokens_R, pool.device());
     const at::Tensor hidden_RT =
-        at::arange(longest_, visible_R.options()).unsqueeze(0) >= visible_R.unsqueeze(1);
-    mask_R11T_ =
-        at::zeros({visible_R.size(0), 1, 1, longest_}, pool.options())
-            .masked_fill_(hidden_RT.view({-1, 1, 1, longest_}), -std::numeric_limits<double>::infinity());
+        at::arange(visible.longest, tokens_R.options()).unsqueeze(0) >= tokens_R.unsqueeze(1);
+    visible.mask_R11T = at::zeros({tokens_R.size(0), 1, 1, visible.longest}, pool.options())
+                            .masked_fill_(hidden_RT.view({-1, 1, 1, visible.longest}),
+                                          -std::numeric_limits<double>::infinity());
   }
 
-  at::Tensor Gathered(const at::Tensor& q_NHD, const at::Tensor& k_SGD, const at::Tensor& v_SGD) const {
+  at::Tensor Gathered(const Visible& visible, const at::Tensor& q_NHD, const at::Tensor& k_SGD,
+                      const at::Tensor& v_SGD) const {
     const std::int64_t responses = q_NHD.size(0), heads = q_NHD.size(1), dim = q_NHD.size(2);
     const std::int64_t groups = k_SGD.size(1);
     const auto gather = [&](const at::Tensor& pool) {
-      return pool.index_select(0, slots_RT_).view({responses, longest_, groups, dim}).transpose(1, 2);
+      return pool.index_select(0, visible.slots_RT)
+          .view({responses, visible.longest, groups, dim})
+          .transpose(1, 2);
     };
     // The query heads that share a key-value head stand as several queries of it: no copy of keys.
     const at::Tensor q = q_NHD.reshape({responses, groups, heads / groups, dim});
-    const at::Tensor out = std::get<0>(
-        at::_scaled_dot_product_attention_math(q, gather(k_SGD), gather(v_SGD), mask_R11T_, 0.0, false));
+    const at::Tensor k = gather(k_SGD), v = gather(v_SGD);
+    const at::Tensor mask = visible.mask_R11T;
+    const at::Tensor out =
+        terms_.softcap > 0.0
+            ? CappedAttention(q, k, v, mask.expand({responses, 1, heads / groups, visible.longest}), terms_)
+            : std::get<0>(at::_scaled_dot_product_attention_math(q, k, v, mask, 0.0, false, std::nullopt,
+                                                                 terms_.scale));
     return out.reshape({responses, heads * dim});
   }
 
   KeyValueCache& cache_;
+  const host::ScoreTerms terms_;
   bool host_ = false;
-  std::vector<std::int64_t> visible_R_;
-  std::int64_t longest_ = 0;
-  at::Tensor newest_R_, slots_RT_, mask_R11T_;
+  at::Tensor newest_R_;
+  std::map<std::int64_t, Visible> visible_;  // by window
 };
 
 at::Tensor KeyValueCache::Step(const Decoder& model, const at::Tensor& token_R) {

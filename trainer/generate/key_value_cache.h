@@ -61,7 +61,7 @@ class KeyValueCache {
   std::vector<std::int32_t> users_S_;      // how many paths hold a slot
   std::vector<Slot> free_;
   std::vector<Path> path_;  // of each row
-  std::int64_t sliding_window_ = 0;
+  const ModelConfig config_;
   // The prefill that rows started from last, so that the next ones share its slots.
   struct Import {
     at::Tensor keys;   // kept alive, and so the only one with its address

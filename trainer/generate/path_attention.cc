@@ -1,8 +1,5 @@
 #include "trainer/generate/path_attention.h"
 
-#include <cmath>
-
-#include "trainer/model/host_loops.h"
 #include "trainer/model/host_vectors.h"
 
 namespace plural::trainer::host {
@@ -100,7 +97,7 @@ void WeightedValues(const PathAttentionInput<double>& in, const double* weights,
 template <class T>
 void Attend(const PathAttentionInput<T>& in, T* scores, const T* zeros, T* lse, T* out) {
   Scores(in, scores);
-  MaskedSoftmax(scores, zeros, 1.0 / std::sqrt(static_cast<double>(in.dim)), in.heads, 1, in.tokens, lse);
+  MaskedSoftmax(scores, zeros, in.terms, in.heads, 1, in.tokens, lse);
   WeightedValues(in, scores, out);
 }
 

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "trainer/model/host_loops.h"
+
 namespace plural::trainer::host {
 
 // Query heads h of one path are `heads` vectors of `dim` values; head h sees key-value head
@@ -18,9 +20,10 @@ struct PathAttentionInput {
   const T* values = nullptr;
   const std::int32_t* path = nullptr;
   std::int64_t tokens = 0, heads = 0, groups = 0, dim = 0;
+  ScoreTerms terms;
 };
 
-// out [heads, dim] = softmax(query keys^T / sqrt(dim)) values.
+// out [heads, dim] = softmax(logits of query keys^T by `terms`) values.
 void PathAttention(const PathAttentionInput<float>& in, float* scores, const float* zeros, float* lse,
                    float* out);
 void PathAttention(const PathAttentionInput<double>& in, double* scores, const double* zeros, double* lse,

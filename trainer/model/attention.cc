@@ -8,9 +8,13 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <limits>
+#include <optional>
+#include <utility>
 #include <vector>
 
+#include "trainer/model/capped_attention.h"
 #include "trainer/model/part_scope.h"
 #include "trainer/model/tree_attention.h"
 
@@ -25,25 +29,36 @@ at::Tensor FromVector(const std::vector<std::int32_t>& values, at::Device device
 // and -inf. Every token sees itself, so no row is all -inf.
 class PassAttention : public Attention {
  public:
-  PassAttention(std::int64_t batch, at::Tensor mask) : batch_(batch), mask_(std::move(mask)) {}
+  // `masks`: one a window; undefined: causal.
+  PassAttention(std::int64_t batch, std::vector<at::Tensor> masks, std::vector<std::size_t> mask_of_layer,
+                const ModelConfig& config)
+      : batch_(batch),
+        masks_(std::move(masks)),
+        mask_of_layer_(std::move(mask_of_layer)),
+        scale_(config.AttentionScale()),
+        softcap_(config.attn_logit_softcapping) {}
 
-  at::Tensor operator()(std::int64_t /*layer*/, const at::Tensor& q_NHD, const at::Tensor& k_NGD,
+  at::Tensor operator()(std::int64_t layer, const at::Tensor& q_NHD, const at::Tensor& k_NGD,
                         const at::Tensor& v_NGD) override {
     const PartScope attention(Part::kAttention);
+    const at::Tensor& mask = masks_[mask_of_layer_.at(static_cast<std::size_t>(layer))];
     const std::int64_t heads = q_NHD.size(1);
     const std::int64_t shared = heads / k_NGD.size(1);
     const at::Tensor q = ToHeads(q_NHD);
     const at::Tensor k = ToHeads(k_NGD).repeat_interleave(shared, 1);
     const at::Tensor v = ToHeads(v_NGD).repeat_interleave(shared, 1);
-    const bool causal = !mask_.defined();
+    const bool causal = !mask.defined();
     at::Tensor out;
-    if (q.is_cuda()) {
+    if (softcap_ > 0.0) {
+      out = CappedAttention(q, k, v, mask, {.scale = scale_, .softcap = softcap_});
+    } else if (q.is_cuda()) {
       // Called by name: the dispatcher could choose cuDNN, whose masked backward has returned NaN.
-      const auto bias = causal ? std::optional<at::Tensor>() : mask_.expand({batch_, heads, -1, -1});
-      out = std::get<0>(at::_scaled_dot_product_efficient_attention(q, k, v, bias, true, 0.0, causal));
+      const auto bias = causal ? std::optional<at::Tensor>() : mask.expand({batch_, heads, -1, -1});
+      out =
+          std::get<0>(at::_scaled_dot_product_efficient_attention(q, k, v, bias, true, 0.0, causal, scale_));
     } else {
-      const auto mask = causal ? std::optional<at::Tensor>() : mask_;
-      out = std::get<0>(at::_scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, mask));
+      const auto bias = causal ? std::optional<at::Tensor>() : mask;
+      out = std::get<0>(at::_scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, bias, scale_));
     }
     return out.transpose(1, 2).reshape({q_NHD.size(0), heads * q_NHD.size(2)});
   }
@@ -55,7 +70,9 @@ class PassAttention : public Attention {
   }
 
   std::int64_t batch_;
-  at::Tensor mask_;
+  std::vector<at::Tensor> masks_;
+  std::vector<std::size_t> mask_of_layer_;
+  double scale_, softcap_;
 };
 
 // visible [.., T, T] -> additive mask whose storage rows are a multiple of 8 long, as CUDA wants them.
@@ -70,27 +87,42 @@ at::Tensor AdditiveMask(const at::Tensor& visible, at::ScalarType dtype) {
 
 }  // namespace
 
-std::unique_ptr<Attention> MakePassAttention(const data::RowPass& pass, std::int64_t sliding_window,
+LayerWindows WindowsOf(const data::RowPass& pass, const ModelConfig& config) {
+  std::int32_t farthest = 0;
+  for (const std::int32_t position : pass.position) farthest = std::max(farthest, position);
+  LayerWindows found;
+  for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+    const std::int64_t window = config.WindowOf(layer) <= farthest ? config.WindowOf(layer) : 0;
+    const auto known = std::find(found.windows.begin(), found.windows.end(), window);
+    found.of_layer.push_back(static_cast<std::size_t>(known - found.windows.begin()));
+    if (known == found.windows.end()) found.windows.push_back(window);
+  }
+  return found;
+}
+
+std::unique_ptr<Attention> MakePassAttention(const data::RowPass& pass, const ModelConfig& config,
                                              at::ScalarType dtype, at::Device device) {
   const PartScope attention(Part::kAttention);
   const bool tree = !pass.end.empty();
-  if (tree && device.is_cpu()) return MakeTreeAttention(pass, sliding_window, dtype);
-  const at::Tensor row = at::arange(pass.length, at::TensorOptions().dtype(at::kInt).device(device));
-  at::Tensor visible = row.unsqueeze(0) <= row.unsqueeze(1);  // [query, key]
-  if (tree) visible = visible.logical_and_(row.unsqueeze(1) < FromVector(pass.end, device).unsqueeze(0));
-  visible = visible.unsqueeze(0);
-  // A window that no row outgrows leaves the pass as it is.
-  bool window = false;
-  if (sliding_window > 0) {
-    for (const std::int32_t position : pass.position) window |= position >= sliding_window;
+  if (tree && device.is_cpu()) return MakeTreeAttention(pass, config, dtype);
+  LayerWindows layers = WindowsOf(pass, config);
+  std::vector<at::Tensor> masks;
+  for (const std::int64_t window : layers.windows) {
+    if (!tree && window == 0) {
+      masks.emplace_back();
+      continue;
+    }
+    const at::Tensor row = at::arange(pass.length, at::TensorOptions().dtype(at::kInt).device(device));
+    at::Tensor visible = row.unsqueeze(0) <= row.unsqueeze(1);  // [query, key]
+    if (tree) visible = visible.logical_and_(row.unsqueeze(1) < FromVector(pass.end, device).unsqueeze(0));
+    visible = visible.unsqueeze(0);
+    if (window > 0) {
+      const at::Tensor position = FromVector(pass.position, device).view({pass.batch, pass.length});
+      visible = visible.logical_and(position.unsqueeze(2) - position.unsqueeze(1) < window);
+    }
+    masks.push_back(AdditiveMask(visible.unsqueeze(1), dtype));
   }
-  if (window) {
-    const at::Tensor position = FromVector(pass.position, device).view({pass.batch, pass.length});
-    visible = visible.logical_and(position.unsqueeze(2) - position.unsqueeze(1) < sliding_window);
-  }
-  at::Tensor mask;
-  if (tree || window) mask = AdditiveMask(visible.unsqueeze(1), dtype);
-  return std::make_unique<PassAttention>(pass.batch, std::move(mask));
+  return std::make_unique<PassAttention>(pass.batch, std::move(masks), std::move(layers.of_layer), config);
 }
 
 }  // namespace plural::trainer

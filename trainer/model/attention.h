@@ -8,8 +8,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "data/rows.h"
+#include "trainer/model/config.h"
 
 namespace plural::trainer {
 
@@ -22,9 +24,16 @@ class Attention {
                                 const at::Tensor& v_NGD) = 0;
 };
 
-// Attention of a pass: tree rows see their ancestors and themselves, padded rows are causal.
-// `sliding_window` > 0 limits how far back in path position a row sees.
-std::unique_ptr<Attention> MakePassAttention(const data::RowPass& pass, std::int64_t sliding_window,
+// Attention of a pass: tree rows see their ancestors and themselves, padded rows are causal. `config` says
+// how far back in path position a layer's rows see, how scores are scaled and whether they are bounded.
+std::unique_ptr<Attention> MakePassAttention(const data::RowPass& pass, const ModelConfig& config,
                                              at::ScalarType dtype, at::Device device);
+
+// What differs between the layers of one pass is their window: an element of Windows a kind of layer.
+struct LayerWindows {
+  std::vector<std::int64_t> windows;  // distinct; 0: none, also for a window that no row outgrows
+  std::vector<std::size_t> of_layer;  // index into `windows`
+};
+LayerWindows WindowsOf(const data::RowPass& pass, const ModelConfig& config);
 
 }  // namespace plural::trainer

@@ -1,20 +1,35 @@
 // The shape of a decoder, as a Hugging Face config.json states it.
 //
-// Owns: reading and writing config.json, the list of supported architectures. Does not own: weights.
-// Thread rule: a value.
+// Owns: reading and writing config.json, the table of supported families (config_json.cc), what follows from
+// a shape. Does not own: weights. Thread rule: a value.
+//
+// A family of models is a set of values here, nothing else: no code behind asks for its name.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "trainer/model/pointwise.h"
+#include "trainer/model/rope.h"
+
 namespace plural::trainer {
 
+// One of the linear layers that every decoder layer has.
+struct LinearShape {
+  std::string path;  // "self_attn.q_proj"
+  std::int64_t out_features = 0, in_features = 0;
+  bool bias = false;
+
+  std::string Name() const { return path.substr(path.find('.') + 1); }  // "q_proj"
+};
+
 struct ModelConfig {
-  std::string model_type;    // llama | mistral
-  std::string architecture;  // LlamaForCausalLM | MistralForCausalLM
+  std::string model_type;    // of the table in config_json.cc: "llama", "gemma2", ...
+  std::string architecture;  // "LlamaForCausalLM"
   std::int64_t vocab_size = 0;
   std::int64_t hidden_size = 0;
   std::int64_t intermediate_size = 0;
@@ -23,21 +38,48 @@ struct ModelConfig {
   std::int64_t num_key_value_heads = 0;
   std::int64_t head_dim = 0;
   std::int64_t max_position_embeddings = 0;
-  std::int64_t sliding_window = 0;  // 0: none
   double rms_norm_eps = 1e-6;
-  double rope_theta = 10000.0;
   double initializer_range = 0.02;
   bool tie_word_embeddings = false;
   std::vector<std::int64_t> eos_token_ids;
   std::int64_t bos_token_id = -1;  // -1: none
   std::int64_t pad_token_id = -1;  // -1: none
 
-  // Unknown architecture, rope scaling, biases, another activation: ExitError(kBadData) that names what
-  // was found, what is supported and `where` (the file or recipe key).
+  // Attention. A window of n lets a row see itself and the n - 1 positions before it.
+  std::int64_t sliding_window = 0;      // 0: none
+  std::vector<bool> sliding_layers;     // which layers have the window; empty: all
+  Rope rope;                            // of layers without a window, and of all if there is no other
+  std::optional<Rope> sliding_rope;     // of layers with one
+  double query_pre_attn_scalar = 0.0;   // scores are scaled by its -1/2 power; 0: head_dim
+  double attn_logit_softcapping = 0.0;  // bounds scores (pointwise.h, SoftCap); 0: not
+  bool qk_norm = false;                 // every query and key head is normalised before it is rotated
+  bool qkv_bias = false, o_bias = false, mlp_bias = false;
+  bool fused_projections = false;  // q, k, v are one linear layer, gate and up another
+
+  // Everything else.
+  Activation activation = Activation::kSilu;
+  double norm_weight_offset = 0.0;  // added to the weights of all norms
+  bool output_norms = false;        // what attention and feed-forward add to the residual is normalised, too
+  bool scaled_embedding = false;    // embeddings times the root of hidden_size
+  double final_logit_softcapping = 0.0;  // bounds the head's logits; 0: not
+
+  // Unknown architecture, kinds of rope scaling, activations, keys that say what is not computed:
+  // ExitError(kBadData) that names what was found, what is supported and `where` (the file or recipe key).
   static ModelConfig FromJson(const nlohmann::json& json, const std::string& where);
   static ModelConfig FromFolder(const std::filesystem::path& folder);
+  // For transformers 4 and 5. The model_type must be of the table.
   nlohmann::json ToJson() const;
 
+  bool HasWindow(std::int64_t layer) const;
+  std::int64_t WindowOf(std::int64_t layer) const { return HasWindow(layer) ? sliding_window : 0; }
+  const Rope& RopeOf(std::int64_t layer) const;
+  double AttentionScale() const;
+  NormTerms Norms() const { return {.eps = rms_norm_eps, .weight_offset = norm_weight_offset}; }
+  // In the order of their use.
+  std::vector<LinearShape> LayerLinears() const;
+  // One of them, or the head, by the name that adapter.targets gives it. Errors: ExitError(kBadRecipe).
+  LinearShape LinearNamed(const std::string& name) const;
+  std::string LinearNames() const;  // "q_proj, k_proj, ..., lm_head"
   std::int64_t ParameterCount() const;
 };
 

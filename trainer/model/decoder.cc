@@ -1,8 +1,10 @@
 #include "trainer/model/decoder.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 
@@ -10,7 +12,9 @@
 #include <array>
 #include <cmath>
 #include <set>
+#include <span>
 #include <stdexcept>
+#include <string_view>
 
 #include "trainer/error.h"
 #include "trainer/model/pointwise.h"
@@ -20,20 +24,53 @@ namespace plural::trainer {
 namespace {
 
 struct Slot {
-  const char* name;
-  const char* path;  // inside "model.layers.<l>."
+  std::string_view path;  // inside "model.layers.<l>.", as in LinearShape
   Linear Decoder::Layer::*linear;
 };
-
-constexpr std::array<Slot, 7> kSlots = {{
-    {"q_proj", "self_attn.q_proj", &Decoder::Layer::q_proj},
-    {"k_proj", "self_attn.k_proj", &Decoder::Layer::k_proj},
-    {"v_proj", "self_attn.v_proj", &Decoder::Layer::v_proj},
-    {"o_proj", "self_attn.o_proj", &Decoder::Layer::o_proj},
-    {"gate_proj", "mlp.gate_proj", &Decoder::Layer::gate_proj},
-    {"up_proj", "mlp.up_proj", &Decoder::Layer::up_proj},
-    {"down_proj", "mlp.down_proj", &Decoder::Layer::down_proj},
+constexpr std::array<Slot, 9> kSlots = {{
+    {"self_attn.q_proj", &Decoder::Layer::q_proj},
+    {"self_attn.k_proj", &Decoder::Layer::k_proj},
+    {"self_attn.v_proj", &Decoder::Layer::v_proj},
+    {"self_attn.qkv_proj", &Decoder::Layer::qkv_proj},
+    {"self_attn.o_proj", &Decoder::Layer::o_proj},
+    {"mlp.gate_proj", &Decoder::Layer::gate_proj},
+    {"mlp.up_proj", &Decoder::Layer::up_proj},
+    {"mlp.gate_up_proj", &Decoder::Layer::gate_up_proj},
+    {"mlp.down_proj", &Decoder::Layer::down_proj},
 }};
+
+struct NormSlot {
+  const char* path;
+  at::Tensor Decoder::Layer::*weight;
+  bool of_heads = false;
+};
+// The name post_attention_layernorm has two meanings: where outputs have norms it is such a one.
+constexpr std::array<NormSlot, 4> kNorms = {{
+    {"input_layernorm", &Decoder::Layer::attention_norm},
+    {"post_attention_layernorm", &Decoder::Layer::feed_forward_norm},
+    {"self_attn.q_norm", &Decoder::Layer::q_norm, true},
+    {"self_attn.k_norm", &Decoder::Layer::k_norm, true},
+}};
+constexpr std::array<NormSlot, 6> kNormsWithOutputs = {{
+    {"input_layernorm", &Decoder::Layer::attention_norm},
+    {"post_attention_layernorm", &Decoder::Layer::attention_output_norm},
+    {"pre_feedforward_layernorm", &Decoder::Layer::feed_forward_norm},
+    {"post_feedforward_layernorm", &Decoder::Layer::feed_forward_output_norm},
+    {"self_attn.q_norm", &Decoder::Layer::q_norm, true},
+    {"self_attn.k_norm", &Decoder::Layer::k_norm, true},
+}};
+std::span<const NormSlot> NormSlots(const ModelConfig& config) {
+  if (config.output_norms) return kNormsWithOutputs;
+  return kNorms;
+}
+
+// The layer's linear of that path.
+template <class Layer>
+auto& LinearAt(Layer& layer, const std::string& path) {
+  const auto* slot =
+      std::find_if(kSlots.begin(), kSlots.end(), [&](const Slot& s) { return s.path == path; });
+  return layer.*slot->linear;
+}
 constexpr const char* kHead = "lm_head";
 
 std::string LayerPrefix(std::size_t layer) { return "model.layers." + std::to_string(layer) + "."; }
@@ -47,34 +84,30 @@ Decoder::Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device dev
     : config_(config), dtype_(dtype), device_(device) {
   const auto options = at::TensorOptions().dtype(dtype).device(device);
   const std::int64_t hidden = config.hidden_size;
-  const std::int64_t queries = config.num_attention_heads * config.head_dim;
-  const std::int64_t keys = config.num_key_value_heads * config.head_dim;
-  const std::int64_t inner = config.intermediate_size;
-  const auto linear = [&options](std::int64_t out, std::int64_t in) {
-    return Linear{at::empty({out, in}, options), {}};
-  };
   embed_tokens_ = at::empty({config.vocab_size, hidden}, options);
   norm_ = at::empty({hidden}, options);
   for (std::int64_t l = 0; l < config.num_hidden_layers; ++l) {
-    layers_.push_back({.input_layernorm = at::empty({hidden}, options),
-                       .post_attention_layernorm = at::empty({hidden}, options),
-                       .q_proj = linear(queries, hidden),
-                       .k_proj = linear(keys, hidden),
-                       .v_proj = linear(keys, hidden),
-                       .o_proj = linear(hidden, queries),
-                       .gate_proj = linear(inner, hidden),
-                       .up_proj = linear(inner, hidden),
-                       .down_proj = linear(hidden, inner)});
+    Layer& layer = layers_.emplace_back();
+    for (const LinearShape& shape : config.LayerLinears()) {
+      Linear& linear = LinearAt(layer, shape.path);
+      linear.weight_OI = at::empty({shape.out_features, shape.in_features}, options);
+      if (shape.bias) linear.bias_O = at::empty({shape.out_features}, options);
+    }
+    for (const NormSlot& slot : NormSlots(config)) {
+      if (slot.of_heads && !config.qk_norm) continue;
+      layer.*slot.weight = at::empty({slot.of_heads ? config.head_dim : hidden}, options);
+    }
   }
-  head_.weight_OI =
+  head_.linear.weight_OI =
       config.tie_word_embeddings ? embed_tokens_ : at::empty({config.vocab_size, hidden}, options);
+  head_.softcap = config.final_logit_softcapping;
 }
 
 void Decoder::InitializeRandom(std::uint64_t seed) {
   for (const auto& [name, tensor] : BaseParameters()) {
     if (tensor.dim() == 1) {
       const c10::AutoGradMode no_grad(false);
-      tensor.fill_(1.0);
+      tensor.fill_(name.ends_with(".bias") ? 0.0 : 1.0 - config_.norm_weight_offset);
     } else {
       FillNormal(tensor, config_.initializer_range, DrawsFor(seed, name));
     }
@@ -82,13 +115,12 @@ void Decoder::InitializeRandom(std::uint64_t seed) {
 }
 
 void Decoder::AddAdapter(const AdapterSettings& settings, std::uint64_t seed) {
-  std::string allowed;
-  for (const Slot& slot : kSlots) allowed += std::string(slot.name) + ", ";
-  allowed += kHead;
+  const std::vector<LinearShape> shapes = config_.LayerLinears();
+  const std::string allowed = config_.LinearNames();
   std::set<std::string> known = {kHead};  // a target is a kind of layer, or the path of a single one
-  for (const Slot& slot : kSlots) {
-    known.insert(slot.name);
-    for (std::size_t l = 0; l < layers_.size(); ++l) known.insert(LayerPrefix(l) + slot.path);
+  for (const LinearShape& shape : shapes) {
+    known.insert(shape.Name());
+    for (std::size_t l = 0; l < layers_.size(); ++l) known.insert(LayerPrefix(l) + shape.path);
   }
   for (const std::string& target : settings.targets) {
     if (!known.contains(target)) {
@@ -121,12 +153,13 @@ void Decoder::AddAdapter(const AdapterSettings& settings, std::uint64_t seed) {
   };
   const std::set<std::string> targets(settings.targets.begin(), settings.targets.end());
   for (std::size_t l = 0; l < layers_.size(); ++l) {
-    for (const Slot& slot : kSlots) {
-      const std::string path = LayerPrefix(l) + slot.path;
-      if (targets.contains(slot.name) || targets.contains(path)) adapt(layers_[l].*slot.linear, path);
+    for (const LinearShape& shape : shapes) {
+      const std::string path = LayerPrefix(l) + shape.path;
+      if (!targets.contains(shape.Name()) && !targets.contains(path)) continue;
+      adapt(LinearAt(layers_[l], shape.path), path);
     }
   }
-  if (targets.contains(kHead)) adapt(head_, kHead);
+  if (targets.contains(kHead)) adapt(head_.linear, kHead);
   adapter_ = settings;
   has_adapter_ = true;
 }
@@ -138,52 +171,99 @@ Decoder Decoder::WithoutAdapter() const {
   for (Layer& layer : base.layers_) {
     for (const Slot& slot : kSlots) (layer.*slot.linear).lora = {};
   }
-  base.head_.lora = {};
+  base.head_.linear.lora = {};
   base.latents_.reset();
   return base;
 }
 
 void Decoder::AddLatents(std::int64_t latents, std::uint64_t seed) {
   latents_ = Latents::Allocate(latents, config_.hidden_size, embed_tokens_.options().requires_grad(false));
-  latents_->Initialize(seed, embed_tokens_, norm_, config_.initializer_range);
+  const c10::AutoGradMode no_grad(false);
+  latents_->Initialize(seed, embed_tokens_, EmbeddingScale(), norm_ + config_.norm_weight_offset,
+                       config_.initializer_range);
   for (const auto& [name, tensor] : latents_->Parameters()) tensor.set_requires_grad(true);
 }
 
-at::Tensor Decoder::Embed(const at::Tensor& token_N) const { return at::embedding(embed_tokens_, token_N); }
+// Rounded to the model's dtype, as transformers does: 55.5 for the root of 3072 in bf16.
+double Decoder::EmbeddingScale() const {
+  if (!config_.scaled_embedding) return 1.0;
+  return at::scalar_tensor(std::sqrt(static_cast<double>(config_.hidden_size)), dtype_).item<double>();
+}
+
+at::Tensor Decoder::Embed(const at::Tensor& token_N) const {
+  const at::Tensor embedding_NE = at::embedding(embed_tokens_, token_N);
+  return config_.scaled_embedding ? embedding_NE * EmbeddingScale() : embedding_NE;
+}
+
+std::vector<at::Tensor> Decoder::QueriesKeysValues(const Layer& layer, const at::Tensor& x_NE,
+                                                   const Dropout& dropout) const {
+  std::vector<at::Tensor> qkv;
+  if (config_.fused_projections) {
+    const std::int64_t queries = config_.num_attention_heads * config_.head_dim;
+    const std::int64_t keys = config_.num_key_value_heads * config_.head_dim;
+    qkv = layer.qkv_proj.Forward(x_NE, dropout).split_with_sizes({queries, keys, keys}, 1);
+    qkv[2] = qkv[2].contiguous();  // attention saves it: the others' memory would stay with it
+  } else {
+    qkv = ForwardTogether({&layer.q_proj, &layer.k_proj, &layer.v_proj}, x_NE, dropout);
+  }
+  if (config_.qk_norm) {
+    const auto of_heads = [this](const at::Tensor& x, const at::Tensor& weight_D) {
+      return RmsNorm(x.reshape({-1, config_.head_dim}), weight_D, config_.Norms()).view(x.sizes());
+    };
+    qkv[0] = of_heads(qkv[0], layer.q_norm);
+    qkv[1] = of_heads(qkv[1], layer.k_norm);
+  }
+  return qkv;
+}
+
+at::Tensor Decoder::FeedForward(const Layer& layer, const at::Tensor& x_NE, const Dropout& dropout,
+                                const Dropout& output_dropout) const {
+  std::vector<at::Tensor> gate_up;
+  if (config_.fused_projections) {
+    gate_up = layer.gate_up_proj.Forward(x_NE, dropout).chunk(2, 1);
+  } else {
+    gate_up = ForwardTogether({&layer.gate_proj, &layer.up_proj}, x_NE, dropout);
+  }
+  return layer.down_proj.Forward(GatedActivation(config_.activation, gate_up[0], gate_up[1]), output_dropout);
+}
 
 at::Tensor Decoder::Hidden(const at::Tensor& embedding_NE, const at::Tensor& position_N, Attention& attention,
                            const at::Tensor& rows_S, const Dropout& dropout) const {
-  const double eps = config_.rms_norm_eps;
-  const RotaryTable rotary = MakeRotaryTable(position_N, config_.head_dim, config_.rope_theta, dtype_);
-  const auto heads = [this](const at::Tensor& x) { return x.view({x.size(0), -1, config_.head_dim}); };
-  // The norm that follows a layer is the next layer's input norm, or the final one.
+  const NormTerms terms = config_.Norms();
+  const RotaryTable rotary = MakeRotaryTable(position_N, config_.head_dim, config_.rope, dtype_);
+  RotaryTable sliding_rotary;
+  if (config_.sliding_rope) {
+    sliding_rotary = MakeRotaryTable(position_N, config_.head_dim, *config_.sliding_rope, dtype_);
+  }
+  const auto heads = [this](const at::Tensor& x) { return x.unflatten(1, {-1, config_.head_dim}); };
+  // The norm that follows a layer is the next layer's, or the final one.
   const auto norm_after = [this](std::size_t layer) {
-    return layer + 1 < layers_.size() ? layers_[layer + 1].input_layernorm : norm_;
+    return layer + 1 < layers_.size() ? layers_[layer + 1].attention_norm : norm_;
   };
 
   at::Tensor residual_NE = embedding_NE;
-  at::Tensor x_NE = RmsNorm(embedding_NE, layers_.empty() ? norm_ : layers_[0].input_layernorm, eps);
+  at::Tensor x_NE = RmsNorm(embedding_NE, layers_.empty() ? norm_ : layers_[0].attention_norm, terms);
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     const Layer& layer = layers_[l];
     const bool last = l + 1 == layers_.size();
+    const bool slides = config_.sliding_rope && config_.HasWindow(static_cast<std::int64_t>(l));
+    const RotaryTable& table = slides ? sliding_rotary : rotary;
     const Dropout all_rows = dropout.At(l);
     const Dropout rows = rows_S.defined() && last ? all_rows.Rows(rows_S) : all_rows;
-    const auto qkv =
-        ForwardTogether({&layer.q_proj, &layer.k_proj, &layer.v_proj}, x_NE, all_rows.At(kAttentionInput));
-    at::Tensor mixed = attention(static_cast<std::int64_t>(l), heads(Rotate(qkv[0], rotary)),
-                                 heads(Rotate(qkv[1], rotary)), heads(qkv[2]));
+    const auto qkv = QueriesKeysValues(layer, x_NE, all_rows.At(kAttentionInput));
+    at::Tensor mixed = attention(static_cast<std::int64_t>(l), heads(Rotate(qkv[0], table)),
+                                 heads(Rotate(qkv[1], table)), heads(qkv[2]));
     if (rows_S.defined() && last) {
       mixed = mixed.index_select(0, rows_S);
       residual_NE = residual_NE.index_select(0, rows_S);
     }
-    const SumAndNorm attended =
-        AddRmsNorm(residual_NE, layer.o_proj.Forward(mixed, rows.At(kAttentionOutput)),
-                   layer.post_attention_layernorm, eps);
-    const auto gate_up =
-        ForwardTogether({&layer.gate_proj, &layer.up_proj}, attended.norm_NE, rows.At(kFeedForwardInput));
-    const at::Tensor fed =
-        layer.down_proj.Forward(SwiGlu(gate_up[0], gate_up[1]), rows.At(kFeedForwardOutput));
-    const SumAndNorm next = AddRmsNorm(attended.sum_NE, fed, norm_after(l), eps);
+    mixed = layer.o_proj.Forward(mixed, rows.At(kAttentionOutput));
+    if (config_.output_norms) mixed = RmsNorm(mixed, layer.attention_output_norm, terms);
+    const SumAndNorm attended = AddRmsNorm(residual_NE, mixed, layer.feed_forward_norm, terms);
+    at::Tensor fed =
+        FeedForward(layer, attended.norm_NE, rows.At(kFeedForwardInput), rows.At(kFeedForwardOutput));
+    if (config_.output_norms) fed = RmsNorm(fed, layer.feed_forward_output_norm, terms);
+    const SumAndNorm next = AddRmsNorm(attended.sum_NE, fed, norm_after(l), terms);
     residual_NE = next.sum_NE;
     x_NE = next.norm_NE;
   }
@@ -194,14 +274,18 @@ std::vector<dist::NamedTensor> Decoder::BaseParameters() const {
   std::vector<dist::NamedTensor> named = {{"model.embed_tokens.weight", embed_tokens_}};
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     const std::string prefix = LayerPrefix(l);
-    for (const Slot& slot : kSlots) {
-      named.push_back({prefix + slot.path + ".weight", (layers_[l].*slot.linear).weight_OI});
+    for (const LinearShape& shape : config_.LayerLinears()) {
+      const Linear& linear = LinearAt(layers_[l], shape.path);
+      named.push_back({prefix + shape.path + ".weight", linear.weight_OI});
+      if (shape.bias) named.push_back({prefix + shape.path + ".bias", linear.bias_O});
     }
-    named.push_back({prefix + "input_layernorm.weight", layers_[l].input_layernorm});
-    named.push_back({prefix + "post_attention_layernorm.weight", layers_[l].post_attention_layernorm});
+    for (const NormSlot& slot : NormSlots(config_)) {
+      const at::Tensor& weight = layers_[l].*slot.weight;
+      if (weight.defined()) named.push_back({prefix + slot.path + ".weight", weight});
+    }
   }
   named.push_back({"model.norm.weight", norm_});
-  if (!config_.tie_word_embeddings) named.push_back({"lm_head.weight", head_.weight_OI});
+  if (!config_.tie_word_embeddings) named.push_back({"lm_head.weight", head_.linear.weight_OI});
   return named;
 }
 
@@ -213,9 +297,11 @@ std::vector<dist::NamedTensor> Decoder::AdapterParameters() const {
     named.push_back({path + ".lora_B.weight", linear.lora.b_OK});
   };
   for (std::size_t l = 0; l < layers_.size(); ++l) {
-    for (const Slot& slot : kSlots) add(layers_[l].*slot.linear, LayerPrefix(l) + slot.path);
+    for (const LinearShape& shape : config_.LayerLinears()) {
+      add(LinearAt(layers_[l], shape.path), LayerPrefix(l) + shape.path);
+    }
   }
-  add(head_, kHead);
+  add(head_.linear, kHead);
   return named;
 }
 

@@ -1,4 +1,5 @@
-// The decoder: Llama and Mistral shapes (grouped-query attention, rotary embedding, RMSNorm, SwiGLU).
+// The decoder: grouped-query attention, rotary embedding, RMSNorm and a gated feed-forward, as config.h
+// describes them.
 //
 // Owns: the model's tensors and the way from embeddings to the final norm. Does not own: visibility
 // (attention.h), the head's loss (head.h), files (hf_folder.h). Thread rule: one thread.
@@ -17,6 +18,7 @@
 #include "dist/flat_parameters.h"
 #include "trainer/model/attention.h"
 #include "trainer/model/config.h"
+#include "trainer/model/head.h"
 #include "trainer/model/latents.h"
 #include "trainer/model/linear.h"
 
@@ -26,20 +28,24 @@ struct AdapterSettings {
   std::int64_t rank = 16;
   double alpha = 32.0;
   double dropout = 0.0;
-  std::vector<std::string> targets;  // q_proj ... down_proj, lm_head
+  std::vector<std::string> targets;  // names of linear layers (config.h), lm_head
 };
 
 class Decoder {
  public:
+  // Of two ways to have a part, the tensors of the other are undefined.
   struct Layer {
-    at::Tensor input_layernorm, post_attention_layernorm;
-    Linear q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj;
+    at::Tensor attention_norm, feed_forward_norm;                // of what goes in
+    at::Tensor attention_output_norm, feed_forward_output_norm;  // of what comes out: output_norms
+    at::Tensor q_norm, k_norm;                                   // [D]: qk_norm
+    Linear q_proj, k_proj, v_proj, qkv_proj, o_proj;
+    Linear gate_proj, up_proj, gate_up_proj, down_proj;
   };
 
   // Allocates all weights uninitialised (hf_folder.h fills them, or InitializeRandom does).
   Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device device);
 
-  // Normal(0, initializer_range), norms 1; a pure function of (seed, parameter name).
+  // Normal(0, initializer_range), norms 1, biases 0; a pure function of (seed, parameter name).
   void InitializeRandom(std::uint64_t seed);
   // Adds LoRA factors: A Kaiming-uniform(a = sqrt 5), B zero, keyed by (seed, parameter name); the base is
   // frozen. Errors: ExitError(kBadRecipe) for a target that this model does not have.
@@ -52,15 +58,14 @@ class Decoder {
   void AddLatents(std::int64_t latents, std::uint64_t seed);
   const Latents* LatentHeads() const { return latents_ ? &*latents_ : nullptr; }
 
-  // Token ids [N] (int64) -> embeddings [N, E].
+  // Token ids [N] (int64) -> embeddings [N, E], scaled where the model scales them.
   at::Tensor Embed(const at::Tensor& token_N) const;
   // Embeddings and positions [N] (int64) -> hidden states after the final norm, [N, E]; of `rows` only, [S,
   // E], where they are given (ascending): what nobody reads of the last layer is not computed.
   at::Tensor Hidden(const at::Tensor& embedding_NE, const at::Tensor& position_N, Attention& attention,
                     const at::Tensor& rows_S = {}, const Dropout& dropout = {}) const;
-  const Linear& Head() const { return head_; }
-  // Logits [N, V] of hidden states, for generation and scoring of few rows.
-  at::Tensor Logits(const at::Tensor& hidden_NE) const { return head_.Forward(hidden_NE); }
+  const VocabularyHead& Head() const { return head_; }
+  at::Tensor Logits(const at::Tensor& hidden_NE) const { return head_.Logits(hidden_NE); }
 
   // Base weights under their Hugging Face names, in file order; a tied head is not listed.
   std::vector<dist::NamedTensor> BaseParameters() const;
@@ -76,6 +81,12 @@ class Decoder {
   at::Device Device() const { return device_; }
 
  private:
+  std::vector<at::Tensor> QueriesKeysValues(const Layer& layer, const at::Tensor& x_NE,
+                                            const Dropout& dropout) const;
+  at::Tensor FeedForward(const Layer& layer, const at::Tensor& x_NE, const Dropout& dropout,
+                         const Dropout& output_dropout) const;
+  double EmbeddingScale() const;
+
   ModelConfig config_;
   at::ScalarType dtype_;
   at::Device device_;
@@ -84,7 +95,7 @@ class Decoder {
   std::optional<Latents> latents_;
   at::Tensor embed_tokens_, norm_;
   std::vector<Layer> layers_;
-  Linear head_;
+  VocabularyHead head_;
 };
 
 }  // namespace plural::trainer

@@ -14,6 +14,7 @@
 
 #include "trainer/model/multiply.h"
 #include "trainer/model/part_scope.h"
+#include "trainer/model/pointwise.h"
 #include "trainer/model/softmax_rows.h"
 
 namespace plural::trainer {
@@ -33,7 +34,8 @@ struct HeadPlan : torch::CustomClassHolder {
   std::vector<Chunk> chunks;
   bool lora = false;
   double scale = 1.0;
-  double p = 0.0;  // dropout
+  double p = 0.0;        // dropout
+  double softcap = 0.0;  // 0: none
   Dropout dropout;
 };
 
@@ -61,9 +63,10 @@ std::vector<Chunk> CutIntoChunks(const at::Tensor& edge_row, std::int64_t rows, 
 // Logits of a chunk; t_SK is the adapter's scaled inner value. Backward repeats this call where logits were
 // not kept, and gets the same bits.
 at::Tensor ChunkLogits(const Chunk& chunk, const at::Tensor& hidden_SE, const at::Tensor& weight_VE,
-                       const at::Tensor& t_SK, const at::Tensor& b_VK) {
+                       const at::Tensor& t_SK, const at::Tensor& b_VK, double softcap) {
   at::Tensor z_RV = MultiplyTransposed(hidden_SE.narrow(0, chunk.row, chunk.rows), weight_VE);
   if (t_SK.defined()) z_RV.addmm_(t_SK.narrow(0, chunk.row, chunk.rows), b_VK.t());
+  if (softcap > 0.0) SoftCapInPlace(z_RV, softcap);
   return z_RV;
 }
 
@@ -91,7 +94,7 @@ class RowHead : public torch::autograd::Function<RowHead> {
     const at::Tensor log_one_minus_p_E = at::empty_like(log_p_E);
     variable_list kept;
     for (const Chunk& chunk : plan->chunks) {
-      at::Tensor z_RV = ChunkLogits(chunk, hidden_SE, weight_VE, t_SK, b_VK);
+      at::Tensor z_RV = ChunkLogits(chunk, hidden_SE, weight_VE, t_SK, b_VK, plan->softcap);
       const RowStatistics rows = StatisticsOfRows(z_RV);
       const EdgeStatistics edges =
           StatisticsOfEdges(z_RV, rows, edge_row.narrow(0, chunk.edge, chunk.edges) - chunk.row,
@@ -140,13 +143,15 @@ class RowHead : public torch::autograd::Function<RowHead> {
     for (const Chunk& chunk : plan.chunks) {
       const auto rows_of = [&chunk](const at::Tensor& x) { return x.narrow(0, chunk.row, chunk.rows); };
       const auto edges_of = [&chunk](const at::Tensor& x) { return x.narrow(0, chunk.edge, chunk.edges); };
-      at::Tensor z_RV =
-          chunk.kept ? saved[next_kept++] : ChunkLogits(chunk, hidden_SE, weight_VE, saved[kT], saved[kB]);
+      at::Tensor z_RV = chunk.kept
+                            ? saved[next_kept++]
+                            : ChunkLogits(chunk, hidden_SE, weight_VE, saved[kT], saved[kB], plan.softcap);
       RowCoefficients row_coefficients;
       row_coefficients.c_R = rows_of(c_S);
       RowGradient(z_RV, {rows_of(saved[kLse]), rows_of(saved[kEntropy])}, row_coefficients,
                   {edges_of(saved[kEdgeRow]) - chunk.row, edges_of(saved[kTarget]), edges_of(t_E),
-                   edges_of(saved[kLogOneMinusP])});
+                   edges_of(saved[kLogOneMinusP])},
+                  plan.softcap);
       if (needs_hidden) rows_of(dhidden_SE).copy_(Multiply(z_RV, weight_VE));
       if (needs_weight) dweight_VE.addmm_(z_RV.t(), rows_of(hidden_SE));
       if (needs_b) db_VK.addmm_(z_RV.t(), rows_of(saved[kT]));
@@ -175,19 +180,25 @@ class RowHead : public torch::autograd::Function<RowHead> {
 
 }  // namespace
 
-EdgeLogProbs EdgeLogProb(const at::Tensor& hidden_NE, const Linear& head, const EdgeList& edges,
+at::Tensor VocabularyHead::Logits(const at::Tensor& hidden_NE) const {
+  const at::Tensor z_NV = linear.Forward(hidden_NE);
+  return softcap > 0.0 ? SoftCap(z_NV, softcap) : z_NV;
+}
+
+EdgeLogProbs EdgeLogProb(const at::Tensor& hidden_NE, const VocabularyHead& head, const EdgeList& edges,
                          const HeadSettings& settings) {
   const at::Tensor hidden_SE = edges.row.defined() ? hidden_NE.index_select(0, edges.row) : hidden_NE;
   auto plan = c10::make_intrusive<HeadPlan>();
   plan->chunks = CutIntoChunks(edges.edge_row, hidden_SE.size(0),
-                               head.weight_OI.size(0) * hidden_SE.element_size(), settings);
-  variable_list tensors = {head.weight_OI};
-  if (head.HasLora()) {
+                               head.linear.weight_OI.size(0) * hidden_SE.element_size(), settings);
+  plan->softcap = head.softcap;
+  variable_list tensors = {head.linear.weight_OI};
+  if (head.linear.HasLora()) {
     plan->lora = true;
-    plan->scale = head.lora.scale;
-    plan->p = settings.dropout ? head.lora.dropout : 0.0;
+    plan->scale = head.linear.lora.scale;
+    plan->p = settings.dropout ? head.linear.lora.dropout : 0.0;
     plan->dropout = settings.dropout;
-    tensors.insert(tensors.end(), {head.lora.a_KI, head.lora.b_OK});
+    tensors.insert(tensors.end(), {head.linear.lora.a_KI, head.linear.lora.b_OK});
   }
   const variable_list outputs = RowHead::apply(hidden_SE, at::TensorList(tensors), edges.edge_row,
                                                edges.edge_target, plan, at::GradMode::is_enabled());

@@ -18,6 +18,14 @@
 
 namespace plural::trainer {
 
+struct VocabularyHead {
+  Linear linear;
+  double softcap = 0.0;  // > 0: logits are SoftCap (pointwise.h) of the projection
+
+  // Logits [N, V] of hidden states, for generation and scoring of few rows.
+  at::Tensor Logits(const at::Tensor& hidden_NE) const;
+};
+
 // Edges on a device, made from RowPass::edges.
 struct EdgeList {
   at::Tensor row;          // [S] int64: the distinct source rows, ascending; undefined: all rows given
@@ -41,7 +49,7 @@ struct EdgeLogProbs {
 
 // hidden_NE: final hidden states of all rows. Differentiable in hidden, head weight (if it requires a
 // gradient) and its LoRA factors; first order only.
-EdgeLogProbs EdgeLogProb(const at::Tensor& hidden_NE, const Linear& head, const EdgeList& edges,
+EdgeLogProbs EdgeLogProb(const at::Tensor& hidden_NE, const VocabularyHead& head, const EdgeList& edges,
                          const HeadSettings& settings = {});
 
 }  // namespace plural::trainer

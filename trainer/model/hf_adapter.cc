@@ -22,7 +22,7 @@ namespace {
 
 // Base parameters, the head's also where it is tied.
 std::map<std::string, at::Tensor> BaseWeights(const Decoder& model) {
-  std::map<std::string, at::Tensor> weights = {{"lm_head.weight", model.Head().weight_OI}};
+  std::map<std::string, at::Tensor> weights = {{"lm_head.weight", model.Head().linear.weight_OI}};
   for (const dist::NamedTensor& parameter : model.BaseParameters())
     weights[parameter.name] = parameter.tensor;
   return weights;
@@ -73,9 +73,7 @@ void AttachAdapter(Decoder& model, const fs::path& folder, const AdapterPlan& pl
   for (const auto& [rank_and_alpha, settings] : parts) {
     model.AddAdapter(settings, /*seed=*/0);  // every value is overwritten
   }
-  std::set<std::string> replaced;
-  for (const std::string& path : plan.replaced) replaced.insert(path + ".weight");
-  FillFromFolder(model, folder, replaced);
+  FillFromFolder(model, folder, {plan.replaced.begin(), plan.replaced.end()});
 }
 
 void RequireBaseKept(const fs::path& adapter, const std::string& option) {

@@ -43,7 +43,8 @@ PLURAL_INLINE void RowGradientLoop(T* z, std::int64_t count, const RowGradientTe
   const auto lse = static_cast<T>(terms.lse), entropy = static_cast<T>(terms.entropy_nats);
   const auto c = static_cast<T>(terms.c), h = static_cast<T>(terms.h), a = static_cast<T>(terms.a);
   const auto inverse_b = static_cast<T>(1.0 / terms.b), lse_b = static_cast<T>(terms.lse_b);
-  if (a == 0 && h == 0) {
+  const auto inverse_cap = static_cast<T>(terms.softcap > 0.0 ? 1.0 / terms.softcap : 0.0);
+  if (a == 0 && h == 0 && inverse_cap == 0) {
     for (std::int64_t i = 0; i < count; i += kWidth) {
       Store(z + i, Exp(Load(z + i, count - i) - lse) * c, count - i);
     }
@@ -52,8 +53,10 @@ PLURAL_INLINE void RowGradientLoop(T* z, std::int64_t count, const RowGradientTe
   for (std::int64_t i = 0; i < count; i += kWidth) {
     const Vector<T> logit = Load(z + i, count - i);
     const Vector<T> log_p = logit - lse;
-    const Vector<T> gradient = Exp(log_p) * (c + h * (log_p + entropy)) + a * Exp(logit * inverse_b - lse_b);
-    Store(z + i, gradient, count - i);
+    Vector<T> gradient = Exp(log_p) * (c + h * (log_p + entropy));
+    if (a != 0) gradient += a * Exp(logit * inverse_b - lse_b);
+    const Vector<T> bounded = logit * inverse_cap;
+    Store(z + i, gradient * (T{1} - bounded * bounded), count - i);
   }
 }
 
@@ -134,6 +137,51 @@ PLURAL_INLINE void SwiGluBackwardLoop(const T* gate, const T* up, const T* dout,
 }
 
 template <class T>
+PLURAL_INLINE void SoftCapLoop(T* z, std::int64_t count, double cap) {
+  constexpr std::int64_t kWidth = Lanes<T>::kWidth;
+  const auto factor = static_cast<T>(cap), inverse = static_cast<T>(1.0 / cap);
+  for (std::int64_t i = 0; i < count; i += kWidth) {
+    Store(z + i, Tanh(Load(z + i, count - i) * inverse) * factor, count - i);
+  }
+}
+
+// gelu(x) = x / 2 (1 + tanh u) = x sigmoid(2u), u = sqrt(2 / pi) (x + 0.044715 x^3).
+template <class T>
+struct Gelu {
+  static constexpr T kRoot = T(0.7978845608028653558799), kCube = T(0.044715);
+  Vector<T> sigmoid, slope;  // slope: du/dx
+  PLURAL_INLINE explicit Gelu(const Vector<T>& x) {
+    const Vector<T> square = x * x;
+    const Vector<T> u = x * (square * kCube + T{1}) * kRoot;
+    sigmoid = T{1} / (Exp(u * T{-2}) + T{1});
+    slope = (square * (3 * kCube) + T{1}) * kRoot;
+  }
+};
+
+template <class T>
+PLURAL_INLINE void GeGluLoop(const T* gate, const T* up, std::int64_t count, T* out) {
+  constexpr std::int64_t kWidth = Lanes<T>::kWidth;
+  for (std::int64_t i = 0; i < count; i += kWidth) {
+    const Vector<T> g = Load(gate + i, count - i);
+    Store(out + i, g * Gelu<T>(g).sigmoid * Load(up + i, count - i), count - i);
+  }
+}
+
+template <class T>
+PLURAL_INLINE void GeGluBackwardLoop(const T* gate, const T* up, const T* dout, std::int64_t count, T* dgate,
+                                     T* dup) {
+  constexpr std::int64_t kWidth = Lanes<T>::kWidth;
+  for (std::int64_t i = 0; i < count; i += kWidth) {
+    const Vector<T> g = Load(gate + i, count - i);
+    const Vector<T> d = Load(dout + i, count - i);
+    const Gelu<T> gelu(g);
+    Store(dup + i, d * g * gelu.sigmoid, count - i);
+    const Vector<T> slope = gelu.sigmoid * (g * (T{1} - gelu.sigmoid) * gelu.slope * T{2} + T{1});
+    Store(dgate + i, d * Load(up + i, count - i) * slope, count - i);
+  }
+}
+
+template <class T>
 PLURAL_INLINE void RotateLoop(const T* x, const T* cos, const T* sin, int direction, std::int64_t rows,
                               std::int64_t heads, std::int64_t half, T* out) {
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
@@ -154,17 +202,22 @@ PLURAL_INLINE void RotateLoop(const T* x, const T* cos, const T* sin, int direct
 }
 
 template <class T>
-PLURAL_INLINE void MaskedSoftmaxLoop(T* scores, const T* mask, double scale, std::int64_t blocks,
+PLURAL_INLINE Vector<T> Logit(const Vector<T>& score, T scale, T softcap) {
+  return softcap > 0 ? Tanh(score * (scale / softcap)) * softcap : score * scale;
+}
+
+template <class T>
+PLURAL_INLINE void MaskedSoftmaxLoop(T* scores, const T* mask, const ScoreTerms& terms, std::int64_t blocks,
                                      std::int64_t rows, std::int64_t keys, T* lse) {
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
   constexpr T kLowest = -std::numeric_limits<T>::infinity();
-  const auto factor = static_cast<T>(scale);
+  const auto scale = static_cast<T>(terms.scale), softcap = static_cast<T>(terms.softcap);
   for (std::int64_t row = 0; row < blocks * rows; ++row) {
     T* s = scores + row * keys;
     const T* m = mask + row % rows * keys;
     Vector<T> largest = Vector<T>{} + kLowest;
     for (std::int64_t i = 0; i < keys; i += kWidth) {
-      const Vector<T> v = Load(s + i, keys - i) * factor + Load(m + i, keys - i, kLowest);
+      const Vector<T> v = Logit(Load(s + i, keys - i), scale, softcap) + Load(m + i, keys - i, kLowest);
       Store(s + i, v, keys - i);
       largest = Max(largest, v);
     }
@@ -183,61 +236,73 @@ PLURAL_INLINE void MaskedSoftmaxLoop(T* scores, const T* mask, double scale, std
   }
 }
 
+// A cap's slope is 1 - (logit / softcap)^2.
 template <class T>
 PLURAL_INLINE void MaskedSoftmaxBackwardLoop(T* scores, T* dp, const T* mask, const T* lse, const T* delta,
-                                             double scale, std::int64_t blocks, std::int64_t rows,
+                                             const ScoreTerms& terms, std::int64_t blocks, std::int64_t rows,
                                              std::int64_t keys) {
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
-  const auto factor = static_cast<T>(scale);
+  const auto scale = static_cast<T>(terms.scale), softcap = static_cast<T>(terms.softcap);
+  const T inverse_cap = softcap > 0 ? 1 / softcap : 0;
   for (std::int64_t row = 0; row < blocks * rows; ++row) {
     T* s = scores + row * keys;
     T* d = dp + row * keys;
     const T* m = mask + row % rows * keys;
     const T level = lse[row], mean = delta[row];
     for (std::int64_t i = 0; i < keys; i += kWidth) {
-      const Vector<T> p = Exp(Load(s + i, keys - i) * factor + Load(m + i, keys - i) - level);
+      const Vector<T> logit = Logit(Load(s + i, keys - i), scale, softcap);
+      const Vector<T> p = Exp(logit + Load(m + i, keys - i) - level);
+      const Vector<T> bounded = logit * inverse_cap;
       Store(s + i, p, keys - i);
-      Store(d + i, p * (Load(d + i, keys - i) - mean) * factor, keys - i);
+      Store(d + i, p * (Load(d + i, keys - i) - mean) * scale * (T{1} - bounded * bounded), keys - i);
     }
   }
 }
 
 }  // namespace
 
-#define PLURAL_HOST_LOOPS(T, CLONES)                                                                        \
-  CLONES RowStatistics StatisticsOfRow(const T* z, std::int64_t count, double temperature) {                \
-    return StatisticsOfRowLoop(z, count, temperature);                                                      \
-  }                                                                                                         \
-  CLONES void RowGradient(T* z, std::int64_t count, const RowGradientTerms& terms) {                        \
-    RowGradientLoop(z, count, terms);                                                                       \
-  }                                                                                                         \
-  CLONES void RmsNorm(const T* x, const T* branch, const T* weight, double eps, std::int64_t rows,          \
-                      std::int64_t count, T* sum, T* norm, T* rstd) {                                       \
-    RmsNormLoop(x, branch, weight, eps, rows, count, sum, norm, rstd);                                      \
-  }                                                                                                         \
-  CLONES void RmsNormBackward(const T* x, const T* rstd, const T* weight, const T* dnorm, const T* dsum,    \
-                              std::int64_t rows, std::int64_t count, T* dx, T* dweight) {                   \
-    RmsNormBackwardLoop(x, rstd, weight, dnorm, dsum, rows, count, dx, dweight);                            \
-  }                                                                                                         \
-  CLONES void SwiGlu(const T* gate, const T* up, std::int64_t count, T* out) {                              \
-    SwiGluLoop(gate, up, count, out);                                                                       \
-  }                                                                                                         \
-  CLONES void SwiGluBackward(const T* gate, const T* up, const T* dout, std::int64_t count, T* dgate,       \
-                             T* dup) {                                                                      \
-    SwiGluBackwardLoop(gate, up, dout, count, dgate, dup);                                                  \
-  }                                                                                                         \
-  CLONES void Rotate(const T* x, const T* cos, const T* sin, int direction, std::int64_t rows,              \
-                     std::int64_t heads, std::int64_t half, T* out) {                                       \
-    RotateLoop(x, cos, sin, direction, rows, heads, half, out);                                             \
-  }                                                                                                         \
-  CLONES void MaskedSoftmax(T* scores, const T* mask, double scale, std::int64_t blocks, std::int64_t rows, \
-                            std::int64_t keys, T* lse) {                                                    \
-    MaskedSoftmaxLoop(scores, mask, scale, blocks, rows, keys, lse);                                        \
-  }                                                                                                         \
-  CLONES void MaskedSoftmaxBackward(T* scores, T* dp, const T* mask, const T* lse, const T* delta,          \
-                                    double scale, std::int64_t blocks, std::int64_t rows,                   \
-                                    std::int64_t keys) {                                                    \
-    MaskedSoftmaxBackwardLoop(scores, dp, mask, lse, delta, scale, blocks, rows, keys);                     \
+#define PLURAL_HOST_LOOPS(T, CLONES)                                                                     \
+  CLONES RowStatistics StatisticsOfRow(const T* z, std::int64_t count, double temperature) {             \
+    return StatisticsOfRowLoop(z, count, temperature);                                                   \
+  }                                                                                                      \
+  CLONES void RowGradient(T* z, std::int64_t count, const RowGradientTerms& terms) {                     \
+    RowGradientLoop(z, count, terms);                                                                    \
+  }                                                                                                      \
+  CLONES void RmsNorm(const T* x, const T* branch, const T* weight, double eps, std::int64_t rows,       \
+                      std::int64_t count, T* sum, T* norm, T* rstd) {                                    \
+    RmsNormLoop(x, branch, weight, eps, rows, count, sum, norm, rstd);                                   \
+  }                                                                                                      \
+  CLONES void RmsNormBackward(const T* x, const T* rstd, const T* weight, const T* dnorm, const T* dsum, \
+                              std::int64_t rows, std::int64_t count, T* dx, T* dweight) {                \
+    RmsNormBackwardLoop(x, rstd, weight, dnorm, dsum, rows, count, dx, dweight);                         \
+  }                                                                                                      \
+  CLONES void SwiGlu(const T* gate, const T* up, std::int64_t count, T* out) {                           \
+    SwiGluLoop(gate, up, count, out);                                                                    \
+  }                                                                                                      \
+  CLONES void SwiGluBackward(const T* gate, const T* up, const T* dout, std::int64_t count, T* dgate,    \
+                             T* dup) {                                                                   \
+    SwiGluBackwardLoop(gate, up, dout, count, dgate, dup);                                               \
+  }                                                                                                      \
+  CLONES void SoftCap(T* z, std::int64_t count, double cap) { SoftCapLoop(z, count, cap); }              \
+  CLONES void GeGlu(const T* gate, const T* up, std::int64_t count, T* out) {                            \
+    GeGluLoop(gate, up, count, out);                                                                     \
+  }                                                                                                      \
+  CLONES void GeGluBackward(const T* gate, const T* up, const T* dout, std::int64_t count, T* dgate,     \
+                            T* dup) {                                                                    \
+    GeGluBackwardLoop(gate, up, dout, count, dgate, dup);                                                \
+  }                                                                                                      \
+  CLONES void Rotate(const T* x, const T* cos, const T* sin, int direction, std::int64_t rows,           \
+                     std::int64_t heads, std::int64_t half, T* out) {                                    \
+    RotateLoop(x, cos, sin, direction, rows, heads, half, out);                                          \
+  }                                                                                                      \
+  CLONES void MaskedSoftmax(T* scores, const T* mask, const ScoreTerms& terms, std::int64_t blocks,      \
+                            std::int64_t rows, std::int64_t keys, T* lse) {                              \
+    MaskedSoftmaxLoop(scores, mask, terms, blocks, rows, keys, lse);                                     \
+  }                                                                                                      \
+  CLONES void MaskedSoftmaxBackward(T* scores, T* dp, const T* mask, const T* lse, const T* delta,       \
+                                    const ScoreTerms& terms, std::int64_t blocks, std::int64_t rows,     \
+                                    std::int64_t keys) {                                                 \
+    MaskedSoftmaxBackwardLoop(scores, dp, mask, lse, delta, terms, blocks, rows, keys);                  \
   }
 
 PLURAL_HOST_LOOPS(float, PLURAL_CLONES)

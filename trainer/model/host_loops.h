@@ -22,6 +22,13 @@ struct RowGradientTerms {
   double lse = 0.0, entropy_nats = 0.0;
   double a = 0.0, b = 1.0, lse_b = 0.0;  // lse_b: of z / b
   double c = 0.0, h = 0.0;
+  double softcap = 0.0;  // > 0: the logits are softcap tanh(x / softcap), the gradient is that of x
+};
+
+// How attention makes a logit of a query's product with a key.
+struct ScoreTerms {
+  double scale = 1.0;
+  double softcap = 0.0;  // > 0: softcap tanh(scale product / softcap)
 };
 
 #define PLURAL_HOST_LOOPS(T)                                                                                \
@@ -36,20 +43,29 @@ struct RowGradientTerms {
   void RmsNormBackward(const T* x, const T* rstd, const T* weight, const T* dnorm, const T* dsum,           \
                        std::int64_t rows, std::int64_t count, T* dx, T* dweight);                           \
                                                                                                             \
+  /* z = cap tanh(z / cap) */                                                                               \
+  void SoftCap(T* z, std::int64_t count, double cap);                                                       \
+                                                                                                            \
   void SwiGlu(const T* gate, const T* up, std::int64_t count, T* out);                                      \
   void SwiGluBackward(const T* gate, const T* up, const T* dout, std::int64_t count, T* dgate, T* dup);     \
+  /* gelu(gate) * up with tanh's approximation of gelu. */                                                  \
+  void GeGlu(const T* gate, const T* up, std::int64_t count, T* out);                                       \
+  void GeGluBackward(const T* gate, const T* up, const T* dout, std::int64_t count, T* dgate, T* dup);      \
                                                                                                             \
   /* Rotates the pairs (i, i + half) of every head of x [rows, heads, 2 half]; direction -1: back. */       \
   void Rotate(const T* x, const T* cos, const T* sin, int direction, std::int64_t rows, std::int64_t heads, \
               std::int64_t half, T* out);                                                                   \
                                                                                                             \
-  /* scores [blocks, rows, keys] become softmax(scale * scores + mask) over keys; mask [rows, keys]. */     \
-  void MaskedSoftmax(T* scores, const T* mask, double scale, std::int64_t blocks, std::int64_t rows,        \
-                     std::int64_t keys, T* lse);                                                            \
-  /* Scores become probabilities again, given lse; dp becomes the scores' gradient, */                      \
+  /* scores [blocks, rows, keys] become softmax(logits + mask) over keys, of the logits that `terms` makes  \
+   */                                                                                                       \
+  /* of them; mask [rows, keys]. */                                                                         \
+  void MaskedSoftmax(T* scores, const T* mask, const ScoreTerms& terms, std::int64_t blocks,                \
+                     std::int64_t rows, std::int64_t keys, T* lse);                                         \
+  /* Scores become probabilities again, given lse; dp becomes the scores' gradient, without a cap */        \
   /* scale * p * (dp - sum over the row of out * dout, which is `delta`). */                                \
-  void MaskedSoftmaxBackward(T* scores, T* dp, const T* mask, const T* lse, const T* delta, double scale,   \
-                             std::int64_t blocks, std::int64_t rows, std::int64_t keys);
+  void MaskedSoftmaxBackward(T* scores, T* dp, const T* mask, const T* lse, const T* delta,                 \
+                             const ScoreTerms& terms, std::int64_t blocks, std::int64_t rows,               \
+                             std::int64_t keys);
 
 PLURAL_HOST_LOOPS(float)
 PLURAL_HOST_LOOPS(double)

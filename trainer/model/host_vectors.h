@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 // Vectors wider than the build's base instruction set are never passed to a function that is not inlined.
 #pragma GCC diagnostic ignored "-Wpsabi"
@@ -112,6 +113,23 @@ PLURAL_INLINE Vector<float> Exp(Vector<float> x) {
 PLURAL_INLINE Vector<double> Exp(Vector<double> x) {
   for (std::int64_t l = 0; l < Lanes<double>::kWidth; ++l) x[l] = std::exp(x[l]);
   return x;
+}
+
+// tanh to rounding: near 0, where 1 - exp(-2x) would lose digits, x plus a rational function (Cephes'
+// coefficients).
+template <class V>
+PLURAL_INLINE V Tanh(const V& x) {
+  using T = std::remove_cvref_t<decltype(x[0])>;
+  const V size = x < 0 ? -x : x;
+  const V e = Exp(size * T{-2});
+  const V far = (T{1} - e) / (T{1} + e);
+  const V s = x * x;
+  const V above =
+      (s * T(-9.64399179425052238628e-1) - T(9.92877231001918586564e1)) * s - T(1.61468768441708447952e3);
+  const V below =
+      ((s + T(1.12811678491632931402e2)) * s + T(2.23548839060100448583e3)) * s + T(4.84406305325125486048e3);
+  const V near = x + x * s * (above / below);
+  return size < T(0.625) ? near : x < 0 ? -far : far;
 }
 
 }  // namespace plural::trainer::host

@@ -59,15 +59,17 @@ Latents Latents::Allocate(std::int64_t latents, std::int64_t hidden_size, const 
           .bow_norm_E = at::empty({hidden_size}, options)};
 }
 
-void Latents::Initialize(std::uint64_t seed, const at::Tensor& embedding_VE, const at::Tensor& final_norm_E,
-                         double initializer_range) {
+void Latents::Initialize(std::uint64_t seed, const at::Tensor& embedding_VE, double embedding_scale,
+                         const at::Tensor& final_norm_E, double initializer_range) {
   const TableStatistics tokens = StatisticsOf(embedding_VE);
   const c10::AutoGradMode no_grad(false);
-  const at::Tensor mean_E =
-      at::tensor(at::ArrayRef<double>(tokens.mean_E), at::kDouble).to(table_KE.options());
+  const at::Tensor mean_E = at::tensor(at::ArrayRef<double>(tokens.mean_E), at::kDouble)
+                                .mul_(embedding_scale)
+                                .to(table_KE.options());
   for (const auto& [name, tensor] : Parameters()) {
     const bool like_a_token = tensor.is_same(table_KE) || tensor.is_same(query_E);
-    FillNormal(tensor, like_a_token ? tokens.stddev : initializer_range, DrawsFor(seed, name));
+    FillNormal(tensor, like_a_token ? embedding_scale * tokens.stddev : initializer_range,
+               DrawsFor(seed, name));
     if (like_a_token) tensor.add_(mean_E);
   }
   recognition_bias_K.zero_();
@@ -89,7 +91,7 @@ at::Tensor Latents::Recognize(const at::Tensor& hidden_RE) const {
 }
 
 at::Tensor Latents::Bow(const at::Tensor& hidden_RE, double rms_norm_eps) const {
-  return RmsNorm(at::gelu(at::mm(hidden_RE, bow_dense_EE.t())), bow_norm_E, rms_norm_eps);
+  return RmsNorm(at::gelu(at::mm(hidden_RE, bow_dense_EE.t())), bow_norm_E, {.eps = rms_norm_eps});
 }
 
 std::int64_t LatentParameterCount(std::int64_t latents, std::int64_t hidden_size) {

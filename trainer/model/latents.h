@@ -35,12 +35,12 @@ struct Latents {
   // Allocated uninitialised, in the decoder's dtype and on its device.
   static Latents Allocate(std::int64_t latents, std::int64_t hidden_size, const at::TensorOptions& options);
   // First values, a pure function of (seed, parameter name) and the model: rows of the table and the query
-  // are the mean of the token embeddings plus Normal(0, standard deviation of the embedding table), since an
-  // update can move a coordinate by little more than the learning rate; the recognition head and the dense
-  // transform Normal(0, initializer_range), the bias 0; the transform's norm is the model's final norm,
-  // whose scale the head is used to.
-  void Initialize(std::uint64_t seed, const at::Tensor& embedding_VE, const at::Tensor& final_norm_E,
-                  double initializer_range);
+  // are the mean of the token embeddings plus Normal(0, standard deviation of the embedding table), both
+  // times `embedding_scale`, since an update can move a coordinate by little more than the learning rate; the
+  // recognition head and the dense transform Normal(0, initializer_range), the bias 0; the transform's norm
+  // is what the model's final norm multiplies by, whose scale the head is used to.
+  void Initialize(std::uint64_t seed, const at::Tensor& embedding_VE, double embedding_scale,
+                  const at::Tensor& final_norm_E, double initializer_range);
 
   // "latents.table", "latents.query", ...; every name starts with kLatentPrefix.
   std::vector<dist::NamedTensor> Parameters() const;

@@ -18,6 +18,7 @@ using torch::autograd::variable_list;
 // What backward needs of the layers besides tensors.
 struct ProjectPlan : torch::CustomClassHolder {
   struct Layer {
+    bool bias = false;
     bool lora = false;
     double scale = 1.0;
     double p = 0.0;  // dropout
@@ -30,8 +31,9 @@ at::Tensor Dropped(const at::Tensor& x_RI, const ProjectPlan::Layer& layer) {
   return layer.p > 0 ? x_RI * DropoutFactors(layer.dropout, layer.p, x_RI) : x_RI;
 }
 
-// y_l = x W_l^T + scale_l (dropout(x) A_l^T) B_l^T for all l. `tensors` lists each layer's weight, then A
-// and B if it has an adapter. Saved: x where a weight or factor is trained, and scale x A^T, which is small.
+// y_l = x W_l^T + b_l + scale_l (dropout(x) A_l^T) B_l^T for all l. `tensors` lists each layer's weight, then
+// its bias if it has one, A and B if it has an adapter. Saved: x where a weight or factor is trained, and
+// scale x A^T, which is small.
 class Project : public torch::autograd::Function<Project> {
  public:
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x_RI, at::TensorList tensors,
@@ -45,6 +47,7 @@ class Project : public torch::autograd::Function<Project> {
       save_x |= weight_OI.requires_grad();
       saved.push_back(weight_OI);
       at::Tensor y_RO = MultiplyTransposed(x_RI, weight_OI);
+      if (layer.bias) y_RO.add_(tensors[next++]);
       if (layer.lora) {
         const PartScope lora(Part::kLora);
         const at::Tensor& a_KI = tensors[next++];
@@ -88,6 +91,11 @@ class Project : public torch::autograd::Function<Project> {
       }
       ++input;
       gradients.push_back(std::move(dweight_OI));
+      if (layer.bias) {
+        const bool needs_dbias = dy_RO.defined() && ctx->needs_input_grad(input);
+        gradients.push_back(needs_dbias ? dy_RO.sum(0) : at::Tensor());
+        ++input;
+      }
       if (!layer.lora) continue;
 
       const PartScope lora(Part::kLora);
@@ -121,6 +129,7 @@ class Project : public torch::autograd::Function<Project> {
 // Without gradients: nothing is saved, and no row's result depends on the rows beside it.
 at::Tensor Infer(const Linear& layer, const at::Tensor& x_RI) {
   at::Tensor y_RO = MultiplyRows(x_RI, layer.weight_OI);
+  if (layer.bias_O.defined()) y_RO.add_(layer.bias_O);
   if (layer.HasLora()) {
     MultiplyRows(MultiplyRows(x_RI, layer.lora.a_KI).mul_(layer.lora.scale), layer.lora.b_OK, y_RO);
   }
@@ -142,6 +151,8 @@ std::vector<at::Tensor> ForwardTogether(std::initializer_list<const Linear*> lay
   for (const Linear* layer : layers) {
     tensors.push_back(layer->weight_OI);
     ProjectPlan::Layer planned;
+    planned.bias = layer->bias_O.defined();
+    if (planned.bias) tensors.push_back(layer->bias_O);
     planned.lora = layer->HasLora();
     if (planned.lora) {
       tensors.insert(tensors.end(), {layer->lora.a_KI, layer->lora.b_OK});

@@ -1,4 +1,4 @@
-// A linear layer y = x W^T with an optional LoRA adapter: y += scale (dropout(x) A^T) B^T.
+// A linear layer y = x W^T + b with an optional LoRA adapter: y += scale (dropout(x) A^T) B^T.
 //
 // Owns: the tensors of one layer and its forward. Does not own: names, files. Thread rule: one thread.
 //
@@ -24,7 +24,8 @@ struct LoraFactors {
 
 struct Linear {
   at::Tensor weight_OI;
-  LoraFactors lora;  // undefined tensors: no adapter
+  LoraFactors lora;        // undefined tensors: no adapter
+  at::Tensor bias_O = {};  // undefined: none
 
   bool HasLora() const { return lora.a_KI.defined(); }
   // x_RI -> [R, O]. Saves x once; computes no gradient for a frozen weight.

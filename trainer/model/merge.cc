@@ -113,16 +113,12 @@ class Merger {
     for (const auto& [name, tensor] : shape_.BaseParameters()) names.insert(name);
     return names;
   }
-  std::set<std::string> ReplacedNames() const {
-    std::set<std::string> names;
-    for (const std::string& path : plan_.replaced) names.insert(path + ".weight");
-    return names;
-  }
+  std::set<std::string> ReplacedNames() const { return {plan_.replaced.begin(), plan_.replaced.end()}; }
 
   // All names and shapes, before anything is written.
   void CheckHeaders() const {
     const auto meta = at::TensorOptions().dtype(at::kFloat).device(at::kMeta);
-    std::map<std::string, at::Tensor> base = {{kHead, shape_.Head().weight_OI}};
+    std::map<std::string, at::Tensor> base = {{kHead, shape_.Head().linear.weight_OI}};
     std::vector<WeightFiles::Wanted> wanted, changes;
     for (const auto& [name, tensor] : shape_.BaseParameters()) {
       base[name] = tensor;

@@ -23,8 +23,9 @@ constexpr std::int64_t kMaxRank = 4096;
 constexpr double kMaxAlpha = 1e9;
 constexpr const char* kHead = "lm_head";
 constexpr const char* kEmbedding = "model.embed_tokens";
-constexpr std::array<std::string_view, 8> kTargets = {"q_proj",    "k_proj",  "v_proj",    "o_proj",
-                                                      "gate_proj", "up_proj", "down_proj", kHead};
+constexpr std::array<std::string_view, 10> kTargets = {"q_proj",    "k_proj",    "v_proj",  "qkv_proj",
+                                                       "o_proj",    "gate_proj", "up_proj", "gate_up_proj",
+                                                       "down_proj", kHead};
 
 // Keys whose meaning is computed here.
 constexpr std::array<std::string_view, 15> kRead = {"peft_type",
@@ -340,6 +341,12 @@ AdapterPlan PeftConfig::PlanFor(const Decoder& model) const {
     }
   }
   if (plan.layers.empty()) Fail("target_modules", "it names no linear layer of the model");
+  // From layers to their parameters.
+  const std::set<std::string> layers(plan.replaced.begin(), plan.replaced.end());
+  plan.replaced.clear();
+  for (const auto& [name, tensor] : model.BaseParameters()) {
+    if (layers.contains(name.substr(0, name.rfind('.')))) plan.replaced.push_back(name);
+  }
   return plan;
 }
 
@@ -353,7 +360,7 @@ AdapterSettings PeftConfig::Uniform() const {
     }
   }
   constexpr const char* kAllowed =
-      "training needs a list of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj and lm_head";
+      "training needs a list of the names of linear layers, such as q_proj, o_proj, down_proj and lm_head";
   const json list = At("target_modules");
   if (!list.is_array() || list.empty()) Fail("target_modules", kAllowed);
   for (const json& target : list) {

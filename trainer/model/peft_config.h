@@ -26,10 +26,9 @@ struct AdaptedLayer {
 };
 
 struct AdapterPlan {
-  std::vector<AdaptedLayer> layers;  // in the model's order
-  double dropout = 0.0;              // on the adapter's input
-  std::vector<std::string>
-      replaced;  // paths of layers whose weight the adapter holds in full (modules_to_save)
+  std::vector<AdaptedLayer> layers;   // in the model's order
+  double dropout = 0.0;               // on the adapter's input
+  std::vector<std::string> replaced;  // parameters that the adapter holds in full (modules_to_save)
 };
 
 class PeftConfig {

@@ -3,10 +3,10 @@
 #include <ATen/Dispatch.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/pow.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/gelu_backward.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/silu_backward.h>
@@ -40,9 +40,10 @@ class Norm : public torch::autograd::Function<Norm> {
  public:
   static variable_list forward(AutogradContext* ctx, const at::Tensor& residual_NE,
                                const std::optional<at::Tensor>& branch_NE, const at::Tensor& weight_E,
-                               double eps) {
+                               const NormTerms& terms) {
     const PartScope norm(Part::kNorm);
     at::Tensor x_NE = residual_NE.contiguous();
+    const at::Tensor factor_E = terms.weight_offset == 0.0 ? weight_E : weight_E + terms.weight_offset;
     at::Tensor rstd_N1, norm_NE;
     if (OnHost(x_NE)) {
       const at::Tensor branch = branch_NE ? branch_NE->contiguous() : at::Tensor();
@@ -51,18 +52,18 @@ class Norm : public torch::autograd::Function<Norm> {
       rstd_N1 = at::empty({x_NE.size(0), 1}, x_NE.options());
       AT_DISPATCH_FLOATING_TYPES(x_NE.scalar_type(), "norm", [&] {
         host::RmsNorm(x_NE.const_data_ptr<scalar_t>(), PointerOrNull<scalar_t>(branch),
-                      weight_E.const_data_ptr<scalar_t>(), eps, x_NE.size(0), x_NE.size(1),
+                      factor_E.const_data_ptr<scalar_t>(), terms.eps, x_NE.size(0), x_NE.size(1),
                       branch_NE ? sum_NE.mutable_data_ptr<scalar_t>() : nullptr,
                       norm_NE.mutable_data_ptr<scalar_t>(), rstd_N1.mutable_data_ptr<scalar_t>());
       });
       x_NE = sum_NE;
     } else {
       if (branch_NE) x_NE = x_NE + *branch_NE;
-      rstd_N1 = at::rsqrt(x_NE.square().mean(-1, true).add_(eps));
+      rstd_N1 = at::rsqrt(x_NE.square().mean(-1, true).add_(terms.eps));
       rstd_N1.masked_fill_(rstd_N1 == 0, std::numeric_limits<double>::quiet_NaN());  // as in host_loops.cc
-      norm_NE = (x_NE * rstd_N1).mul_(weight_E);
+      norm_NE = (x_NE * rstd_N1).mul_(factor_E);
     }
-    ctx->save_for_backward({x_NE, rstd_N1, weight_E});
+    ctx->save_for_backward({x_NE, rstd_N1, factor_E});
     ctx->saved_data["branch"] = branch_NE.has_value();
     ctx->set_materialize_grads(false);
     if (!branch_NE) return {norm_NE};
@@ -74,7 +75,7 @@ class Norm : public torch::autograd::Function<Norm> {
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor& x_NE = saved[0];
     const at::Tensor& rstd_N1 = saved[1];
-    const at::Tensor& weight_E = saved[2];
+    const at::Tensor& factor_E = saved[2];
     const bool branch = ctx->saved_data["branch"].toBool();
     const at::Tensor& dnorm_NE = dy[0];
     const at::Tensor dsum_NE = branch ? dy[1] : at::Tensor();
@@ -84,21 +85,21 @@ class Norm : public torch::autograd::Function<Norm> {
       dx_NE = dsum_NE;
     } else if (OnHost(x_NE)) {
       dx_NE = at::empty_like(x_NE);
-      if (needs_weight) dweight_E = at::zeros_like(weight_E);
+      if (needs_weight) dweight_E = at::zeros_like(factor_E);
       const at::Tensor dnorm = dnorm_NE.contiguous();
       const at::Tensor dsum = dsum_NE.defined() ? dsum_NE.contiguous() : dsum_NE;
       AT_DISPATCH_FLOATING_TYPES(x_NE.scalar_type(), "norm", [&] {
         host::RmsNormBackward(x_NE.const_data_ptr<scalar_t>(), rstd_N1.const_data_ptr<scalar_t>(),
-                              weight_E.const_data_ptr<scalar_t>(), dnorm.const_data_ptr<scalar_t>(),
+                              factor_E.const_data_ptr<scalar_t>(), dnorm.const_data_ptr<scalar_t>(),
                               PointerOrNull<scalar_t>(dsum), x_NE.size(0), x_NE.size(1),
                               dx_NE.mutable_data_ptr<scalar_t>(),
                               needs_weight ? dweight_E.mutable_data_ptr<scalar_t>() : nullptr);
       });
     } else {
-      // With n = x * rstd: dx = rstd * (g - n * mean(g * n)), g = dnorm * weight.
+      // With n = x * rstd: dx = rstd * (g - n * mean(g * n)), g = dnorm * factor.
       const at::Tensor n_NE = x_NE * rstd_N1;
       if (needs_weight) dweight_E = (dnorm_NE * n_NE).sum(0);
-      const at::Tensor g_NE = dnorm_NE * weight_E;
+      const at::Tensor g_NE = dnorm_NE * factor_E;
       dx_NE = (g_NE - n_NE * (g_NE * n_NE).mean(-1, true)).mul_(rstd_N1);
       if (dsum_NE.defined()) dx_NE.add_(dsum_NE);
     }
@@ -108,14 +109,24 @@ class Norm : public torch::autograd::Function<Norm> {
 
 class Gate : public torch::autograd::Function<Gate> {
  public:
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_NF, const at::Tensor& up_NF) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate, const at::Tensor& up,
+                            Activation activation) {
     const PartScope norm(Part::kNorm);
+    const at::Tensor gate_NF = gate.contiguous(), up_NF = up.contiguous();
+    const bool silu = activation == Activation::kSilu;
     ctx->save_for_backward({gate_NF, up_NF});
-    if (!OnHost(gate_NF)) return at::silu(gate_NF).mul_(up_NF);
+    ctx->saved_data["silu"] = silu;
+    if (!OnHost(gate_NF)) return (silu ? at::silu(gate_NF) : at::gelu(gate_NF, "tanh")).mul_(up_NF);
     at::Tensor out_NF = at::empty_like(gate_NF);
     AT_DISPATCH_FLOATING_TYPES(gate_NF.scalar_type(), "gate", [&] {
-      host::SwiGlu(gate_NF.const_data_ptr<scalar_t>(), up_NF.const_data_ptr<scalar_t>(), gate_NF.numel(),
-                   out_NF.mutable_data_ptr<scalar_t>());
+      const auto* gates = gate_NF.const_data_ptr<scalar_t>();
+      const auto* ups = up_NF.const_data_ptr<scalar_t>();
+      auto* out = out_NF.mutable_data_ptr<scalar_t>();
+      if (silu) {
+        host::SwiGlu(gates, ups, gate_NF.numel(), out);
+      } else {
+        host::GeGlu(gates, ups, gate_NF.numel(), out);
+      }
     });
     return out_NF;
   }
@@ -125,17 +136,43 @@ class Gate : public torch::autograd::Function<Gate> {
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor& gate_NF = saved[0];
     const at::Tensor& up_NF = saved[1];
+    const bool silu = ctx->saved_data["silu"].toBool();
     if (!OnHost(gate_NF)) {
-      return {at::silu_backward(dy[0] * up_NF, gate_NF), at::silu(gate_NF).mul_(dy[0])};
+      const at::Tensor d = dy[0] * up_NF;
+      if (silu) return {at::silu_backward(d, gate_NF), at::silu(gate_NF).mul_(dy[0]), at::Tensor()};
+      return {at::gelu_backward(d, gate_NF, "tanh"), at::gelu(gate_NF, "tanh").mul_(dy[0]), at::Tensor()};
     }
     const at::Tensor dout_NF = dy[0].contiguous();
     at::Tensor dgate_NF = at::empty_like(gate_NF), dup_NF = at::empty_like(gate_NF);
     AT_DISPATCH_FLOATING_TYPES(gate_NF.scalar_type(), "gate", [&] {
-      host::SwiGluBackward(gate_NF.const_data_ptr<scalar_t>(), up_NF.const_data_ptr<scalar_t>(),
-                           dout_NF.const_data_ptr<scalar_t>(), gate_NF.numel(),
-                           dgate_NF.mutable_data_ptr<scalar_t>(), dup_NF.mutable_data_ptr<scalar_t>());
+      const auto* gates = gate_NF.const_data_ptr<scalar_t>();
+      const auto* ups = up_NF.const_data_ptr<scalar_t>();
+      const auto* dout = dout_NF.const_data_ptr<scalar_t>();
+      auto* dgate = dgate_NF.mutable_data_ptr<scalar_t>();
+      auto* dup = dup_NF.mutable_data_ptr<scalar_t>();
+      if (silu) {
+        host::SwiGluBackward(gates, ups, dout, gate_NF.numel(), dgate, dup);
+      } else {
+        host::GeGluBackward(gates, ups, dout, gate_NF.numel(), dgate, dup);
+      }
     });
-    return {dgate_NF, dup_NF};
+    return {dgate_NF, dup_NF, at::Tensor()};
+  }
+};
+
+class Cap : public torch::autograd::Function<Cap> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, double cap) {
+    at::Tensor y = x.clone(at::MemoryFormat::Contiguous);
+    SoftCapInPlace(y, cap);
+    ctx->save_for_backward({y});
+    ctx->saved_data["cap"] = cap;
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& dy) {
+    const at::Tensor bounded = ctx->get_saved_variables()[0] / ctx->saved_data["cap"].toDouble();
+    return {dy[0] * (1.0 - bounded.square()), at::Tensor()};
   }
 };
 
@@ -177,30 +214,34 @@ class Rotation : public torch::autograd::Function<Rotation> {
 
 }  // namespace
 
-at::Tensor RmsNorm(const at::Tensor& x_NE, const at::Tensor& weight_E, double eps) {
-  return Norm::apply(x_NE, std::optional<at::Tensor>(), weight_E, eps)[0];
+at::Tensor RmsNorm(const at::Tensor& x_NE, const at::Tensor& weight_E, const NormTerms& terms) {
+  return Norm::apply(x_NE, std::optional<at::Tensor>(), weight_E, terms)[0];
 }
 
 SumAndNorm AddRmsNorm(const at::Tensor& residual_NE, const at::Tensor& branch_NE, const at::Tensor& weight_E,
-                      double eps) {
-  const variable_list outputs = Norm::apply(residual_NE, std::optional<at::Tensor>(branch_NE), weight_E, eps);
+                      const NormTerms& terms) {
+  const variable_list outputs =
+      Norm::apply(residual_NE, std::optional<at::Tensor>(branch_NE), weight_E, terms);
   return {outputs[1], outputs[0]};
 }
 
-at::Tensor SwiGlu(const at::Tensor& gate_NF, const at::Tensor& up_NF) { return Gate::apply(gate_NF, up_NF); }
+at::Tensor GatedActivation(Activation activation, const at::Tensor& gate_NF, const at::Tensor& up_NF) {
+  return Gate::apply(gate_NF, up_NF, activation);
+}
 
-RotaryTable MakeRotaryTable(const at::Tensor& position_N, std::int64_t head_dim, double theta,
-                            at::ScalarType dtype) {
-  const PartScope norm(Part::kNorm);
-  const auto options = at::TensorOptions().dtype(dtype).device(position_N.device());
-  const at::Tensor exponent = at::arange(0, head_dim, 2, options).div_(static_cast<double>(head_dim));
-  const at::Tensor frequency = at::pow(theta, exponent).reciprocal_();
-  const at::Tensor angle = position_N.to(dtype).unsqueeze(1) * frequency;
-  return {angle.cos(), angle.sin()};
+at::Tensor SoftCap(const at::Tensor& x, double cap) { return Cap::apply(x, cap); }
+
+void SoftCapInPlace(at::Tensor& x, double cap) {
+  if (!OnHost(x)) {
+    x.div_(cap).tanh_().mul_(cap);
+    return;
+  }
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "soft cap",
+                             [&] { host::SoftCap(x.mutable_data_ptr<scalar_t>(), x.numel(), cap); });
 }
 
 at::Tensor Rotate(const at::Tensor& x, const RotaryTable& table) {
-  return Rotation::apply(x, table.cos_ND2, table.sin_ND2);
+  return Rotation::apply(x.contiguous(), table.cos_ND2, table.sin_ND2);
 }
 
 }  // namespace plural::trainer

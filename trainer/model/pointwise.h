@@ -1,4 +1,4 @@
-// The decoder's row-wise functions: norm with residual sum, gated activation, rotary embedding.
+// The decoder's row-wise functions: norm with residual sum, gated activation, rotation, soft cap.
 //
 // Owns: their forward and hand-written backward, fused so that each reads and writes every value once.
 // Does not own: linear layers, attention. Thread rule: pure functions, one thread.
@@ -10,28 +10,37 @@
 
 #include <cstdint>
 
+#include "trainer/model/rope.h"
+
 namespace plural::trainer {
 
-// y = x / sqrt(mean(x^2) + eps) * weight, over the last dimension.
-at::Tensor RmsNorm(const at::Tensor& x_NE, const at::Tensor& weight_E, double eps);
+struct NormTerms {
+  double eps = 1e-6;
+  double weight_offset = 0.0;  // 1 where a stored weight says how far from 1 it is
+};
+
+// y = x / sqrt(mean(x^2) + eps) * (weight + weight_offset), over the last dimension.
+at::Tensor RmsNorm(const at::Tensor& x_NE, const at::Tensor& weight_E, const NormTerms& terms);
 
 struct SumAndNorm {
   at::Tensor sum_NE;   // residual + branch
   at::Tensor norm_NE;  // RmsNorm of the sum
 };
 SumAndNorm AddRmsNorm(const at::Tensor& residual_NE, const at::Tensor& branch_NE, const at::Tensor& weight_E,
-                      double eps);
+                      const NormTerms& terms);
 
-// silu(gate) * up, silu(x) = x / (1 + exp(-x)).
-at::Tensor SwiGlu(const at::Tensor& gate_NF, const at::Tensor& up_NF);
-
-// cos and sin of position * theta^(-2i/D), one row a position, computed in `dtype` as Hugging Face does.
-struct RotaryTable {
-  at::Tensor cos_ND2;  // [N, D/2]
-  at::Tensor sin_ND2;
+enum class Activation : std::uint8_t {
+  kSilu,      // x / (1 + exp(-x))
+  kGeluTanh,  // x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
 };
-RotaryTable MakeRotaryTable(const at::Tensor& position_N, std::int64_t head_dim, double theta,
-                            at::ScalarType dtype);
+// activation(gate) * up.
+at::Tensor GatedActivation(Activation activation, const at::Tensor& gate_NF, const at::Tensor& up_NF);
+
+// cap tanh(x / cap): values bounded by `cap` on both sides.
+at::Tensor SoftCap(const at::Tensor& x, double cap);
+// The same in place of a dense x, without a gradient.
+void SoftCapInPlace(at::Tensor& x, double cap);
+
 // Rotates the pairs (i, i + D/2) of every head; x is [N, heads * D].
 at::Tensor Rotate(const at::Tensor& x, const RotaryTable& table);
 

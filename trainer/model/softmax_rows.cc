@@ -56,7 +56,7 @@ double ValueOr(const at::Tensor& values_R, std::int64_t row, double otherwise) {
 
 // Overwrites z with all terms but the scatter, and returns what a and h add at the targets, in fp64.
 at::Tensor DenseGradientOnHost(const at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& k,
-                               const EdgeCoefficients& edges, const at::Tensor& z_E) {
+                               const EdgeCoefficients& edges, const at::Tensor& z_E, double softcap) {
   const at::Tensor added_E = at::zeros_like(z_E);
   const auto* edge_row = edges.row_E.const_data_ptr<std::int64_t>();
   std::int64_t edge = 0;
@@ -68,7 +68,8 @@ at::Tensor DenseGradientOnHost(const at::Tensor& z_RV, const RowStatistics& rows
                                    .a = ValueOr(k.a_R, r, 0.0),
                                    .b = ValueOr(k.b_R, r, 1.0),
                                    .c = ValueOr(k.c_R, r, 0.0),
-                                   .h = ValueOr(k.h_R, r, 0.0)};
+                                   .h = ValueOr(k.h_R, r, 0.0),
+                                   .softcap = softcap};
       if (terms.a != 0.0) terms.lse_b = host::StatisticsOfRow(z, z_RV.size(1), terms.b).lse;
       for (; edge < edges.row_E.size(0) && edge_row[edge] == r; ++edge) {
         const double logit = z_E.const_data_ptr<double>()[edge];
@@ -123,7 +124,7 @@ EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const RowStatistics& ro
 }
 
 void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
-                 const EdgeCoefficients& edges) {
+                 const EdgeCoefficients& edges, double softcap) {
   const auto column = [&z_RV](const at::Tensor& value_R) { return value_R.to(z_RV.dtype()).unsqueeze(1); };
   // The targets' values first, while z is there.
   const at::Tensor z_E = TargetLogits(z_RV, edges.row_E, edges.target_E);
@@ -135,10 +136,13 @@ void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficie
 
   at::Tensor tempered_RV;
   if (OnHost(z_RV)) {
-    gradient_E += DenseGradientOnHost(z_RV, rows, coefficients, edges, z_E);
+    gradient_E += DenseGradientOnHost(z_RV, rows, coefficients, edges, z_E, softcap);
+    if (softcap > 0.0) gradient_E *= 1.0 - (z_E / softcap).square();
     z_RV.index_put_({edges.row_E, edges.target_E}, gradient_E.to(z_RV.dtype()));
     return;
   }
+  at::Tensor slope_RV;
+  if (softcap > 0.0) slope_RV = 1.0 - (z_RV / softcap).square_();
   if (coefficients.a_R.defined()) {
     tempered_RV = at::softmax(z_RV / column(coefficients.b_R), 1).mul_(column(coefficients.a_R));
     gradient_E += tempered_RV.index({edges.row_E, edges.target_E}).to(at::kDouble);
@@ -155,6 +159,7 @@ void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficie
   }
   if (tempered_RV.defined()) z_RV.add_(tempered_RV);
   z_RV.index_put_({edges.row_E, edges.target_E}, gradient_E.to(z_RV.dtype()));
+  if (slope_RV.defined()) z_RV.mul_(slope_RV);
 }
 
 }  // namespace plural::trainer

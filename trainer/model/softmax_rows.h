@@ -37,10 +37,11 @@ struct EdgeCoefficients {
   at::Tensor log_one_minus_p_E;
 };
 // Overwrites z with the gradient. Precondition: edges ordered by row, each (row, target)
-// once. At a target c p + t is computed as
+// once. With `softcap` > 0 z are logits that SoftCap (pointwise.h) has bounded, and the gradient is that of
+// what they were before: times 1 - (z / softcap)^2. At a target c p + t is computed as
 // (c + t) p + t (1 - p) with 1 - p from its logarithm: t = -c is the common case, and c p + t would lose all
 // digits where p is close to 1.
 void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
-                 const EdgeCoefficients& edges);
+                 const EdgeCoefficients& edges, double softcap = 0.0);
 
 }  // namespace plural::trainer

@@ -9,7 +9,6 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <limits>
 #include <vector>
@@ -28,12 +27,13 @@ constexpr std::int64_t kBlockRows = 64;
 
 struct Block {
   std::int64_t begin = 0, rows = 0;
-  std::vector<std::int64_t> keys;  // the path to row `begin`, then the block's own rows
+  std::vector<std::int64_t> keys;  // what is visible of the path to row `begin`, then the block's own rows
   at::Tensor mask;                 // [rows, keys]: 0 or -inf
 };
 
 struct TreePlan : torch::CustomClassHolder {
   std::vector<Block> blocks;
+  host::ScoreTerms terms;
 };
 
 template <class T>
@@ -48,20 +48,29 @@ void FillMask(const data::RowPass& pass, std::int64_t window, const Block& block
 }
 
 c10::intrusive_ptr<TreePlan> CutIntoBlocks(const data::RowPass& pass, std::int64_t window,
-                                           at::ScalarType dtype) {
+                                           const host::ScoreTerms& terms, at::ScalarType dtype) {
   auto plan = c10::make_intrusive<TreePlan>();
+  plan->terms = terms;
   std::vector<std::int64_t> path;  // of the block's first row
   for (std::int64_t begin = 0; begin < pass.length; begin += kBlockRows) {
     Block block;
     block.begin = begin;
     block.rows = std::min(kBlockRows, pass.length - begin);
     std::erase_if(path, [&](std::int64_t k) { return pass.end[k] <= begin; });
-    block.keys = path;
-    for (std::int64_t row = begin; row < begin + block.rows; ++row) block.keys.push_back(row);
+    std::int32_t nearest = pass.position[begin];  // position of the block's row that sees farthest back
+    for (std::int64_t row = begin; row < begin + block.rows; ++row) {
+      nearest = std::min(nearest, pass.position[row]);
+    }
+    for (const std::int64_t k : path) {
+      if (window <= 0 || nearest - pass.position[k] < window) block.keys.push_back(k);
+    }
+    for (std::int64_t row = begin; row < begin + block.rows; ++row) {
+      block.keys.push_back(row);
+      path.push_back(row);  // what is not an ancestor of the next block's first row falls out there
+    }
     block.mask = at::empty({block.rows, static_cast<std::int64_t>(block.keys.size())}, dtype);
     AT_DISPATCH_FLOATING_TYPES(dtype, "tree mask",
                                [&] { FillMask(pass, window, block, block.mask.data_ptr<scalar_t>()); });
-    path = block.keys;  // what is not an ancestor of the next block's first row falls out there
     plan->blocks.push_back(std::move(block));
   }
   return plan;
@@ -149,13 +158,12 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
   template <class T>
   static void Forward(const TreePlan& plan, const at::Tensor& q_NHD, const at::Tensor& k_NGD,
                       const at::Tensor& v_NGD, const at::Tensor& out_NHD, const at::Tensor& lse) {
-    const double scale = 1.0 / std::sqrt(static_cast<double>(q_NHD.size(2)));
     T* next_lse = lse.mutable_data_ptr<T>();
     for (const Block& block : plan.blocks) {
       const BlockTensors<T> in(block, q_NHD, k_NGD, v_NGD);
       const at::Tensor scores = at::bmm(in.q_GRD, in.k_GKD.transpose(1, 2));
-      host::MaskedSoftmax(scores.mutable_data_ptr<T>(), block.mask.const_data_ptr<T>(), scale, q_NHD.size(1),
-                          block.rows, scores.size(2), next_lse);
+      host::MaskedSoftmax(scores.mutable_data_ptr<T>(), block.mask.const_data_ptr<T>(), plan.terms,
+                          q_NHD.size(1), block.rows, scores.size(2), next_lse);
       next_lse += q_NHD.size(1) * block.rows;
       const at::Tensor out = at::bmm(scores, in.v_GKD);
       ScatterAdd(out.const_data_ptr<T>(), OwnRows(block), block.rows, out_NHD);
@@ -166,7 +174,6 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
   static void Backward(const TreePlan& plan, const variable_list& saved, const at::Tensor& dout_NHD,
                        const at::Tensor& dq_NHD, const at::Tensor& dk_NGD, const at::Tensor& dv_NGD) {
     const at::Tensor& q_NHD = saved[0];
-    const double scale = 1.0 / std::sqrt(static_cast<double>(q_NHD.size(2)));
     const at::Tensor delta_HN = (saved[3] * dout_NHD).sum(2).t().contiguous();
     const T* next_lse = saved[4].const_data_ptr<T>();
     for (const Block& block : plan.blocks) {
@@ -177,8 +184,8 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
       const at::Tensor ds = at::bmm(dout_GRD, in.v_GKD.transpose(1, 2));
       const at::Tensor delta = delta_HN.narrow(1, block.begin, block.rows).contiguous();
       host::MaskedSoftmaxBackward(p.mutable_data_ptr<T>(), ds.mutable_data_ptr<T>(),
-                                  block.mask.const_data_ptr<T>(), next_lse, delta.const_data_ptr<T>(), scale,
-                                  q_NHD.size(1), block.rows, keys);
+                                  block.mask.const_data_ptr<T>(), next_lse, delta.const_data_ptr<T>(),
+                                  plan.terms, q_NHD.size(1), block.rows, keys);
       next_lse += q_NHD.size(1) * block.rows;
       const at::Tensor dv = at::bmm(p.transpose(1, 2), dout_GRD);
       ScatterAdd(dv.const_data_ptr<T>(), block.keys.data(), keys, dv_NGD);
@@ -196,22 +203,30 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
 
 class TreeAttention : public Attention {
  public:
-  explicit TreeAttention(c10::intrusive_ptr<TreePlan> plan) : plan_(std::move(plan)) {}
+  // `plans`: one a window.
+  TreeAttention(std::vector<c10::intrusive_ptr<TreePlan>> plans, std::vector<std::size_t> plan_of_layer)
+      : plans_(std::move(plans)), plan_of_layer_(std::move(plan_of_layer)) {}
 
-  at::Tensor operator()(std::int64_t /*layer*/, const at::Tensor& q_NHD, const at::Tensor& k_NGD,
+  at::Tensor operator()(std::int64_t layer, const at::Tensor& q_NHD, const at::Tensor& k_NGD,
                         const at::Tensor& v_NGD) override {
-    return BlockAttention::apply(q_NHD, k_NGD, v_NGD, plan_).view({q_NHD.size(0), -1});
+    const auto& plan = plans_[plan_of_layer_.at(static_cast<std::size_t>(layer))];
+    return BlockAttention::apply(q_NHD, k_NGD, v_NGD, plan).view({q_NHD.size(0), -1});
   }
 
  private:
-  c10::intrusive_ptr<TreePlan> plan_;
+  std::vector<c10::intrusive_ptr<TreePlan>> plans_;
+  std::vector<std::size_t> plan_of_layer_;
 };
 
 }  // namespace
 
-std::unique_ptr<Attention> MakeTreeAttention(const data::RowPass& pass, std::int64_t sliding_window,
+std::unique_ptr<Attention> MakeTreeAttention(const data::RowPass& pass, const ModelConfig& config,
                                              at::ScalarType dtype) {
-  return std::make_unique<TreeAttention>(CutIntoBlocks(pass, sliding_window, dtype));
+  LayerWindows layers = WindowsOf(pass, config);
+  const host::ScoreTerms terms{.scale = config.AttentionScale(), .softcap = config.attn_logit_softcapping};
+  std::vector<c10::intrusive_ptr<TreePlan>> plans;
+  for (const std::int64_t window : layers.windows) plans.push_back(CutIntoBlocks(pass, window, terms, dtype));
+  return std::make_unique<TreeAttention>(std::move(plans), std::move(layers.of_layer));
 }
 
 }  // namespace plural::trainer

@@ -145,7 +145,8 @@ std::vector<Key> MakeKeys() {
              "dropout on the adapter's input"));
   Key targets = MakeKey("adapter.targets", KeyType::kWords, FIELD(adapter.settings.targets),
                         "linear layers with an adapter");
-  targets.words = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"};
+  targets.words = {"q_proj",    "k_proj",  "v_proj",    "qkv_proj",     "o_proj",
+                   "gate_proj", "up_proj", "down_proj", "gate_up_proj", "lm_head"};
   add(std::move(targets));
   add(Text("adapter.init_from", FIELD(adapter.init_from),
            "adapter folder to start from (Hugging Face PEFT format)"));

@@ -32,12 +32,22 @@ std::vector<at::Tensor> WithGradients(const at::Tensor& out, const Inputs& in) {
   return all;
 }
 
+ModelConfig OneLayer(std::int64_t window, std::int64_t dim, double softcap = 0.0) {
+  ModelConfig config;
+  config.num_hidden_layers = 1;
+  config.head_dim = dim;
+  config.sliding_window = window;
+  config.attn_logit_softcapping = softcap;
+  return config;
+}
+
 void ExpectEqualToNaive(const data::RowPass& pass, std::int64_t window, std::int64_t heads,
-                        std::int64_t shared_heads, std::int64_t dim) {
+                        std::int64_t shared_heads, std::int64_t dim, double softcap = 0.0) {
   const Inputs in = MakeInputs(pass.batch * pass.length, heads, shared_heads, dim);
-  const auto attention = MakePassAttention(pass, window, at::kDouble, at::kCPU);
+  const auto attention = MakePassAttention(pass, OneLayer(window, dim, softcap), at::kDouble, at::kCPU);
   const auto found = WithGradients((*attention)(0, in.q, in.k, in.v), in);
-  const auto wanted = WithGradients(NaiveAttention(in.q, in.k, in.v, Visible(pass, window)), in);
+  const auto wanted =
+      WithGradients(NaiveAttention(in.q, in.k, in.v, Visible(pass, window), 0.0, softcap), in);
   for (std::size_t i = 0; i < found.size(); ++i) {
     // Sums of a few hundred products, exponents of at most 9 * sqrt(dim).
     EXPECT_LT(RelativeError(found[i], wanted[i]), 1e-12)
@@ -61,6 +71,30 @@ TEST(Attention, TreeWindowIsInPathPosition) {
   }
 }
 
+TEST(Attention, BoundedScores) {
+  for (const std::int64_t window : {0, 20}) {
+    ExpectEqualToNaive(RandomTreePass(150, 7, 29, 12), window, 4, 2, 8, 2.0);
+    ExpectEqualToNaive(PlainPass(2, 50, 1), window, 4, 2, 8, 2.0);
+  }
+  ExpectEqualToNaive(PlainPass(1, 300, 1), 0, 2, 1, 8, 2.0);  // several blocks of rows
+}
+
+TEST(Attention, LayersHaveTheirOwnWindows) {
+  ModelConfig config = OneLayer(20, 8);
+  config.num_hidden_layers = 3;
+  config.sliding_layers = {true, false, true};
+  const data::RowPass tree = RandomTreePass(150, 7, 29, 40);
+  for (const data::RowPass& pass : {tree, PlainPass(2, 50, 1)}) {
+    const Inputs in = MakeInputs(pass.batch * pass.length, 4, 2, 8);
+    const auto attention = MakePassAttention(pass, config, at::kDouble, at::kCPU);
+    for (std::int64_t layer = 0; layer < 3; ++layer) {
+      const at::Tensor found = (*attention)(layer, in.q, in.k, in.v);
+      const at::Tensor wanted = NaiveAttention(in.q, in.k, in.v, Visible(pass, layer == 1 ? 0 : 20));
+      EXPECT_LT(RelativeError(found, wanted), 1e-12) << layer;
+    }
+  }
+}
+
 TEST(Attention, PaddedRowsAreCausal) {
   ExpectEqualToNaive(PlainPass(1, 50, 1), 0, 4, 2, 8);
   ExpectEqualToNaive(PlainPass(5, 13, 1), 0, 4, 2, 8);
@@ -81,7 +115,7 @@ TEST(Attention, OneBranchDoesNotSeeAnother) {
     const Inputs in = MakeInputs(130, 4, 2, 8, dtype);
     Inputs changed = {in.q.detach().clone(), in.k.detach().clone(), in.v.detach().clone()};
     for (at::Tensor* tensor : {&changed.q, &changed.k, &changed.v}) tensor->narrow(0, 50, 40).mul_(-7.0);
-    const auto attention = MakePassAttention(pass, 0, dtype, at::kCPU);
+    const auto attention = MakePassAttention(pass, OneLayer(0, 8), dtype, at::kCPU);
     const at::Tensor before = (*attention)(0, in.q, in.k, in.v);
     const at::Tensor after = (*attention)(0, changed.q, changed.k, changed.v);
     for (const std::int64_t begin : {0, 10, 90}) {

@@ -26,6 +26,11 @@ json Mistral() {
   object["architectures"] = {"MistralForCausalLM"};
   return object;
 }
+// The smallest config of a family, without keys that it need not have.
+json Bare(const char* model_type) {
+  return {{"model_type", model_type}, {"vocab_size", 100},      {"hidden_size", 64},
+          {"intermediate_size", 48},  {"num_hidden_layers", 8}, {"num_attention_heads", 32}};
+}
 json With(json object, const char* key, json value) {
   object[key] = std::move(value);
   return object;
@@ -54,7 +59,7 @@ TEST(ConfigTest, AbsentKeysMeanWhatTransformersTakes) {
   EXPECT_EQ(llama.head_dim, 8);
   EXPECT_EQ(llama.max_position_embeddings, 2048);
   EXPECT_EQ(llama.sliding_window, 0);
-  EXPECT_EQ(llama.rope_theta, 10000.0);
+  EXPECT_EQ(llama.rope, Rope{});
   EXPECT_EQ(llama.rms_norm_eps, 1e-6);
   EXPECT_FALSE(llama.tie_word_embeddings);
   EXPECT_EQ(llama.eos_token_ids, std::vector<std::int64_t>{2});
@@ -82,14 +87,129 @@ TEST(ConfigTest, NullIsNotAbsent) {
 }
 
 TEST(ConfigTest, RotaryBaseOfBothGenerations) {
-  const auto theta = [](const json& object) { return ModelConfig::FromJson(object, "file").rope_theta; };
+  const auto theta = [](const json& object) { return ModelConfig::FromJson(object, "file").rope.theta; };
   EXPECT_EQ(theta(With(With(Llama(), "rope_theta", 5e5), "rope_scaling", nullptr)), 5e5);
   EXPECT_EQ(theta(With(Llama(), "rope_parameters", {{"rope_type", "default"}, {"rope_theta", 1e6}})), 1e6);
   EXPECT_EQ(theta(With(With(Llama(), "rope_theta", 3e4), "rope_scaling", {{"type", "default"}})), 3e4);
-  ExpectRefused(With(Llama(), "rope_scaling", {{"rope_type", "llama3"}, {"factor", 8.0}}), "llama3");
-  ExpectRefused(With(Llama(), "rope_scaling", {{"type", "linear"}, {"factor", 2.0}}), "linear");
   ExpectRefused(With(Llama(), "rope_parameters", {{"partial_rotary_factor", 0.5}}), "partial_rotary_factor");
   ExpectRefused(With(Llama(), "rope_parameters", "default"), "rope_parameters");
+  ExpectRefused(With(Llama(), "rope_parameters", {{"full_attention", {{"rope_theta", 1e6}}}}),
+                "full_attention");
+}
+
+TEST(ConfigTest, RotaryScalingOfBothGenerations) {
+  const json scaling = {{"rope_type", "llama3"},
+                        {"factor", 8.0},
+                        {"low_freq_factor", 1.0},
+                        {"high_freq_factor", 4.0},
+                        {"original_max_position_embeddings", 8192}};
+  const Rope wanted{.theta = 5e5,
+                    .scaling = Rope::Scaling::kLlama3,
+                    .factor = 8.0,
+                    .low_freq_factor = 1.0,
+                    .high_freq_factor = 4.0,
+                    .original_max_position_embeddings = 8192};
+  const auto rope = [](const json& object) { return ModelConfig::FromJson(object, "file").rope; };
+  EXPECT_EQ(rope(With(With(Llama(), "rope_theta", 5e5), "rope_scaling", scaling)), wanted);
+  EXPECT_EQ(rope(With(Llama(), "rope_parameters", With(scaling, "rope_theta", 5e5))), wanted);
+  const Rope linear{.theta = 1e4, .scaling = Rope::Scaling::kLinear, .factor = 2.0};
+  EXPECT_EQ(rope(With(Llama(), "rope_scaling", {{"type", "linear"}, {"factor", 2.0}})), linear);
+
+  for (const char* key : {"factor", "low_freq_factor", "high_freq_factor"}) {
+    json incomplete = scaling;
+    incomplete.erase(key);
+    ExpectRefused(With(Llama(), "rope_scaling", incomplete), key);
+  }
+  ExpectRefused(With(Llama(), "rope_scaling", With(scaling, "high_freq_factor", 1.0)), "high_freq_factor");
+  ExpectRefused(With(Llama(), "rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}}), "yarn");
+  ExpectRefused(With(Bare("phi3"), "rope_scaling", {{"type", "longrope"}}), "longrope");
+}
+
+std::string Windows(const ModelConfig& config) {
+  std::string text;
+  for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+    text += (layer > 0 ? " " : "") + std::to_string(config.WindowOf(layer));
+  }
+  return text;
+}
+
+TEST(ConfigTest, WindowsOfLayers) {
+  const auto windows = [](const json& object) { return Windows(ModelConfig::FromJson(object, "file")); };
+  EXPECT_EQ(windows(With(Bare("llama"), "sliding_window", 9)), "0 0 0 0 0 0 0 0");
+  EXPECT_EQ(windows(With(Bare("mistral"), "sliding_window", 9)), "9 9 9 9 9 9 9 9");
+  EXPECT_EQ(windows(With(Bare("phi3"), "sliding_window", 9)), "9 9 9 9 9 9 9 9");
+  EXPECT_EQ(windows(Bare("phi3")), "0 0 0 0 0 0 0 0");
+  EXPECT_EQ(windows(Bare("gemma2")), "4096 0 4096 0 4096 0 4096 0");
+  EXPECT_EQ(windows(With(Bare("gemma3_text"), "sliding_window", 9)), "9 9 9 9 9 0 9 9");
+  EXPECT_EQ(windows(With(Bare("gemma3_text"), "sliding_window_pattern", 2)), "4096 0 4096 0 4096 0 4096 0");
+  json qwen = With(Bare("qwen2"), "sliding_window", 9);
+  EXPECT_EQ(windows(qwen), "0 0 0 0 0 0 0 0");
+  qwen["use_sliding_window"] = true;
+  EXPECT_EQ(windows(qwen), "0 0 0 0 0 0 0 0") << "28 layers are full";
+  EXPECT_EQ(windows(With(qwen, "max_window_layers", 6)), "0 0 0 0 0 0 9 9");
+  json types(8, "full_attention");
+  types[3] = "sliding_attention";
+  EXPECT_EQ(windows(With(qwen, "layer_types", types)), "0 0 0 9 0 0 0 0");
+  EXPECT_EQ(windows(With(Bare("gemma2"), "layer_types", types)), "0 0 0 4096 0 0 0 0");
+}
+
+TEST(ConfigTest, FamiliesDiffer) {
+  const ModelConfig gemma2 = ModelConfig::FromJson(Bare("gemma2"), "file");
+  EXPECT_EQ(gemma2.head_dim, 256);
+  EXPECT_EQ(gemma2.num_key_value_heads, 4);
+  EXPECT_EQ(gemma2.attn_logit_softcapping, 50.0);
+  EXPECT_EQ(gemma2.final_logit_softcapping, 30.0);
+  EXPECT_EQ(gemma2.AttentionScale(), 1.0 / 16.0);
+  EXPECT_EQ(gemma2.norm_weight_offset, 1.0);
+  EXPECT_TRUE(gemma2.tie_word_embeddings && gemma2.scaled_embedding && gemma2.output_norms);
+  EXPECT_FALSE(gemma2.qk_norm);
+  EXPECT_EQ(gemma2.activation, Activation::kGeluTanh);
+  EXPECT_EQ(gemma2.pad_token_id, 0);
+
+  // As transformers 4 writes it.
+  json object = With(Bare("gemma3_text"), "rope_local_base_freq", 5000.0);
+  object["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 8.0}};
+  const ModelConfig gemma3 = ModelConfig::FromJson(object, "file");
+  EXPECT_EQ(gemma3.RopeOf(0), Rope{.theta = 5000.0});
+  EXPECT_EQ(gemma3.RopeOf(5), (Rope{.theta = 1e6, .scaling = Rope::Scaling::kLinear, .factor = 8.0}));
+  EXPECT_EQ(gemma3.attn_logit_softcapping, 0.0);
+  EXPECT_TRUE(gemma3.qk_norm);
+
+  json gemma = With(Bare("gemma"), "hidden_act", "gelu");
+  gemma["hidden_activation"] = nullptr;
+  gemma["num_key_value_heads"] = 1;
+  EXPECT_EQ(ModelConfig::FromJson(gemma, "file").activation, Activation::kGeluTanh);
+  EXPECT_FALSE(ModelConfig::FromJson(gemma, "file").output_norms);
+
+  const ModelConfig qwen2 = ModelConfig::FromJson(Bare("qwen2"), "file");
+  EXPECT_TRUE(qwen2.qkv_bias && !qwen2.o_bias && !qwen2.mlp_bias && !qwen2.qk_norm);
+  EXPECT_TRUE(qwen2.eos_token_ids.empty());
+  const ModelConfig qwen3 = ModelConfig::FromJson(Bare("qwen3"), "file");
+  EXPECT_TRUE(qwen3.qk_norm && !qwen3.qkv_bias);
+  EXPECT_EQ(qwen3.head_dim, 128);
+  EXPECT_TRUE(ModelConfig::FromJson(Bare("phi3"), "file").fused_projections);
+  json biased = With(Llama(), "attention_bias", true);
+  biased["mlp_bias"] = true;
+  const ModelConfig llama = ModelConfig::FromJson(biased, "file");
+  EXPECT_TRUE(llama.qkv_bias && llama.o_bias && llama.mlp_bias);
+}
+
+TEST(ConfigTest, EveryFamilyIsWrittenAndReadAgain) {
+  const Rope linear{.theta = 1e4, .scaling = Rope::Scaling::kLinear, .factor = 2.0};
+  for (const char* family :
+       {"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3"}) {
+    json object = With(Bare(family), "sliding_window", 9);
+    object["use_sliding_window"] = true;
+    object["max_window_layers"] = 3;
+    ModelConfig config = ModelConfig::FromJson(object, "file");
+    config.rope = linear;
+    const ModelConfig again = ModelConfig::FromJson(config.ToJson(), "file");
+    EXPECT_EQ(again.ToJson(), config.ToJson()) << family;
+    EXPECT_EQ(Windows(again), Windows(config)) << family;
+    EXPECT_EQ(again.rope, linear) << family;
+    EXPECT_EQ(again.sliding_rope, config.sliding_rope) << family;
+    EXPECT_EQ(again.ParameterCount(), config.ParameterCount()) << family;
+  }
 }
 
 TEST(ConfigTest, EndTokensAreOneOrSeveral) {
@@ -102,13 +222,22 @@ TEST(ConfigTest, EndTokensAreOneOrSeveral) {
 }
 
 TEST(ConfigTest, RefusesWhatItWouldComputeWrongly) {
-  ExpectRefused(With(Llama(), "model_type", "qwen2"), "qwen2");
+  ExpectRefused(With(Llama(), "model_type", "gpt2"), "gemma3_text (Gemma3ForCausalLM)");
   ExpectRefused(With(Llama(), "architectures", {"LlamaForSequenceClassification"}), "Classification");
-  ExpectRefused(With(Llama(), "attention_bias", true), "attention_bias");
-  ExpectRefused(With(Llama(), "mlp_bias", true), "mlp_bias");
+  ExpectRefused(With(Mistral(), "attention_bias", true), "attention_bias");
+  ExpectRefused(With(Mistral(), "mlp_bias", true), "mlp_bias");
+  ExpectRefused(With(Llama(), "final_logit_softcapping", 30.0), "final_logit_softcapping");
+  ExpectRefused(With(Bare("gemma3_text"), "attn_logit_softcapping", 50.0), "attn_logit_softcapping");
+  ExpectRefused(With(Bare("gemma2"), "final_logit_softcapping", -1.0), "final_logit_softcapping");
+  ExpectRefused(With(Bare("gemma2"), "hidden_activation", "gelu"), "gelu");
+  ExpectRefused(With(Bare("gemma"), "use_bidirectional_attention", true), "use_bidirectional_attention");
+  ExpectRefused(With(Bare("gemma3_text"), "rope_parameters", {{"rope_theta", 1e6}}), "sliding_attention");
   ExpectRefused(With(Llama(), "hidden_act", "gelu"), "gelu");
   ExpectRefused(With(Llama(), "quantization_config", {{"bits", 4}}), "quantization_config");
   ExpectRefused(With(Mistral(), "layer_types", {"sliding_attention", "full_attention"}), "layer_types");
+  ExpectRefused(With(Bare("gemma2"), "layer_types", {"full_attention"}), "layer_types");
+  ExpectRefused(With(Bare("gemma2"), "layer_types", json::array({1, 2, 3, 4, 5, 6, 7, 8})), "layer_types");
+  ExpectRefused(With(Bare("qwen2"), "layer_types", json(8, "sliding_attention")), "sliding_window");
 }
 
 TEST(ConfigTest, RefusesImpossibleSizes) {
@@ -140,7 +269,7 @@ TEST(ConfigTest, WrittenAndReadAgain) {
   const ModelConfig again = ModelConfig::FromJson(config.ToJson(), "file");
   EXPECT_EQ(again.ToJson(), config.ToJson());
   EXPECT_EQ(again.sliding_window, 16);
-  EXPECT_EQ(again.rope_theta, 1e6);
+  EXPECT_EQ(again.rope.theta, 1e6);
   EXPECT_EQ(again.head_dim, 10);
   EXPECT_EQ(again.eos_token_ids, (std::vector<std::int64_t>{2, 5}));
   EXPECT_TRUE(again.tie_word_embeddings);
@@ -153,6 +282,20 @@ TEST(ConfigTest, CountsParameters) {
   EXPECT_EQ(ModelConfig::FromJson(Llama(), "file").ParameterCount(), 2 * (3072 + 4608 + 64) + 6400 + 32);
   EXPECT_EQ(ModelConfig::FromJson(With(Llama(), "tie_word_embeddings", true), "file").ParameterCount(),
             2 * (3072 + 4608 + 64) + 3200 + 32);
+  // As published: 2,614,341,888, 494,032,768 and 596,049,920.
+  const auto count = [](const char* family, std::vector<std::int64_t> sizes) {
+    json object = Bare(family);
+    std::size_t i = 0;
+    for (const char* key : {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+                            "num_attention_heads", "num_key_value_heads"}) {
+      object[key] = sizes[i++];
+    }
+    object["tie_word_embeddings"] = true;
+    return ModelConfig::FromJson(object, "file").ParameterCount();
+  };
+  EXPECT_EQ(count("gemma2", {256000, 2304, 9216, 26, 8, 4}), 2614341888);
+  EXPECT_EQ(count("qwen2", {151936, 896, 4864, 24, 14, 2}), 494032768);
+  EXPECT_EQ(count("qwen3", {151936, 1024, 3072, 28, 16, 8}), 596049920);
 }
 
 }  // namespace

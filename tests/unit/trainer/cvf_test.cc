@@ -58,7 +58,7 @@ TEST(Vectors, SoftGumbelWeights) {
 
 TEST(Vectors, BagOfWordsKeepsMultiplicity) {
   // Identity for a head: the hidden state [1, 0, 0, -1] is the logits.
-  const Linear head{at::eye(4, at::kDouble), {}};
+  const VocabularyHead head{{at::eye(4, at::kDouble), {}}};
   const at::Tensor hidden = Doubles({1, 0, 0, -1}).unsqueeze(0);
   const at::Tensor sum = BagOfWords(hidden, head, {0}, {{0, 0, 3}});
   EXPECT_NEAR(sum.item<double>() / 3.0, 1.293190, 5e-7);
@@ -141,7 +141,8 @@ Step RandomStep(std::uint64_t seed, LatentEstimator estimator) {
   step.plain.row_budget = 1 + static_cast<std::int64_t>(random.Below(40));
   step.model = {.sliding_window = random.Below(3) == 0 ? 3 : 0,
                 .tied = random.Below(2) == 0,
-                .lora = random.Below(2) == 0};
+                .lora = random.Below(2) == 0,
+                .rich = random.Below(2) == 0};
   step.settings = {.estimator = estimator, .bow_weight = static_cast<double>(random.Below(3)) * 0.7};
   if (step.model.lora && random.Below(2) == 0) {
     step.model.dropout = 0.3;
@@ -238,7 +239,10 @@ class Definition {
       const at::Tensor gelu = 0.5 * h * (1 + (h / std::sqrt(2.0)).erf());
       const at::Tensor norm =
           gelu * (gelu.square().mean() + model_.Config().rms_norm_eps).rsqrt() * Heads().bow_norm_E;
-      const at::Tensor bow = at::log_softmax(at::matmul(model_.Head().weight_OI.detach(), norm), 0);
+      at::Tensor bow_logits = at::matmul(model_.Head().linear.weight_OI.detach(), norm);
+      const double cap = model_.Head().softcap;
+      if (cap > 0) bow_logits = cap * (bow_logits / cap).tanh();
+      const at::Tensor bow = at::log_softmax(bow_logits, 0);
       for (std::size_t t = 0; t < tokens.size(); ++t) {
         loss = loss - weight * (log_p[place + static_cast<std::int64_t>(t)][tokens[t]] +
                                 settings_.bow_weight * bow[tokens[t]]);
@@ -257,8 +261,7 @@ class Definition {
     RowPass causal;
     causal.length = embedding_NE.size(0);
     for (std::int32_t t = 0; t < causal.length; ++t) causal.position.push_back(t);
-    const auto attention =
-        MakePassAttention(causal, model_.Config().sliding_window, model_.DType(), model_.Device());
+    const auto attention = MakePassAttention(causal, model_.Config(), model_.DType(), model_.Device());
     return model_.Hidden(embedding_NE, at::arange(causal.length, at::kLong), *attention);
   }
 

@@ -31,8 +31,7 @@ AdapterSettings EveryLinear() {
 
 at::Tensor RunHidden(const Decoder& model, const data::RowPass& pass, const at::Tensor& rows = {},
                      const Dropout& dropout = {}) {
-  const auto attention =
-      MakePassAttention(pass, model.Config().sliding_window, model.DType(), model.Device());
+  const auto attention = MakePassAttention(pass, model.Config(), model.DType(), model.Device());
   return model.Hidden(model.Embed(Longs(pass.token)), Longs(pass.position), *attention, rows, dropout);
 }
 
@@ -53,8 +52,7 @@ Gradients Differentiate(const Decoder& model, const at::Tensor& hidden) {
 
 void ExpectEqualToNaive(const Decoder& model, const data::RowPass& pass) {
   const Gradients found = Differentiate(model, RunHidden(model, pass));
-  const Gradients wanted =
-      Differentiate(model, NaiveHidden(model, pass, Visible(pass, model.Config().sliding_window)));
+  const Gradients wanted = Differentiate(model, NaiveHidden(model, pass));
   EXPECT_LT(RelativeError(found.hidden, wanted.hidden), kRounding);
   ASSERT_EQ(found.of.size(), wanted.of.size());
   for (std::size_t i = 0; i < found.of.size(); ++i) {
@@ -84,6 +82,42 @@ TEST(Decoder, AdapterGradientsEqualNaiveOnes) {
   partly.AddAdapter({.rank = 2, .alpha = 4.0, .dropout = 0.0, .targets = {"k_proj", "down_proj"}}, 2);
   FillAdapter(partly, 5);
   ExpectEqualToNaive(partly, RandomTreePass(40, 6));
+}
+
+TEST(Decoder, WhatFamiliesAddEqualsNaiveOnes) {
+  for (const bool fused : {false, true}) {
+    Decoder model(RichConfig(fused), at::kDouble, at::kCPU);
+    model.InitializeRandom(1);
+    RandomiseVectors(model);
+    model.TrainBase();
+    ExpectEqualToNaive(model, RandomTreePass(40, 3));
+    ExpectEqualToNaive(model, RandomTreePass(200, 3, 29, 12));
+    ExpectEqualToNaive(model, PlainPass(3, 11, 4));
+    EXPECT_LE(model.Logits(RunHidden(model, PlainPass(3, 11, 4))).abs().max().item<double>(), 3.0);
+
+    Decoder adapted(RichConfig(fused), at::kDouble, at::kCPU);
+    adapted.InitializeRandom(1);
+    RandomiseVectors(adapted);
+    AdapterSettings settings = EveryLinear();
+    if (fused) settings.targets = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj", "lm_head"};
+    adapted.AddAdapter(settings, 2);
+    FillAdapter(adapted, 5);
+    ExpectEqualToNaive(adapted, RandomTreePass(40, 3));
+  }
+}
+
+TEST(Decoder, NewNormsMultiplyByOneAndBiasesAreZero) {
+  Decoder model(RichConfig(false), at::kDouble, at::kCPU);
+  model.InitializeRandom(1);
+  const Tensors tensors = NamedTensors(model);
+  for (const char* name : {"model.norm.weight", "model.layers.0.self_attn.q_norm.weight",
+                           "model.layers.2.post_feedforward_layernorm.weight",
+                           "model.layers.1.self_attn.k_proj.bias", "model.layers.1.mlp.down_proj.bias"}) {
+    EXPECT_EQ(tensors.at(name).abs().max().item<double>(), 0.0) << name;
+  }
+  std::int64_t count = 0;
+  for (const auto& [name, tensor] : model.BaseParameters()) count += tensor.numel();
+  EXPECT_EQ(count, model.Config().ParameterCount());
 }
 
 TEST(Decoder, SlidingWindowCountsPathPositions) {
@@ -182,9 +216,9 @@ TEST(Decoder, DropoutIsAFunctionOfItsKeys) {
 TEST(RmsNorm, OverflowIsNotAQuietZero) {
   const at::Tensor weight = at::ones({8});
   const at::Tensor huge = at::full({1, 8}, 1e30F);  // its square overflows fp32, 1 / sqrt(inf) is 0
-  EXPECT_TRUE(RmsNorm(huge, weight, 1e-6).isnan().all().item<bool>());
+  EXPECT_TRUE(RmsNorm(huge, weight, {}).isnan().all().item<bool>());
   EXPECT_TRUE(
-      RmsNorm(huge.to(at::kDouble), weight.to(at::kDouble), 1e-6).allclose(at::ones({1, 8}, at::kDouble)));
+      RmsNorm(huge.to(at::kDouble), weight.to(at::kDouble), {}).allclose(at::ones({1, 8}, at::kDouble)));
 }
 
 TEST(Decoder, RefusesAdaptersItCannotMake) {

@@ -64,8 +64,7 @@ at::Tensor LastLogits(const Decoder& model, const std::vector<data::Token>& toke
   pass.token = tokens;
   for (std::int32_t t = 0; t < pass.length; ++t) pass.position.push_back(t);
   pass.rows = pass.length;
-  const auto attention =
-      MakePassAttention(pass, model.Config().sliding_window, model.DType(), model.Device());
+  const auto attention = MakePassAttention(pass, model.Config(), model.DType(), model.Device());
   at::Tensor embedding = model.Embed(at::tensor(tokens, at::kInt).to(at::kLong));
   if (latent > 0) embedding[static_cast<std::int64_t>(latent_at)] = model.LatentHeads()->table_KE[latent - 1];
   const at::Tensor hidden =

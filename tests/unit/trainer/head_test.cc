@@ -24,20 +24,23 @@ constexpr std::int64_t kVocab = 37, kHidden = 11, kRows = 19, kRank = 3;
 
 struct Setting {
   at::Tensor hidden;
-  Linear head;
+  VocabularyHead head;
   EdgeList edges;
   at::Tensor d_log_p, d_log_one_minus_p;  // what a loss would send back
 
-  std::vector<at::Tensor> Inputs() const { return {hidden, head.weight_OI, head.lora.a_KI, head.lora.b_OK}; }
+  std::vector<at::Tensor> Inputs() const {
+    return {hidden, head.linear.weight_OI, head.linear.lora.a_KI, head.linear.lora.b_OK};
+  }
 };
 
 // Every third row predicts nothing; the others one to three tokens. Logits are about `spread` wide.
-Setting MakeSetting(double spread) {
+Setting MakeSetting(double spread, double softcap = 0.0) {
   Setting s;
+  s.head.softcap = softcap;
   s.hidden = RandomTensor({kRows, kHidden}, 1).set_requires_grad(true);
-  s.head.weight_OI = (RandomTensor({kVocab, kHidden}, 2) * spread).set_requires_grad(true);
-  s.head.lora = {RandomTensor({kRank, kHidden}, 3).set_requires_grad(true),
-                 RandomTensor({kVocab, kRank}, 4).set_requires_grad(true), 1.7, 0.0};
+  s.head.linear.weight_OI = (RandomTensor({kVocab, kHidden}, 2) * spread).set_requires_grad(true);
+  s.head.linear.lora = {RandomTensor({kRank, kHidden}, 3).set_requires_grad(true),
+                        RandomTensor({kVocab, kRank}, 4).set_requires_grad(true), 1.7, 0.0};
   std::vector<std::int64_t> row, edge_row, target;
   for (std::int64_t r = 0; r < kRows; ++r) {
     if (r % 3 == 1) continue;
@@ -68,9 +71,10 @@ Result RunHead(const Setting& s, const HeadSettings& settings) {
 
 Result RunNaive(const Setting& s) {
   const at::Tensor x = s.hidden.index_select(0, s.edges.row);
-  const at::Tensor z =
-      at::matmul(x, s.head.weight_OI.t()) +
-      s.head.lora.scale * at::matmul(at::matmul(x, s.head.lora.a_KI.t()), s.head.lora.b_OK.t());
+  at::Tensor z = at::matmul(x, s.head.linear.weight_OI.t()) +
+                 s.head.linear.lora.scale *
+                     at::matmul(at::matmul(x, s.head.linear.lora.a_KI.t()), s.head.linear.lora.b_OK.t());
+  z = NaiveCap(z, s.head.softcap);
   const at::Tensor log_softmax = at::log_softmax(z, 1);
   const at::Tensor log_p = log_softmax.index({s.edges.edge_row, s.edges.edge_target});
   // log(1-p) as the logsumexp of the others minus that of all.
@@ -86,8 +90,8 @@ Result RunNaive(const Setting& s) {
 
 TEST(EdgeLogProb, EqualsLogSoftmaxAndItsGradientsForEveryChunkSize) {
   // Spread 8 makes some targets all but certain: both ways to log(1-p) are used.
-  for (const double spread : {1.0, 8.0}) {
-    const Setting s = MakeSetting(spread);
+  for (const auto& [spread, softcap] : {std::pair(1.0, 0.0), {8.0, 0.0}, {1.0, 1.5}, {8.0, 10.0}}) {
+    const Setting s = MakeSetting(spread, softcap);
     const Result wanted = RunNaive(s);
     for (const std::int64_t chunk_rows : {1, 2, 5, 13, 256}) {
       const Result found = RunHead(s, {.chunk_rows = chunk_rows});
@@ -97,7 +101,8 @@ TEST(EdgeLogProb, EqualsLogSoftmaxAndItsGradientsForEveryChunkSize) {
       EXPECT_LT(RelativeError(found.entropy, wanted.entropy), 1e-13);
       for (std::size_t i = 0; i < found.gradients.size(); ++i) {
         EXPECT_LT(RelativeError(found.gradients[i], wanted.gradients[i]), 1e-12)
-            << "input " << i << ", " << chunk_rows << " rows a chunk, spread " << spread;
+            << "input " << i << ", " << chunk_rows << " rows a chunk, spread " << spread << ", cap "
+            << softcap;
       }
     }
   }
@@ -119,9 +124,9 @@ TEST(EdgeLogProb, RecomputedLogitsGiveTheSameBitsAsKeptOnes) {
 TEST(EdgeLogProb, KeepsTheDigitsOfOneMinusPInSinglePrecision) {
   // One logit above 36 equal ones by `gap`: 1 - p = 36 / (36 + exp(gap)).
   for (const double gap : {1.0, 10.0, 20.0, 30.0, 60.0}) {
-    Linear head;
-    head.weight_OI = at::zeros({kVocab, 1});
-    head.weight_OI[7][0] = gap;
+    VocabularyHead head;
+    head.linear.weight_OI = at::zeros({kVocab, 1});
+    head.linear.weight_OI[7][0] = gap;
     const EdgeLogProbs out = EdgeLogProb(
         at::ones({1, 1}), head,
         {at::tensor({std::int64_t{0}}), at::tensor({std::int64_t{0}}), at::tensor({std::int64_t{7}})});
@@ -135,9 +140,9 @@ TEST(EdgeLogProb, KeepsTheDigitsOfOneMinusPInSinglePrecision) {
 }
 
 TEST(EdgeLogProb, OverflowingOddsOfAnUnpenalisedEdgeStayOutOfTheGradient) {
-  Linear head;
-  head.weight_OI = at::zeros({kVocab, 1});
-  head.weight_OI[7][0] = 2000.0;  // p / (1 - p) = inf, even in fp64
+  VocabularyHead head;
+  head.linear.weight_OI = at::zeros({kVocab, 1});
+  head.linear.weight_OI[7][0] = 2000.0;  // p / (1 - p) = inf, even in fp64
   const at::Tensor hidden = at::ones({1, 1}).set_requires_grad(true);
   const EdgeLogProbs out = EdgeLogProb(
       hidden, head,
@@ -148,11 +153,11 @@ TEST(EdgeLogProb, OverflowingOddsOfAnUnpenalisedEdgeStayOutOfTheGradient) {
 
 TEST(EdgeLogProb, FrozenHeadGetsNoGradient) {
   Setting s = MakeSetting(1.0);
-  s.head.weight_OI.set_requires_grad(false);
+  s.head.linear.weight_OI.set_requires_grad(false);
   const EdgeLogProbs out = EdgeLogProb(s.hidden, s.head, s.edges);
   out.log_p.sum().backward();
-  EXPECT_FALSE(s.head.weight_OI.grad().defined());
-  EXPECT_TRUE(s.head.lora.a_KI.grad().defined());
+  EXPECT_FALSE(s.head.linear.weight_OI.grad().defined());
+  EXPECT_TRUE(s.head.linear.lora.a_KI.grad().defined());
   EXPECT_FALSE(out.row_entropy_nats.requires_grad());
 }
 

@@ -344,9 +344,9 @@ TEST_F(HfFolderTest, StoredBaseWeightsMustBeTheModels) {
     LoadAdapterWeights(other, root_ / "adapter");
     ExpectEqual(other.AdapterParameters(), model.AdapterParameters());
   };
-  load_with(model.Head().weight_OI);
-  load_with(model.Head().weight_OI.to(at::kBFloat16));  // the adapter of a rounded copy
-  ExpectFails([&] { load_with(model.Head().weight_OI + 0.01); }, ExitCode::kBadData,
+  load_with(model.Head().linear.weight_OI);
+  load_with(model.Head().linear.weight_OI.to(at::kBFloat16));  // the adapter of a rounded copy
+  ExpectFails([&] { load_with(model.Head().linear.weight_OI + 0.01); }, ExitCode::kBadData,
               {"lm_head", "base model"});
   ExpectFails([&] { load_with(at::zeros({12, 8})); }, ExitCode::kBadData, {"lm_head", "base model"});
 }

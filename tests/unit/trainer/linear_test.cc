@@ -34,6 +34,7 @@ Dropout RowKeys(std::int64_t rows, std::int64_t first) {
 
 at::Tensor Naive(const Linear& linear, const at::Tensor& x, const at::Tensor& dropped) {
   at::Tensor y = at::matmul(x, linear.weight_OI.t());
+  if (linear.bias_O.defined()) y = y + linear.bias_O;
   if (linear.HasLora()) {
     y = y + linear.lora.scale * at::matmul(at::matmul(dropped, linear.lora.a_KI.t()), linear.lora.b_OK.t());
   }
@@ -44,12 +45,19 @@ TEST(Linear, TogetherEqualsEachAloneWithAllGradients) {
   const Dropout rows = RowKeys(9, 99);
   for (const double dropout : {0.0, 0.4}) {
     const at::Tensor x = RandomTensor({9, 5}, 1).set_requires_grad(true);
-    const Linear adapted = MakeLinear(7, 5, 2, 10, dropout);
+    Linear adapted = MakeLinear(7, 5, 2, 10, dropout);
     const Linear frozen = MakeLinear(4, 5, 0, 20);
     Linear trained = MakeLinear(3, 5, 2, 30, dropout);
     trained.weight_OI.set_requires_grad(true);
-    const std::vector<at::Tensor> inputs = {
-        x, adapted.lora.a_KI, adapted.lora.b_OK, trained.weight_OI, trained.lora.a_KI, trained.lora.b_OK};
+    adapted.bias_O = RandomTensor({7}, 33);
+    trained.bias_O = RandomTensor({3}, 34).set_requires_grad(true);
+    const std::vector<at::Tensor> inputs = {x,
+                                            adapted.lora.a_KI,
+                                            adapted.lora.b_OK,
+                                            trained.weight_OI,
+                                            trained.bias_O,
+                                            trained.lora.a_KI,
+                                            trained.lora.b_OK};
     const auto differentiate = [&](const std::vector<at::Tensor>& y) {
       at::Tensor loss = at::zeros({}, at::kDouble);
       for (std::size_t l = 0; l < y.size(); ++l)
@@ -104,7 +112,8 @@ TEST(Linear, DropoutKeepsTheMeanAndOnlyWithKeys) {
       at::equal(factors.index_select(0, some), DropoutFactors(rows.Rows(some), 0.25, like.narrow(0, 0, 3))));
   EXPECT_TRUE(factors.eq(0.0).logical_or(factors.eq(static_cast<float>(1.0 / 0.75))).all().item<bool>());
 
-  const Linear dropping = MakeLinear(7, 5, 2, 10, 0.5);
+  Linear dropping = MakeLinear(7, 5, 2, 10, 0.5);
+  dropping.bias_O = RandomTensor({7}, 5);
   const at::Tensor x = RandomTensor({9, 5}, 1);
   EXPECT_LT(RelativeError(dropping.Forward(x), Naive(dropping, x, x)), kRounding);
 }

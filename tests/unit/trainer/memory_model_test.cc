@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "data/random.h"
+#include "tests/unit/trainer/every_part.h"
 #include "trainer/objective.h"
 
 namespace plural::trainer {
@@ -26,7 +27,16 @@ class Meter : public c10::MemoryReportingInfoBase {
   std::int64_t now_ = 0, peak_ = 0;
 };
 
-ModelConfig Shape() {
+struct Case {
+  const char* name;
+  data::Layout layout;
+  int prompt_tokens, responses;
+  std::vector<std::string> targets;  // none: all weights are trained
+  at::ScalarType dtype = at::kFloat;
+  bool every_part = false, fused = false;
+};
+
+ModelConfig Shape(const Case& wanted) {
   ModelConfig config;
   config.vocab_size = 3000;
   config.hidden_size = 96;
@@ -35,6 +45,9 @@ ModelConfig Shape() {
   config.num_attention_heads = 6;
   config.num_key_value_heads = 2;
   config.head_dim = 16;
+  config.fused_projections = wanted.fused;
+  config.sliding_window = wanted.every_part ? 100 : 0;
+  if (wanted.every_part) testing::AddEveryPart(config);
   return config;
 }
 
@@ -60,16 +73,8 @@ data::RowPass MakePass(data::Layout layout, int prompt_tokens, int responses) {
   return data::PackGroups({&group, 1}, {.layout = layout, .row_budget = 1 << 20}, 1.0).at(0);
 }
 
-struct Case {
-  const char* name;
-  data::Layout layout;
-  int prompt_tokens, responses;
-  std::vector<std::string> targets;  // none: all weights are trained
-  at::ScalarType dtype = at::kFloat;
-};
-
 std::int64_t MeasuredPeak(const Case& wanted, const data::RowPass& pass) {
-  Decoder model(Shape(), wanted.dtype, at::kCPU);
+  Decoder model(Shape(wanted), wanted.dtype, at::kCPU);
   model.InitializeRandom(1);
   if (wanted.targets.empty()) {
     model.TrainBase();
@@ -88,6 +93,8 @@ std::int64_t MeasuredPeak(const Case& wanted, const data::RowPass& pass) {
 const std::vector<std::string> kAll = {"q_proj",    "k_proj",  "v_proj",    "o_proj",
                                        "gate_proj", "up_proj", "down_proj", "lm_head"};
 
+const std::vector<std::string> kFused = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj", "lm_head"};
+
 // The formulas leave out what is small: pointers, indices, gradients of norms and factors. 5 % is the room
 // for these; a tensor of a row that is forgotten in every layer is more.
 TEST(MemoryModel, IsThePeakOfTensorsInAPass) {
@@ -97,11 +104,14 @@ TEST(MemoryModel, IsThePeakOfTensorsInAPass) {
         Case{"double", data::Layout::kTree, 100, 40, kAll, at::kDouble},
         Case{"long prompt", data::Layout::kTree, 1500, 2, {"o_proj", "down_proj"}},
         Case{"all weights", data::Layout::kTree, 300, 30, {}},
-        Case{"plain", data::Layout::kPlain, 60, 20, kAll}}) {
+        Case{"plain", data::Layout::kPlain, 60, 20, kAll},
+        Case{"every part", data::Layout::kTree, 300, 30, kAll, at::kFloat, true},
+        Case{"every part, fused", data::Layout::kTree, 300, 30, kFused, at::kFloat, true, true},
+        Case{"fused, all weights", data::Layout::kTree, 300, 30, {}, at::kFloat, false, true}}) {
     const data::RowPass pass = MakePass(wanted.layout, wanted.prompt_tokens, wanted.responses);
     const AdapterSettings adapter{.rank = 8, .targets = wanted.targets};
     const PassMemory memory =
-        MemoryOfPass(Shape(), wanted.targets.empty() ? nullptr : &adapter,
+        MemoryOfPass(Shape(wanted), wanted.targets.empty() ? nullptr : &adapter,
                      static_cast<std::int64_t>(at::elementSize(wanted.dtype)), false, pass);
     const auto measured = static_cast<double>(MeasuredPeak(wanted, pass));
     EXPECT_NEAR(static_cast<double>(memory.PeakBytes()) / measured, 1.0, 0.05)

@@ -14,6 +14,7 @@
 #include <ATen/ops/sqrt.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
 
 #include <cmath>
 #include <cstdint>
@@ -92,13 +93,16 @@ inline at::Tensor Visible(const data::RowPass& pass, std::int64_t window = 0) {
   return visible;
 }
 
+inline at::Tensor NaiveCap(const at::Tensor& x, double cap) { return cap > 0 ? cap * (x / cap).tanh() : x; }
+
 inline at::Tensor NaiveAttention(const at::Tensor& q_NHD, const at::Tensor& k_NGD, const at::Tensor& v_NGD,
-                                 const at::Tensor& visible) {
+                                 const at::Tensor& visible, double scale = 0.0, double softcap = 0.0) {
   const std::int64_t shared = q_NHD.size(1) / k_NGD.size(1);
   const at::Tensor q = q_NHD.transpose(0, 1);
   const at::Tensor k = k_NGD.transpose(0, 1).repeat_interleave(shared, 0);
   const at::Tensor v = v_NGD.transpose(0, 1).repeat_interleave(shared, 0);
-  at::Tensor scores = at::matmul(q, k.transpose(1, 2)) / std::sqrt(static_cast<double>(q.size(2)));
+  if (scale == 0.0) scale = 1.0 / std::sqrt(static_cast<double>(q.size(2)));
+  at::Tensor scores = NaiveCap(at::matmul(q, k.transpose(1, 2)) * scale, softcap);
   scores = scores.masked_fill(visible.logical_not(), -std::numeric_limits<double>::infinity());
   return at::matmul(at::softmax(scores, -1), v).transpose(0, 1).reshape({q_NHD.size(0), -1});
 }
@@ -107,11 +111,12 @@ inline at::Tensor NaiveRmsNorm(const at::Tensor& x, const at::Tensor& weight, do
   return x / at::sqrt((x * x).mean(-1, true) + eps) * weight;
 }
 
-// Multiplies the complex numbers x_i + j x_(i + D/2) of every head by exp(j position theta^(-2i/D)).
-inline at::Tensor NaiveRotate(const at::Tensor& x_NHD, const at::Tensor& position_N, double theta) {
+// Multiplies the complex numbers x_i + j x_(i + D/2) of every head by exp(j position theta^(-2i/D) / factor).
+inline at::Tensor NaiveRotate(const at::Tensor& x_NHD, const at::Tensor& position_N, const Rope& rope) {
   const std::int64_t half = x_NHD.size(2) / 2;
   const at::Tensor power = at::arange(half, at::kDouble) * (-2.0 / static_cast<double>(2 * half));
-  const at::Tensor angle = position_N.to(at::kDouble).view({-1, 1, 1}) * at::pow(theta, power);
+  const at::Tensor angle =
+      position_N.to(at::kDouble).view({-1, 1, 1}) * at::pow(rope.theta, power) / rope.factor;
   const at::Tensor re = x_NHD.narrow(2, 0, half);
   const at::Tensor im = x_NHD.narrow(2, half, half);
   return at::cat({re * angle.cos() - im * angle.sin(), re * angle.sin() + im * angle.cos()}, 2);
@@ -129,6 +134,7 @@ inline Tensors NamedTensors(const Decoder& model) {
 inline at::Tensor NaiveLinear(const Tensors& tensors, const std::string& path, const at::Tensor& x,
                               double scale) {
   at::Tensor y = at::matmul(x, tensors.at(path + ".weight").t());
+  if (tensors.contains(path + ".bias")) y = y + tensors.at(path + ".bias");
   if (tensors.contains(path + ".lora_A.weight")) {
     y = y + scale * at::matmul(at::matmul(x, tensors.at(path + ".lora_A.weight").t()),
                                tensors.at(path + ".lora_B.weight").t());
@@ -136,29 +142,68 @@ inline at::Tensor NaiveLinear(const Tensors& tensors, const std::string& path, c
   return y;
 }
 
-inline at::Tensor NaiveHidden(const Decoder& model, const data::RowPass& pass, const at::Tensor& visible) {
+inline at::Tensor NaiveHidden(const Decoder& model, const data::RowPass& pass) {
   const ModelConfig& config = model.Config();
   const Tensors tensors = NamedTensors(model);
   const double scale =
       model.Adapter() ? model.Adapter()->alpha / static_cast<double>(model.Adapter()->rank) : 0;
   const at::Tensor position = Longs(pass.position);
+  const auto norm = [&](const std::string& path, const at::Tensor& in) {
+    const at::Tensor factor = tensors.at(path + ".weight") + config.norm_weight_offset;
+    return NaiveRmsNorm(in, factor, config.rms_norm_eps);
+  };
   at::Tensor x = tensors.at("model.embed_tokens.weight").index_select(0, Longs(pass.token));
+  if (config.scaled_embedding) x = x * std::sqrt(static_cast<double>(config.hidden_size));
   for (std::int64_t l = 0; l < config.num_hidden_layers; ++l) {
     const std::string prefix = "model.layers." + std::to_string(l) + ".";
     const auto linear = [&](const std::string& path, const at::Tensor& in) {
       return NaiveLinear(tensors, prefix + path, in, scale);
     };
-    const auto heads = [&](const at::Tensor& in) { return in.view({in.size(0), -1, config.head_dim}); };
-    at::Tensor n = NaiveRmsNorm(x, tensors.at(prefix + "input_layernorm.weight"), config.rms_norm_eps);
-    const at::Tensor q = NaiveRotate(heads(linear("self_attn.q_proj", n)), position, config.rope_theta);
-    const at::Tensor k = NaiveRotate(heads(linear("self_attn.k_proj", n)), position, config.rope_theta);
-    const at::Tensor mixed = NaiveAttention(q, k, heads(linear("self_attn.v_proj", n)), visible);
-    x = x + linear("self_attn.o_proj", mixed);
-    n = NaiveRmsNorm(x, tensors.at(prefix + "post_attention_layernorm.weight"), config.rms_norm_eps);
-    const at::Tensor gate = linear("mlp.gate_proj", n);
-    x = x + linear("mlp.down_proj", gate * at::sigmoid(gate) * linear("mlp.up_proj", n));
+    const auto heads = [&](const at::Tensor& in, const std::string& of) {
+      const at::Tensor split = in.reshape({in.size(0), -1, config.head_dim});
+      return config.qk_norm && !of.empty() ? norm(prefix + "self_attn." + of + "_norm", split) : split;
+    };
+    at::Tensor n = norm(prefix + "input_layernorm", x);
+    at::Tensor q, k, v;
+    const std::int64_t wide = config.num_attention_heads * config.head_dim;
+    const std::int64_t narrow = config.num_key_value_heads * config.head_dim;
+    if (config.fused_projections) {
+      const at::Tensor qkv = linear("self_attn.qkv_proj", n);
+      q = qkv.narrow(1, 0, wide);
+      k = qkv.narrow(1, wide, narrow);
+      v = qkv.narrow(1, wide + narrow, narrow);
+    } else {
+      q = linear("self_attn.q_proj", n);
+      k = linear("self_attn.k_proj", n);
+      v = linear("self_attn.v_proj", n);
+    }
+    const Rope& rope = config.RopeOf(l);
+    const at::Tensor mixed = NaiveAttention(
+        NaiveRotate(heads(q, "q"), position, rope), NaiveRotate(heads(k, "k"), position, rope), heads(v, ""),
+        Visible(pass, config.WindowOf(l)), config.AttentionScale(), config.attn_logit_softcapping);
+    at::Tensor branch = linear("self_attn.o_proj", mixed);
+    if (config.output_norms) branch = norm(prefix + "post_attention_layernorm", branch);
+    x = x + branch;
+    n = norm(prefix + (config.output_norms ? "pre_feedforward_layernorm" : "post_attention_layernorm"), x);
+    at::Tensor gate, up;
+    if (config.fused_projections) {
+      const at::Tensor both = linear("mlp.gate_up_proj", n);
+      gate = both.narrow(1, 0, config.intermediate_size);
+      up = both.narrow(1, config.intermediate_size, config.intermediate_size);
+    } else {
+      gate = linear("mlp.gate_proj", n);
+      up = linear("mlp.up_proj", n);
+    }
+    constexpr double kRootOfTwoOverPi = 0.79788456080286535588;
+    const at::Tensor active =
+        config.activation == Activation::kSilu
+            ? gate * at::sigmoid(gate)
+            : 0.5 * gate * (1 + (kRootOfTwoOverPi * (gate + 0.044715 * gate * gate * gate)).tanh());
+    branch = linear("mlp.down_proj", active * up);
+    if (config.output_norms) branch = norm(prefix + "post_feedforward_layernorm", branch);
+    x = x + branch;
   }
-  return NaiveRmsNorm(x, tensors.at("model.norm.weight"), config.rms_norm_eps);
+  return norm("model.norm", x);
 }
 
 // Largest difference relative to the largest value: what rounding of sums leaves.
@@ -181,10 +226,38 @@ inline ModelConfig SmallConfig(bool tied = false) {
   config.head_dim = 6;
   config.max_position_embeddings = 512;
   config.rms_norm_eps = 1e-5;
-  config.rope_theta = 100.0;
+  config.rope.theta = 100.0;
   config.initializer_range = 0.3;
   config.tie_word_embeddings = tied;
   return config;
+}
+
+// Everything that some family computes and others do not, at once.
+inline ModelConfig RichConfig(bool fused) {
+  ModelConfig config = SmallConfig(true);
+  config.sliding_window = 4;
+  config.sliding_layers = {true, false, true};
+  config.sliding_rope = Rope{.theta = 10.0};
+  config.rope.scaling = Rope::Scaling::kLinear;
+  config.rope.factor = 3.0;
+  config.query_pre_attn_scalar = 3.0;
+  config.attn_logit_softcapping = 1.5;
+  config.qk_norm = true;
+  config.qkv_bias = config.o_bias = config.mlp_bias = true;
+  config.fused_projections = fused;
+  config.activation = Activation::kGeluTanh;
+  config.norm_weight_offset = 1.0;
+  config.output_norms = config.scaled_embedding = true;
+  config.final_logit_softcapping = 3.0;
+  return config;
+}
+
+// Norms and biases as they are after training, not 1 and 0.
+inline void RandomiseVectors(const Decoder& model) {
+  const c10::AutoGradMode no_grad(false);
+  for (const auto& [name, tensor] : model.BaseParameters()) {
+    if (tensor.dim() == 1) tensor.add_(RandomTensor(tensor.sizes().vec(), data::HashName(name)) * 0.4);
+  }
 }
 
 // LoRA factors that are not zero, so that every gradient flows.

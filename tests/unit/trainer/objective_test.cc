@@ -55,7 +55,7 @@ Naive NaivePass(const Decoder& model, const data::RowPass& pass, double clamp) {
   const Tensors tensors = NamedTensors(model);
   const double scale =
       model.Adapter() ? model.Adapter()->alpha / static_cast<double>(model.Adapter()->rank) : 0;
-  const at::Tensor logits = NaiveLinear(tensors, "lm_head", NaiveHidden(model, pass, Visible(pass)), scale);
+  const at::Tensor logits = NaiveLinear(tensors, "lm_head", NaiveHidden(model, pass), scale);
   const at::Tensor log_softmax = at::log_softmax(logits, 1);
   std::vector<std::int64_t> source, target;
   std::vector<double> likelihood, unlikelihood;
@@ -154,7 +154,7 @@ TEST(RunPass, TheClampCutsValueAndGradient) {
   tensors.at("model.norm.weight").detach().zero_();
   tensors.at("model.norm.weight").detach().copy_(at::ones({20}, at::kDouble));
   data::RowPass pass = PlainPass(1, 3, 1);
-  const at::Tensor probe = NaiveHidden(model, pass, Visible(pass)).sum(1);
+  const at::Tensor probe = NaiveHidden(model, pass).sum(1);
   std::int32_t row = 0;
   while (row < 3 && probe[row].item<double>() * 8.0 < 20.0) ++row;
   if (row == 3) {  // the sign is the model's; turn it

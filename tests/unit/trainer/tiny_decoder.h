@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "data/random.h"
 #include "trainer/model/decoder.h"
@@ -19,6 +20,8 @@ struct TinyOptions {
   bool tied = false;
   double dropout = 0.0;  // of the adapter
   bool lora = true;      // on every linear layer, with B that is not zero; else all weights are trained
+  bool rich = false;     // what only some families compute; the window is every second layer's
+  bool fused = false;
 };
 
 inline void FillUniform(const at::Tensor& tensor, double low, double high, const std::string& key) {
@@ -44,6 +47,18 @@ inline Decoder TinyDecoder(const TinyOptions& options, at::ScalarType dtype = at
   config.max_position_embeddings = 64;
   config.sliding_window = options.sliding_window;
   config.tie_word_embeddings = options.tied;
+  config.fused_projections = options.fused;
+  if (options.rich) {
+    config.sliding_layers = {true, false};
+    config.sliding_rope = Rope{.theta = 10.0};
+    config.query_pre_attn_scalar = 3.0;
+    config.attn_logit_softcapping = 1.5;
+    config.final_logit_softcapping = 2.5;
+    config.activation = Activation::kGeluTanh;
+    config.norm_weight_offset = 1.0;
+    config.qk_norm = config.qkv_bias = config.o_bias = config.mlp_bias = true;
+    config.output_norms = config.scaled_embedding = true;
+  }
   Decoder model(config, dtype, at::kCPU);
   for (const auto& [name, tensor] : model.BaseParameters()) {
     const bool norm = tensor.dim() == 1;
@@ -53,12 +68,9 @@ inline Decoder TinyDecoder(const TinyOptions& options, at::ScalarType dtype = at
     model.TrainBase();
     return model;
   }
-  model.AddAdapter(
-      {.rank = 3,
-       .alpha = 6.0,
-       .dropout = options.dropout,
-       .targets = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"}},
-      1);
+  std::vector<std::string> targets = {"lm_head"};
+  for (const LinearShape& linear : config.LayerLinears()) targets.push_back(linear.Name());
+  model.AddAdapter({.rank = 3, .alpha = 6.0, .dropout = options.dropout, .targets = targets}, 1);
   for (const auto& [name, tensor] : model.AdapterParameters()) FillUniform(tensor, -0.4, 0.4, name);
   return model;
 }

@@ -61,7 +61,9 @@ Step RandomStep(std::uint64_t seed, Method method) {
   step.plain.row_budget = 1 + static_cast<std::int64_t>(random.Below(40));
   step.model = {.sliding_window = random.Below(3) == 0 ? 3 : 0,
                 .tied = random.Below(2) == 0,
-                .lora = random.Below(2) == 0};
+                .lora = random.Below(2) == 0,
+                .rich = random.Below(2) == 0,
+                .fused = random.Below(3) == 0};
   step.head.chunk_rows = 1 + static_cast<std::int64_t>(random.Below(9));
   step.head.keep_bytes = random.Below(2) == 0 ? 0 : std::int64_t{1} << 20;
   step.weighted_edges_only = random.Below(2) == 0;
@@ -178,8 +180,7 @@ at::Tensor LossByDefinition(const Decoder& model, const LabelledGroup& group) {
     RowPass causal;
     causal.length = token_N.size(0);
     for (std::int32_t t = 0; t < causal.length; ++t) causal.position.push_back(t);
-    const auto attention =
-        MakePassAttention(causal, model.Config().sliding_window, model.DType(), model.Device());
+    const auto attention = MakePassAttention(causal, model.Config(), model.DType(), model.Device());
     const at::Tensor hidden =
         model.Hidden(model.Embed(token_N), at::arange(causal.length, at::kLong), *attention);
     const at::Tensor log_p = at::log_softmax(model.Logits(hidden), 1);
@@ -234,8 +235,7 @@ std::string NameOf(const ::testing::TestParamInfo<Method>& info) {
 INSTANTIATE_TEST_SUITE_P(Methods, TreeEqualsPlain, ::testing::ValuesIn(data::testing::kMethods), NameOf);
 
 at::Tensor HiddenOf(const Decoder& model, const RowPass& pass) {
-  const auto attention =
-      MakePassAttention(pass, model.Config().sliding_window, model.DType(), model.Device());
+  const auto attention = MakePassAttention(pass, model.Config(), model.DType(), model.Device());
   const at::Tensor token_N = at::tensor(pass.token, at::kInt).to(at::kLong);
   return model.Hidden(model.Embed(token_N), at::tensor(pass.position, at::kInt).to(at::kLong), *attention);
 }
