@@ -18,8 +18,8 @@ namespace plural::trainer {
 //                                                       p = 3 when all weights are trained
 //   a pair of rows   7 L H D    scores and sums in forward (2); in backward scores again, and the gradients
 //                               of values, probabilities, queries and keys (5)
-// The head is left out: its work hardly depends on the cut. A tree of R rows is charged R^2 pairs: its
-// mask is dense for the kernels. Check: the 56 M Mistral shape
+// The head is left out: its work hardly depends on the cut. A tree of R rows is charged R^2 pairs, in
+// layers with a window, too: its mask is dense for the kernels. Check: the 56 M Mistral shape
 // (512 wide, 8 layers) gives pair / row = 6.2e-4; timings of 210 biographies in trees of 8 to 210
 // targets fit 7e-4, least at 16.
 //

@@ -1,11 +1,15 @@
 """`plural score` against transformers: the same model folder gives the same numbers."""
+import contextlib
+import io
 import json
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 import tempfile
 import unittest
+from unittest import mock
 
 import torch
 
@@ -135,12 +139,19 @@ class ScoreTest(unittest.TestCase):
         small = "--hidden 128 --layers 2 --heads 4 --kv 2 --ffn 256"
         lines = reference.random_lines(16, seed=6)
         reference.write_lines(self.work / "in.jsonl", lines)
+
+        def run(script, *arguments):
+            # In this process: importing transformers takes longer than all the rest.
+            printed = io.StringIO()
+            with mock.patch.object(sys, "argv", [str(script), *map(str, arguments)]), \
+                    contextlib.redirect_stdout(printed):
+                runpy.run_path(str(script), run_name="__main__")
+            return printed.getvalue()
+
         for options in ("--family mistral", "--family llama --shards", "--family llama --tie --shards",
-                        "--family mistral --tie --dtype bfloat16"):
+                        "--family mistral --tie --dtype bfloat16", "--family gemma --tie", "--family qwen2"):
             with self.subTest(options):
                 folder = self.work / options.replace(" ", "")
-                run = lambda *command: subprocess.run([sys.executable, *map(str, command)], check=True, text=True,
-                                                      capture_output=True, timeout=600).stdout
                 run(peers / "make_model.py", folder, *small.split(), *options.split())
                 expected = [json.loads(line)["token_logprobs"]
                             for line in run(peers / "hf_score.py", folder, self.work / "in.jsonl").splitlines()]

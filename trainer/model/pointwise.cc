@@ -43,7 +43,10 @@ class Norm : public torch::autograd::Function<Norm> {
                                const NormTerms& terms) {
     const PartScope norm(Part::kNorm);
     at::Tensor x_NE = residual_NE.contiguous();
-    const at::Tensor factor_E = terms.weight_offset == 0.0 ? weight_E : weight_E + terms.weight_offset;
+    // 1 + weight keeps the weight's digits in fp32 at least.
+    const at::ScalarType wide = weight_E.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+    const at::Tensor factor_E =
+        terms.weight_offset == 0.0 ? weight_E : weight_E.to(wide) + terms.weight_offset;
     at::Tensor rstd_N1, norm_NE;
     if (OnHost(x_NE)) {
       const at::Tensor branch = branch_NE ? branch_NE->contiguous() : at::Tensor();

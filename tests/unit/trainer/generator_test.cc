@@ -15,6 +15,7 @@
 
 #include "data/error.h"
 #include "data/random.h"
+#include "tests/unit/trainer/every_part.h"
 #include "trainer/error.h"
 #include "trainer/model/latents.h"
 
@@ -140,6 +141,16 @@ TEST(Generator, EqualsDecodingWithoutCacheWithSlidingWindow) {
                              .sampling = {.temperature = 1.2, .top_k = 9, .top_p = 0.95},
                              .policy = PossibilityPolicy::kNone,
                              .seed = 3});
+}
+
+TEST(Generator, EqualsDecodingWithoutCacheWithWhatFamiliesAdd) {
+  for (const bool fused : {false, true}) {
+    ModelConfig config = TinyConfig();
+    config.sliding_window = 5;
+    config.fused_projections = fused;
+    testing::AddEveryPart(config);
+    ExpectEqualsNaive(config, {.responses = 3, .max_new_tokens = 24, .seed = 3});
+  }
 }
 
 TEST(Generator, AnswersDoNotDependOnTheBatch) {
@@ -292,7 +303,7 @@ TEST(Generator, LatentsStandBeforeTheResponse) {
   settings.latents = {1};
   EXPECT_THROW(Generate(TinyModel(TinyConfig()), Prompts(), settings), ExitError);
   settings.max_new_tokens = 60;  // 3 + 1 prompt tokens fit, the latent does not
-  EXPECT_NO_THROW(Generate(model, {Prompts()[0]}, {.responses = 1, .max_new_tokens = 60}));
+  EXPECT_NO_THROW(Generate(TinyModel(TinyConfig()), {Prompts()[0]}, {.responses = 1, .max_new_tokens = 60}));
   EXPECT_THROW(Generate(model, {Prompts()[0]}, settings), data::DataError);
 }
 

@@ -25,6 +25,7 @@
 
 #include "data/random.h"
 #include "data/rows.h"
+#include "tests/unit/trainer/every_part.h"
 #include "trainer/model/decoder.h"
 
 namespace plural::trainer::testing {
@@ -232,23 +233,11 @@ inline ModelConfig SmallConfig(bool tied = false) {
   return config;
 }
 
-// Everything that some family computes and others do not, at once.
 inline ModelConfig RichConfig(bool fused) {
   ModelConfig config = SmallConfig(true);
   config.sliding_window = 4;
-  config.sliding_layers = {true, false, true};
-  config.sliding_rope = Rope{.theta = 10.0};
-  config.rope.scaling = Rope::Scaling::kLinear;
-  config.rope.factor = 3.0;
-  config.query_pre_attn_scalar = 3.0;
-  config.attn_logit_softcapping = 1.5;
-  config.qk_norm = true;
-  config.qkv_bias = config.o_bias = config.mlp_bias = true;
   config.fused_projections = fused;
-  config.activation = Activation::kGeluTanh;
-  config.norm_weight_offset = 1.0;
-  config.output_norms = config.scaled_embedding = true;
-  config.final_logit_softcapping = 3.0;
+  AddEveryPart(config);
   return config;
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "data/random.h"
+#include "tests/unit/trainer/every_part.h"
 #include "trainer/model/decoder.h"
 
 namespace plural::trainer::testing {
@@ -20,7 +21,7 @@ struct TinyOptions {
   bool tied = false;
   double dropout = 0.0;  // of the adapter
   bool lora = true;      // on every linear layer, with B that is not zero; else all weights are trained
-  bool rich = false;     // what only some families compute; the window is every second layer's
+  bool rich = false;     // what only some families compute, every_part.h
   bool fused = false;
 };
 
@@ -48,17 +49,7 @@ inline Decoder TinyDecoder(const TinyOptions& options, at::ScalarType dtype = at
   config.sliding_window = options.sliding_window;
   config.tie_word_embeddings = options.tied;
   config.fused_projections = options.fused;
-  if (options.rich) {
-    config.sliding_layers = {true, false};
-    config.sliding_rope = Rope{.theta = 10.0};
-    config.query_pre_attn_scalar = 3.0;
-    config.attn_logit_softcapping = 1.5;
-    config.final_logit_softcapping = 2.5;
-    config.activation = Activation::kGeluTanh;
-    config.norm_weight_offset = 1.0;
-    config.qk_norm = config.qkv_bias = config.o_bias = config.mlp_bias = true;
-    config.output_norms = config.scaled_embedding = true;
-  }
+  if (options.rich) AddEveryPart(config);
   Decoder model(config, dtype, at::kCPU);
   for (const auto& [name, tensor] : model.BaseParameters()) {
     const bool norm = tensor.dim() == 1;
