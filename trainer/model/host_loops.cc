@@ -237,24 +237,28 @@ PLURAL_INLINE void MaskedSoftmaxLoop(T* scores, const T* mask, const ScoreTerms&
 }
 
 // A cap's slope is 1 - (logit / softcap)^2.
-template <class T>
+template <bool capped, class T>
 PLURAL_INLINE void MaskedSoftmaxBackwardLoop(T* scores, T* dp, const T* mask, const T* lse, const T* delta,
                                              const ScoreTerms& terms, std::int64_t blocks, std::int64_t rows,
                                              std::int64_t keys) {
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
   const auto scale = static_cast<T>(terms.scale), softcap = static_cast<T>(terms.softcap);
-  const T inverse_cap = softcap > 0 ? 1 / softcap : 0;
+  const T inverse_cap = capped ? 1 / softcap : 0;
   for (std::int64_t row = 0; row < blocks * rows; ++row) {
     T* s = scores + row * keys;
     T* d = dp + row * keys;
     const T* m = mask + row % rows * keys;
     const T level = lse[row], mean = delta[row];
     for (std::int64_t i = 0; i < keys; i += kWidth) {
-      const Vector<T> logit = Logit(Load(s + i, keys - i), scale, softcap);
+      const Vector<T> logit = Logit(Load(s + i, keys - i), scale, capped ? softcap : 0);
       const Vector<T> p = Exp(logit + Load(m + i, keys - i) - level);
-      const Vector<T> bounded = logit * inverse_cap;
       Store(s + i, p, keys - i);
-      Store(d + i, p * (Load(d + i, keys - i) - mean) * scale * (T{1} - bounded * bounded), keys - i);
+      Vector<T> gradient = p * (Load(d + i, keys - i) - mean) * scale;
+      if (capped) {
+        const Vector<T> bounded = logit * inverse_cap;
+        gradient *= T{1} - bounded * bounded;
+      }
+      Store(d + i, gradient, keys - i);
     }
   }
 }
@@ -302,7 +306,11 @@ PLURAL_INLINE void MaskedSoftmaxBackwardLoop(T* scores, T* dp, const T* mask, co
   CLONES void MaskedSoftmaxBackward(T* scores, T* dp, const T* mask, const T* lse, const T* delta,       \
                                     const ScoreTerms& terms, std::int64_t blocks, std::int64_t rows,     \
                                     std::int64_t keys) {                                                 \
-    MaskedSoftmaxBackwardLoop(scores, dp, mask, lse, delta, terms, blocks, rows, keys);                  \
+    if (terms.softcap > 0.0) {                                                                           \
+      MaskedSoftmaxBackwardLoop<true>(scores, dp, mask, lse, delta, terms, blocks, rows, keys);          \
+    } else {                                                                                             \
+      MaskedSoftmaxBackwardLoop<false>(scores, dp, mask, lse, delta, terms, blocks, rows, keys);         \
+    }                                                                                                    \
   }
 
 PLURAL_HOST_LOOPS(float, PLURAL_CLONES)
