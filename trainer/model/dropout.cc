@@ -1,6 +1,8 @@
 #include "trainer/model/dropout.h"
 
 #include <ATen/Dispatch.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 
 #include "data/random.h"
@@ -16,12 +18,13 @@ Dropout Dropout::Rows(const at::Tensor& rows_S) const {
   return {row_key_R.index_select(0, rows_S.cpu()), site};
 }
 
-at::Tensor DropoutFactors(const Dropout& dropout, double p, const at::Tensor& like_RI) {
-  const at::Tensor factors_RI = at::empty(like_RI.sizes(), like_RI.options().device(at::kCPU));
-  const std::int64_t rows = like_RI.size(0), features = like_RI.size(1);
+at::Tensor Dropped(const Dropout& dropout, double p, const at::Tensor& x_RI) {
+  const bool exact = x_RI.scalar_type() == at::kDouble;  // bf16 takes fp32 factors: it has no 1 / 0.9
+  const at::Tensor factors_RI = at::empty(x_RI.sizes(), exact ? at::kDouble : at::kFloat);
+  const std::int64_t rows = x_RI.size(0), features = x_RI.size(1);
   const auto* keys = dropout.row_key_R.const_data_ptr<std::int64_t>();
   const double kept = 1.0 / (1.0 - p);
-  AT_DISPATCH_FLOATING_TYPES(factors_RI.scalar_type(), "DropoutFactors", [&] {
+  AT_DISPATCH_FLOATING_TYPES(factors_RI.scalar_type(), "dropout", [&] {
     auto* out = factors_RI.data_ptr<scalar_t>();
     for (std::int64_t r = 0; r < rows; ++r) {
       data::CounterRandom random{
@@ -31,7 +34,7 @@ at::Tensor DropoutFactors(const Dropout& dropout, double p, const at::Tensor& li
       }
     }
   });
-  return factors_RI.to(like_RI.device());
+  return (x_RI * factors_RI.to(x_RI.device())).to(x_RI.scalar_type());
 }
 
 }  // namespace plural::trainer

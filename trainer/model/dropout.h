@@ -24,8 +24,8 @@ struct Dropout {
   Dropout Rows(const at::Tensor& rows_S) const;
 };
 
-// Inverted-dropout factors, 0 or 1 / (1 - p), of the shape, type and device of like_RI: element (r, i) is a
-// function of (row key, site, i) alone.
-at::Tensor DropoutFactors(const Dropout& dropout, double p, const at::Tensor& like_RI);
+// x times inverted-dropout factors, 0 or 1 / (1 - p): that of element (r, i) is a function of (row key, site,
+// i) alone.
+at::Tensor Dropped(const Dropout& dropout, double p, const at::Tensor& x_RI);
 
 }  // namespace plural::trainer

@@ -85,7 +85,7 @@ class RowHead : public torch::autograd::Function<RowHead> {
     if (plan->lora) {
       a_KE = tensors[1];
       b_VK = tensors[2];
-      t_SK = at::mm(Dropped(hidden_SE, *plan), a_KE.t()).mul_(plan->scale);
+      t_SK = at::mm(AdapterInput(hidden_SE, *plan), a_KE.t()).mul_(plan->scale);
     }
     const auto options = hidden_SE.options().dtype(at::kDouble);
     const at::Tensor lse_S = at::empty({hidden_SE.size(0)}, options);
@@ -159,9 +159,9 @@ class RowHead : public torch::autograd::Function<RowHead> {
     }
     if (dt_SK.defined()) {
       dt_SK.mul_(plan.scale);
-      if (needs_a) da_KE = at::mm(dt_SK.t(), Dropped(hidden_SE, plan));
+      if (needs_a) da_KE = at::mm(dt_SK.t(), AdapterInput(hidden_SE, plan));
       if (needs_hidden && plan.p > 0) {
-        dhidden_SE.addcmul_(at::mm(dt_SK, saved[kA]), DropoutFactors(plan.dropout, plan.p, hidden_SE));
+        dhidden_SE.add_(Dropped(plan.dropout, plan.p, at::mm(dt_SK, saved[kA])));
       } else if (needs_hidden) {
         dhidden_SE.addmm_(dt_SK, saved[kA]);
       }
@@ -173,8 +173,8 @@ class RowHead : public torch::autograd::Function<RowHead> {
   }
 
  private:
-  static at::Tensor Dropped(const at::Tensor& hidden_SE, const HeadPlan& plan) {
-    return plan.p > 0 ? hidden_SE * DropoutFactors(plan.dropout, plan.p, hidden_SE) : hidden_SE;
+  static at::Tensor AdapterInput(const at::Tensor& hidden_SE, const HeadPlan& plan) {
+    return plan.p > 0 ? Dropped(plan.dropout, plan.p, hidden_SE) : hidden_SE;
   }
 };
 

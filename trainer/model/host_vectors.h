@@ -10,6 +10,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "trainer/model/computed.h"
+
 // Vectors wider than the build's base instruction set are never passed to a function that is not inlined.
 #pragma GCC diagnostic ignored "-Wpsabi"
 
@@ -29,9 +31,14 @@ struct Lanes {
   using Vector __attribute__((vector_size(64))) = T;
   static constexpr std::int64_t kWidth = 64 / sizeof(T);
 };
+// bf16 is loaded into, and stored from, vectors of what it is computed in.
+template <>
+struct Lanes<c10::BFloat16> : Lanes<float> {};
 template <class T>
 using Vector = typename Lanes<T>::Vector;
 using Ints = std::int32_t __attribute__((vector_size(64)));
+using Words = std::uint32_t __attribute__((vector_size(64)));
+using HalfWords = std::uint16_t __attribute__((vector_size(32)));
 
 // Reads `count` values (a whole vector or the end of a row); the other lanes hold `fill`.
 template <class T>
@@ -53,6 +60,33 @@ PLURAL_INLINE void Store(T* to, const Vector<T>& v, std::int64_t count) {
   } else {
     std::memcpy(to, &v, static_cast<std::size_t>(count) * sizeof(T));
   }
+}
+
+// bf16 is the upper half of an fp32. `fill` must be a bf16 value.
+PLURAL_INLINE Vector<float> Load(const c10::BFloat16* from, std::int64_t count, float fill = 0) {
+  HalfWords half;
+  if (count >= Lanes<float>::kWidth) {
+    std::memcpy(&half, from, sizeof half);
+  } else {
+    std::uint32_t bits;
+    std::memcpy(&bits, &fill, sizeof bits);
+    half = HalfWords{} + static_cast<std::uint16_t>(bits >> 16);
+    std::memcpy(&half, from, static_cast<std::size_t>(count) * sizeof(c10::BFloat16));
+  }
+  const Words words = __builtin_convertvector(half, Words) << 16;
+  Vector<float> v;
+  std::memcpy(&v, &words, sizeof v);
+  return v;
+}
+
+// Rounds to the nearest bf16, ties to even; NaN stays.
+PLURAL_INLINE void Store(c10::BFloat16* to, const Vector<float>& v, std::int64_t count) {
+  Words words;
+  std::memcpy(&words, &v, sizeof words);
+  words = (v == v ? words + (0x7fffU + (words >> 16 & 1U)) : Words{} + 0x7fc00000U) >> 16;
+  const HalfWords half = __builtin_convertvector(words, HalfWords);
+  const std::int64_t stored = count < Lanes<float>::kWidth ? count : Lanes<float>::kWidth;
+  std::memcpy(to, &half, static_cast<std::size_t>(stored) * sizeof(c10::BFloat16));
 }
 
 // Sum of the lanes in fp64.

@@ -2,9 +2,14 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <utility>
 
 #include "trainer/model/multiply.h"
 #include "trainer/model/part_scope.h"
@@ -15,50 +20,85 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// What backward needs of the layers besides tensors.
-struct ProjectPlan : torch::CustomClassHolder {
-  struct Layer {
-    bool bias = false;
-    bool lora = false;
-    double scale = 1.0;
-    double p = 0.0;  // dropout
-    Dropout dropout;
-  };
-  std::vector<Layer> layers;
+// Adapters whose input is the same, and so their A one product. A layer that drops out has its own input.
+struct AdapterGroup {
+  std::vector<std::size_t> layers;
+  double p = 0.0;  // dropout
+  Dropout dropout;
+
+  at::Tensor Input(const at::Tensor& x_RI) const { return p > 0 ? Dropped(dropout, p, x_RI) : x_RI; }
 };
 
-at::Tensor Dropped(const at::Tensor& x_RI, const ProjectPlan::Layer& layer) {
-  return layer.p > 0 ? x_RI * DropoutFactors(layer.dropout, layer.p, x_RI) : x_RI;
+// What backward needs besides what the pass made. Layers come with their tensors: a weight is read through
+// Linear::Weight, and parameters change between passes only.
+struct ProjectPlan : torch::CustomClassHolder {
+  std::vector<Linear> layers;
+  std::vector<AdapterGroup> adapters;
+
+  // The A factors of a group below each other, [J, I] with J the sum of their ranks, for products in `dtype`.
+  at::Tensor JoinedA(const AdapterGroup& group, at::ScalarType dtype) const {
+    if (group.layers.size() == 1) return layers[group.layers[0]].lora.a_KI.to(dtype);
+    std::vector<at::Tensor> factors;
+    for (const std::size_t l : group.layers) factors.push_back(layers[l].lora.a_KI);
+    return at::cat(factors).to(dtype);
+  }
+
+  // call(l, lora, part): `part` takes layer l's columns of an [R, J] or its rows of a [J, I] tensor.
+  template <class Function>
+  void ForEach(const AdapterGroup& group, const Function& call) const {
+    std::int64_t begin = 0;
+    for (const std::size_t l : group.layers) {
+      const LoraFactors& lora = layers[l].lora;
+      const std::int64_t rank = lora.a_KI.size(0);
+      call(l, lora, [=](const at::Tensor& x, std::int64_t dim) { return x.narrow(dim, begin, rank); });
+      begin += rank;
+    }
+  }
+};
+
+// Where a layer's tensors stand among the differentiable inputs, of which x is the first.
+struct Inputs {
+  std::size_t weight = 0, bias = 0, a = 0, b = 0;
+};
+std::vector<Inputs> InputsOf(const ProjectPlan& plan) {
+  std::vector<Inputs> inputs;
+  std::size_t next = 1;
+  for (const Linear& layer : plan.layers) {
+    Inputs& input = inputs.emplace_back();
+    input.weight = next++;
+    if (layer.bias_O.defined()) input.bias = next++;
+    if (!layer.HasLora()) continue;
+    input.a = next++;
+    input.b = next++;
+  }
+  return inputs;
 }
 
-// y_l = x W_l^T + b_l + scale_l (dropout(x) A_l^T) B_l^T for all l. `tensors` lists each layer's weight, then
-// its bias if it has one, A and B if it has an adapter. Saved: x where a weight or factor is trained, and
-// scale x A^T, which is small.
+// y_l = x W_l^T + b_l + scale_l (dropout(x) A_l^T) B_l^T for all l. `tensors` tells autograd what there is to
+// differentiate: each layer's weight, bias, A and B, those that it has. Saved: x where a weight or factor is
+// trained, and scale x A^T, which is small.
 class Project : public torch::autograd::Function<Project> {
  public:
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x_RI, at::TensorList tensors,
                                const c10::intrusive_ptr<ProjectPlan>& plan) {
     const PartScope linear(Part::kLinear);
+    const at::ScalarType dtype = x_RI.scalar_type();
     variable_list outputs, saved(1);
-    bool save_x = false;
-    std::size_t next = 0;
-    for (const ProjectPlan::Layer& layer : plan->layers) {
-      const at::Tensor& weight_OI = tensors[next++];
-      save_x |= weight_OI.requires_grad();
-      saved.push_back(weight_OI);
-      at::Tensor y_RO = MultiplyTransposed(x_RI, weight_OI);
-      if (layer.bias) y_RO.add_(tensors[next++]);
-      if (layer.lora) {
-        const PartScope lora(Part::kLora);
-        const at::Tensor& a_KI = tensors[next++];
-        const at::Tensor& b_OK = tensors[next++];
-        const at::Tensor t_RK = at::mm(Dropped(x_RI, layer), a_KI.t()).mul_(layer.scale);
-        y_RO.addmm_(t_RK, b_OK.t());
-        save_x |= a_KI.requires_grad();
-        saved.insert(saved.end(), {a_KI, b_OK, t_RK});
-      }
+    for (const Linear& layer : plan->layers) {
+      at::Tensor y_RO = MultiplyTransposed(x_RI, layer.Weight(dtype));
+      if (layer.bias_O.defined()) y_RO.add_(layer.bias_O);
       outputs.push_back(std::move(y_RO));
     }
+    for (const AdapterGroup& group : plan->adapters) {
+      const PartScope adapter(Part::kLora);
+      const at::Tensor t_RJ = MultiplyTransposed(group.Input(x_RI), plan->JoinedA(group, dtype));
+      plan->ForEach(group, [&](std::size_t l, const LoraFactors& lora, const auto& part) {
+        outputs[l].addmm_(part(t_RJ, 1).mul_(lora.scale), lora.b_OK.to(dtype).t());
+      });
+      saved.push_back(t_RJ);
+    }
+    bool save_x = false;  // a bias alone does not need it
+    for (const at::Tensor& tensor : tensors) save_x |= tensor.requires_grad() && tensor.dim() == 2;
     if (save_x) saved[0] = x_RI;
     ctx->save_for_backward(std::move(saved));
     ctx->saved_data["plan"] = c10::IValue::make_capsule(plan);
@@ -70,99 +110,104 @@ class Project : public torch::autograd::Function<Project> {
     const PartScope linear(Part::kLinear);
     const auto capsule = ctx->saved_data["plan"].toCapsule();
     const auto& plan = static_cast<const ProjectPlan&>(*capsule);
+    const std::vector<Inputs> inputs = InputsOf(plan);
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor& x_RI = saved[0];
-    const bool needs_dx = ctx->needs_input_grad(0);
     at::Tensor dx_RI;
-    variable_list gradients(1);
-    std::size_t next = 1;   // into saved
-    std::size_t input = 1;  // into the differentiable inputs
-    for (std::size_t l = 0; l < plan.layers.size(); ++l) {
-      const ProjectPlan::Layer& layer = plan.layers[l];
-      const at::Tensor& dy_RO = dy[l];
-      const at::Tensor& weight_OI = saved[next++];
-      at::Tensor dweight_OI;
-      if (dy_RO.defined()) {
-        if (ctx->needs_input_grad(input)) dweight_OI = at::mm(dy_RO.t(), x_RI);
-        if (needs_dx) {
-          at::Tensor part_RI = Multiply(dy_RO, weight_OI);
-          dx_RI = dx_RI.defined() ? dx_RI.add_(part_RI) : std::move(part_RI);
-        }
-      }
-      ++input;
-      gradients.push_back(std::move(dweight_OI));
-      if (layer.bias) {
-        const bool needs_dbias = dy_RO.defined() && ctx->needs_input_grad(input);
-        gradients.push_back(needs_dbias ? dy_RO.sum(0) : at::Tensor());
-        ++input;
-      }
-      if (!layer.lora) continue;
+    variable_list gradients(std::max({inputs.back().weight, inputs.back().bias, inputs.back().b}) + 2);
+    const auto give = [&gradients](std::size_t input, const at::Tensor& gradient, const at::Tensor& like) {
+      gradients[input] = gradient.to(like.scalar_type());
+    };
 
-      const PartScope lora(Part::kLora);
-      const at::Tensor& a_KI = saved[next++];
-      const at::Tensor& b_OK = saved[next++];
-      const at::Tensor& t_RK = saved[next++];
-      at::Tensor da_KI, db_OK;
-      if (dy_RO.defined()) {
-        if (ctx->needs_input_grad(input + 1)) db_OK = at::mm(dy_RO.t(), t_RK);
-        const bool needs_da = ctx->needs_input_grad(input);
-        if (needs_da || needs_dx) {
-          const at::Tensor dt_RK = at::mm(dy_RO, b_OK).mul_(layer.scale);
-          if (needs_da) da_KI = at::mm(dt_RK.t(), Dropped(x_RI, layer));
-          if (needs_dx && layer.p > 0) {
-            dx_RI.addcmul_(at::mm(dt_RK, a_KI), DropoutFactors(layer.dropout, layer.p, dx_RI));
-          } else if (needs_dx) {
-            dx_RI.addmm_(dt_RK, a_KI);
-          }
-        }
+    for (std::size_t l = 0; l < plan.layers.size(); ++l) {
+      const Linear& layer = plan.layers[l];
+      const Inputs& input = inputs[l];
+      const at::Tensor& dy_RO = dy[l];
+      if (!dy_RO.defined()) continue;
+      if (ctx->needs_input_grad(input.weight)) {
+        give(input.weight, at::mm(dy_RO.t(), x_RI), layer.weight_OI);
       }
-      input += 2;
-      gradients.push_back(std::move(da_KI));
-      gradients.push_back(std::move(db_OK));
+      if (input.bias > 0 && ctx->needs_input_grad(input.bias)) {
+        gradients[input.bias] = dy_RO.sum(0, false, layer.bias_O.scalar_type());
+      }
+      if (ctx->needs_input_grad(0)) MultiplyAdd(dx_RI, dy_RO, layer.Weight(dy_RO.scalar_type()));
+    }
+
+    for (std::size_t g = 0; g < plan.adapters.size(); ++g) {
+      const PartScope adapter(Part::kLora);
+      const AdapterGroup& group = plan.adapters[g];
+      const at::Tensor& t_RJ = saved[g + 1];
+      const at::ScalarType dtype = t_RJ.scalar_type();
+      const at::Tensor dt_RJ = at::zeros_like(t_RJ);
+      bool needs_da = false;
+      plan.ForEach(group, [&](std::size_t l, const LoraFactors& lora, const auto& part) {
+        if (!dy[l].defined()) return;
+        // As the transpose of [K, O]: libraries are twice as fast at it as at a narrow [O, K].
+        if (ctx->needs_input_grad(inputs[l].b)) {
+          give(inputs[l].b, at::mm(part(t_RJ, 1).t(), dy[l]).t(), lora.b_OK);
+        }
+        part(dt_RJ, 1).copy_(at::mm(dy[l], lora.b_OK.to(dtype)).mul_(lora.scale));
+        needs_da |= ctx->needs_input_grad(inputs[l].a);
+      });
+      if (needs_da) {
+        const at::Tensor da_JI = at::mm(dt_RJ.t(), group.Input(x_RI));
+        plan.ForEach(group, [&](std::size_t l, const LoraFactors& lora, const auto& part) {
+          if (dy[l].defined()) give(inputs[l].a, part(da_JI, 0), lora.a_KI);
+        });
+      }
+      if (!ctx->needs_input_grad(0)) continue;
+      const at::Tensor a_JI = plan.JoinedA(group, dtype);
+      if (group.p > 0) {
+        dx_RI.add_(Dropped(group.dropout, group.p, at::mm(dt_RJ, a_JI)));
+      } else {
+        dx_RI.addmm_(dt_RJ, a_JI);
+      }
     }
     gradients[0] = std::move(dx_RI);
-    gradients.emplace_back();  // plan
     return gradients;
   }
 };
 
-// Without gradients: nothing is saved, and no row's result depends on the rows beside it.
-at::Tensor Infer(const Linear& layer, const at::Tensor& x_RI) {
-  at::Tensor y_RO = MultiplyRows(x_RI, layer.weight_OI);
-  if (layer.bias_O.defined()) y_RO.add_(layer.bias_O);
-  if (layer.HasLora()) {
-    MultiplyRows(MultiplyRows(x_RI, layer.lora.a_KI).mul_(layer.lora.scale), layer.lora.b_OK, y_RO);
+}  // namespace
+
+at::Tensor Linear::Weight(at::ScalarType dtype) const { return weight_OI.to(dtype); }
+
+at::Tensor Linear::ForwardUnrounded(const at::Tensor& x_RI) const {
+  const at::ScalarType dtype = x_RI.scalar_type();
+  at::Tensor y_RO = MultiplyRows(x_RI, Weight(dtype));
+  if (bias_O.defined()) y_RO.add_(bias_O);
+  if (HasLora()) {
+    const at::Tensor t_RK = MultiplyRows(x_RI, lora.a_KI.to(dtype)).mul_(lora.scale).to(dtype);
+    MultiplyRows(t_RK, lora.b_OK.to(dtype), y_RO);
   }
   return y_RO;
 }
-
-}  // namespace
 
 std::vector<at::Tensor> ForwardTogether(std::initializer_list<const Linear*> layers, const at::Tensor& x_RI,
                                         const Dropout& dropout) {
   if (!c10::GradMode::is_enabled() && !dropout) {
     std::vector<at::Tensor> outputs;
-    for (const Linear* layer : layers) outputs.push_back(Infer(*layer, x_RI));
+    for (const Linear* layer : layers)
+      outputs.push_back(layer->ForwardUnrounded(x_RI).to(x_RI.scalar_type()));
     return outputs;
   }
   variable_list tensors;
   auto plan = c10::make_intrusive<ProjectPlan>();
-  std::uint64_t index = 0;
+  AdapterGroup undropped;
   for (const Linear* layer : layers) {
+    const std::size_t l = plan->layers.size();
+    plan->layers.push_back(*layer);
     tensors.push_back(layer->weight_OI);
-    ProjectPlan::Layer planned;
-    planned.bias = layer->bias_O.defined();
-    if (planned.bias) tensors.push_back(layer->bias_O);
-    planned.lora = layer->HasLora();
-    if (planned.lora) {
-      tensors.insert(tensors.end(), {layer->lora.a_KI, layer->lora.b_OK});
-      planned.scale = layer->lora.scale;
-      planned.p = dropout ? layer->lora.dropout : 0.0;
-      planned.dropout = dropout.At(index);
+    if (layer->bias_O.defined()) tensors.push_back(layer->bias_O);
+    if (!layer->HasLora()) continue;
+    tensors.insert(tensors.end(), {layer->lora.a_KI, layer->lora.b_OK});
+    if (dropout && layer->lora.dropout > 0) {
+      plan->adapters.push_back({{l}, layer->lora.dropout, dropout.At(l)});
+    } else {
+      undropped.layers.push_back(l);
     }
-    ++index;
-    plan->layers.push_back(planned);
   }
+  if (!undropped.layers.empty()) plan->adapters.push_back(std::move(undropped));
   return Project::apply(x_RI, at::TensorList(tensors), plan);
 }
 

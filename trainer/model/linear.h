@@ -2,6 +2,10 @@
 //
 // Owns: the tensors of one layer and its forward. Does not own: names, files. Thread rule: one thread.
 //
+// Products take the dtype of x. Weights and factors may be stored in another one (trained parameters in fp32
+// beside bf16 activations); they are converted where they are multiplied, their gradients have their own
+// dtype.
+//
 // Shape letters: R rows, I in features, O out features, K LoRA rank.
 #pragma once
 
@@ -28,8 +32,14 @@ struct Linear {
   at::Tensor bias_O = {};  // undefined: none
 
   bool HasLora() const { return lora.a_KI.defined(); }
+  // The weight for products in `dtype`: itself where it is stored so, else a copy that the caller drops.
+  // Forward and backward know the weight by this alone.
+  at::Tensor Weight(at::ScalarType dtype) const;
   // x_RI -> [R, O]. Saves x once; computes no gradient for a frozen weight.
   at::Tensor Forward(const at::Tensor& x_RI, const Dropout& dropout = {}) const;
+  // Without a gradient, and not rounded to the dtype of x where that is bf16: fp32 then. No row's result
+  // depends on the rows beside it.
+  at::Tensor ForwardUnrounded(const at::Tensor& x_RI) const;
 };
 
 // Several layers of one input, so that it is saved once and its gradient is summed in place.

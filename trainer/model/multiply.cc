@@ -2,6 +2,7 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -11,6 +12,7 @@
 #include <optional>
 #include <string_view>
 
+#include "trainer/model/computed.h"
 #include "trainer/model/row_products.h"
 
 namespace plural::trainer {
@@ -50,16 +52,28 @@ at::Tensor Multiply(const at::Tensor& x_RO, const at::Tensor& weight_OI) {
   return MultiplyTransposed(x_RO, weight_OI.t());
 }
 
+void MultiplyAdd(at::Tensor& sum_RI, const at::Tensor& x_RO, const at::Tensor& weight_OI) {
+  if (!sum_RI.defined()) {
+    sum_RI = Multiply(x_RO, weight_OI);
+  } else if (x_RO.is_cpu() && x_RO.scalar_type() == at::kFloat) {
+    sum_RI.add_(Multiply(x_RO, weight_OI));  // oneDNN and another pass beat addmm
+  } else {
+    sum_RI.addmm_(x_RO, weight_OI);
+  }
+}
+
 at::Tensor MultiplyRows(const at::Tensor& x_RI, const at::Tensor& weight_OI, const at::Tensor& y_RO) {
   const at::ScalarType dtype = x_RI.scalar_type();
-  if (!x_RI.is_cpu() || (dtype != at::kFloat && dtype != at::kDouble)) {
-    at::Tensor y = y_RO;
-    return y.defined() ? y.addmm_(x_RI, weight_OI.t()) : at::mm(x_RI, weight_OI.t());
+  if (!x_RI.is_cpu()) {
+    const at::Tensor product_RO = at::mm(x_RI, weight_OI.t());
+    if (y_RO.defined()) return at::Tensor(y_RO).add_(product_RO);
+    return product_RO.to(ComputedIn(dtype));
   }
   const at::Tensor x = x_RI.contiguous(), weight = weight_OI.contiguous();
   const std::int64_t inputs = x.size(1), outputs = weight.size(0);
-  const at::Tensor y = y_RO.defined() ? y_RO : at::empty({x.size(0), outputs}, x.options());
-  AT_DISPATCH_FLOATING_TYPES(dtype, "row products", [&] {
+  const at::Tensor y =
+      y_RO.defined() ? y_RO : at::empty({x.size(0), outputs}, x.options().dtype(ComputedIn(dtype)));
+  AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, dtype, "row products", [&] {
     at::parallel_for(0, outputs, kOutputsPerThread, [&](std::int64_t begin, std::int64_t end) {
       host::RowProducts(x.const_data_ptr<scalar_t>(), weight.const_data_ptr<scalar_t>() + begin * inputs,
                         {.rows = x.size(0),
@@ -67,7 +81,7 @@ at::Tensor MultiplyRows(const at::Tensor& x_RI, const at::Tensor& weight_OI, con
                          .outputs = end - begin,
                          .y_stride = outputs,
                          .add = y_RO.defined()},
-                        y.mutable_data_ptr<scalar_t>() + begin);
+                        y.mutable_data_ptr<host::Computed<scalar_t>>() + begin);
     });
   });
   return y;

@@ -1,8 +1,8 @@
 // The matrix multiplies of a forward and backward pass.
 //
 // Owns: which library does them. On the CPU in fp32 that is oneDNN, some 10 % faster here than the BLAS that
-// at::mm calls; everything else is at::mm. Inference on the CPU has loops of its own (row_products.h). Not
-// differentiable: for use inside hand-written functions and without gradients.
+// at::mm calls; everything else is at::mm (which takes oneDNN for bf16). Inference on the CPU has loops of
+// its own (row_products.h). Not differentiable: for use inside hand-written functions and without gradients.
 // Thread rule: pure functions.
 //
 // Shape letters: R rows, I in features, O out features.
@@ -16,9 +16,12 @@ namespace plural::trainer {
 at::Tensor MultiplyTransposed(const at::Tensor& x_RI, const at::Tensor& weight_OI);
 // x W, [R, I].
 at::Tensor Multiply(const at::Tensor& x_RO, const at::Tensor& weight_OI);
+// The same, added to sum_RI, or put there if it is undefined.
+void MultiplyAdd(at::Tensor& sum_RI, const at::Tensor& x_RO, const at::Tensor& weight_OI);
 
 // x W^T where each row's result depends on that row alone, added to y where one is given: what inference
-// uses, so that no batch changes an answer. On the CPU only that holds to the bit.
+// uses, so that no batch changes an answer. On the CPU only that holds to the bit. bf16 gives (and adds to)
+// fp32: sums are not rounded.
 at::Tensor MultiplyRows(const at::Tensor& x_RI, const at::Tensor& weight_OI, const at::Tensor& y_RO = {});
 
 }  // namespace plural::trainer

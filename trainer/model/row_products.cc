@@ -38,32 +38,76 @@ PLURAL_INLINE void SumFour(const Vector<double>* v, double* sums) {
   for (int o = 0; o < 4; ++o) sums[o] = SumLanes(SumQuarters<double>(v[o]));
 }
 
-template <class T, int rows, int outputs>
-PLURAL_INLINE void Tile(const T* x, const T* w, const RowProductShape& shape, T* y) {
-  constexpr std::int64_t kWidth = Lanes<T>::kWidth;
+// How values are read and multiplied. One lane a value:
+template <class T>
+struct Lanewise {
+  using Stored = T;
+  using Sum = T;
+  using Part = Vector<T>;
+  static constexpr std::int64_t kWidth = Lanes<T>::kWidth;
+  static PLURAL_INLINE Part Read(const T* from, std::int64_t count) { return Load(from, count); }
+  static PLURAL_INLINE void Add(Vector<T>& sum, const Part& a, const Part& b) { sum += a * b; }
+};
+// Two bf16 a lane, summed in fp32:
+struct Pairs {
+  using Stored = c10::BFloat16;
+  using Sum = float;
+  using Part = Words;
+  static constexpr std::int64_t kWidth = 32;
+  static PLURAL_INLINE Part Read(const Stored* from, std::int64_t count) {
+    Part part{};
+    std::memcpy(&part, from, static_cast<std::size_t>(std::min(count, kWidth)) * sizeof(Stored));
+    return part;
+  }
+  static PLURAL_INLINE Vector<float> Floats(const Words& words) {
+    Vector<float> v;
+    std::memcpy(&v, &words, sizeof v);
+    return v;
+  }
+  static PLURAL_INLINE void Add(Vector<float>& sum, const Part& a, const Part& b) {
+    sum += Floats(a << 16) * Floats(b << 16);
+    sum += Floats(a & 0xffff0000U) * Floats(b & 0xffff0000U);
+  }
+};
+#if defined(__x86_64__)
+// The processor's own instruction; spelled out, as the loop's templates are compiled for all processors.
+struct NativePairs : Pairs {
+  static PLURAL_INLINE void Add(Vector<float>& sum, const Part& a, const Part& b) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+  }
+};
+#endif
+
+template <class P, int rows, int outputs>
+PLURAL_INLINE void Tile(const typename P::Stored* x, const typename P::Stored* w,
+                        const RowProductShape& shape, typename P::Sum* y) {
+  using T = typename P::Sum;
+  constexpr std::int64_t kWidth = P::kWidth;
   const std::int64_t inputs = shape.inputs;
   Vector<T> sum[rows][outputs] = {};
   const std::int64_t whole = inputs / kWidth * kWidth;
   for (std::int64_t i = 0; i < whole; i += kWidth) {
-    Vector<T> weight[outputs];
+    typename P::Part weight[outputs];
 #pragma GCC unroll 4
     for (int o = 0; o < outputs; ++o) {
-      weight[o] = Load(w + o * inputs + i, kWidth);
+      weight[o] = P::Read(w + o * inputs + i, kWidth);
       __builtin_prefetch(w + (o + kFetchAhead) * inputs + i, 0, 2);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < rows; ++r) {
-      const Vector<T> value = Load(x + r * inputs + i, kWidth);
+      const auto value = P::Read(x + r * inputs + i, kWidth);
 #pragma GCC unroll 4
-      for (int o = 0; o < outputs; ++o) sum[r][o] += value * weight[o];
+      for (int o = 0; o < outputs; ++o) P::Add(sum[r][o], value, weight[o]);
     }
   }
   if (whole < inputs) {
 #pragma GCC unroll 8
     for (int r = 0; r < rows; ++r) {
-      const Vector<T> value = Load(x + r * inputs + whole, inputs - whole);
+      const auto value = P::Read(x + r * inputs + whole, inputs - whole);
 #pragma GCC unroll 4
-      for (int o = 0; o < outputs; ++o) sum[r][o] += value * Load(w + o * inputs + whole, inputs - whole);
+      for (int o = 0; o < outputs; ++o) {
+        P::Add(sum[r][o], value, P::Read(w + o * inputs + whole, inputs - whole));
+      }
     }
   }
 #pragma GCC unroll 8
@@ -82,37 +126,40 @@ PLURAL_INLINE void Tile(const T* x, const T* w, const RowProductShape& shape, T*
   }
 }
 
-template <class T, int rows>
-PLURAL_INLINE void Outputs(const T* x, const T* w, const RowProductShape& shape, std::int64_t outputs, T* y) {
+template <class P, int rows>
+PLURAL_INLINE void Outputs(const typename P::Stored* x, const typename P::Stored* w,
+                           const RowProductShape& shape, std::int64_t outputs, typename P::Sum* y) {
   std::int64_t o = 0;
   for (; o + kTileOutputs <= outputs; o += kTileOutputs) {
-    Tile<T, rows, kTileOutputs>(x, w + o * shape.inputs, shape, y + o);
+    Tile<P, rows, kTileOutputs>(x, w + o * shape.inputs, shape, y + o);
   }
-  for (; o < outputs; ++o) Tile<T, rows, 1>(x, w + o * shape.inputs, shape, y + o);
+  for (; o < outputs; ++o) Tile<P, rows, 1>(x, w + o * shape.inputs, shape, y + o);
 }
 
-template <class T, int tile_rows>
-PLURAL_INLINE void RowProductsLoop(const T* x, const T* w, const RowProductShape& shape, T* y) {
+template <class P, int tile_rows>
+PLURAL_INLINE void RowProductsLoop(const typename P::Stored* x, const typename P::Stored* w,
+                                   const RowProductShape& shape, typename P::Sum* y) {
+  using T = typename P::Stored;
   for (std::int64_t o = 0; o < shape.outputs; o += kBlockOutputs) {
     const std::int64_t outputs = std::min(kBlockOutputs, shape.outputs - o);
     const T* block = w + o * shape.inputs;
     std::int64_t r = 0;
     for (; r + tile_rows <= shape.rows; r += tile_rows) {
-      Outputs<T, tile_rows>(x + r * shape.inputs, block, shape, outputs, y + r * shape.y_stride + o);
+      Outputs<P, tile_rows>(x + r * shape.inputs, block, shape, outputs, y + r * shape.y_stride + o);
     }
     const T* rest = x + r * shape.inputs;
-    T* out = y + r * shape.y_stride + o;
+    auto* out = y + r * shape.y_stride + o;
     if constexpr (tile_rows > 4) {
-      if (shape.rows - r == 4) Outputs<T, 4>(rest, block, shape, outputs, out);
+      if (shape.rows - r == 4) Outputs<P, 4>(rest, block, shape, outputs, out);
     }
     if constexpr (tile_rows > 3) {
-      if (shape.rows - r == 3) Outputs<T, 3>(rest, block, shape, outputs, out);
+      if (shape.rows - r == 3) Outputs<P, 3>(rest, block, shape, outputs, out);
     }
     if constexpr (tile_rows > 2) {
-      if (shape.rows - r == 2) Outputs<T, 2>(rest, block, shape, outputs, out);
+      if (shape.rows - r == 2) Outputs<P, 2>(rest, block, shape, outputs, out);
     }
     if constexpr (tile_rows > 1) {
-      if (shape.rows - r == 1) Outputs<T, 1>(rest, block, shape, outputs, out);
+      if (shape.rows - r == 1) Outputs<P, 1>(rest, block, shape, outputs, out);
     }
   }
 }
@@ -122,29 +169,46 @@ PLURAL_INLINE void RowProductsLoop(const T* x, const T* w, const RowProductShape
 // Rows of a tile: 5 x 4 sums fit into the 32 registers of AVX-512, 1 x 4 into the 16 halves of AVX2.
 // clang (14), which only reads this file for checks, cannot make versions for these levels.
 #if defined(__x86_64__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
-__attribute__((target("arch=x86-64-v4"))) void RowProductsVersion(const float* x, const float* w,
-                                                                  const RowProductShape& shape, float* y) {
-  RowProductsLoop<float, 5>(x, w, shape, y);
+#define PLURAL_LEVEL(level) __attribute__((target(level)))
+#define PLURAL_ROW_PRODUCTS(P)                                                                    \
+  PLURAL_LEVEL("arch=x86-64-v4")                                                                  \
+  void Version(const P::Stored* x, const P::Stored* w, const RowProductShape& shape, P::Sum* y) { \
+    RowProductsLoop<P, 5>(x, w, shape, y);                                                        \
+  }                                                                                               \
+  PLURAL_LEVEL("arch=x86-64-v3")                                                                  \
+  void Version(const P::Stored* x, const P::Stored* w, const RowProductShape& shape, P::Sum* y) { \
+    RowProductsLoop<P, 1>(x, w, shape, y);                                                        \
+  }                                                                                               \
+  PLURAL_LEVEL("default")                                                                         \
+  void Version(const P::Stored* x, const P::Stored* w, const RowProductShape& shape, P::Sum* y) { \
+    RowProductsLoop<P, 1>(x, w, shape, y);                                                        \
+  }
+PLURAL_ROW_PRODUCTS(Lanewise<float>)
+PLURAL_ROW_PRODUCTS(Pairs)
+
+PLURAL_LEVEL("arch=x86-64-v4")
+void NativeVersion(const c10::BFloat16* x, const c10::BFloat16* w, const RowProductShape& shape, float* y) {
+  RowProductsLoop<NativePairs, 5>(x, w, shape, y);
 }
-__attribute__((target("arch=x86-64-v3"))) void RowProductsVersion(const float* x, const float* w,
-                                                                  const RowProductShape& shape, float* y) {
-  RowProductsLoop<float, 1>(x, w, shape, y);
-}
-__attribute__((target("default"))) void RowProductsVersion(const float* x, const float* w,
-                                                           const RowProductShape& shape, float* y) {
-  RowProductsLoop<float, 1>(x, w, shape, y);
-}
+
 void RowProducts(const float* x, const float* w, const RowProductShape& shape, float* y) {
-  RowProductsVersion(x, w, shape, y);
+  Version(x, w, shape, y);
+}
+void RowProducts(const c10::BFloat16* x, const c10::BFloat16* w, const RowProductShape& shape, float* y) {
+  static const bool native = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vl");
+  native ? NativeVersion(x, w, shape, y) : Version(x, w, shape, y);
 }
 #else
 void RowProducts(const float* x, const float* w, const RowProductShape& shape, float* y) {
-  RowProductsLoop<float, 1>(x, w, shape, y);
+  RowProductsLoop<Lanewise<float>, 1>(x, w, shape, y);
+}
+void RowProducts(const c10::BFloat16* x, const c10::BFloat16* w, const RowProductShape& shape, float* y) {
+  RowProductsLoop<Pairs, 1>(x, w, shape, y);
 }
 #endif
 
 void RowProducts(const double* x, const double* w, const RowProductShape& shape, double* y) {
-  RowProductsLoop<double, 1>(x, w, shape, y);  // for tests and exactness, not for speed
+  RowProductsLoop<Lanewise<double>, 1>(x, w, shape, y);  // for tests and exactness, not for speed
 }
 
 }  // namespace plural::trainer::host

@@ -6,6 +6,8 @@
 // arithmetic. Does not own: tensors, threads, gradients (multiply.h, linear.h). Thread rule: pure functions.
 #pragma once
 
+#include <c10/util/BFloat16.h>
+
 #include <cstdint>
 
 namespace plural::trainer::host {
@@ -18,5 +20,7 @@ struct RowProductShape {
 };
 void RowProducts(const float* x, const float* w, const RowProductShape& shape, float* y);
 void RowProducts(const double* x, const double* w, const RowProductShape& shape, double* y);
+// Sums are fp32. Their order differs between processors that multiply bf16 and those that do not.
+void RowProducts(const c10::BFloat16* x, const c10::BFloat16* w, const RowProductShape& shape, float* y);
 
 }  // namespace plural::trainer::host

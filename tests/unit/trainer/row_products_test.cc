@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/random.h"
+#include "trainer/model/computed.h"
 
 namespace plural::trainer::host {
 namespace {
@@ -23,20 +24,21 @@ std::vector<Real> Values(std::size_t count, std::uint64_t seed) {
 
 template <typename Real>
 class RowProductsTest : public testing::Test {};
-using Reals = testing::Types<float, double>;
+using Reals = testing::Types<float, double, c10::BFloat16>;
 TYPED_TEST_SUITE(RowProductsTest, Reals);
 
 TYPED_TEST(RowProductsTest, EqualsTheDefinitionForAnyShape) {
   using Real = TypeParam;
+  using Sum = Computed<Real>;
   for (const std::int64_t inputs : {1, 7, 16, 61, 160}) {
     for (const std::int64_t outputs : {1, 3, 4, 33, 70}) {
       for (const std::int64_t rows : {1, 2, 3, 4, 5, 6, 13}) {
         const auto x = Values<Real>(static_cast<std::size_t>(rows * inputs), 1);
         const auto w = Values<Real>(static_cast<std::size_t>(outputs * inputs), 2);
         const std::int64_t stride = outputs + 2;
-        const auto before = Values<Real>(static_cast<std::size_t>(rows * stride), 3);
+        const auto before = Values<Sum>(static_cast<std::size_t>(rows * stride), 3);
         for (const bool add : {false, true}) {
-          std::vector<Real> y = before;
+          std::vector<Sum> y = before;
           RowProducts(x.data(), w.data(),
                       {.rows = rows, .inputs = inputs, .outputs = outputs, .y_stride = stride, .add = add},
                       y.data());
@@ -51,8 +53,9 @@ TYPED_TEST(RowProductsTest, EqualsTheDefinitionForAnyShape) {
                               static_cast<double>(w[static_cast<std::size_t>(o * inputs + i)]);
                 }
               }
-              // At most inputs + 2 roundings of partial sums no larger than inputs + 1.
-              const double bound = std::numeric_limits<Real>::epsilon() * static_cast<double>(inputs + 2) *
+              // At most inputs + 2 roundings of partial sums no larger than inputs + 1; products of two bf16
+              // are fp32 values.
+              const double bound = std::numeric_limits<Sum>::epsilon() * static_cast<double>(inputs + 2) *
                                    static_cast<double>(inputs + 1);
               ASSERT_NEAR(static_cast<double>(y[at]), expected, bound)
                   << inputs << " " << outputs << " " << r;
@@ -69,7 +72,7 @@ TYPED_TEST(RowProductsTest, ARowsResultDoesNotDependOnTheOthers) {
   const std::int64_t inputs = 83, outputs = 45;
   const auto x = Values<Real>(17 * static_cast<std::size_t>(inputs), 1);
   const auto w = Values<Real>(static_cast<std::size_t>(outputs * inputs), 2);
-  std::vector<Real> together(17 * static_cast<std::size_t>(outputs)),
+  std::vector<Computed<Real>> together(17 * static_cast<std::size_t>(outputs)),
       alone(static_cast<std::size_t>(outputs));
   RowProducts(x.data(), w.data(), {.rows = 17, .inputs = inputs, .outputs = outputs, .y_stride = outputs},
               together.data());
