@@ -277,6 +277,13 @@ std::vector<NumberedResponse> AlignedPossibilities(const Group& group, const Lab
 
 }  // namespace
 
+std::size_t LabelledSequence::PredictedTokens() const {
+  if (positive) return response.size();
+  std::size_t last = response.size();
+  while (last > 1 && unlikelihood[last - 1] == 0.0) --last;
+  return last;
+}
+
 std::vector<NumberedResponse> AssignPossibilities(const Group& group, const LabelSettings& settings,
                                                   std::int64_t epoch, int count) {
   if (count > settings.possibilities) {

@@ -66,6 +66,10 @@ struct LabelledSequence {
   int latent = 0;        // cvf with branches: 1..K; else 0
   bool positive = true;  // false: a negative of peft
   double target = 0.0;   // p*(y|x) of distribution matching; 0 elsewhere
+
+  // Leading response tokens that are predicted: all of them, but of a negative only up to its last penalised
+  // token (at least one), since nothing reads what follows.
+  std::size_t PredictedTokens() const;
 };
 
 struct LabelledGroup {

@@ -90,7 +90,7 @@ std::vector<RowPass> PackTrees(const Share& share, const PackSettings& settings,
 }
 
 std::int64_t FedTokens(const LabelledSequence& sequence) {
-  return static_cast<std::int64_t>(sequence.prefix.size() + sequence.response.size()) - 1;
+  return static_cast<std::int64_t>(sequence.prefix.size() + sequence.PredictedTokens()) - 1;
 }
 
 // Fills batch row `b` of a pass whose shape is set.
@@ -110,9 +110,9 @@ void FillPlainRow(const LabelledSequence& sequence, RowPass::SequenceRef ref, st
     pass.path_key[row] = path_key;
   }
   const auto first_edge = static_cast<std::int32_t>(pass.edges.size());
-  std::vector<std::int32_t> path(sequence.response.size());
+  std::vector<std::int32_t> path(sequence.PredictedTokens());
   std::iota(path.begin(), path.end(), 0);
-  for (std::size_t t = 0; t < sequence.response.size(); ++t) {
+  for (std::size_t t = 0; t < path.size(); ++t) {
     const std::int64_t source = begin + static_cast<std::int64_t>(sequence.prefix.size() + t) - 1;
     pass.edges.push_back({.source = static_cast<std::int32_t>(source),
                           .target = sequence.response[t],

@@ -33,7 +33,8 @@ class SortedSequences {
         throw DataError("a sequence has an empty prefix, so nothing predicts its first response token");
       }
       tokens_.insert(tokens_.end(), sequence.prefix.begin(), sequence.prefix.end());
-      tokens_.insert(tokens_.end(), sequence.response.begin(), sequence.response.end());
+      tokens_.insert(tokens_.end(), sequence.response.begin(),
+                     sequence.response.begin() + static_cast<std::ptrdiff_t>(sequence.PredictedTokens()));
       offset_.push_back(tokens_.size());
     }
     order_.resize(which.size());
@@ -122,8 +123,8 @@ TokenTree BuildTree(std::span<const LabelledSequence> sequences, std::span<const
   tree.path_offset.reserve(which.size() + 1);
   tree.path_offset.push_back(0);
   for (const int index : which) {
-    const auto& response = sequences[static_cast<std::size_t>(index)].response;
-    tree.path_offset.push_back(tree.path_offset.back() + static_cast<std::int32_t>(response.size()));
+    const std::size_t predicted = sequences[static_cast<std::size_t>(index)].PredictedTokens();
+    tree.path_offset.push_back(tree.path_offset.back() + static_cast<std::int32_t>(predicted));
   }
   tree.path.resize(static_cast<std::size_t>(tree.path_offset.back()));
 
@@ -149,7 +150,7 @@ TokenTree BuildTree(std::span<const LabelledSequence> sequences, std::span<const
 
     const std::size_t given = sorted.Given(i);
     const LabelledSequence& sequence = sequences[static_cast<std::size_t>(which[given])];
-    for (std::size_t t = 0; t < sequence.response.size(); ++t) {
+    for (std::size_t t = 0; sequence.prefix.size() + t < tokens.size(); ++t) {
       const std::size_t depth = sequence.prefix.size() + t;
       if (edge_at[depth] == kNone) {
         edge_at[depth] = static_cast<std::int32_t>(tree.edges.size());

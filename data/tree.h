@@ -30,14 +30,15 @@ struct TokenTree {
   std::vector<std::int32_t> end;       // [rows] one past the last row of the subtree
   std::vector<Edge> edges;             // ordered by (source, target); each (source, target) once
   // The edges of sequence s (the s-th given to BuildTree), in token order:
-  // path[path_offset[s] .. path_offset[s+1]). Every response token has its edge, weighted or not.
+  // path[path_offset[s] .. path_offset[s+1]). Every predicted response token has its edge, weighted or not.
   std::vector<std::int32_t> path;
   std::vector<std::int32_t> path_offset;
 
   std::int64_t Rows() const { return static_cast<std::int64_t>(token.size()); }
 };
 
-// Merges the sequences. The rows are the distinct proper prefixes of all of them; the layout depends on
+// Merges the sequences, without what LabelledSequence::PredictedTokens leaves out. The rows are the distinct
+// proper prefixes of all of them; the layout depends on
 // the set of sequences only, not on their order: siblings stand in order of token id. Prefixes that
 // differ from their first token make a forest. Edges of equal sequences add up, whatever their signs: where
 // a negative of peft equals its number's positive, the edge carries both weights.

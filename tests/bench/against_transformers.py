@@ -1,17 +1,28 @@
 """Seconds a group: plural against the same training step on transformers and peft, run in turn.
 
-    python tests/bench/against_transformers.py WORK --peers DIR --dialogues FILE --tasks DIR [--only peft ...]
+    python tests/bench/against_transformers.py WORK --peers DIR --dialogues FILE --tasks DIR
+        [--only peft ...] [--dtypes fp32 bf16] [--programs tree plain lean padded]
 
-One thread, fp32, the same made 56 M model (Mistral shape, random weights), the same groups in the same
-order. The peers' script prints seconds a group; plural's are the `seconds` of its metrics lines, after the
-same number of warm-up groups. Peak memory is the operating system's figure of each process. WORK keeps the
-model and the corpora for the next run. Prints one table and writes WORK/bench.json.
+One thread, the same made 56 M model (Mistral shape, random weights), the same groups in the same order:
+
+tree     plural
+plain    plural with train.layout=plain: every sequence a padded row
+lean     transformers, every sequence a padded row, logits on response positions
+padded   the same with logits everywhere; for peft with activation checkpointing
+
+Seconds of transformers are what the peers' script prints; plural's are the `seconds` of its metrics lines, after
+the same number of warm-up groups. `limit` is the share of the GEMM limit: the model FLOPs of these groups, as
+`plural train profile=true` counts them from rows and shapes, by the FLOP/s of its fastest large multiply of the
+same dtype in the same process, against the seconds. Peak memory is the operating system's figure of each process.
+WORK keeps the model and the corpora for the next run. Prints one table and writes WORK/bench.json.
 """
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -42,32 +53,41 @@ def run(command):
         return out.read(), usage.ru_maxrss / 2**20
 
 
-def peers(arguments, model, data, mode, options):
+def peers(arguments, groups, model, data, dtype, mode, options):
     script = [PYTHON, f"{arguments.peers}/hf_group_step.py", str(model), "--data", str(data), "--threads", "1"]
-    out, peak = run(script + ["--mode", mode, "--groups", str(arguments.groups), *options])
+    script += ["--dtype", {"fp32": "float32", "bf16": "bfloat16"}[dtype]]
+    out, peak = run(script + ["--mode", mode, "--groups", str(groups), *options])
     line = json.loads(out.strip().splitlines()[-1])
     return {"seconds_per_group": line["seconds_per_group"], "peak_gib": peak, "losses": line["losses"]}
 
 
-def plural(arguments, model, corpus, overrides):
-    name = f"bench-{corpus.stem}"
+def plural(arguments, groups, model, corpus, dtype, layout, overrides):
+    name = f"bench-{corpus.stem}-{layout}"
     shutil.rmtree(arguments.work / name, ignore_errors=True)
     recipe = arguments.work / f"{name}.yaml"
     recipe.write_text(f"name: {name}\n")
-    steps = arguments.groups + arguments.warmup
-    _, peak = run(
-        [str(ROOT / "launch/plural"), "train", str(recipe), f"run.dir={arguments.work}", "run.threads=1"]
-        + [f"model.path={model}", f"data.train={corpus}", "data.shuffle=false", f"train.steps={steps}"]
-        + ["train.groups_per_step=1", "checkpoint.every_steps=0", *overrides]
-    )
+    command = [str(ROOT / "launch/plural"), "train", str(recipe), f"run.dir={arguments.work}", "run.threads=1"]
+    command += [f"model.path={model}", f"data.train={corpus}", "data.shuffle=false", f"model.dtype={dtype}"]
+    command += ["train.groups_per_step=1", f"train.layout={layout}", "checkpoint.every_steps=0", *overrides]
+    _, peak = run(command + [f"train.steps={groups + arguments.warmup}"])
     lines = [json.loads(line) for line in open(arguments.work / name / "metrics.jsonl")]
     lines = [line for line in lines if line["event"] == "step"]
     seconds = [line["seconds"] for line in lines[arguments.warmup :]]
-    return {
-        "seconds_per_group": sum(seconds) / len(seconds),
-        "peak_gib": peak,
-        "losses": [line["loss"] for line in lines],
-    }
+    found = {"seconds_per_group": sum(seconds) / len(seconds), "peak_gib": peak,
+             "losses": [line["loss"] for line in lines]}
+    if layout == "tree":
+        found["limit"] = limit_seconds(arguments, groups, name, command) / found["seconds_per_group"]
+    return found
+
+
+def limit_seconds(arguments, groups, name, command):
+    """Seconds a group if nothing but its model FLOPs took time, at the speed of the largest multiplies."""
+    shutil.rmtree(arguments.work / name)
+    run(command + [f"train.steps={groups + arguments.warmup}", "profile=true", f"profile.after={arguments.warmup}",
+                   f"profile.steps={groups}"])
+    table = (arguments.work / name / "profile" / "rank-00000.txt").read_text()
+    found = re.search(r"model FLOPs (\S+) GFLOP a step.*threads (\S+) GFLOP/s", table)
+    return float(found[1]) / float(found[2])
 
 
 def make_inputs(arguments):
@@ -105,7 +125,9 @@ def main():
     parser.add_argument("--dialogues", required=True)
     parser.add_argument("--tasks", required=True)
     parser.add_argument("--only", nargs="*", default=["peft", "tasks", "biographies"])
-    parser.add_argument("--groups", type=int, default=4)
+    parser.add_argument("--dtypes", nargs="*", default=["fp32", "bf16"])
+    parser.add_argument("--programs", nargs="*", default=["tree", "plain", "lean", "padded"])
+    parser.add_argument("--groups", type=int, default=4, help="timed groups; of biographies there is one")
     parser.add_argument("--repeat", type=int, default=1)
     arguments = parser.parse_args()
     arguments.warmup = 1
@@ -115,31 +137,31 @@ def main():
     dm = ["--method", "dm"]
     dm_recipe = ["method=distribution_matching", "adapter.rank=16", "adapter.alpha=32"]
     dm_recipe += [f"adapter.targets={ALL_LINEARS}"]
-    work = {
-        "peft": (
-            [("padded", ["--ckpt", "--head-lora"]), ("lean", ["--head-lora"])],
-            ["method=peft", "adapter.rank=16", "adapter.alpha=32", "adapter.targets=[q_proj,k_proj,v_proj,lm_head]"],
-        ),
-        "tasks": ([("padded", dm), ("lean", dm)], dm_recipe),
-        "biographies": ([("padded", dm), ("lean", dm)], dm_recipe),
+    head = "adapter.targets=[q_proj,k_proj,v_proj,lm_head]"
+    work = {  # options of the peers' script, what padded adds to them, plural's recipe
+        "peft": (["--head-lora"], ["--ckpt"], ["method=peft", "adapter.rank=16", "adapter.alpha=32", head]),
+        "tasks": (dm, [], dm_recipe),
+        "biographies": (dm, [], dm_recipe),
     }
     results = []
-    print(f"{'work':<13}{'program':<22}{'s/group':>9}{'ratio':>8}{'peak GiB':>10}")
-    for name in arguments.only:
+    print(f"{'work':<13}{'dtype':<7}{'program':<9}{'s/group':>9}{'ratio':>8}{'peak GiB':>10}{'limit %':>9}")
+    for name, dtype, _ in itertools.product(arguments.only, arguments.dtypes, range(arguments.repeat)):
         data, corpus = corpora[name]
-        groups = arguments.groups
-        if name == "biographies":
-            arguments.groups = 1
-        for _ in range(arguments.repeat):
-            rows = [("plural", plural(arguments, model, corpus, work[name][1]))]
-            for mode, options in work[name][0]:
-                rows.append((f"transformers {mode}", peers(arguments, model, data, mode, options)))
-            for program, row in rows:
-                ratio = row["seconds_per_group"] / rows[0][1]["seconds_per_group"]
-                print(f"{name:<13}{program:<22}{row['seconds_per_group']:9.3f}{ratio:8.2f}{row['peak_gib']:10.2f}",
-                      flush=True)
-                results.append({"work": name, "program": program, "ratio": ratio, **row})
-        arguments.groups = groups
+        options, padded, recipe = work[name]
+        groups = 1 if name == "biographies" else arguments.groups
+        first = None
+        for program in arguments.programs:
+            if program in ("tree", "plain"):
+                row = plural(arguments, groups, model, corpus, dtype, program, recipe)
+            else:
+                added = padded if program == "padded" else []
+                row = peers(arguments, groups, model, data, dtype, program, options + added)
+            first = first or row
+            row["ratio"] = row["seconds_per_group"] / first["seconds_per_group"]
+            limit = f"{100 * row['limit']:9.1f}" if "limit" in row else ""
+            print(f"{name:<13}{dtype:<7}{program:<9}{row['seconds_per_group']:9.3f}{row['ratio']:8.2f}"
+                  f"{row['peak_gib']:10.2f}{limit}", flush=True)
+            results.append({"work": name, "dtype": dtype, "program": program, **row})
     (arguments.work / "bench.json").write_text(json.dumps(results, indent=1))
 
 

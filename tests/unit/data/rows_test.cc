@@ -43,8 +43,8 @@ std::map<std::pair<int, Prediction>, Weights> CheckPasses(const std::vector<Labe
       const LabelledSequence& sequence =
           groups[static_cast<std::size_t>(g)].sequences[static_cast<std::size_t>(index)];
       const auto begin = static_cast<std::size_t>(pass.path_offset[s]);
-      EXPECT_EQ(static_cast<std::size_t>(pass.path_offset[s + 1]) - begin, sequence.response.size());
-      for (std::size_t t = 0; t < sequence.response.size(); ++t) {
+      EXPECT_EQ(static_cast<std::size_t>(pass.path_offset[s + 1]) - begin, sequence.PredictedTokens());
+      for (std::size_t t = 0; t < sequence.PredictedTokens(); ++t) {
         const auto e = static_cast<std::size_t>(pass.path[begin + t]);
         const Edge& edge = pass.edges[e];
         const Prediction wanted = PredictionAt(sequence, t);

@@ -114,6 +114,22 @@ void CheckTree(const std::vector<LabelledSequence>& sequences) {
   }
 }
 
+TEST(TreeTest, ANegativeEndsWithItsLastPenalisedToken) {
+  LabelledSequence positive = SequenceOf({1, 2}, {3, 4}, 0.5);
+  LabelledSequence negative = SequenceOf({1, 2}, {5, 6, 7, 8, 9}, 0.0);
+  negative.positive = false;
+  negative.unlikelihood = {0.5, 0.0, 0.5, 0.0, 0.0};
+  EXPECT_EQ(positive.PredictedTokens(), 2U);
+  EXPECT_EQ(negative.PredictedTokens(), 3U);
+  const TokenTree tree = BuildTree(std::vector{positive, negative});
+  EXPECT_EQ(tree.token, (std::vector<Token>{1, 2, 3, 5, 6}));
+  ASSERT_EQ(tree.path_offset, (std::vector<std::int32_t>{0, 2, 5}));
+  EXPECT_EQ(tree.edges[static_cast<std::size_t>(tree.path.back())].target, 7);
+
+  negative.unlikelihood.assign(5, 0.0);  // a path of its own all the same, of one edge and no row
+  EXPECT_EQ(BuildTree(std::vector{positive, negative}).token, (std::vector<Token>{1, 2, 3}));
+}
+
 TEST(TreeTest, AllTriplesOfShortSequences) {
   std::vector<LabelledSequence> pool;
   for (const Token prompt : {0, 1}) {
