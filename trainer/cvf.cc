@@ -199,7 +199,7 @@ LatentUnit::Result LatentUnit::Run(const data::RowPass& pass, const HeadSettings
   }
   const at::Tensor choices =
       exact ? latents.table_KE
-            : at::mm(SoftGumbel(logits_RK_, noise_RK_, settings_.temperature).to(model_.DType()),
+            : at::mm(SoftGumbel(logits_RK_, noise_RK_, settings_.temperature).to(latents.table_KE.dtype()),
                      latents.table_KE);
   const InjectedRows injected{Indices(latent_rows, device),
                               choices.index_select(0, Indices(embedding, device))};

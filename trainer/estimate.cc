@@ -1,5 +1,7 @@
 #include "trainer/estimate.h"
 
+#include "trainer/model/dtypes.h"
+
 namespace plural::trainer {
 
 std::int64_t AdapterParameterCount(const ModelConfig& config, const AdapterSettings& settings) {
@@ -13,7 +15,9 @@ std::int64_t AdapterParameterCount(const ModelConfig& config, const AdapterSetti
 }
 
 RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config) {
-  const std::int64_t element = recipe.model.dtype == "fp64" ? 8 : 4;
+  const std::int64_t element = ElementBytes(recipe.model.dtype);
+  const auto trained_element =
+      static_cast<std::int64_t>(c10::elementSize(ComputedIn(DTypeNamed(recipe.model.dtype))));
   const bool lora = recipe.adapter.lora;
   RunEstimate run;
   run.base_parameters = config.ParameterCount();
@@ -22,10 +26,11 @@ RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config) {
   if (recipe.method == data::Method::kCvf) {
     run.trained_parameters += LatentParameterCount(recipe.cvf.latents, config.hidden_size);
   }
-  run.trained_bytes = run.trained_parameters * element;
-  run.checkpoint_bytes = 3 * run.trained_bytes;
+  // An adapter is written as it is trained, a model in its own dtype.
+  run.trained_bytes = run.trained_parameters * (lora ? trained_element : element);
+  run.checkpoint_bytes = 3 * run.trained_parameters * trained_element;
   run.weight_bytes = lora ? run.base_parameters * element : 0;
-  run.training_bytes = 4 * run.trained_bytes;
+  run.training_bytes = 4 * run.trained_parameters * trained_element;
   return run;
 }
 

@@ -10,6 +10,7 @@
 namespace plural::trainer {
 namespace {
 
+constexpr std::int64_t kFp32Bytes = 4;       // at least, of rotary tables, masks and logits
 constexpr std::int64_t kStatisticBytes = 8;  // of the head's fp64 values a row or an edge
 
 struct Rows {
@@ -108,13 +109,17 @@ PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapte
   const std::int64_t layers = config.num_hidden_layers, hidden = config.hidden_size;
 
   PassMemory memory;
+  const std::int64_t wide_bytes = std::max(element_bytes, kFp32Bytes);
   // Embeddings, rotary table, masks; the last layer's feed-forward sees rows with an edge only.
-  const std::int64_t whole = rows.all * (hidden + config.head_dim) + rows.mask;
+  const std::int64_t tables = wide_bytes * (rows.all * config.head_dim + rows.mask);
+  const std::int64_t whole = rows.all * hidden;
   if (recompute) {
-    memory.saved_bytes = element_bytes * (whole + layers * rows.all * 2 * hidden + rows.sources * hidden);
+    memory.saved_bytes =
+        tables + element_bytes * (whole + layers * rows.all * 2 * hidden + rows.sources * hidden);
     memory.layer_bytes = element_bytes * rows.all * (layer.attention + layer.feed_forward + layer.gradients);
   } else {
     memory.saved_bytes =
+        tables +
         element_bytes * (whole + layers * rows.all * layer.attention +
                          ((layers - 1) * rows.all + rows.sources) * layer.feed_forward +
                          rows.sources * (hidden + (shape.Trained({"o_proj"}) > 0 ? shape.Queries() : 0)));
@@ -122,13 +127,14 @@ PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapte
   }
 
   const HeadSettings head;
-  const std::int64_t row_bytes = config.vocab_size * element_bytes;
+  const std::int64_t row_bytes = config.vocab_size * wide_bytes;
   const std::int64_t chunk = std::min(head.chunk_rows, rows.sources);
   const std::int64_t kept_chunks = std::min(head.keep_bytes / (head.chunk_rows * row_bytes),
                                             (rows.sources + head.chunk_rows - 1) / head.chunk_rows);
   const std::int64_t kept = std::min(kept_chunks * head.chunk_rows, rows.sources);
   const std::int64_t rank = adapter != nullptr && shape.Trained({"lm_head"}) > 0 ? adapter->rank : 0;
-  memory.head_bytes = (kept + (kept < rows.sources ? chunk : 0)) * row_bytes +
+  const std::int64_t rounded = element_bytes < wide_bytes ? chunk * config.vocab_size * element_bytes : 0;
+  memory.head_bytes = (kept + (kept < rows.sources ? chunk : 0)) * row_bytes + rounded +
                       element_bytes * ((rows.sources + chunk) * hidden + 2 * rows.sources * rank +
                                        2 * rank * config.vocab_size +
                                        (adapter == nullptr ? 2 * config.vocab_size * hidden : 0)) +

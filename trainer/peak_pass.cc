@@ -6,6 +6,7 @@
 
 #include "data/batch_plan.h"
 #include "data/loader.h"
+#include "trainer/model/dtypes.h"
 #include "trainer/train_setup.h"
 
 namespace plural::trainer {
@@ -46,7 +47,7 @@ PeakPass FindPeakPass(data::Corpus& corpus, const Recipe& recipe, const ModelCon
   for (std::int64_t i = 0; i < kSpread; ++i) wanted.push_back(i * groups / kSpread);
 
   const AdapterSettings* adapter = recipe.adapter.lora ? &recipe.adapter.settings : nullptr;
-  const std::int64_t element_bytes = recipe.model.dtype == "fp64" ? 8 : 4;
+  const std::int64_t element_bytes = ElementBytes(recipe.model.dtype);
   const data::BatchPlan plan(groups, PlanSettings(recipe));
   PeakPass peak;
   for (std::int64_t step = 0; step < plan.StepsPerEpoch(); ++step) {

@@ -8,6 +8,7 @@
 #include "trainer/commands/model_options.h"
 #include "trainer/cost_model.h"
 #include "trainer/error.h"
+#include "trainer/model/dtypes.h"
 #include "trainer/model/hf_folder.h"
 #include "trainer/recipe/schema.h"
 #include "trainer/run_folder.h"
@@ -149,7 +150,8 @@ Decoder MakeBase(const Recipe& recipe, const ModelConfig& config, at::Device dev
   if (may_have_latents && !latents_folder.empty()) {
     RequireSameLatents(recipe, LatentsIn(latents_folder), latents_folder);
   }
-  Decoder model(config, recipe.model.dtype == "fp64" ? at::kDouble : at::kFloat, device);
+  const at::ScalarType dtype = DTypeNamed(recipe.model.dtype);
+  Decoder model(config, dtype, device, recipe.adapter.lora ? dtype : ComputedIn(dtype));
   if (recipe.model.path.empty()) model.InitializeRandom(recipe.seed);
   return model;
 }
@@ -202,7 +204,7 @@ data::Loader::Settings LoaderSettings(const Recipe& recipe, const ModelConfig& c
   data::Loader::Settings settings;
   settings.label = recipe.LabelSettings();
   settings.pack.layout = recipe.train.layout;
-  settings.pack.cost = CostOf(config, !recipe.adapter.lora, recipe.model.dtype == "fp64" ? 8 : 4);
+  settings.pack.cost = CostOf(config, !recipe.adapter.lora, ElementBytes(recipe.model.dtype));
   settings.pack.row_budget = recipe.train.row_budget;
   settings.plan = PlanSettings(recipe);
   settings.rank = world.Rank();

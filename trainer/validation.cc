@@ -12,6 +12,7 @@
 #include "trainer/cvf.h"
 #include "trainer/evaluation.h"
 #include "trainer/generate/generator.h"
+#include "trainer/model/dtypes.h"
 
 namespace plural::trainer {
 namespace {
@@ -58,7 +59,7 @@ struct Validation::OfGroup {
 Validation::Validation(const Recipe& recipe, const ModelConfig& config, data::Corpus& corpus)
     : recipe_(recipe) {
   pack_.layout = recipe.train.layout;
-  pack_.cost = CostOf(config, false, recipe.model.dtype == "fp64" ? 8 : 4);
+  pack_.cost = CostOf(config, false, ElementBytes(recipe.model.dtype));
   const std::int64_t groups = std::min(corpus.Info().groups, recipe.validation.groups);
   for (std::int64_t g = 0; g < groups; ++g) groups_.push_back(corpus.Read(g));
 }

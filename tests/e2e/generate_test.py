@@ -66,6 +66,7 @@ class GenerateTest(unittest.TestCase):
 
     def test_ranks_and_batches_change_nothing(self):
         cases = [("--responses", 4, "--possibilities", "sample"), ("--responses", 30, "--top-k", 7, "--top-p", 0.9, "--dtype", "fp64"),
+                 ("--responses", 4, "--possibilities", "first", "--dtype", "bf16"),
                  ("--responses", 3, "--temperature", 0, "--possibilities", "first")]
         for case in cases:
             usual = (*case, "--max-new-tokens", 12)

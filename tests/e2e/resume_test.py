@@ -25,9 +25,9 @@ class ResumeTest(unittest.TestCase):
         training.write_corpus(self.folder / "targets.h5",
                               training.random_groups(8, responses=9, possibilities=0, targets=True), "targets")
 
-    def recipe(self, name, method="peft"):
+    def recipe(self, name, method="peft", dtype="fp32"):
         corpus = "corpus.h5" if method == "peft" else "targets.h5"
-        training.write_recipe(self.folder / f"{name}.yaml", name, method, corpus, dtype="fp32", extra=EXTRA)
+        training.write_recipe(self.folder / f"{name}.yaml", name, method, corpus, dtype=dtype, extra=EXTRA)
         return f"{name}.yaml"
 
     def run_to_the_end(self, recipe, ranks):
@@ -63,9 +63,9 @@ class ResumeTest(unittest.TestCase):
                   for name in (left, right)]
         self.assertEqual(passes[0], passes[1])
 
-    def killed(self, method):
-        self.run_to_the_end(self.recipe("calm", method), 2)
-        recipe = self.recipe("killed", method)
+    def killed(self, method, dtype="fp32"):
+        self.run_to_the_end(self.recipe("calm", method, dtype), 2)
+        recipe = self.recipe("killed", method, dtype)
         for step in (60, 110):  # between checkpoints
             process = self.start(recipe, 2)
             self.wait_for_step("killed", step, process)
@@ -80,6 +80,9 @@ class ResumeTest(unittest.TestCase):
 
     def test_killed_peft(self):
         self.killed("peft")
+
+    def test_killed_in_bf16(self):
+        self.killed("peft", "bf16")
 
     def test_killed_distribution_matching(self):
         self.killed("distribution_matching")

@@ -16,6 +16,7 @@
 #include "trainer/cost_model.h"
 #include "trainer/error.h"
 #include "trainer/estimate.h"
+#include "trainer/model/dtypes.h"
 #include "trainer/model_flops.h"
 #include "trainer/peak_pass.h"
 #include "trainer/process_memory.h"
@@ -171,7 +172,7 @@ int RunDryRun(const DryRunOptions& options) {
   const std::int64_t groups = corpus.Info().groups;
   const data::PackSettings pack = {
       .layout = recipe.train.layout,
-      .cost = CostOf(config, !recipe.adapter.lora, recipe.model.dtype == "fp64" ? 8 : 4),
+      .cost = CostOf(config, !recipe.adapter.lora, ElementBytes(recipe.model.dtype)),
       .row_budget = recipe.train.row_budget};
   const Sample sample = SampleGroups(corpus, recipe, config, pack);
   const std::int64_t steps_per_epoch = data::BatchPlan(groups, PlanSettings(recipe)).StepsPerEpoch();

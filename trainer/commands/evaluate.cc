@@ -18,6 +18,7 @@
 #include "trainer/error.h"
 #include "trainer/evaluation.h"
 #include "trainer/file_io.h"
+#include "trainer/model/dtypes.h"
 #include "trainer/model/hf_folder.h"
 #include "trainer/model/load_model.h"
 #include "trainer/progress.h"
@@ -166,7 +167,7 @@ int RunEvaluate(const EvaluateOptions& options, dist::World& world, dist::Collec
     opened = OpenCorpus(options.corpus, world);
     if (options.compare_base) RequireBaseKept(options.adapter, "--compare-base");
   });
-  loaded = LoadModel(options.model, options.adapter, ParseDType(options.dtype), at::Device(at::kCPU), world,
+  loaded = LoadModel(options.model, options.adapter, DTypeNamed(options.dtype), at::Device(at::kCPU), world,
                      collectives);
   OnEveryRank(world, collectives, [&] {
     CheckCorpusFitsModel(*opened, loaded->Config(), options.model);

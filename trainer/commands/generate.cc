@@ -18,6 +18,7 @@
 #include "trainer/file_io.h"
 #include "trainer/generate/answer_json.h"
 #include "trainer/generate/streaming.h"
+#include "trainer/model/dtypes.h"
 #include "trainer/model/hf_folder.h"
 #include "trainer/model/load_model.h"
 #include "trainer/progress.h"
@@ -146,7 +147,7 @@ int RunStream(const GenerateOptions& options, GenerateSettings settings, const d
   std::optional<data::Corpus> vocabulary;
   if (!options.corpus.empty()) vocabulary = OpenCorpus(options.corpus, world);
   const Decoder model =
-      LoadModel(options.model, options.adapter, ParseDType(options.dtype), at::Device(at::kCPU));
+      LoadModel(options.model, options.adapter, DTypeNamed(options.dtype), at::Device(at::kCPU));
   if (vocabulary) CheckCorpusFitsModel(*vocabulary, model.Config(), options.model);
   // Without the option requests name latents themselves.
   if (settings.latent_policy != LatentPolicy::kNone) ResolveLatents(model, settings);
@@ -227,7 +228,7 @@ int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collec
     opened = OpenCorpus(options.corpus, world);
     if (options.method.rerank > 0) RequireBaseKept(options.adapter, "--rerank");
   });
-  loaded = LoadModel(options.model, options.adapter, ParseDType(options.dtype), at::Device(at::kCPU), world,
+  loaded = LoadModel(options.model, options.adapter, DTypeNamed(options.dtype), at::Device(at::kCPU), world,
                      collectives);
   OnEveryRank(world, collectives, [&] {
     CheckCorpusFitsModel(*opened, loaded->Config(), options.model);

@@ -13,18 +13,12 @@
 namespace plural::trainer {
 
 void AddComputeOptions(CLI::App& command, std::string& dtype, std::int64_t& threads) {
-  command.add_option("--dtype", dtype, "fp32 or fp64")
-      ->check(CLI::IsMember({"fp32", "fp64"}))
+  command.add_option("--dtype", dtype, "fp32, bf16 or fp64")
+      ->check(CLI::IsMember({"fp32", "bf16", "fp64"}))
       ->capture_default_str();
   command.add_option("--threads", threads, "Compute threads a rank; 0: cores shared by the machine's ranks")
       ->check(CLI::Range(std::int64_t{0}, std::int64_t{4096}))
       ->capture_default_str();
-}
-
-at::ScalarType ParseDType(const std::string& name) {
-  if (name == "fp32") return at::kFloat;
-  if (name == "fp64") return at::kDouble;
-  throw ExitError(ExitCode::kUsage, "--dtype '" + name + "': allowed are fp32, fp64");
 }
 
 void SetThreads(std::int64_t threads, const dist::World& world) {

@@ -13,6 +13,7 @@
 #include "trainer/generate/rerank.h"
 #include "trainer/json_io.h"
 #include "trainer/json_lines.h"
+#include "trainer/model/dtypes.h"
 #include "trainer/model/load_model.h"
 #include "trainer/progress.h"
 
@@ -96,7 +97,7 @@ int RunRate(const RateOptions& options, dist::World& world, dist::Collectives& c
   std::optional<RatingCorpus> questions;
   std::optional<JsonLines> input;
   OnEveryRank(world, collectives, [&] { input.emplace(options.input); });
-  base = LoadModel(options.model, "", ParseDType(options.dtype), at::Device(at::kCPU), world, collectives);
+  base = LoadModel(options.model, "", DTypeNamed(options.dtype), at::Device(at::kCPU), world, collectives);
   OnEveryRank(world, collectives, [&] {
     questions.emplace(OpenCorpus(options.rating_corpus, world));
     CheckCorpusFitsModel(questions->Corpus(), base->Config(), options.model);

@@ -21,6 +21,7 @@
 #include "trainer/json_io.h"
 #include "trainer/json_lines.h"
 #include "trainer/model/attention.h"
+#include "trainer/model/dtypes.h"
 #include "trainer/model/head.h"
 #include "trainer/model/load_model.h"
 #include "trainer/progress.h"
@@ -179,7 +180,7 @@ void AddScoreOptions(CLI::App& command, ScoreOptions& options) {
 int RunScore(const ScoreOptions& options, dist::World& world) {
   SetThreads(options.threads, world);
   const c10::NoGradGuard no_grad;
-  const at::ScalarType dtype = ParseDType(options.dtype);
+  const at::ScalarType dtype = DTypeNamed(options.dtype);
   const Decoder model = LoadModel(options.model, options.adapter, dtype, at::Device(at::kCPU));
   WarnOfLatents(model, world);
   const data::CostModel cost =

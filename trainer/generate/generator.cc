@@ -135,8 +135,9 @@ at::Tensor Generator::Feed(std::size_t rows) {
   };
   at::Tensor embedding_RE = model_.Embed(indices(tokens));
   if (!latents.empty()) {
-    embedding_RE.index_copy_(0, indices(latent_rows),
-                             model_.LatentHeads()->table_KE.index_select(0, indices(latents)));
+    embedding_RE.index_copy_(
+        0, indices(latent_rows),
+        model_.LatentHeads()->table_KE.index_select(0, indices(latents)).to(embedding_RE.dtype()));
   }
   return cache_.StepEmbeddings(model_, embedding_RE);
 }

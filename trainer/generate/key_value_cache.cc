@@ -173,7 +173,7 @@ class KeyValueCache::PoolAttention : public Attention {
       : cache_(cache),
         terms_{.scale = cache.config_.AttentionScale(), .softcap = cache.config_.attn_logit_softcapping} {
     const at::Tensor& pool = cache.k_SGD_.front();
-    host_ = pool.is_cpu() && (pool.scalar_type() == at::kFloat || pool.scalar_type() == at::kDouble);
+    host_ = pool.is_cpu();
     std::vector<std::int64_t> newest;
     for (std::size_t r = 0; r < rows; ++r) newest.push_back(cache.path_[r].back());
     newest_R_ = Indices(newest, pool.device());
@@ -218,11 +218,12 @@ class KeyValueCache::PoolAttention : public Attention {
                     const at::Tensor& v_SGD) const {
     const std::int64_t heads = q_NHD.size(1), dim = q_NHD.size(2);
     const at::Tensor out = at::empty({q_NHD.size(0), heads * dim}, q_NHD.options());
-    AT_DISPATCH_FLOATING_TYPES(q_NHD.scalar_type(), "path attention", [&] {
+    AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, q_NHD.scalar_type(), "path attention", [&] {
+      using Score = host::Computed<scalar_t>;
       at::parallel_for(0, q_NHD.size(0), 1, [&](std::int64_t begin, std::int64_t end) {
-        std::vector<scalar_t> scores(static_cast<std::size_t>(heads * visible.longest));
-        std::vector<scalar_t> lse(static_cast<std::size_t>(heads));
-        const std::vector<scalar_t> zeros(static_cast<std::size_t>(visible.longest));
+        std::vector<Score> scores(static_cast<std::size_t>(heads * visible.longest));
+        std::vector<Score> lse(static_cast<std::size_t>(heads));
+        const std::vector<Score> zeros(static_cast<std::size_t>(visible.longest));
         for (std::int64_t r = begin; r < end; ++r) {
           host::PathAttention({.query = q_NHD.const_data_ptr<scalar_t>() + r * heads * dim,
                                .keys = k_SGD.const_data_ptr<scalar_t>(),

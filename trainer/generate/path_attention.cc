@@ -21,7 +21,7 @@ PLURAL_INLINE void Fetch(const PathAttentionInput<T>& in, std::int64_t t, const 
 }
 
 template <class T>
-PLURAL_INLINE void ScoresLoop(const PathAttentionInput<T>& in, T* scores) {
+PLURAL_INLINE void ScoresLoop(const PathAttentionInput<T>& in, Computed<T>* scores) {
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
   const std::int64_t shared = in.heads / in.groups;
   for (std::int64_t t = 0; t < in.tokens; ++t) {
@@ -34,18 +34,18 @@ PLURAL_INLINE void ScoresLoop(const PathAttentionInput<T>& in, T* scores) {
       for (std::int64_t d = 0; d < in.dim; d += kWidth) {
         sum += Load(query + d, in.dim - d) * Load(key + d, in.dim - d);
       }
-      scores[head * in.tokens + t] = SumLanes(SumQuarters<T>(sum));
+      scores[head * in.tokens + t] = SumLanes(SumQuarters<Computed<T>>(sum));
     }
   }
 }
 
 // `heads` heads from `head` on, which share their values, at the vectors of `dim` from `begin` on.
 template <class T, int heads>
-PLURAL_INLINE void WeightedValuesPart(const PathAttentionInput<T>& in, const T* weights, std::int64_t head,
-                                      std::int64_t begin, T* out) {
+PLURAL_INLINE void WeightedValuesPart(const PathAttentionInput<T>& in, const Computed<T>* weights,
+                                      std::int64_t head, std::int64_t begin, T* out) {
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
   const std::int64_t offset = head / (in.heads / in.groups) * in.dim + begin;
-  const T* weight = weights + head * in.tokens;
+  const Computed<T>* weight = weights + head * in.tokens;
   Vector<T> sum[heads][kSideBySide] = {};
   for (std::int64_t t = 0; t < in.tokens; ++t) {
     Fetch(in, t + 2 * kFetchAhead, in.values, offset, kSideBySide * kWidth);
@@ -70,7 +70,7 @@ PLURAL_INLINE void WeightedValuesPart(const PathAttentionInput<T>& in, const T* 
 }
 
 template <class T>
-PLURAL_INLINE void WeightedValuesLoop(const PathAttentionInput<T>& in, const T* weights, T* out) {
+PLURAL_INLINE void WeightedValuesLoop(const PathAttentionInput<T>& in, const Computed<T>* weights, T* out) {
   const std::int64_t shared = in.heads / in.groups;
   for (std::int64_t begin = 0; begin < in.dim; begin += kSideBySide * Lanes<T>::kWidth) {
     if (shared % 2 == 0) {
@@ -89,13 +89,21 @@ PLURAL_CLONES void Scores(const PathAttentionInput<float>& in, float* scores) { 
 PLURAL_CLONES void WeightedValues(const PathAttentionInput<float>& in, const float* weights, float* out) {
   WeightedValuesLoop(in, weights, out);
 }
+PLURAL_CLONES void Scores(const PathAttentionInput<c10::BFloat16>& in, float* scores) {
+  ScoresLoop(in, scores);
+}
+PLURAL_CLONES void WeightedValues(const PathAttentionInput<c10::BFloat16>& in, const float* weights,
+                                  c10::BFloat16* out) {
+  WeightedValuesLoop(in, weights, out);
+}
 void Scores(const PathAttentionInput<double>& in, double* scores) { ScoresLoop(in, scores); }
 void WeightedValues(const PathAttentionInput<double>& in, const double* weights, double* out) {
   WeightedValuesLoop(in, weights, out);
 }
 
 template <class T>
-void Attend(const PathAttentionInput<T>& in, T* scores, const T* zeros, T* lse, T* out) {
+void Attend(const PathAttentionInput<T>& in, Computed<T>* scores, const Computed<T>* zeros, Computed<T>* lse,
+            T* out) {
   Scores(in, scores);
   MaskedSoftmax(scores, zeros, in.terms, in.heads, 1, in.tokens, lse);
   WeightedValues(in, scores, out);
@@ -105,6 +113,10 @@ void Attend(const PathAttentionInput<T>& in, T* scores, const T* zeros, T* lse, 
 
 void PathAttention(const PathAttentionInput<float>& in, float* scores, const float* zeros, float* lse,
                    float* out) {
+  Attend(in, scores, zeros, lse, out);
+}
+void PathAttention(const PathAttentionInput<c10::BFloat16>& in, float* scores, const float* zeros, float* lse,
+                   c10::BFloat16* out) {
   Attend(in, scores, zeros, lse, out);
 }
 void PathAttention(const PathAttentionInput<double>& in, double* scores, const double* zeros, double* lse,

@@ -26,6 +26,8 @@ struct PathAttentionInput {
 // out [heads, dim] = softmax(logits of query keys^T by `terms`) values.
 void PathAttention(const PathAttentionInput<float>& in, float* scores, const float* zeros, float* lse,
                    float* out);
+void PathAttention(const PathAttentionInput<c10::BFloat16>& in, float* scores, const float* zeros, float* lse,
+                   c10::BFloat16* out);
 void PathAttention(const PathAttentionInput<double>& in, double* scores, const double* zeros, double* lse,
                    double* out);
 

@@ -17,6 +17,7 @@
 #include <string_view>
 
 #include "trainer/error.h"
+#include "trainer/model/dtypes.h"
 #include "trainer/model/pointwise.h"
 #include "trainer/model/random_weights.h"
 
@@ -80,9 +81,10 @@ enum Site : std::uint64_t { kAttentionInput, kAttentionOutput, kFeedForwardInput
 
 }  // namespace
 
-Decoder::Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device device)
+Decoder::Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device device,
+                 std::optional<at::ScalarType> weight_dtype)
     : config_(config), dtype_(dtype), device_(device) {
-  const auto options = at::TensorOptions().dtype(dtype).device(device);
+  const auto options = at::TensorOptions().dtype(weight_dtype.value_or(dtype)).device(device);
   const std::int64_t hidden = config.hidden_size;
   embed_tokens_ = at::empty({config.vocab_size, hidden}, options);
   norm_ = at::empty({hidden}, options);
@@ -140,8 +142,9 @@ void Decoder::AddAdapter(const AdapterSettings& settings, std::uint64_t seed) {
   const auto adapt = [&](Linear& linear, const std::string& path) {
     LoraFactors& lora = linear.lora;
     const std::int64_t in = linear.weight_OI.size(1);
-    lora.a_KI = at::empty({settings.rank, in}, linear.weight_OI.options());
-    lora.b_OK = at::zeros({linear.weight_OI.size(0), settings.rank}, linear.weight_OI.options());
+    const auto options = linear.weight_OI.options().dtype(ComputedIn(dtype_));
+    lora.a_KI = at::empty({settings.rank, in}, options);
+    lora.b_OK = at::zeros({linear.weight_OI.size(0), settings.rank}, options);
     lora.scale = settings.alpha / static_cast<double>(settings.rank);
     lora.dropout = settings.dropout;
     // Kaiming-uniform with a = sqrt 5: bound sqrt(6 / (1 + a^2) / in).
@@ -177,7 +180,8 @@ Decoder Decoder::WithoutAdapter() const {
 }
 
 void Decoder::AddLatents(std::int64_t latents, std::uint64_t seed) {
-  latents_ = Latents::Allocate(latents, config_.hidden_size, embed_tokens_.options().requires_grad(false));
+  latents_ = Latents::Allocate(latents, config_.hidden_size,
+                               embed_tokens_.options().dtype(ComputedIn(dtype_)).requires_grad(false));
   const c10::AutoGradMode no_grad(false);
   latents_->Initialize(seed, embed_tokens_, EmbeddingScale(), norm_ + config_.norm_weight_offset,
                        config_.initializer_range);
@@ -191,7 +195,7 @@ double Decoder::EmbeddingScale() const {
 }
 
 at::Tensor Decoder::Embed(const at::Tensor& token_N) const {
-  const at::Tensor embedding_NE = at::embedding(embed_tokens_, token_N);
+  const at::Tensor embedding_NE = at::embedding(embed_tokens_, token_N).to(dtype_);
   return config_.scaled_embedding ? embedding_NE * EmbeddingScale() : embedding_NE;
 }
 

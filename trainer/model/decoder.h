@@ -42,8 +42,11 @@ class Decoder {
     Linear gate_proj, up_proj, gate_up_proj, down_proj;
   };
 
-  // Allocates all weights uninitialised (hf_folder.h fills them, or InitializeRandom does).
-  Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device device);
+  // Allocates all weights uninitialised (hf_folder.h fills them, or InitializeRandom does). `dtype` is that
+  // of activations and products. Weights are stored in it, or in `weight_dtype`: fp32 where those of a bf16
+  // model are trained. Adapters and latents are stored in what `dtype` is computed in (dtypes.h).
+  Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device device,
+          std::optional<at::ScalarType> weight_dtype = {});
 
   // Normal(0, initializer_range), norms 1, biases 0; a pure function of (seed, parameter name).
   void InitializeRandom(std::uint64_t seed);

@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -12,6 +13,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "trainer/model/dtypes.h"
 #include "trainer/model/multiply.h"
 #include "trainer/model/part_scope.h"
 #include "trainer/model/pointwise.h"
@@ -32,8 +34,7 @@ struct Chunk {
 // What backward needs besides tensors.
 struct HeadPlan : torch::CustomClassHolder {
   std::vector<Chunk> chunks;
-  bool lora = false;
-  double scale = 1.0;
+  Linear linear;
   double p = 0.0;        // dropout
   double softcap = 0.0;  // 0: none
   Dropout dropout;
@@ -60,32 +61,35 @@ std::vector<Chunk> CutIntoChunks(const at::Tensor& edge_row, std::int64_t rows, 
   return chunks;
 }
 
-// Logits of a chunk; t_SK is the adapter's scaled inner value. Backward repeats this call where logits were
-// not kept, and gets the same bits.
+// Logits of a chunk, of bf16 in fp32; t_SK is the adapter's scaled inner value, in the logits' dtype.
+// Backward repeats this call where logits were not kept, and gets the same bits.
 at::Tensor ChunkLogits(const Chunk& chunk, const at::Tensor& hidden_SE, const at::Tensor& weight_VE,
-                       const at::Tensor& t_SK, const at::Tensor& b_VK, double softcap) {
-  at::Tensor z_RV = MultiplyTransposed(hidden_SE.narrow(0, chunk.row, chunk.rows), weight_VE);
-  if (t_SK.defined()) z_RV.addmm_(t_SK.narrow(0, chunk.row, chunk.rows), b_VK.t());
-  if (softcap > 0.0) SoftCapInPlace(z_RV, softcap);
+                       const at::Tensor& t_SK, const HeadPlan& plan) {
+  at::Tensor z_RV = MultiplyUnrounded(hidden_SE.narrow(0, chunk.row, chunk.rows), weight_VE);
+  if (t_SK.defined()) {
+    z_RV.addmm_(t_SK.narrow(0, chunk.row, chunk.rows), plan.linear.lora.b_OK.to(z_RV.dtype()).t());
+  }
+  if (plan.softcap > 0.0) SoftCapInPlace(z_RV, plan.softcap);
   return z_RV;
 }
 
-// Tensors: the weight, then A and B if there is an adapter. Outputs: log p, log(1-p), entropy.
+// Tensors: the weight, then A and B if there is an adapter; they tell autograd what there is to
+// differentiate. Outputs: log p, log(1-p), entropy.
 class RowHead : public torch::autograd::Function<RowHead> {
  public:
   // Indices into the saved variables; kept logits follow.
-  enum Saved { kHidden, kWeight, kA, kB, kT, kLse, kEntropy, kLogP, kLogOneMinusP, kEdgeRow, kTarget, kKept };
+  enum Saved { kHidden, kT, kLse, kEntropy, kLogP, kLogOneMinusP, kEdgeRow, kTarget, kKept };
 
-  static variable_list forward(AutogradContext* ctx, const at::Tensor& hidden_SE, at::TensorList tensors,
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& hidden_SE, at::TensorList /*tensors*/,
                                const at::Tensor& edge_row, const at::Tensor& edge_target,
                                const c10::intrusive_ptr<HeadPlan>& plan, bool save) {
     const PartScope head(Part::kHead);
-    const at::Tensor& weight_VE = tensors[0];
-    at::Tensor a_KE, b_VK, t_SK;
-    if (plan->lora) {
-      a_KE = tensors[1];
-      b_VK = tensors[2];
-      t_SK = at::mm(AdapterInput(hidden_SE, *plan), a_KE.t()).mul_(plan->scale);
+    const at::ScalarType dtype = hidden_SE.scalar_type();
+    const at::Tensor weight_VE = plan->linear.Weight(dtype);
+    at::Tensor t_SK;
+    if (plan->linear.HasLora()) {
+      const LoraFactors& lora = plan->linear.lora;
+      t_SK = MultiplyUnrounded(AdapterInput(hidden_SE, *plan), lora.a_KI.to(dtype)).mul_(lora.scale);
     }
     const auto options = hidden_SE.options().dtype(at::kDouble);
     const at::Tensor lse_S = at::empty({hidden_SE.size(0)}, options);
@@ -94,7 +98,7 @@ class RowHead : public torch::autograd::Function<RowHead> {
     const at::Tensor log_one_minus_p_E = at::empty_like(log_p_E);
     variable_list kept;
     for (const Chunk& chunk : plan->chunks) {
-      at::Tensor z_RV = ChunkLogits(chunk, hidden_SE, weight_VE, t_SK, b_VK, plan->softcap);
+      at::Tensor z_RV = ChunkLogits(chunk, hidden_SE, weight_VE, t_SK, *plan);
       const RowStatistics rows = StatisticsOfRows(z_RV);
       const EdgeStatistics edges =
           StatisticsOfEdges(z_RV, rows, edge_row.narrow(0, chunk.edge, chunk.edges) - chunk.row,
@@ -105,8 +109,8 @@ class RowHead : public torch::autograd::Function<RowHead> {
       log_one_minus_p_E.narrow(0, chunk.edge, chunk.edges).copy_(edges.log_one_minus_p_E);
       if (save && chunk.kept) kept.push_back(std::move(z_RV));
     }
-    variable_list saved = {hidden_SE, weight_VE,         a_KE,     b_VK,       t_SK, lse_S, entropy_S,
-                           log_p_E,   log_one_minus_p_E, edge_row, edge_target};
+    variable_list saved = {hidden_SE,         t_SK,     lse_S,      entropy_S, log_p_E,
+                           log_one_minus_p_E, edge_row, edge_target};
     saved.insert(saved.end(), kept.begin(), kept.end());
     ctx->save_for_backward(std::move(saved));
     ctx->saved_data["plan"] = c10::IValue::make_capsule(plan);
@@ -118,9 +122,12 @@ class RowHead : public torch::autograd::Function<RowHead> {
     const PartScope head(Part::kHead);
     const auto capsule = ctx->saved_data["plan"].toCapsule();
     const auto& plan = static_cast<const HeadPlan&>(*capsule);
+    const LoraFactors& lora = plan.linear.lora;
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor& hidden_SE = saved[kHidden];
-    const at::Tensor& weight_VE = saved[kWeight];
+    const at::Tensor& t_SK = saved[kT];
+    const at::ScalarType dtype = hidden_SE.scalar_type();
+    const at::Tensor weight_VE = plan.linear.Weight(dtype);
 
     // d log p / dz = onehot - p and d log(1-p) / dz = -rho (onehot - p), rho = p / (1 - p): one value an
     // edge, and minus their sum times p. An edge without gradient adds 0 even where rho overflows.
@@ -129,45 +136,55 @@ class RowHead : public torch::autograd::Function<RowHead> {
     const at::Tensor t_E = upstream[0] - (rho_E * d_one_minus_E).masked_fill_(d_one_minus_E == 0, 0.0);
     const at::Tensor c_S = at::zeros_like(saved[kLse]).index_add_(0, saved[kEdgeRow], t_E).neg_();
 
+    const bool adapted = plan.linear.HasLora();
     const bool needs_hidden = ctx->needs_input_grad(0);
     const bool needs_weight = ctx->needs_input_grad(1);
-    const bool needs_a = plan.lora && ctx->needs_input_grad(2);
-    const bool needs_b = plan.lora && ctx->needs_input_grad(3);
-    at::Tensor dhidden_SE, dweight_VE, da_KE, db_VK, dt_SK;
+    const bool needs_a = adapted && ctx->needs_input_grad(2);
+    const bool needs_b = adapted && ctx->needs_input_grad(3);
+    at::Tensor dhidden_SE, dweight_VE, da_KE, db_KV, dt_SK;
     if (needs_hidden) dhidden_SE = at::empty_like(hidden_SE);
-    if (needs_weight) dweight_VE = at::zeros_like(weight_VE);
-    if (needs_b) db_VK = at::zeros_like(saved[kB]);
-    if (plan.lora && (needs_hidden || needs_a)) dt_SK = at::empty_like(saved[kT]);
+    if (needs_weight) dweight_VE = at::zeros_like(plan.linear.weight_OI);
+    // Transposed: libraries are twice as fast at [K, V] as at a narrow [V, K].
+    if (needs_b) db_KV = at::zeros({t_SK.size(1), weight_VE.size(0)}, t_SK.options());
+    if (adapted && (needs_hidden || needs_a)) dt_SK = at::empty_like(t_SK);
 
     std::size_t next_kept = kKept;
     for (const Chunk& chunk : plan.chunks) {
       const auto rows_of = [&chunk](const at::Tensor& x) { return x.narrow(0, chunk.row, chunk.rows); };
       const auto edges_of = [&chunk](const at::Tensor& x) { return x.narrow(0, chunk.edge, chunk.edges); };
-      at::Tensor z_RV = chunk.kept
-                            ? saved[next_kept++]
-                            : ChunkLogits(chunk, hidden_SE, weight_VE, saved[kT], saved[kB], plan.softcap);
+      at::Tensor z_RV =
+          chunk.kept ? saved[next_kept++] : ChunkLogits(chunk, hidden_SE, weight_VE, t_SK, plan);
       RowCoefficients row_coefficients;
       row_coefficients.c_R = rows_of(c_S);
       RowGradient(z_RV, {rows_of(saved[kLse]), rows_of(saved[kEntropy])}, row_coefficients,
                   {edges_of(saved[kEdgeRow]) - chunk.row, edges_of(saved[kTarget]), edges_of(t_E),
                    edges_of(saved[kLogOneMinusP])},
                   plan.softcap);
+      if (needs_b) db_KV.addmm_(rows_of(t_SK).t(), z_RV);
+      if (dt_SK.defined()) rows_of(dt_SK).copy_(Multiply(z_RV, lora.b_OK.to(z_RV.dtype())));
+      z_RV = z_RV.to(dtype);
       if (needs_hidden) rows_of(dhidden_SE).copy_(Multiply(z_RV, weight_VE));
-      if (needs_weight) dweight_VE.addmm_(z_RV.t(), rows_of(hidden_SE));
-      if (needs_b) db_VK.addmm_(z_RV.t(), rows_of(saved[kT]));
-      if (dt_SK.defined()) rows_of(dt_SK).copy_(Multiply(z_RV, saved[kB]));
+      if (needs_weight && dweight_VE.scalar_type() == dtype) {
+        dweight_VE.addmm_(z_RV.t(), rows_of(hidden_SE));
+      } else if (needs_weight) {
+        dweight_VE.add_(SumOuterProducts(z_RV, rows_of(hidden_SE)));
+      }
     }
     if (dt_SK.defined()) {
-      dt_SK.mul_(plan.scale);
-      if (needs_a) da_KE = at::mm(dt_SK.t(), AdapterInput(hidden_SE, plan));
+      dt_SK = dt_SK.mul_(lora.scale).to(dtype);
+      if (needs_a) da_KE = SumOuterProducts(dt_SK, AdapterInput(hidden_SE, plan)).to(lora.a_KI.dtype());
+      const at::Tensor a_KE = lora.a_KI.to(dtype);
       if (needs_hidden && plan.p > 0) {
-        dhidden_SE.add_(Dropped(plan.dropout, plan.p, at::mm(dt_SK, saved[kA])));
+        dhidden_SE.add_(Dropped(plan.dropout, plan.p, at::mm(dt_SK, a_KE)));
       } else if (needs_hidden) {
-        dhidden_SE.addmm_(dt_SK, saved[kA]);
+        dhidden_SE.addmm_(dt_SK, a_KE);
       }
     }
     variable_list gradients = {dhidden_SE, dweight_VE};
-    if (plan.lora) gradients.insert(gradients.end(), {da_KE, db_VK});
+    if (adapted) {
+      gradients.push_back(da_KE);
+      gradients.push_back(needs_b ? db_KV.t().to(lora.b_OK.dtype()) : at::Tensor());
+    }
     gradients.resize(gradients.size() + 4);  // edge_row, edge_target, plan, save
     return gradients;
   }
@@ -181,7 +198,8 @@ class RowHead : public torch::autograd::Function<RowHead> {
 }  // namespace
 
 at::Tensor VocabularyHead::Logits(const at::Tensor& hidden_NE) const {
-  const at::Tensor z_NV = linear.Forward(hidden_NE);
+  const bool differentiable = at::GradMode::is_enabled() && hidden_NE.requires_grad();
+  const at::Tensor z_NV = differentiable ? linear.Forward(hidden_NE) : linear.ForwardUnrounded(hidden_NE);
   return softcap > 0.0 ? SoftCap(z_NV, softcap) : z_NV;
 }
 
@@ -189,13 +207,13 @@ EdgeLogProbs EdgeLogProb(const at::Tensor& hidden_NE, const VocabularyHead& head
                          const HeadSettings& settings) {
   const at::Tensor hidden_SE = edges.row.defined() ? hidden_NE.index_select(0, edges.row) : hidden_NE;
   auto plan = c10::make_intrusive<HeadPlan>();
-  plan->chunks = CutIntoChunks(edges.edge_row, hidden_SE.size(0),
-                               head.linear.weight_OI.size(0) * hidden_SE.element_size(), settings);
+  const auto logit_bytes = static_cast<std::int64_t>(at::elementSize(ComputedIn(hidden_SE.scalar_type())));
+  plan->chunks =
+      CutIntoChunks(edges.edge_row, hidden_SE.size(0), head.linear.weight_OI.size(0) * logit_bytes, settings);
+  plan->linear = head.linear;
   plan->softcap = head.softcap;
   variable_list tensors = {head.linear.weight_OI};
   if (head.linear.HasLora()) {
-    plan->lora = true;
-    plan->scale = head.linear.lora.scale;
     plan->p = settings.dropout ? head.linear.lora.dropout : 0.0;
     plan->dropout = settings.dropout;
     tensors.insert(tensors.end(), {head.linear.lora.a_KI, head.linear.lora.b_OK});

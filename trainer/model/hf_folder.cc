@@ -113,7 +113,9 @@ void SaveModel(const Decoder& model, const fs::path& folder, const fs::path& sou
   nlohmann::json config = model.Config().ToJson();
   config["torch_dtype"] = TorchDType(model.DType());
   WriteFileDurably(pending.Path() / "config.json", config.dump(2) + "\n");
-  WriteSafetensors(pending.Path() / "model.safetensors", model.BaseParameters());
+  std::vector<dist::NamedTensor> weights = model.BaseParameters();
+  for (dist::NamedTensor& weight : weights) weight.tensor = weight.tensor.detach().to(model.DType());
+  WriteSafetensors(pending.Path() / "model.safetensors", std::move(weights));
   if (const Latents* latents = model.LatentHeads()) WriteLatents(*latents, pending.Path());
   if (!source.empty()) CopyCompanions(source, pending.Path());
   pending.Commit(PendingFolder::IfExists::kReplace);

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "trainer/model/host_vectors.h"
 
@@ -61,8 +62,9 @@ PLURAL_INLINE void RowGradientLoop(T* z, std::int64_t count, const RowGradientTe
 }
 
 template <class T>
-PLURAL_INLINE void RmsNormLoop(const T* x, const T* branch, const T* weight, double eps, std::int64_t rows,
-                               std::int64_t count, T* sum, T* norm, T* rstd) {
+PLURAL_INLINE void RmsNormLoop(const T* x, const T* branch, const Computed<T>* weight, double eps,
+                               std::int64_t rows, std::int64_t count, T* sum, T* norm, Computed<T>* rstd) {
+  using C = Computed<T>;
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
   for (std::int64_t row = 0; row < rows; ++row) {
     const std::int64_t at = row * count;
@@ -72,12 +74,13 @@ PLURAL_INLINE void RmsNormLoop(const T* x, const T* branch, const T* weight, dou
       if (branch != nullptr) {
         value += Load(branch + at + i, count - i);
         Store(sum + at + i, value, count - i);
+        if constexpr (!std::is_same_v<T, C>) value = Load(sum + at + i, count - i);  // as it is rounded
       }
       squares += value * value;
     }
-    auto scale = static_cast<T>(1.0 / std::sqrt(Sum<T>(squares) / static_cast<double>(count) + eps));
+    auto scale = static_cast<C>(1.0 / std::sqrt(Sum<C>(squares) / static_cast<double>(count) + eps));
     // Squares that overflow would make the row 0, and a run that has diverged look alive.
-    if (scale == 0) scale = std::numeric_limits<T>::quiet_NaN();
+    if (scale == 0) scale = std::numeric_limits<C>::quiet_NaN();
     rstd[row] = scale;
     const T* values = branch != nullptr ? sum + at : x + at;
     for (std::int64_t i = 0; i < count; i += kWidth) {
@@ -88,13 +91,14 @@ PLURAL_INLINE void RmsNormLoop(const T* x, const T* branch, const T* weight, dou
 
 // With n = x * rstd and g = dnorm * weight: dx = rstd * (g - n * mean(g * n)).
 template <class T>
-PLURAL_INLINE void RmsNormBackwardLoop(const T* x, const T* rstd, const T* weight, const T* dnorm,
-                                       const T* dsum, std::int64_t rows, std::int64_t count, T* dx,
-                                       T* dweight) {
+PLURAL_INLINE void RmsNormBackwardLoop(const T* x, const Computed<T>* rstd, const Computed<T>* weight,
+                                       const T* dnorm, const T* dsum, std::int64_t rows, std::int64_t count,
+                                       T* dx, Computed<T>* dweight) {
+  using C = Computed<T>;
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
   for (std::int64_t row = 0; row < rows; ++row) {
     const std::int64_t at = row * count;
-    const T scale = rstd[row];
+    const C scale = rstd[row];
     Vector<T> products{};
     for (std::int64_t i = 0; i < count; i += kWidth) {
       const Vector<T> n = Load(x + at + i, count - i) * scale;
@@ -102,7 +106,7 @@ PLURAL_INLINE void RmsNormBackwardLoop(const T* x, const T* rstd, const T* weigh
       if (dweight != nullptr) Store(dweight + i, Load(dweight + i, count - i) + g * n, count - i);
       products += g * Load(weight + i, count - i) * n;
     }
-    const auto mean = static_cast<T>(Sum<T>(products) / static_cast<double>(count));
+    const auto mean = static_cast<C>(Sum<C>(products) / static_cast<double>(count));
     for (std::int64_t i = 0; i < count; i += kWidth) {
       const Vector<T> n = Load(x + at + i, count - i) * scale;
       const Vector<T> g = Load(dnorm + at + i, count - i) * Load(weight + i, count - i);
@@ -118,7 +122,7 @@ PLURAL_INLINE void SwiGluLoop(const T* gate, const T* up, std::int64_t count, T*
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
   for (std::int64_t i = 0; i < count; i += kWidth) {
     const Vector<T> g = Load(gate + i, count - i);
-    Store(out + i, g / (Exp(-g) + T{1}) * Load(up + i, count - i), count - i);
+    Store(out + i, g / (Exp(-g) + Computed<T>{1}) * Load(up + i, count - i), count - i);
   }
 }
 
@@ -129,9 +133,9 @@ PLURAL_INLINE void SwiGluBackwardLoop(const T* gate, const T* up, const T* dout,
   for (std::int64_t i = 0; i < count; i += kWidth) {
     const Vector<T> g = Load(gate + i, count - i);
     const Vector<T> d = Load(dout + i, count - i);
-    const Vector<T> sigmoid = T{1} / (Exp(-g) + T{1});
+    const Vector<T> sigmoid = Computed<T>{1} / (Exp(-g) + Computed<T>{1});
     Store(dup + i, d * g * sigmoid, count - i);
-    const Vector<T> slope = sigmoid * (g * (T{1} - sigmoid) + T{1});
+    const Vector<T> slope = sigmoid * (g * (Computed<T>{1} - sigmoid) + Computed<T>{1});
     Store(dgate + i, d * Load(up + i, count - i) * slope, count - i);
   }
 }
@@ -163,7 +167,7 @@ PLURAL_INLINE void GeGluLoop(const T* gate, const T* up, std::int64_t count, T* 
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
   for (std::int64_t i = 0; i < count; i += kWidth) {
     const Vector<T> g = Load(gate + i, count - i);
-    Store(out + i, g * Gelu<T>(g).sigmoid * Load(up + i, count - i), count - i);
+    Store(out + i, g * Gelu<Computed<T>>(g).sigmoid * Load(up + i, count - i), count - i);
   }
 }
 
@@ -174,18 +178,19 @@ PLURAL_INLINE void GeGluBackwardLoop(const T* gate, const T* up, const T* dout, 
   for (std::int64_t i = 0; i < count; i += kWidth) {
     const Vector<T> g = Load(gate + i, count - i);
     const Vector<T> d = Load(dout + i, count - i);
-    const Gelu<T> gelu(g);
+    const Gelu<Computed<T>> gelu(g);
     Store(dup + i, d * g * gelu.sigmoid, count - i);
-    const Vector<T> slope = gelu.sigmoid * (g * (T{1} - gelu.sigmoid) * gelu.slope * T{2} + T{1});
+    const Vector<T> slope =
+        gelu.sigmoid * (g * (Computed<T>{1} - gelu.sigmoid) * gelu.slope * Computed<T>{2} + Computed<T>{1});
     Store(dgate + i, d * Load(up + i, count - i) * slope, count - i);
   }
 }
 
 template <class T>
-PLURAL_INLINE void RotateLoop(const T* x, const T* cos, const T* sin, int direction, std::int64_t rows,
-                              std::int64_t heads, std::int64_t half, T* out) {
+PLURAL_INLINE void RotateLoop(const T* x, const Computed<T>* cos, const Computed<T>* sin, int direction,
+                              std::int64_t rows, std::int64_t heads, std::int64_t half, T* out) {
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
-  const auto sign = static_cast<T>(direction);
+  const auto sign = static_cast<Computed<T>>(direction);
   for (std::int64_t row = 0; row < rows; ++row) {
     for (std::int64_t head = 0; head < heads; ++head) {
       const std::int64_t at = (row * heads + head) * 2 * half;
@@ -265,55 +270,62 @@ PLURAL_INLINE void MaskedSoftmaxBackwardLoop(T* scores, T* dp, const T* mask, co
 
 }  // namespace
 
-#define PLURAL_HOST_LOOPS(T, CLONES)                                                                     \
-  CLONES RowStatistics StatisticsOfRow(const T* z, std::int64_t count, double temperature) {             \
-    return StatisticsOfRowLoop(z, count, temperature);                                                   \
-  }                                                                                                      \
-  CLONES void RowGradient(T* z, std::int64_t count, const RowGradientTerms& terms) {                     \
-    RowGradientLoop(z, count, terms);                                                                    \
-  }                                                                                                      \
-  CLONES void RmsNorm(const T* x, const T* branch, const T* weight, double eps, std::int64_t rows,       \
-                      std::int64_t count, T* sum, T* norm, T* rstd) {                                    \
-    RmsNormLoop(x, branch, weight, eps, rows, count, sum, norm, rstd);                                   \
-  }                                                                                                      \
-  CLONES void RmsNormBackward(const T* x, const T* rstd, const T* weight, const T* dnorm, const T* dsum, \
-                              std::int64_t rows, std::int64_t count, T* dx, T* dweight) {                \
-    RmsNormBackwardLoop(x, rstd, weight, dnorm, dsum, rows, count, dx, dweight);                         \
-  }                                                                                                      \
-  CLONES void SwiGlu(const T* gate, const T* up, std::int64_t count, T* out) {                           \
-    SwiGluLoop(gate, up, count, out);                                                                    \
-  }                                                                                                      \
-  CLONES void SwiGluBackward(const T* gate, const T* up, const T* dout, std::int64_t count, T* dgate,    \
-                             T* dup) {                                                                   \
-    SwiGluBackwardLoop(gate, up, dout, count, dgate, dup);                                               \
-  }                                                                                                      \
-  CLONES void SoftCap(T* z, std::int64_t count, double cap) { SoftCapLoop(z, count, cap); }              \
-  CLONES void GeGlu(const T* gate, const T* up, std::int64_t count, T* out) {                            \
-    GeGluLoop(gate, up, count, out);                                                                     \
-  }                                                                                                      \
-  CLONES void GeGluBackward(const T* gate, const T* up, const T* dout, std::int64_t count, T* dgate,     \
-                            T* dup) {                                                                    \
-    GeGluBackwardLoop(gate, up, dout, count, dgate, dup);                                                \
-  }                                                                                                      \
-  CLONES void Rotate(const T* x, const T* cos, const T* sin, int direction, std::int64_t rows,           \
-                     std::int64_t heads, std::int64_t half, T* out) {                                    \
-    RotateLoop(x, cos, sin, direction, rows, heads, half, out);                                          \
-  }                                                                                                      \
-  CLONES void MaskedSoftmax(T* scores, const T* mask, const ScoreTerms& terms, std::int64_t blocks,      \
-                            std::int64_t rows, std::int64_t keys, T* lse) {                              \
-    MaskedSoftmaxLoop(scores, mask, terms, blocks, rows, keys, lse);                                     \
-  }                                                                                                      \
-  CLONES void MaskedSoftmaxBackward(T* scores, T* dp, const T* mask, const T* lse, const T* delta,       \
-                                    const ScoreTerms& terms, std::int64_t blocks, std::int64_t rows,     \
-                                    std::int64_t keys) {                                                 \
-    if (terms.softcap > 0.0) {                                                                           \
-      MaskedSoftmaxBackwardLoop<true>(scores, dp, mask, lse, delta, terms, blocks, rows, keys);          \
-    } else {                                                                                             \
-      MaskedSoftmaxBackwardLoop<false>(scores, dp, mask, lse, delta, terms, blocks, rows, keys);         \
-    }                                                                                                    \
+#define PLURAL_STORED_LOOPS(T, CLONES)                                                                       \
+  CLONES void RmsNorm(const T* x, const T* branch, const Computed<T>* weight, double eps, std::int64_t rows, \
+                      std::int64_t count, T* sum, T* norm, Computed<T>* rstd) {                              \
+    RmsNormLoop(x, branch, weight, eps, rows, count, sum, norm, rstd);                                       \
+  }                                                                                                          \
+  CLONES void RmsNormBackward(const T* x, const Computed<T>* rstd, const Computed<T>* weight,                \
+                              const T* dnorm, const T* dsum, std::int64_t rows, std::int64_t count, T* dx,   \
+                              Computed<T>* dweight) {                                                        \
+    RmsNormBackwardLoop(x, rstd, weight, dnorm, dsum, rows, count, dx, dweight);                             \
+  }                                                                                                          \
+  CLONES void SwiGlu(const T* gate, const T* up, std::int64_t count, T* out) {                               \
+    SwiGluLoop(gate, up, count, out);                                                                        \
+  }                                                                                                          \
+  CLONES void SwiGluBackward(const T* gate, const T* up, const T* dout, std::int64_t count, T* dgate,        \
+                             T* dup) {                                                                       \
+    SwiGluBackwardLoop(gate, up, dout, count, dgate, dup);                                                   \
+  }                                                                                                          \
+  CLONES void GeGlu(const T* gate, const T* up, std::int64_t count, T* out) {                                \
+    GeGluLoop(gate, up, count, out);                                                                         \
+  }                                                                                                          \
+  CLONES void GeGluBackward(const T* gate, const T* up, const T* dout, std::int64_t count, T* dgate,         \
+                            T* dup) {                                                                        \
+    GeGluBackwardLoop(gate, up, dout, count, dgate, dup);                                                    \
+  }                                                                                                          \
+  CLONES void Rotate(const T* x, const Computed<T>* cos, const Computed<T>* sin, int direction,              \
+                     std::int64_t rows, std::int64_t heads, std::int64_t half, T* out) {                     \
+    RotateLoop(x, cos, sin, direction, rows, heads, half, out);                                              \
   }
 
-PLURAL_HOST_LOOPS(float, PLURAL_CLONES)
-PLURAL_HOST_LOOPS(double, )  // for tests and exactness, not for speed
+#define PLURAL_COMPUTED_LOOPS(T, CLONES)                                                             \
+  CLONES RowStatistics StatisticsOfRow(const T* z, std::int64_t count, double temperature) {         \
+    return StatisticsOfRowLoop(z, count, temperature);                                               \
+  }                                                                                                  \
+  CLONES void RowGradient(T* z, std::int64_t count, const RowGradientTerms& terms) {                 \
+    RowGradientLoop(z, count, terms);                                                                \
+  }                                                                                                  \
+  CLONES void SoftCap(T* z, std::int64_t count, double cap) { SoftCapLoop(z, count, cap); }          \
+  CLONES void MaskedSoftmax(T* scores, const T* mask, const ScoreTerms& terms, std::int64_t blocks,  \
+                            std::int64_t rows, std::int64_t keys, T* lse) {                          \
+    MaskedSoftmaxLoop(scores, mask, terms, blocks, rows, keys, lse);                                 \
+  }                                                                                                  \
+  CLONES void MaskedSoftmaxBackward(T* scores, T* dp, const T* mask, const T* lse, const T* delta,   \
+                                    const ScoreTerms& terms, std::int64_t blocks, std::int64_t rows, \
+                                    std::int64_t keys) {                                             \
+    if (terms.softcap > 0.0) {                                                                       \
+      MaskedSoftmaxBackwardLoop<true>(scores, dp, mask, lse, delta, terms, blocks, rows, keys);      \
+    } else {                                                                                         \
+      MaskedSoftmaxBackwardLoop<false>(scores, dp, mask, lse, delta, terms, blocks, rows, keys);     \
+    }                                                                                                \
+  }
+
+// fp64 is for tests and exactness, not for speed.
+PLURAL_STORED_LOOPS(float, PLURAL_CLONES)
+PLURAL_STORED_LOOPS(c10::BFloat16, PLURAL_CLONES)
+PLURAL_STORED_LOOPS(double, )
+PLURAL_COMPUTED_LOOPS(float, PLURAL_CLONES)
+PLURAL_COMPUTED_LOOPS(double, )
 
 }  // namespace plural::trainer::host

@@ -4,10 +4,12 @@
 // does not depend on which row or thread calls. Does not own: tensors, autograd, devices: each caller has
 // an ATen expression of the same formula for other devices. Thread rule: pure functions, one thread.
 //
-// Every function exists for float and for double; matrices are row-major and dense.
+// Matrices are row-major and dense.
 #pragma once
 
 #include <cstdint>
+
+#include "trainer/model/dtypes.h"
 
 namespace plural::trainer::host {
 
@@ -31,20 +33,15 @@ struct ScoreTerms {
   double softcap = 0.0;  // > 0: softcap tanh(scale product / softcap)
 };
 
-#define PLURAL_HOST_LOOPS(T)                                                                                \
-  RowStatistics StatisticsOfRow(const T* z, std::int64_t count, double temperature = 1.0);                  \
-  /* z = a softmax(z / b) + c p + h p (log p + H) */                                                        \
-  void RowGradient(T* z, std::int64_t count, const RowGradientTerms& terms);                                \
-                                                                                                            \
+// Of values as they are stored: float, double or bf16. Computed<T> is what is applied to them and what sums
+// are.
+#define PLURAL_STORED_LOOPS(T)                                                                              \
   /* sum = x + branch (branch may be null: then sum is not written), norm = sum * rstd * weight. */         \
-  void RmsNorm(const T* x, const T* branch, const T* weight, double eps, std::int64_t rows,                 \
-               std::int64_t count, T* sum, T* norm, T* rstd);                                               \
+  void RmsNorm(const T* x, const T* branch, const Computed<T>* weight, double eps, std::int64_t rows,       \
+               std::int64_t count, T* sum, T* norm, Computed<T>* rstd);                                     \
   /* dx = gradient through the norm + dsum (null: none); dweight (null: not wanted) is added to. */         \
-  void RmsNormBackward(const T* x, const T* rstd, const T* weight, const T* dnorm, const T* dsum,           \
-                       std::int64_t rows, std::int64_t count, T* dx, T* dweight);                           \
-                                                                                                            \
-  /* z = cap tanh(z / cap) */                                                                               \
-  void SoftCap(T* z, std::int64_t count, double cap);                                                       \
+  void RmsNormBackward(const T* x, const Computed<T>* rstd, const Computed<T>* weight, const T* dnorm,      \
+                       const T* dsum, std::int64_t rows, std::int64_t count, T* dx, Computed<T>* dweight);  \
                                                                                                             \
   void SwiGlu(const T* gate, const T* up, std::int64_t count, T* out);                                      \
   void SwiGluBackward(const T* gate, const T* up, const T* dout, std::int64_t count, T* dgate, T* dup);     \
@@ -53,22 +50,33 @@ struct ScoreTerms {
   void GeGluBackward(const T* gate, const T* up, const T* dout, std::int64_t count, T* dgate, T* dup);      \
                                                                                                             \
   /* Rotates the pairs (i, i + half) of every head of x [rows, heads, 2 half]; direction -1: back. */       \
-  void Rotate(const T* x, const T* cos, const T* sin, int direction, std::int64_t rows, std::int64_t heads, \
-              std::int64_t half, T* out);                                                                   \
-                                                                                                            \
-  /* scores [blocks, rows, keys] become softmax(logits + mask) over keys, of the logits that `terms` makes  \
-   */                                                                                                       \
-  /* of them; mask [rows, keys]. */                                                                         \
-  void MaskedSoftmax(T* scores, const T* mask, const ScoreTerms& terms, std::int64_t blocks,                \
-                     std::int64_t rows, std::int64_t keys, T* lse);                                         \
-  /* Scores become probabilities again, given lse; dp becomes the scores' gradient, without a cap */        \
-  /* scale * p * (dp - sum over the row of out * dout, which is `delta`). */                                \
-  void MaskedSoftmaxBackward(T* scores, T* dp, const T* mask, const T* lse, const T* delta,                 \
-                             const ScoreTerms& terms, std::int64_t blocks, std::int64_t rows,               \
+  void Rotate(const T* x, const Computed<T>* cos, const Computed<T>* sin, int direction, std::int64_t rows, \
+              std::int64_t heads, std::int64_t half, T* out);
+
+// Of logits and scores: float or double.
+#define PLURAL_COMPUTED_LOOPS(T)                                                                        \
+  RowStatistics StatisticsOfRow(const T* z, std::int64_t count, double temperature = 1.0);              \
+  /* z = a softmax(z / b) + c p + h p (log p + H) */                                                    \
+  void RowGradient(T* z, std::int64_t count, const RowGradientTerms& terms);                            \
+  /* z = cap tanh(z / cap) */                                                                           \
+  void SoftCap(T* z, std::int64_t count, double cap);                                                   \
+                                                                                                        \
+  /* scores [blocks, rows, keys] become softmax(logits + mask) over keys, of the logits that `terms` */ \
+  /* makes of them; mask [rows, keys]. */                                                               \
+  void MaskedSoftmax(T* scores, const T* mask, const ScoreTerms& terms, std::int64_t blocks,            \
+                     std::int64_t rows, std::int64_t keys, T* lse);                                     \
+  /* Scores become probabilities again, given lse; dp becomes the scores' gradient, without a cap */    \
+  /* scale * p * (dp - sum over the row of out * dout, which is `delta`). */                            \
+  void MaskedSoftmaxBackward(T* scores, T* dp, const T* mask, const T* lse, const T* delta,             \
+                             const ScoreTerms& terms, std::int64_t blocks, std::int64_t rows,           \
                              std::int64_t keys);
 
-PLURAL_HOST_LOOPS(float)
-PLURAL_HOST_LOOPS(double)
-#undef PLURAL_HOST_LOOPS
+PLURAL_STORED_LOOPS(float)
+PLURAL_STORED_LOOPS(c10::BFloat16)
+PLURAL_STORED_LOOPS(double)
+PLURAL_COMPUTED_LOOPS(float)
+PLURAL_COMPUTED_LOOPS(double)
+#undef PLURAL_STORED_LOOPS
+#undef PLURAL_COMPUTED_LOOPS
 
 }  // namespace plural::trainer::host

@@ -10,7 +10,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "trainer/model/computed.h"
+#include "trainer/model/dtypes.h"
 
 // Vectors wider than the build's base instruction set are never passed to a function that is not inlined.
 #pragma GCC diagnostic ignored "-Wpsabi"
@@ -23,6 +23,15 @@
 #define PLURAL_CLONES
 #endif
 #define PLURAL_INLINE __attribute__((always_inline)) inline
+
+// The same for functions whose versions differ: a version an attribute. clang (14), which only reads these
+// files for checks, cannot make versions for these levels.
+#if defined(__x86_64__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#define PLURAL_VERSIONS
+#define PLURAL_AVX512 __attribute__((target("arch=x86-64-v4")))
+#define PLURAL_AVX2 __attribute__((target("arch=x86-64-v3")))
+#define PLURAL_BASE __attribute__((target("default")))
+#endif
 
 namespace plural::trainer::host {
 
@@ -88,6 +97,47 @@ PLURAL_INLINE void Store(c10::BFloat16* to, const Vector<float>& v, std::int64_t
   const std::int64_t stored = count < Lanes<float>::kWidth ? count : Lanes<float>::kWidth;
   std::memcpy(to, &half, static_cast<std::size_t>(stored) * sizeof(c10::BFloat16));
 }
+
+// Products of bf16 two by two: a word holds a pair of values, and a lane of the fp32 sum grows by the
+// products of both.
+constexpr std::int64_t kPairs = 32;  // values of a vector of pairs
+
+PLURAL_INLINE Words LoadPairs(const c10::BFloat16* from, std::int64_t count) {
+  Words pairs;
+  if (count >= kPairs) {
+    std::memcpy(&pairs, from, sizeof pairs);
+  } else {
+    pairs = Words{};
+    std::memcpy(&pairs, from, static_cast<std::size_t>(count) * sizeof(c10::BFloat16));
+  }
+  return pairs;
+}
+
+PLURAL_INLINE Vector<float> AsFloats(const Words& words) {
+  Vector<float> v;
+  std::memcpy(&v, &words, sizeof v);
+  return v;
+}
+
+struct PairProducts {
+  static PLURAL_INLINE void Add(Vector<float>& sum, const Words& a, const Words& b) {
+    sum += AsFloats(a << 16) * AsFloats(b << 16);
+    sum += AsFloats(a & 0xffff0000U) * AsFloats(b & 0xffff0000U);
+  }
+};
+
+#ifdef PLURAL_VERSIONS
+// The processor's own instruction; spelled out, as the loops' templates are compiled for all processors.
+struct NativePairProducts {
+  static PLURAL_INLINE void Add(Vector<float>& sum, const Words& a, const Words& b) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+  }
+};
+inline bool HasNativePairProducts() {
+  static const bool has = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vl");
+  return has;
+}
+#endif
 
 // Sum of the lanes in fp64.
 template <class T>

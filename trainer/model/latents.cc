@@ -87,11 +87,12 @@ std::vector<dist::NamedTensor> Latents::Parameters() const {
 }
 
 at::Tensor Latents::Recognize(const at::Tensor& hidden_RE) const {
-  return at::addmm(recognition_bias_K, hidden_RE, recognition_weight_KE.t());
+  return at::addmm(recognition_bias_K, hidden_RE.to(recognition_bias_K.dtype()), recognition_weight_KE.t());
 }
 
 at::Tensor Latents::Bow(const at::Tensor& hidden_RE, double rms_norm_eps) const {
-  return RmsNorm(at::gelu(at::mm(hidden_RE, bow_dense_EE.t())), bow_norm_E, {.eps = rms_norm_eps});
+  const at::Tensor dense_RE = at::mm(hidden_RE.to(bow_dense_EE.dtype()), bow_dense_EE.t());
+  return RmsNorm(at::gelu(dense_RE), bow_norm_E, {.eps = rms_norm_eps}).to(hidden_RE.dtype());
 }
 
 std::int64_t LatentParameterCount(std::int64_t latents, std::int64_t hidden_size) {

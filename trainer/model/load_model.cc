@@ -46,6 +46,10 @@ Decoder Finish(Begun begun) {
   for (const dist::NamedTensor& parameter : model.TrainableParameters()) {
     parameter.tensor.set_requires_grad(false);
   }
+  // Nothing is trained: factors in the dtype of the products need no conversion at each.
+  for (const dist::NamedTensor& factor : model.AdapterParameters()) {
+    factor.tensor.set_data(factor.tensor.to(model.DType()));
+  }
   return std::move(model);
 }
 

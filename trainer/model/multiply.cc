@@ -12,7 +12,8 @@
 #include <optional>
 #include <string_view>
 
-#include "trainer/model/computed.h"
+#include "trainer/model/dtypes.h"
+#include "trainer/model/outer_products.h"
 #include "trainer/model/row_products.h"
 
 namespace plural::trainer {
@@ -48,6 +49,11 @@ at::Tensor MultiplyTransposed(const at::Tensor& x_RI, const at::Tensor& weight_O
   return one_dnn->call(x_RI, weight_OI, std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), "");
 }
 
+at::Tensor MultiplyUnrounded(const at::Tensor& x_RI, const at::Tensor& weight_OI) {
+  return x_RI.scalar_type() == at::kBFloat16 ? MultiplyRows(x_RI, weight_OI)
+                                             : MultiplyTransposed(x_RI, weight_OI);
+}
+
 at::Tensor Multiply(const at::Tensor& x_RO, const at::Tensor& weight_OI) {
   return MultiplyTransposed(x_RO, weight_OI.t());
 }
@@ -60,6 +66,20 @@ void MultiplyAdd(at::Tensor& sum_RI, const at::Tensor& x_RO, const at::Tensor& w
   } else {
     sum_RI.addmm_(x_RO, weight_OI);
   }
+}
+
+at::Tensor SumOuterProducts(const at::Tensor& a_RJ, const at::Tensor& b_RI) {
+  if (a_RJ.scalar_type() != at::kBFloat16) return at::mm(a_RJ.t(), b_RI);
+  if (!a_RJ.is_cpu()) return at::mm(a_RJ.t(), b_RI).to(at::kFloat);
+  const at::Tensor a = a_RJ.contiguous(), b = b_RI.contiguous();
+  const at::Tensor y = at::empty({a.size(1), b.size(1)}, a.options().dtype(at::kFloat));
+  const std::int64_t columns = b.size(1);
+  at::parallel_for(0, columns, kOutputsPerThread, [&](std::int64_t begin, std::int64_t end) {
+    host::OuterProducts(a.const_data_ptr<at::BFloat16>(), b.const_data_ptr<at::BFloat16>() + begin,
+                        {.rows = a.size(0), .width_a = a.size(1), .width_b = end - begin, .stride = columns},
+                        y.mutable_data_ptr<float>() + begin);
+  });
+  return y;
 }
 
 at::Tensor MultiplyRows(const at::Tensor& x_RI, const at::Tensor& weight_OI, const at::Tensor& y_RO) {

@@ -14,10 +14,16 @@ namespace plural::trainer {
 
 // x W^T, [R, O].
 at::Tensor MultiplyTransposed(const at::Tensor& x_RI, const at::Tensor& weight_OI);
+// The same, of bf16 in fp32: sums are not rounded.
+at::Tensor MultiplyUnrounded(const at::Tensor& x_RI, const at::Tensor& weight_OI);
 // x W, [R, I].
 at::Tensor Multiply(const at::Tensor& x_RO, const at::Tensor& weight_OI);
 // The same, added to sum_RI, or put there if it is undefined.
 void MultiplyAdd(at::Tensor& sum_RI, const at::Tensor& x_RO, const at::Tensor& weight_OI);
+
+// A^T B, [J, I], of A [R, J] and B [R, I]: the gradient of a weight. Of bf16 in fp32: sums over rows are not
+// rounded.
+at::Tensor SumOuterProducts(const at::Tensor& a_RJ, const at::Tensor& b_RI);
 
 // x W^T where each row's result depends on that row alone, added to y where one is given: what inference
 // uses, so that no batch changes an answer. On the CPU only that holds to the bit. bf16 gives (and adds to)

@@ -16,6 +16,7 @@
 
 #include <limits>
 
+#include "trainer/model/dtypes.h"
 #include "trainer/model/host_loops.h"
 #include "trainer/model/part_scope.h"
 
@@ -26,9 +27,10 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 // Where the host loops serve; everything else takes the ATen expressions.
-bool OnHost(const at::Tensor& x) {
-  return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble);
-}
+bool OnHost(const at::Tensor& x) { return x.is_cpu(); }
+
+// x in the dtype it is computed in.
+at::Tensor Wide(const at::Tensor& x) { return x.to(ComputedIn(x.scalar_type())); }
 
 template <class T>
 const T* PointerOrNull(const at::Tensor& x) {
@@ -44,27 +46,28 @@ class Norm : public torch::autograd::Function<Norm> {
     const PartScope norm(Part::kNorm);
     at::Tensor x_NE = residual_NE.contiguous();
     // 1 + weight keeps the weight's digits in fp32 at least.
-    const at::ScalarType wide = weight_E.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    const at::Tensor factor_E =
-        terms.weight_offset == 0.0 ? weight_E : weight_E.to(wide) + terms.weight_offset;
+    const at::Tensor wide_E = weight_E.to(ComputedIn(x_NE.scalar_type()));
+    const at::Tensor factor_E = terms.weight_offset == 0.0 ? wide_E : wide_E + terms.weight_offset;
     at::Tensor rstd_N1, norm_NE;
     if (OnHost(x_NE)) {
       const at::Tensor branch = branch_NE ? branch_NE->contiguous() : at::Tensor();
       const at::Tensor sum_NE = branch_NE ? at::empty_like(x_NE) : x_NE;
       norm_NE = at::empty_like(x_NE);
-      rstd_N1 = at::empty({x_NE.size(0), 1}, x_NE.options());
-      AT_DISPATCH_FLOATING_TYPES(x_NE.scalar_type(), "norm", [&] {
+      rstd_N1 = at::empty({x_NE.size(0), 1}, factor_E.options());
+      AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, x_NE.scalar_type(), "norm", [&] {
         host::RmsNorm(x_NE.const_data_ptr<scalar_t>(), PointerOrNull<scalar_t>(branch),
-                      factor_E.const_data_ptr<scalar_t>(), terms.eps, x_NE.size(0), x_NE.size(1),
-                      branch_NE ? sum_NE.mutable_data_ptr<scalar_t>() : nullptr,
-                      norm_NE.mutable_data_ptr<scalar_t>(), rstd_N1.mutable_data_ptr<scalar_t>());
+                      factor_E.const_data_ptr<host::Computed<scalar_t>>(), terms.eps, x_NE.size(0),
+                      x_NE.size(1), branch_NE ? sum_NE.mutable_data_ptr<scalar_t>() : nullptr,
+                      norm_NE.mutable_data_ptr<scalar_t>(),
+                      rstd_N1.mutable_data_ptr<host::Computed<scalar_t>>());
       });
       x_NE = sum_NE;
     } else {
       if (branch_NE) x_NE = x_NE + *branch_NE;
-      rstd_N1 = at::rsqrt(x_NE.square().mean(-1, true).add_(terms.eps));
+      const at::Tensor wide_NE = Wide(x_NE);
+      rstd_N1 = at::rsqrt(wide_NE.square().mean(-1, true).add_(terms.eps));
       rstd_N1.masked_fill_(rstd_N1 == 0, std::numeric_limits<double>::quiet_NaN());  // as in host_loops.cc
-      norm_NE = (x_NE * rstd_N1).mul_(factor_E);
+      norm_NE = (wide_NE * rstd_N1).mul_(factor_E).to(x_NE.scalar_type());
     }
     ctx->save_for_backward({x_NE, rstd_N1, factor_E});
     ctx->saved_data["branch"] = branch_NE.has_value();
@@ -91,20 +94,22 @@ class Norm : public torch::autograd::Function<Norm> {
       if (needs_weight) dweight_E = at::zeros_like(factor_E);
       const at::Tensor dnorm = dnorm_NE.contiguous();
       const at::Tensor dsum = dsum_NE.defined() ? dsum_NE.contiguous() : dsum_NE;
-      AT_DISPATCH_FLOATING_TYPES(x_NE.scalar_type(), "norm", [&] {
-        host::RmsNormBackward(x_NE.const_data_ptr<scalar_t>(), rstd_N1.const_data_ptr<scalar_t>(),
-                              factor_E.const_data_ptr<scalar_t>(), dnorm.const_data_ptr<scalar_t>(),
+      AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, x_NE.scalar_type(), "norm", [&] {
+        using Wider = host::Computed<scalar_t>;
+        host::RmsNormBackward(x_NE.const_data_ptr<scalar_t>(), rstd_N1.const_data_ptr<Wider>(),
+                              factor_E.const_data_ptr<Wider>(), dnorm.const_data_ptr<scalar_t>(),
                               PointerOrNull<scalar_t>(dsum), x_NE.size(0), x_NE.size(1),
                               dx_NE.mutable_data_ptr<scalar_t>(),
-                              needs_weight ? dweight_E.mutable_data_ptr<scalar_t>() : nullptr);
+                              needs_weight ? dweight_E.mutable_data_ptr<Wider>() : nullptr);
       });
     } else {
       // With n = x * rstd: dx = rstd * (g - n * mean(g * n)), g = dnorm * factor.
-      const at::Tensor n_NE = x_NE * rstd_N1;
+      const at::Tensor n_NE = Wide(x_NE) * rstd_N1;
       if (needs_weight) dweight_E = (dnorm_NE * n_NE).sum(0);
       const at::Tensor g_NE = dnorm_NE * factor_E;
       dx_NE = (g_NE - n_NE * (g_NE * n_NE).mean(-1, true)).mul_(rstd_N1);
       if (dsum_NE.defined()) dx_NE.add_(dsum_NE);
+      dx_NE = dx_NE.to(x_NE.scalar_type());
     }
     return {dx_NE, branch ? dx_NE : at::Tensor(), dweight_E, at::Tensor()};
   }
@@ -121,7 +126,7 @@ class Gate : public torch::autograd::Function<Gate> {
     ctx->saved_data["silu"] = silu;
     if (!OnHost(gate_NF)) return (silu ? at::silu(gate_NF) : at::gelu(gate_NF, "tanh")).mul_(up_NF);
     at::Tensor out_NF = at::empty_like(gate_NF);
-    AT_DISPATCH_FLOATING_TYPES(gate_NF.scalar_type(), "gate", [&] {
+    AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, gate_NF.scalar_type(), "gate", [&] {
       const auto* gates = gate_NF.const_data_ptr<scalar_t>();
       const auto* ups = up_NF.const_data_ptr<scalar_t>();
       auto* out = out_NF.mutable_data_ptr<scalar_t>();
@@ -147,7 +152,7 @@ class Gate : public torch::autograd::Function<Gate> {
     }
     const at::Tensor dout_NF = dy[0].contiguous();
     at::Tensor dgate_NF = at::empty_like(gate_NF), dup_NF = at::empty_like(gate_NF);
-    AT_DISPATCH_FLOATING_TYPES(gate_NF.scalar_type(), "gate", [&] {
+    AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, gate_NF.scalar_type(), "gate", [&] {
       const auto* gates = gate_NF.const_data_ptr<scalar_t>();
       const auto* ups = up_NF.const_data_ptr<scalar_t>();
       const auto* dout = dout_NF.const_data_ptr<scalar_t>();
@@ -184,10 +189,10 @@ at::Tensor RotateBy(const at::Tensor& x, const at::Tensor& cos_ND2, const at::Te
   const std::int64_t half = cos_ND2.size(1);
   if (OnHost(x)) {
     at::Tensor out = at::empty_like(x);
-    AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "rotate", [&] {
-      host::Rotate(x.const_data_ptr<scalar_t>(), cos_ND2.const_data_ptr<scalar_t>(),
-                   sin_ND2.const_data_ptr<scalar_t>(), back ? -1 : 1, x.size(0), x.size(1) / (2 * half), half,
-                   out.mutable_data_ptr<scalar_t>());
+    AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, x.scalar_type(), "rotate", [&] {
+      host::Rotate(x.const_data_ptr<scalar_t>(), cos_ND2.const_data_ptr<host::Computed<scalar_t>>(),
+                   sin_ND2.const_data_ptr<host::Computed<scalar_t>>(), back ? -1 : 1, x.size(0),
+                   x.size(1) / (2 * half), half, out.mutable_data_ptr<scalar_t>());
     });
     return out;
   }
@@ -196,7 +201,7 @@ at::Tensor RotateBy(const at::Tensor& x, const at::Tensor& cos_ND2, const at::Te
   const at::Tensor second = pairs.select(2, 1);
   const at::Tensor c = cos_ND2.unsqueeze(1);
   const at::Tensor s = back ? sin_ND2.neg().unsqueeze(1) : sin_ND2.unsqueeze(1);
-  return at::stack({first * c - second * s, second * c + first * s}, 2).view(x.sizes());
+  return at::stack({first * c - second * s, second * c + first * s}, 2).view(x.sizes()).to(x.scalar_type());
 }
 
 class Rotation : public torch::autograd::Function<Rotation> {
@@ -235,7 +240,7 @@ at::Tensor GatedActivation(Activation activation, const at::Tensor& gate_NF, con
 at::Tensor SoftCap(const at::Tensor& x, double cap) { return Cap::apply(x, cap); }
 
 void SoftCapInPlace(at::Tensor& x, double cap) {
-  if (!OnHost(x)) {
+  if (!OnHost(x) || x.scalar_type() == at::kBFloat16) {
     x.div_(cap).tanh_().mul_(cap);
     return;
   }

@@ -8,6 +8,7 @@
 
 #include <numbers>
 
+#include "trainer/model/dtypes.h"
 #include "trainer/model/part_scope.h"
 
 namespace plural::trainer {
@@ -34,10 +35,10 @@ at::Tensor Frequencies(std::int64_t head_dim, const Rope& rope, const at::Tensor
 RotaryTable MakeRotaryTable(const at::Tensor& position_N, std::int64_t head_dim, const Rope& rope,
                             at::ScalarType dtype) {
   const PartScope norm(Part::kNorm);
-  const at::ScalarType wide = dtype == at::kDouble ? at::kDouble : at::kFloat;
+  const at::ScalarType wide = ComputedIn(dtype);
   const auto options = at::TensorOptions().dtype(wide).device(position_N.device());
   const at::Tensor angle = position_N.to(wide).unsqueeze(1) * Frequencies(head_dim, rope, options);
-  return {angle.cos().to(dtype), angle.sin().to(dtype)};
+  return {angle.cos(), angle.sin()};
 }
 
 }  // namespace plural::trainer

@@ -35,8 +35,8 @@ struct RotaryTable {
   at::Tensor cos_ND2;  // [N, D/2]
   at::Tensor sin_ND2;
 };
-// Angles are computed in fp32 (fp64 for a `dtype` of fp64) in the order of transformers, so that far
-// positions round alike, and then converted.
+// In fp32 (fp64 for a `dtype` of fp64), angles in the order of transformers, so that far positions round
+// alike.
 RotaryTable MakeRotaryTable(const at::Tensor& position_N, std::int64_t head_dim, const Rope& rope,
                             at::ScalarType dtype);
 

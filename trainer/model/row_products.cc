@@ -49,34 +49,17 @@ struct Lanewise {
   static PLURAL_INLINE void Add(Vector<T>& sum, const Part& a, const Part& b) { sum += a * b; }
 };
 // Two bf16 a lane, summed in fp32:
-struct Pairs {
+template <class Products>
+struct Pairwise {
   using Stored = c10::BFloat16;
   using Sum = float;
   using Part = Words;
-  static constexpr std::int64_t kWidth = 32;
-  static PLURAL_INLINE Part Read(const Stored* from, std::int64_t count) {
-    Part part{};
-    std::memcpy(&part, from, static_cast<std::size_t>(std::min(count, kWidth)) * sizeof(Stored));
-    return part;
-  }
-  static PLURAL_INLINE Vector<float> Floats(const Words& words) {
-    Vector<float> v;
-    std::memcpy(&v, &words, sizeof v);
-    return v;
-  }
+  static constexpr std::int64_t kWidth = kPairs;
+  static PLURAL_INLINE Part Read(const Stored* from, std::int64_t count) { return LoadPairs(from, count); }
   static PLURAL_INLINE void Add(Vector<float>& sum, const Part& a, const Part& b) {
-    sum += Floats(a << 16) * Floats(b << 16);
-    sum += Floats(a & 0xffff0000U) * Floats(b & 0xffff0000U);
+    Products::Add(sum, a, b);
   }
 };
-#if defined(__x86_64__)
-// The processor's own instruction; spelled out, as the loop's templates are compiled for all processors.
-struct NativePairs : Pairs {
-  static PLURAL_INLINE void Add(Vector<float>& sum, const Part& a, const Part& b) {
-    asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
-  }
-};
-#endif
 
 template <class P, int rows, int outputs>
 PLURAL_INLINE void Tile(const typename P::Stored* x, const typename P::Stored* w,
@@ -167,43 +150,37 @@ PLURAL_INLINE void RowProductsLoop(const typename P::Stored* x, const typename P
 }  // namespace
 
 // Rows of a tile: 5 x 4 sums fit into the 32 registers of AVX-512, 1 x 4 into the 16 halves of AVX2.
-// clang (14), which only reads this file for checks, cannot make versions for these levels.
-#if defined(__x86_64__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
-#define PLURAL_LEVEL(level) __attribute__((target(level)))
-#define PLURAL_ROW_PRODUCTS(P)                                                                    \
-  PLURAL_LEVEL("arch=x86-64-v4")                                                                  \
-  void Version(const P::Stored* x, const P::Stored* w, const RowProductShape& shape, P::Sum* y) { \
-    RowProductsLoop<P, 5>(x, w, shape, y);                                                        \
-  }                                                                                               \
-  PLURAL_LEVEL("arch=x86-64-v3")                                                                  \
-  void Version(const P::Stored* x, const P::Stored* w, const RowProductShape& shape, P::Sum* y) { \
-    RowProductsLoop<P, 1>(x, w, shape, y);                                                        \
-  }                                                                                               \
-  PLURAL_LEVEL("default")                                                                         \
-  void Version(const P::Stored* x, const P::Stored* w, const RowProductShape& shape, P::Sum* y) { \
-    RowProductsLoop<P, 1>(x, w, shape, y);                                                        \
+#ifdef PLURAL_VERSIONS
+#define PLURAL_ROW_PRODUCTS(P, T, S)                                                       \
+  PLURAL_AVX512 void Version(const T* x, const T* w, const RowProductShape& shape, S* y) { \
+    RowProductsLoop<P, 5>(x, w, shape, y);                                                 \
+  }                                                                                        \
+  PLURAL_AVX2 void Version(const T* x, const T* w, const RowProductShape& shape, S* y) {   \
+    RowProductsLoop<P, 1>(x, w, shape, y);                                                 \
+  }                                                                                        \
+  PLURAL_BASE void Version(const T* x, const T* w, const RowProductShape& shape, S* y) {   \
+    RowProductsLoop<P, 1>(x, w, shape, y);                                                 \
   }
-PLURAL_ROW_PRODUCTS(Lanewise<float>)
-PLURAL_ROW_PRODUCTS(Pairs)
+PLURAL_ROW_PRODUCTS(Lanewise<float>, float, float)
+PLURAL_ROW_PRODUCTS(Pairwise<PairProducts>, c10::BFloat16, float)
 
-PLURAL_LEVEL("arch=x86-64-v4")
-void NativeVersion(const c10::BFloat16* x, const c10::BFloat16* w, const RowProductShape& shape, float* y) {
-  RowProductsLoop<NativePairs, 5>(x, w, shape, y);
+PLURAL_AVX512 void NativeVersion(const c10::BFloat16* x, const c10::BFloat16* w, const RowProductShape& shape,
+                                 float* y) {
+  RowProductsLoop<Pairwise<NativePairProducts>, 5>(x, w, shape, y);
 }
 
 void RowProducts(const float* x, const float* w, const RowProductShape& shape, float* y) {
   Version(x, w, shape, y);
 }
 void RowProducts(const c10::BFloat16* x, const c10::BFloat16* w, const RowProductShape& shape, float* y) {
-  static const bool native = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vl");
-  native ? NativeVersion(x, w, shape, y) : Version(x, w, shape, y);
+  HasNativePairProducts() ? NativeVersion(x, w, shape, y) : Version(x, w, shape, y);
 }
 #else
 void RowProducts(const float* x, const float* w, const RowProductShape& shape, float* y) {
   RowProductsLoop<Lanewise<float>, 1>(x, w, shape, y);
 }
 void RowProducts(const c10::BFloat16* x, const c10::BFloat16* w, const RowProductShape& shape, float* y) {
-  RowProductsLoop<Pairs, 1>(x, w, shape, y);
+  RowProductsLoop<Pairwise<PairProducts>, 1>(x, w, shape, y);
 }
 #endif
 

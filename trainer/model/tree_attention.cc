@@ -13,6 +13,7 @@
 #include <limits>
 #include <vector>
 
+#include "trainer/model/dtypes.h"
 #include "trainer/model/host_loops.h"
 #include "trainer/model/part_scope.h"
 
@@ -130,10 +131,13 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& q_NHD, const at::Tensor& k_NGD,
                             const at::Tensor& v_NGD, const c10::intrusive_ptr<TreePlan>& plan) {
     const PartScope attention(Part::kAttention);
-    const at::Tensor out_NHD = at::zeros(q_NHD.sizes(), q_NHD.options());
-    const at::Tensor lse = at::empty({q_NHD.size(0) * q_NHD.size(1)}, q_NHD.options());  // block after block
-    AT_DISPATCH_FLOATING_TYPES(q_NHD.scalar_type(), "tree attention",
-                               [&] { Forward<scalar_t>(*plan, q_NHD, k_NGD, v_NGD, out_NHD, lse); });
+    const at::Tensor sums_NHD = at::zeros(q_NHD.sizes(), Wide(q_NHD));
+    const at::Tensor lse = at::empty({q_NHD.size(0) * q_NHD.size(1)}, Wide(q_NHD));  // block after block
+    AT_DISPATCH_FLOATING_TYPES(sums_NHD.scalar_type(), "tree attention", [&] {
+      const auto dtype = sums_NHD.scalar_type();
+      Forward<scalar_t>(*plan, q_NHD.to(dtype), k_NGD.to(dtype), v_NGD.to(dtype), sums_NHD, lse);
+    });
+    const at::Tensor out_NHD = sums_NHD.to(q_NHD.scalar_type());
     ctx->save_for_backward({q_NHD, k_NGD, v_NGD, out_NHD, lse});
     ctx->saved_data["plan"] = c10::IValue::make_capsule(plan);
     return out_NHD;
@@ -143,18 +147,25 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
     const PartScope attention(Part::kAttention);
     const auto capsule = ctx->saved_data["plan"].toCapsule();
     const auto& plan = static_cast<const TreePlan&>(*capsule);
-    const variable_list saved = ctx->get_saved_variables();
-    const at::Tensor& q_NHD = saved[0];
-    const at::Tensor dq_NHD = at::zeros(q_NHD.sizes(), q_NHD.options());
-    const at::Tensor dk_NGD = at::zeros(saved[1].sizes(), q_NHD.options());
-    const at::Tensor dv_NGD = at::zeros(saved[2].sizes(), q_NHD.options());
-    const at::Tensor dout_NHD = dout[0].contiguous();
-    AT_DISPATCH_FLOATING_TYPES(q_NHD.scalar_type(), "tree attention",
+    variable_list saved = ctx->get_saved_variables();
+    const at::ScalarType dtype = saved[0].scalar_type();
+    const at::TensorOptions wide = Wide(saved[0]);
+    for (at::Tensor& x : saved) x = x.to(wide);
+    const at::Tensor dq_NHD = at::zeros(saved[0].sizes(), wide);
+    const at::Tensor dk_NGD = at::zeros(saved[1].sizes(), wide);
+    const at::Tensor dv_NGD = at::zeros(saved[2].sizes(), wide);
+    const at::Tensor dout_NHD = dout[0].to(wide).contiguous();
+    AT_DISPATCH_FLOATING_TYPES(dq_NHD.scalar_type(), "tree attention",
                                [&] { Backward<scalar_t>(plan, saved, dout_NHD, dq_NHD, dk_NGD, dv_NGD); });
-    return {dq_NHD, dk_NGD, dv_NGD, at::Tensor()};
+    return {dq_NHD.to(dtype), dk_NGD.to(dtype), dv_NGD.to(dtype), at::Tensor()};
   }
 
  private:
+  // Scores, probabilities and sums of bf16 are fp32.
+  static at::TensorOptions Wide(const at::Tensor& x) {
+    return x.options().dtype(ComputedIn(x.scalar_type())).requires_grad(false);
+  }
+
   template <class T>
   static void Forward(const TreePlan& plan, const at::Tensor& q_NHD, const at::Tensor& k_NGD,
                       const at::Tensor& v_NGD, const at::Tensor& out_NHD, const at::Tensor& lse) {
@@ -225,7 +236,8 @@ std::unique_ptr<Attention> MakeTreeAttention(const data::RowPass& pass, const Mo
   LayerWindows layers = WindowsOf(pass, config);
   const host::ScoreTerms terms{.scale = config.AttentionScale(), .softcap = config.attn_logit_softcapping};
   std::vector<c10::intrusive_ptr<TreePlan>> plans;
-  for (const std::int64_t window : layers.windows) plans.push_back(CutIntoBlocks(pass, window, terms, dtype));
+  for (const std::int64_t window : layers.windows)
+    plans.push_back(CutIntoBlocks(pass, window, terms, ComputedIn(dtype)));
   return std::make_unique<TreeAttention>(std::move(plans), std::move(layers.of_layer));
 }
 

@@ -31,7 +31,7 @@ struct Recipe {
   struct Model {
     std::string path;             // Hugging Face folder; or
     nlohmann::json config;        // the keys of a config.json, for random weights (null: use path)
-    std::string dtype = "fp32";   // fp32 | fp64 (bf16 later)
+    std::string dtype = "fp32";   // fp32 | fp64 | bf16
     std::string device = "auto";  // auto | cpu | cuda
     std::string quantize = "none";
   } model;

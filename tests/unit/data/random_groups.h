@@ -103,9 +103,11 @@ inline RandomCase MakeRandomCase(std::uint64_t seed, Method method) {
 inline constexpr Method kMethods[] = {Method::kPretrain, Method::kOtoft, Method::kOtmft, Method::kPeft,
                                       Method::kDistributionMatching};
 
+// Up to the last that is predicted.
 inline std::vector<Token> Tokens(const LabelledSequence& sequence) {
   std::vector<Token> tokens = sequence.prefix;
-  tokens.insert(tokens.end(), sequence.response.begin(), sequence.response.end());
+  const auto predicted = static_cast<std::ptrdiff_t>(sequence.PredictedTokens());
+  tokens.insert(tokens.end(), sequence.response.begin(), sequence.response.begin() + predicted);
   return tokens;
 }
 

@@ -78,7 +78,7 @@ TEST(RowsTest, BothLayoutsHoldTheSamePredictions) {
     std::map<std::pair<int, Prediction>, Weights> wanted;
     for (std::size_t g = 0; g < groups.size(); ++g) {
       for (const LabelledSequence& sequence : groups[g].sequences) {
-        for (std::size_t t = 0; t < sequence.response.size(); ++t) {
+        for (std::size_t t = 0; t < sequence.PredictedTokens(); ++t) {
           Weights& sum = wanted[{static_cast<int>(g), PredictionAt(sequence, t)}];
           sum.likelihood += kScale * sequence.likelihood[t];
           sum.unlikelihood += kScale * sequence.unlikelihood[t];

@@ -43,7 +43,7 @@ std::vector<Token> Visible(const TokenTree& tree, std::size_t q) {
 std::map<Prediction, Weights> WeightsOf(const std::vector<LabelledSequence>& sequences) {
   std::map<Prediction, Weights> sums;
   for (const LabelledSequence& sequence : sequences) {
-    for (std::size_t t = 0; t < sequence.response.size(); ++t) {
+    for (std::size_t t = 0; t < sequence.PredictedTokens(); ++t) {
       Weights& sum = sums[PredictionAt(sequence, t)];
       sum.likelihood += sequence.likelihood[t];
       sum.unlikelihood += sequence.unlikelihood[t];
@@ -104,8 +104,8 @@ void CheckTree(const std::vector<LabelledSequence>& sequences) {
   ASSERT_EQ(static_cast<std::size_t>(tree.path_offset.back()), tree.path.size());
   for (std::size_t s = 0; s < sequences.size(); ++s) {
     const auto begin = static_cast<std::size_t>(tree.path_offset[s]);
-    ASSERT_EQ(static_cast<std::size_t>(tree.path_offset[s + 1]) - begin, sequences[s].response.size());
-    for (std::size_t t = 0; t < sequences[s].response.size(); ++t) {
+    ASSERT_EQ(static_cast<std::size_t>(tree.path_offset[s + 1]) - begin, sequences[s].PredictedTokens());
+    for (std::size_t t = 0; t < sequences[s].PredictedTokens(); ++t) {
       const Edge& edge = tree.edges[static_cast<std::size_t>(tree.path[begin + t])];
       const Prediction prediction = PredictionAt(sequences[s], t);
       ASSERT_EQ(Visible(tree, static_cast<std::size_t>(edge.source)), prediction.context);
@@ -249,8 +249,10 @@ TEST(TreeTest, CountsOfPossibilityExploration) {
     group.prompt_tokens = fresh(shape.prompt);
     group.tails.push_back({});
     for (int k = 1; k <= 10; ++k) group.tails.push_back(fresh(shape.tail));
-    for (int r = 0; r < shape.responses; ++r)
+    for (int r = 0; r < shape.responses; ++r) {
       group.responses.push_back(testing::ResponseOf(fresh(shape.response)));
+      group.responses.back().masks.assign(static_cast<std::size_t>(shape.response), 7);
+    }
     const LabelledGroup labelled =
         Label(group, {.method = Method::kPeft, .responses = shape.responses, .possibilities = 10}, 0);
     EXPECT_EQ(labelled.sequence_tokens, shape.tokens);

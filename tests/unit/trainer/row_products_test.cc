@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "data/random.h"
-#include "trainer/model/computed.h"
+#include "trainer/model/dtypes.h"
 
 namespace plural::trainer::host {
 namespace {

@@ -12,6 +12,7 @@
 #include "data/random.h"
 #include "tests/unit/trainer/every_part.h"
 #include "trainer/model/decoder.h"
+#include "trainer/model/dtypes.h"
 
 namespace plural::trainer::testing {
 
@@ -50,7 +51,7 @@ inline Decoder TinyDecoder(const TinyOptions& options, at::ScalarType dtype = at
   config.tie_word_embeddings = options.tied;
   config.fused_projections = options.fused;
   if (options.rich) AddEveryPart(config);
-  Decoder model(config, dtype, at::kCPU);
+  Decoder model(config, dtype, at::kCPU, options.lora ? dtype : ComputedIn(dtype));
   for (const auto& [name, tensor] : model.BaseParameters()) {
     const bool norm = tensor.dim() == 1;
     FillUniform(tensor, norm ? 0.5 : -0.5, norm ? 1.5 : 0.5, name);

@@ -1,6 +1,6 @@
-// What a stored type is computed in.
+// Dtypes: their names for users, and what a stored type is computed in.
 //
-// Owns: that choice, for loops and for tensors. Thread rule: pure.
+// Owns: both choices, for loops and for tensors. Thread rule: pure.
 //
 // bf16 is a way to store: sums, statistics and functions of it are fp32, and what is trained beside it is
 // kept in fp32. fp32 and fp64 are computed in themselves.
@@ -9,6 +9,8 @@
 #include <c10/core/ScalarType.h>
 #include <c10/util/BFloat16.h>
 
+#include <cstdint>
+#include <string_view>
 #include <type_traits>
 
 namespace plural::trainer {
@@ -22,6 +24,16 @@ using Computed = std::conditional_t<std::is_same_v<T, c10::BFloat16>, float, T>;
 
 inline c10::ScalarType ComputedIn(c10::ScalarType stored) {
   return stored == c10::ScalarType::BFloat16 ? c10::ScalarType::Float : stored;
+}
+
+// Of "fp32", "fp64" or "bf16", as recipes and commands have checked.
+inline c10::ScalarType DTypeNamed(std::string_view name) {
+  if (name == "bf16") return c10::ScalarType::BFloat16;
+  return name == "fp64" ? c10::ScalarType::Double : c10::ScalarType::Float;
+}
+
+inline std::int64_t ElementBytes(std::string_view name) {
+  return static_cast<std::int64_t>(c10::elementSize(DTypeNamed(name)));
 }
 
 }  // namespace plural::trainer
