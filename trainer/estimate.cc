@@ -1,6 +1,9 @@
 #include "trainer/estimate.h"
 
+#include <algorithm>
+
 #include "trainer/model/dtypes.h"
+#include "trainer/model/nf4.h"
 
 namespace plural::trainer {
 
@@ -13,6 +16,23 @@ std::int64_t AdapterParameterCount(const ModelConfig& config, const AdapterSetti
   }
   return count;
 }
+
+namespace {
+
+// Of weights that are not trained; in NF4 with the memory that they are dequantised into.
+std::int64_t FrozenBytes(const ModelConfig& config, bool nf4, std::int64_t element) {
+  if (!nf4) return config.ParameterCount() * element;
+  std::int64_t linears = 0, quantized = 0, largest = 0;  // values, bytes, values
+  for (const LinearShape& linear : config.LayerLinears()) {
+    const std::int64_t values = linear.in_features * linear.out_features;
+    linears += config.num_hidden_layers * values;
+    quantized += config.num_hidden_layers * Nf4Bytes(values);
+    largest = std::max(largest, values);
+  }
+  return (config.ParameterCount() - linears + largest) * element + quantized;
+}
+
+}  // namespace
 
 RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config) {
   const std::int64_t element = ElementBytes(recipe.model.dtype);
@@ -29,7 +49,8 @@ RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config) {
   // An adapter is written as it is trained, a model in its own dtype.
   run.trained_bytes = run.trained_parameters * (lora ? trained_element : element);
   run.checkpoint_bytes = 3 * run.trained_parameters * trained_element;
-  run.weight_bytes = lora ? run.base_parameters * element : 0;
+  const bool nf4 = recipe.model.quantize == "nf4" || config.stored_in_nf4;
+  run.weight_bytes = lora ? FrozenBytes(config, nf4, element) : 0;
   run.training_bytes = 4 * run.trained_parameters * trained_element;
   return run;
 }

@@ -386,7 +386,10 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
   RequireEqual("the corpus (data.train)", identity.corpus, world, collectives);
   RequireEqual("the base model (model.path)", identity.weights_sha256, world, collectives);
   Decoder model = MakeOnEveryRank(world, collectives, [&] { return MakeBase(recipe, config, device); });
-  if (!recipe.model.path.empty()) LoadBaseWeights(model, recipe.model.path, world, collectives);
+  if (!recipe.model.path.empty()) {
+    LoadBaseWeights(model, recipe.model.path, world, collectives,
+                    recipe.model.quantize == "nf4" ? FullLinears::kToNf4 : FullLinears::kKeep);
+  }
   OnEveryRank(world, collectives, [&] { AddTrained(recipe, model); });
 
   // From here on the disk is written to.

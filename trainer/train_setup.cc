@@ -151,7 +151,8 @@ Decoder MakeBase(const Recipe& recipe, const ModelConfig& config, at::Device dev
     RequireSameLatents(recipe, LatentsIn(latents_folder), latents_folder);
   }
   const at::ScalarType dtype = DTypeNamed(recipe.model.dtype);
-  Decoder model(config, dtype, device, recipe.adapter.lora ? dtype : ComputedIn(dtype));
+  Decoder model(config, dtype, device, recipe.adapter.lora ? dtype : ComputedIn(dtype),
+                recipe.model.path.empty() ? Decoder::Linears::kNow : Decoder::Linears::kLater);
   if (recipe.model.path.empty()) model.InitializeRandom(recipe.seed);
   return model;
 }
@@ -160,6 +161,14 @@ void AddTrained(const Recipe& recipe, Decoder& model) {
   if (recipe.adapter.lora) {
     model.AddAdapter(recipe.adapter.settings, recipe.seed);
   } else {
+    for (const auto& [name, tensor] : model.BaseParameters()) {
+      if (model.Nf4(name) == nullptr) continue;
+      throw ExitError(ExitCode::kBadRecipe,
+                      "adapter.type is none, which trains all weights, but " + recipe.model.path +
+                          " (model.path) stores '" + name +
+                          "' in NF4, which cannot be trained; set adapter.type to lora or give the "
+                          "unquantised model");
+    }
     model.TrainBase();
   }
   if (recipe.method == data::Method::kCvf) model.AddLatents(recipe.cvf.latents, recipe.seed);

@@ -51,6 +51,42 @@ def write_safetensors():
     write("safetensors", "name_with_controls", raw(b"{" + controls + b"}", bytes(5)))
 
 
+# The values of the type, trainer/model/nf4_loops.cc.
+NF4 = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+       -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+       0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+       0.7229568362236023, 1.0]
+
+
+def nf4(double, **changes):
+    """The weight of nf4_fuzz.cc, 8 by 12: two blocks, one of 32 values."""
+    state = {"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": [8, 12]}
+    parts = {"w": ("U8", [48, 1], bytes(range(48))), "w.quant_map": ("F32", [16], struct.pack("<16f", *NF4))}
+    if double:
+        state |= {"nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 0.5}
+        levels = [i / 128 - 1 for i in range(256)]
+        parts |= {"w.absmax": ("U8", [2], bytes([3, 250])),
+                  "w.nested_absmax": ("F32", [1], struct.pack("<f", 2)),
+                  "w.nested_quant_map": ("F32", [256], struct.pack("<256f", *levels))}
+    else:
+        parts["w.absmax"] = ("F32", [2], struct.pack("<2f", 1.5, 0.25))
+    text = json.dumps(state | changes).encode()
+    parts["w.quant_state.bitsandbytes__nf4"] = ("U8", [len(text)], text)
+    header, data = {}, b""
+    for name, (dtype, shape, values) in parts.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(values)]}
+        data += values
+    return raw(json.dumps(header, separators=(",", ":")).encode(), data)
+
+
+def write_nf4():
+    write("nf4", "plain", nf4(False))
+    write("nf4", "double", nf4(True))
+    write("nf4", "other_block", nf4(True, blocksize=32))
+    write("nf4", "other_shape", nf4(False, shape=[12, 8]))
+    write("nf4", "infinite", nf4(True, nested_offset=1e39))
+
+
 # The tiny model of adapter_fuzz.cc: rows, columns of the layers that seeds adapt.
 SHAPES = {"model.layers.0.self_attn.q_proj": (8, 8), "model.layers.0.mlp.down_proj": (8, 12),
           "lm_head": (11, 8)}
@@ -100,4 +136,5 @@ def write_corpora():
 if __name__ == "__main__":
     write_safetensors()
     write_adapters()
+    write_nf4()
     write_corpora()

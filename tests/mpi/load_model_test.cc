@@ -46,5 +46,35 @@ TEST(LoadModel, OneRankOfAMachineReadsForAll) {
   if (World().Rank() == 0) fs::remove_all(folder);
 }
 
+// Also of what it has quantised, and of linear weights that come later in full.
+TEST(LoadModel, NeighboursGetNf4) {
+  const auto collectives = dist::MakeMpiCollectives(World());
+  const fs::path folder = fs::temp_directory_path() / ("plural-load-nf4-" + std::to_string(getpid()));
+  const Decoder full = TinyModel(1);
+  if (World().Rank() == 0) SaveModel(full, folder, "");
+  const std::string path = World().Rank() == 0 ? folder.string() : "/nowhere";
+  Decoder model(full.Config(), at::kFloat, at::kCPU, {}, Decoder::Linears::kLater);
+  LoadBaseWeights(model, path, World(), *collectives, FullLinears::kToNf4);
+  Decoder kept(full.Config(), at::kFloat, at::kCPU, {}, Decoder::Linears::kLater);
+  LoadBaseWeights(kept, path, World(), *collectives, FullLinears::kKeep);
+  const auto expected = full.BaseParameters(), found = model.BaseParameters(),
+             in_full = kept.BaseParameters();
+  int quantised = 0;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const auto& [name, tensor] = expected[i];
+    EXPECT_TRUE(at::equal(in_full[i].tensor, tensor)) << name;
+    const Nf4Weight* nf4 = model.Nf4(name);
+    if (nf4 == nullptr) {
+      EXPECT_TRUE(at::equal(found[i].tensor, tensor)) << name;
+      continue;
+    }
+    ++quantised;
+    EXPECT_TRUE(at::equal(nf4->Dequantized(at::kFloat), QuantizeToNf4(tensor).Dequantized(at::kFloat)))
+        << name;
+  }
+  EXPECT_EQ(quantised, 3 * 7);
+  if (World().Rank() == 0) fs::remove_all(folder);
+}
+
 }  // namespace
 }  // namespace plural::trainer

@@ -39,6 +39,11 @@ int RunExport(const ExportOptions& options) {
     std::cerr << "plural: warning: the adapter changes the head, which the model ties to its embedding; the "
                  "merged model has a head of its own (tie_word_embeddings false)\n";
   }
+  if (report.dequantized > 0) {
+    std::cerr << "plural: warning: " << report.dequantized
+              << " tensors of the model are stored in NF4; they are written dequantised, as the adapter was "
+                 "trained on them, not as they were before\n";
+  }
   std::cout << options.output << ": " << report.tensors << " tensors, " << report.changed
             << " of them changed by the adapter, in " << report.files << " files of " << report.bytes
             << " bytes\n";

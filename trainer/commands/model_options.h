@@ -22,7 +22,6 @@ namespace plural::trainer {
 
 void AddComputeOptions(CLI::App& command, std::string& dtype, std::int64_t& threads);
 
-
 // Compute threads of this rank; 0: the machine's cores shared by its ranks.
 void SetThreads(std::int64_t threads, const dist::World& world);
 

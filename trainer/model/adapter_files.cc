@@ -61,8 +61,10 @@ void AdapterFiles::RequireSameBase(const std::string& parameter, const at::Tenso
                                           "adapter was made for");
 }
 
-void AdapterFiles::RequireSameBase(const std::map<std::string, at::Tensor>& base) const {
-  for (const auto& [parameter, file_name] : stored_) RequireSameBase(parameter, base.at(parameter));
+std::vector<std::string> AdapterFiles::StoredBase() const {
+  std::vector<std::string> parameters;
+  for (const auto& [parameter, file_name] : stored_) parameters.push_back(parameter);
+  return parameters;
 }
 
 }  // namespace plural::trainer

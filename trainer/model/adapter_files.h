@@ -32,10 +32,11 @@ class AdapterFiles {
   void Check(std::vector<WeightFiles::Wanted> wanted) const;
   void Fill(std::vector<WeightFiles::Wanted> wanted) const;
 
-  // PEFT stores the base weight of an adapted head beside its factors. Errors: ExitError(kBadData) when the
+  // PEFT stores the base weight of an adapted head beside its factors: the parameters of which it did so.
+  std::vector<std::string> StoredBase() const;
+  // Errors: ExitError(kBadData) when the
   // one stored for `parameter` is not `base`: the adapter was made for another model.
   void RequireSameBase(const std::string& parameter, const at::Tensor& base) const;
-  void RequireSameBase(const std::map<std::string, at::Tensor>& base) const;
 
  private:
   WeightFiles files_;

@@ -63,6 +63,9 @@ struct ModelConfig {
   bool scaled_embedding = false;    // embeddings times the root of hidden_size
   double final_logit_softcapping = 0.0;  // bounds the head's logits; 0: not
 
+  // What the folder says of its weights; which of them are in NF4 is in their files (nf4_files.h).
+  bool stored_in_nf4 = false;
+
   // Unknown architecture, kinds of rope scaling, activations, keys that say what is not computed:
   // ExitError(kBadData) that names what was found, what is supported and `where` (the file or recipe key).
   static ModelConfig FromJson(const nlohmann::json& json, const std::string& where);

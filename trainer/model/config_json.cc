@@ -5,6 +5,7 @@
 #include "trainer/model/config.h"
 #include "trainer/model/config_keys.h"
 #include "trainer/model/families.h"
+#include "trainer/model/quantization_config.h"
 
 namespace plural::trainer {
 using nlohmann::json;
@@ -282,7 +283,7 @@ ModelConfig ModelConfig::FromJson(const json& object, const std::string& where) 
   const ConfigKeys keys(object, where);
   const Family& family = FamilyOf(keys);
   if (!keys.At("quantization_config").is_null()) {
-    keys.Fail("quantization_config", "quantised weights are not supported; use the unquantised model");
+    RequireNf4Config(keys.At("quantization_config"), where);
   }
   if (keys.Positive("partial_rotary_factor", 1.0) != 1.0) {
     keys.Fail("partial_rotary_factor", "only 1.0 is supported");
@@ -318,6 +319,7 @@ ModelConfig ModelConfig::FromJson(const json& object, const std::string& where) 
   config.norm_weight_offset = family.gelu ? 1.0 : 0.0;
   config.scaled_embedding = family.gelu;
   config.output_norms = family.output_norms;
+  config.stored_in_nf4 = !keys.At("quantization_config").is_null();
   return config;
 }
 

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
@@ -82,17 +83,18 @@ enum Site : std::uint64_t { kAttentionInput, kAttentionOutput, kFeedForwardInput
 }  // namespace
 
 Decoder::Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device device,
-                 std::optional<at::ScalarType> weight_dtype)
+                 std::optional<at::ScalarType> weight_dtype, Linears linears)
     : config_(config), dtype_(dtype), device_(device) {
   const auto options = at::TensorOptions().dtype(weight_dtype.value_or(dtype)).device(device);
   const std::int64_t hidden = config.hidden_size;
+  const auto linear_options = linears == Linears::kNow ? options : options.device(at::kMeta);
   embed_tokens_ = at::empty({config.vocab_size, hidden}, options);
   norm_ = at::empty({hidden}, options);
   for (std::int64_t l = 0; l < config.num_hidden_layers; ++l) {
     Layer& layer = layers_.emplace_back();
     for (const LinearShape& shape : config.LayerLinears()) {
       Linear& linear = LinearAt(layer, shape.path);
-      linear.weight_OI = at::empty({shape.out_features, shape.in_features}, options);
+      linear.weight_OI = at::empty({shape.out_features, shape.in_features}, linear_options);
       if (shape.bias) linear.bias_O = at::empty({shape.out_features}, options);
     }
     for (const NormSlot& slot : NormSlots(config)) {
@@ -103,6 +105,45 @@ Decoder::Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device dev
   head_.linear.weight_OI =
       config.tie_word_embeddings ? embed_tokens_ : at::empty({config.vocab_size, hidden}, options);
   head_.softcap = config.final_logit_softcapping;
+}
+
+const Linear* Decoder::FindLinear(const std::string& parameter) const {
+  for (std::size_t l = 0; l < layers_.size(); ++l) {
+    const std::string prefix = LayerPrefix(l);
+    if (!parameter.starts_with(prefix)) continue;
+    for (const LinearShape& shape : config_.LayerLinears()) {
+      if (parameter == prefix + shape.path + ".weight") return &LinearAt(layers_[l], shape.path);
+    }
+  }
+  return nullptr;
+}
+
+Linear& Decoder::LinearOf(const std::string& parameter) {
+  const Linear* linear = FindLinear(parameter);
+  if (linear == nullptr) throw std::logic_error(parameter + " is no linear weight of a layer");
+  return const_cast<Linear&>(*linear);
+}
+
+at::Tensor Decoder::SetFull(const std::string& parameter) {
+  Linear& linear = LinearOf(parameter);
+  if (linear.weight_OI.is_meta()) {
+    linear.weight_OI = at::empty_like(linear.weight_OI, at::TensorOptions().device(device_));
+    linear.nf4 = nullptr;
+  }
+  return linear.weight_OI;
+}
+
+void Decoder::SetNf4(const std::string& parameter, const Nf4Weight& weight) {
+  Linear& linear = LinearOf(parameter);
+  auto placed = std::make_shared<Nf4Weight>(weight.To(device_));
+  placed->scratch = nf4_scratch_;
+  linear.weight_OI = at::empty_like(linear.weight_OI, at::TensorOptions().device(at::kMeta));
+  linear.nf4 = std::move(placed);
+}
+
+const Nf4Weight* Decoder::Nf4(const std::string& parameter) const {
+  const Linear* linear = FindLinear(parameter);
+  return linear == nullptr ? nullptr : linear->nf4.get();
 }
 
 void Decoder::InitializeRandom(std::uint64_t seed) {
@@ -142,7 +183,7 @@ void Decoder::AddAdapter(const AdapterSettings& settings, std::uint64_t seed) {
   const auto adapt = [&](Linear& linear, const std::string& path) {
     LoraFactors& lora = linear.lora;
     const std::int64_t in = linear.weight_OI.size(1);
-    const auto options = linear.weight_OI.options().dtype(ComputedIn(dtype_));
+    const auto options = at::TensorOptions().dtype(ComputedIn(dtype_)).device(device_);
     lora.a_KI = at::empty({settings.rank, in}, options);
     lora.b_OK = at::zeros({linear.weight_OI.size(0), settings.rank}, options);
     lora.scale = settings.alpha / static_cast<double>(settings.rank);
@@ -321,7 +362,10 @@ std::vector<dist::NamedTensor> Decoder::TrainableParameters() const {
 
 void Decoder::TrainBase() {
   if (has_adapter_) throw std::logic_error("TrainBase: the model has an adapter, its base is frozen");
-  for (const auto& [name, tensor] : BaseParameters()) tensor.set_requires_grad(true);
+  for (const auto& [name, tensor] : BaseParameters()) {
+    if (tensor.is_meta()) throw std::logic_error("TrainBase: " + name + " is stored in NF4");
+    tensor.set_requires_grad(true);
+  }
 }
 
 }  // namespace plural::trainer

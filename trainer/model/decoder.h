@@ -11,6 +11,7 @@
 #include <ATen/core/TensorBody.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -44,12 +45,21 @@ class Decoder {
 
   // Allocates all weights uninitialised (hf_folder.h fills them, or InitializeRandom does). `dtype` is that
   // of activations and products. Weights are stored in it, or in `weight_dtype`: fp32 where those of a bf16
-  // model are trained. Adapters and latents are stored in what `dtype` is computed in (dtypes.h).
+  // model are trained. Adapters and latents are stored in what `dtype` is computed in (dtypes.h). The linear
+  // weights of the layers may come later, each by SetFull or SetNf4; until then they are tensors of the meta
+  // device.
+  enum class Linears { kNow, kLater };
   Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device device,
-          std::optional<at::ScalarType> weight_dtype = {});
+          std::optional<at::ScalarType> weight_dtype = {}, Linears linears = Linears::kNow);
 
   // Normal(0, initializer_range), norms 1, biases 0; a pure function of (seed, parameter name).
   void InitializeRandom(std::uint64_t seed);
+  // Stores a linear weight of a layer in full, uninitialised where it was not so before, or in NF4. In NF4 it
+  // is listed by its shape, as a tensor of the meta device, and cannot be trained.
+  at::Tensor SetFull(const std::string& parameter);
+  void SetNf4(const std::string& parameter, const Nf4Weight& weight);
+  // Null for a parameter that is stored in full.
+  const Nf4Weight* Nf4(const std::string& parameter) const;
   // Adds LoRA factors: A Kaiming-uniform(a = sqrt 5), B zero, keyed by (seed, parameter name); the base is
   // frozen. Errors: ExitError(kBadRecipe) for a target that this model does not have.
   void AddAdapter(const AdapterSettings& settings, std::uint64_t seed);
@@ -89,6 +99,9 @@ class Decoder {
   at::Tensor FeedForward(const Layer& layer, const at::Tensor& x_NE, const Dropout& dropout,
                          const Dropout& output_dropout) const;
   double EmbeddingScale() const;
+  // Null for a parameter that is no linear weight of a layer; LinearOf throws std::logic_error then.
+  const Linear* FindLinear(const std::string& parameter) const;
+  Linear& LinearOf(const std::string& parameter);
 
   ModelConfig config_;
   at::ScalarType dtype_;
@@ -96,6 +109,7 @@ class Decoder {
   AdapterSettings adapter_;
   bool has_adapter_ = false;
   std::optional<Latents> latents_;
+  std::shared_ptr<Nf4Scratch> nf4_scratch_ = std::make_shared<Nf4Scratch>();
   at::Tensor embed_tokens_, norm_;
   std::vector<Layer> layers_;
   VocabularyHead head_;

@@ -30,6 +30,9 @@ std::map<std::string, at::Tensor> BaseWeights(const Decoder& model) {
 
 // Fills the model's factors and the base weights `replaced`.
 void FillFromFolder(Decoder& model, const fs::path& folder, const std::set<std::string>& replaced) {
+  for (const std::string& name : replaced) {
+    if (model.Nf4(name) != nullptr) model.SetFull(name);
+  }
   const std::map<std::string, at::Tensor> base = BaseWeights(model);
   std::set<std::string> parameters;
   for (const auto& [name, tensor] : base) parameters.insert(name);
@@ -40,7 +43,10 @@ void FillFromFolder(Decoder& model, const fs::path& folder, const std::set<std::
   }
   for (const std::string& name : replaced) wanted.push_back({name, base.at(name)});
   files.Fill(std::move(wanted));
-  files.RequireSameBase(base);
+  for (const std::string& name : files.StoredBase()) {
+    const Nf4Weight* nf4 = model.Nf4(name);
+    files.RequireSameBase(name, nf4 == nullptr ? base.at(name) : nf4->Dequantized(model.DType()));
+  }
 }
 
 }  // namespace

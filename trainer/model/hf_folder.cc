@@ -10,6 +10,7 @@
 #include "data/sha256.h"
 #include "trainer/error.h"
 #include "trainer/file_io.h"
+#include "trainer/model/nf4_files.h"
 #include "trainer/model/safetensors.h"
 #include "trainer/model/weight_files.h"
 
@@ -74,7 +75,12 @@ BaseTensorNames FindBaseTensors(const Decoder& model, const WeightFiles& files) 
 
   for (const dist::NamedTensor& parameter : model.BaseParameters()) {
     const auto found = name_in_file.find(parameter.name);
-    names.in_file[parameter.name] = found == name_in_file.end() ? parameter.name : found->second;
+    const std::string& name = found == name_in_file.end() ? parameter.name : found->second;
+    names.in_file[parameter.name] = name;
+    const std::vector<std::string> companions = QuantizationCompanions(files, name);
+    if (companions.empty()) continue;
+    names.nf4.insert(parameter.name);
+    names.others.insert(names.others.end(), companions.begin(), companions.end());
   }
   return names;
 }
@@ -89,14 +95,44 @@ void RequireTiedHead(const BaseTensorNames& names, const WeightFiles& files) {
           "and embed_tokens.weight differ; set tie_word_embeddings to false or remove one");
 }
 
-void LoadBaseWeights(Decoder& model, const fs::path& folder) {
+void CheckBaseTensors(const Decoder& model, const BaseTensorNames& names, const WeightFiles& files) {
+  std::vector<WeightFiles::Wanted> wanted;
+  std::vector<std::string> others = names.others;
+  for (const auto& [parameter, tensor] : model.BaseParameters()) {
+    const std::string& name = names.in_file.at(parameter);
+    if (names.nf4.contains(parameter)) {
+      others.push_back(name);
+    } else {
+      wanted.push_back({name, tensor});
+    }
+  }
+  files.Check(wanted, others);
+  for (const auto& [parameter, tensor] : model.BaseParameters()) {
+    if (names.nf4.contains(parameter)) CheckNf4(files, names.in_file.at(parameter), tensor.sizes());
+  }
+}
+
+void LoadBaseWeights(Decoder& model, const fs::path& folder, FullLinears full_linears) {
   const WeightFiles files(folder, "model");
   const BaseTensorNames names = FindBaseTensors(model, files);
-  std::vector<WeightFiles::Wanted> wanted;
-  for (const dist::NamedTensor& parameter : model.BaseParameters()) {
-    wanted.push_back({names.in_file.at(parameter.name), parameter.tensor});
+  CheckBaseTensors(model, names, files);
+  for (const auto& [parameter, tensor] : model.BaseParameters()) {
+    const std::string& name = names.in_file.at(parameter);
+    const bool stored_in_nf4 = names.nf4.contains(parameter);
+    if (!tensor.is_meta()) {
+      if (stored_in_nf4) {
+        tensor.copy_(ReadNf4(files, name, tensor.sizes()).Dequantized(at::kFloat));
+      } else {
+        files.Fill({name, tensor});
+      }
+    } else if (stored_in_nf4) {
+      model.SetNf4(parameter, ReadNf4(files, name, tensor.sizes()));
+    } else if (full_linears == FullLinears::kToNf4) {
+      model.SetNf4(parameter, QuantizeToNf4(files.ReadFinite(name, at::kFloat)));
+    } else {
+      files.Fill({name, model.SetFull(parameter)});
+    }
   }
-  files.Fill(wanted, names.others);
   RequireTiedHead(names, files);
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -20,18 +21,27 @@ struct AdapterPlan;  // peft_config.h
 // Which tensors of a model's weight files are its base parameters.
 struct BaseTensorNames {
   std::map<std::string, std::string> in_file;  // parameter -> name in the files; its own where it is missing
-  std::vector<std::string> others;             // tensors that need not be read
+  std::vector<std::string> others;             // tensors that are no weights of their own
+  std::set<std::string> nf4;                   // parameters that are stored in NF4
   bool two_heads = false;                      // a tied head is stored beside the embedding
 };
 BaseTensorNames FindBaseTensors(const Decoder& model, const WeightFiles& files);
+// Headers only. Errors: those of WeightFiles::Check and CheckNf4.
+void CheckBaseTensors(const Decoder& model, const BaseTensorNames& names, const WeightFiles& files);
 // Errors: ExitError(kBadData) when a tied head is stored and is not the embedding.
 void RequireTiedHead(const BaseTensorNames& names, const WeightFiles& files);
 
+// How the linear weights of the layers are held that a folder stores in full; what it stores in NF4 stays so.
+enum class FullLinears { kKeep, kToNf4 };
+
 // Fills the base weights of `model` from `folder` (one model.safetensors, or shards with
-// model.safetensors.index.json), converting to the model's dtype tensor by tensor.
-// Errors: ExitError(kMissingInput) for absent files; ExitError(kBadData) that lists missing, unexpected
-// and mismatched tensors (at most 20 of each, and the count), non-finite values, bad shards.
-void LoadBaseWeights(Decoder& model, const std::filesystem::path& folder);
+// model.safetensors.index.json), converting to the model's dtype or quantising tensor by tensor. Linear
+// weights are in NF4 only in a model made with Decoder::Linears::kLater; everything else that the folder
+// stores in NF4 is dequantised. Errors: ExitError(kMissingInput) for absent files; ExitError(kBadData) that
+// lists missing, unexpected and mismatched tensors (at most 20 of each, and the count), non-finite values,
+// bad shards; those of ReadNf4.
+void LoadBaseWeights(Decoder& model, const std::filesystem::path& folder,
+                     FullLinears full_linears = FullLinears::kKeep);
 // Copies the files that belong to a model besides config and weights: tokenizer, chat template, generation
 // defaults, as far as there are any.
 void CopyCompanions(const std::filesystem::path& source, const std::filesystem::path& folder);

@@ -170,11 +170,13 @@ class Project : public torch::autograd::Function<Project> {
 
 }  // namespace
 
-at::Tensor Linear::Weight(at::ScalarType dtype) const { return weight_OI.to(dtype); }
+at::Tensor Linear::Weight(at::ScalarType dtype) const {
+  return nf4 ? nf4->DequantizedInScratch(dtype) : weight_OI.to(dtype);
+}
 
 at::Tensor Linear::ForwardUnrounded(const at::Tensor& x_RI) const {
   const at::ScalarType dtype = x_RI.scalar_type();
-  at::Tensor y_RO = MultiplyRows(x_RI, Weight(dtype));
+  at::Tensor y_RO = nf4 ? MultiplyRows(x_RI, *nf4) : MultiplyRows(x_RI, weight_OI.to(dtype));
   if (bias_O.defined()) y_RO.add_(bias_O);
   if (HasLora()) {
     const at::Tensor t_RK = MultiplyRows(x_RI, lora.a_KI.to(dtype)).mul_(lora.scale).to(dtype);

@@ -13,9 +13,11 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <vector>
 
 #include "trainer/model/dropout.h"
+#include "trainer/model/nf4.h"
 
 namespace plural::trainer {
 
@@ -30,9 +32,12 @@ struct Linear {
   at::Tensor weight_OI;
   LoraFactors lora;        // undefined tensors: no adapter
   at::Tensor bias_O = {};  // undefined: none
+  // The weight where it is stored in NF4: weight_OI is then its shape alone, of the meta device.
+  std::shared_ptr<const Nf4Weight> nf4 = {};
 
   bool HasLora() const { return lora.a_KI.defined(); }
-  // The weight for products in `dtype`: itself where it is stored so, else a copy that the caller drops.
+  // The weight for products in `dtype`: itself where it is stored so, else a copy that the caller drops; from
+  // NF4 one in the scratch memory, good until the next such weight of the model is asked for.
   // Forward and backward know the weight by this alone.
   at::Tensor Weight(at::ScalarType dtype) const;
   // x_RI -> [R, O]. Saves x once; computes no gradient for a frozen weight.

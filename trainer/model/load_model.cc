@@ -2,12 +2,14 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <c10/core/GradMode.h>
 
 #include <optional>
 
 #include "trainer/agreement.h"
 #include "trainer/model/hf_folder.h"
+#include "trainer/model/nf4_loops.h"
 #include "trainer/model/peft_config.h"
 
 namespace plural::trainer {
@@ -31,7 +33,8 @@ Begun Begin(const std::string& model_dir, const std::string& adapter_dir, at::Sc
   const std::string latents_dir = adapter ? adapter_dir : model_dir;
   const std::int64_t latents = LatentsIn(latents_dir);
 
-  Begun begun{Decoder(config, dtype, device), {}, adapter_dir, latents_dir, latents};
+  Begun begun{
+      Decoder(config, dtype, device, {}, Decoder::Linears::kLater), {}, adapter_dir, latents_dir, latents};
   if (adapter) begun.plan = adapter->PlanFor(begun.model);
   return begun;
 }
@@ -63,15 +66,67 @@ void HandToNeighbours(const at::Tensor& tensor, const dist::World& world, dist::
   if (!reads) tensor.copy_(host);
 }
 
+// What tells ranks that do not read how a weight is stored, before its bytes come.
+struct Announced {
+  std::int64_t nf4 = 0;     // 0: in full
+  std::int64_t packed = 0;  // elements
+  std::int64_t absmax = 0;
+  std::int64_t nested = 0;  // 0: no double quantisation
+  double offset = 0.0;
+};
+
+// COLLECTIVE.
+Nf4Weight HandNf4ToNeighbours(const Nf4Weight& read, const Announced& announced, const dist::World& world,
+                              dist::Collectives& collectives) {
+  const bool reads = world.LocalRank() == 0;
+  const bool twice = announced.nested > 0;
+  Nf4Weight weight = read;
+  weight.offset = static_cast<float>(announced.offset);
+  const auto hand = [&](at::Tensor& tensor, std::int64_t count, at::ScalarType dtype) {
+    tensor = reads ? tensor.cpu() : at::empty({count}, dtype);
+    collectives.BroadcastOnMachine(tensor);
+  };
+  hand(weight.packed_P, announced.packed, at::kByte);
+  hand(weight.absmax_B, announced.absmax, twice ? at::kByte : at::kFloat);
+  if (!twice) return weight;
+  hand(weight.map, host::kAbsmaxLevels, at::kFloat);
+  hand(weight.nested_absmax_N, announced.nested, at::kFloat);
+  return weight;
+}
+
+// COLLECTIVE.
+void HandParameter(Decoder& model, const dist::NamedTensor& parameter, const dist::World& world,
+                   dist::Collectives& collectives) {
+  const bool reads = world.LocalRank() == 0;
+  Nf4Weight read;
+  Announced announced;
+  if (const Nf4Weight* nf4 = model.Nf4(parameter.name); reads && nf4 != nullptr) {
+    read = *nf4;
+    announced = {1, read.packed_P.numel(), read.absmax_B.numel(),
+                 read.DoublyQuantized() ? read.nested_absmax_N.numel() : 0, read.offset};
+  }
+  const at::Tensor bytes =
+      at::from_blob(&announced, {static_cast<std::int64_t>(sizeof announced)}, at::kByte);
+  collectives.BroadcastOnMachine(bytes);
+  if (announced.nf4 == 0) {
+    const bool later = parameter.tensor.is_meta();
+    return HandToNeighbours(later ? model.SetFull(parameter.name) : parameter.tensor, world, collectives);
+  }
+  read.outputs = parameter.tensor.size(0);
+  read.inputs = parameter.tensor.size(1);
+  const Nf4Weight weight = HandNf4ToNeighbours(read, announced, world, collectives);
+  if (!reads) model.SetNf4(parameter.name, weight);
+}
+
 }  // namespace
 
 void LoadBaseWeights(Decoder& model, const std::string& folder, const dist::World& world,
-                     dist::Collectives& collectives) {
+                     dist::Collectives& collectives, FullLinears full_linears) {
   OnEveryRank(world, collectives, [&] {
-    if (world.LocalRank() == 0) LoadBaseWeights(model, folder);
+    if (world.LocalRank() == 0) LoadBaseWeights(model, folder, full_linears);
   });
   for (const dist::NamedTensor& parameter : model.BaseParameters()) {
-    HandToNeighbours(parameter.tensor, world, collectives);
+    HandParameter(model, parameter, world, collectives);
   }
 }
 

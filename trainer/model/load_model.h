@@ -11,6 +11,7 @@
 #include "dist/collectives.h"
 #include "dist/world.h"
 #include "trainer/model/decoder.h"
+#include "trainer/model/hf_folder.h"
 
 namespace plural::trainer {
 
@@ -18,7 +19,7 @@ namespace plural::trainer {
 // machine's other ranks what it has read; those open no file. COLLECTIVE.
 // Errors: those of hf_folder.h's function of this name, told by one rank while the others wait for the end.
 void LoadBaseWeights(Decoder& model, const std::string& folder, const dist::World& world,
-                     dist::Collectives& collectives);
+                     dist::Collectives& collectives, FullLinears full_linears = FullLinears::kKeep);
 
 // `adapter_dir` may be empty. Latents of method cvf come with the adapter, or with a model trained without
 // one. For inference: nothing requires a gradient.

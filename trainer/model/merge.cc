@@ -19,6 +19,7 @@
 #include "trainer/json_io.h"
 #include "trainer/model/adapter_files.h"
 #include "trainer/model/hf_folder.h"
+#include "trainer/model/nf4_files.h"
 #include "trainer/model/peft_config.h"
 #include "trainer/model/safetensors.h"
 
@@ -98,14 +99,7 @@ class Merger {
   static json ReadConfig(const fs::path& model) {
     const fs::path path = model / "config.json";
     if (!fs::exists(path)) ModelConfig::FromFolder(model);  // which says what is missing
-    json config = ReadJsonFile(path);
-    if (config.is_object() && config.contains("quantization_config") &&
-        !config["quantization_config"].is_null()) {
-      Refuse(path,
-             "quantization_config: an adapter cannot be merged into quantised weights; give the "
-             "unquantised model");
-    }
-    return config;
+    return ReadJsonFile(path);
   }
 
   std::set<std::string> Parameters() const {
@@ -119,12 +113,9 @@ class Merger {
   void CheckHeaders() const {
     const auto meta = at::TensorOptions().dtype(at::kFloat).device(at::kMeta);
     std::map<std::string, at::Tensor> base = {{kHead, shape_.Head().linear.weight_OI}};
-    std::vector<WeightFiles::Wanted> wanted, changes;
-    for (const auto& [name, tensor] : shape_.BaseParameters()) {
-      base[name] = tensor;
-      wanted.push_back({base_names_.in_file.at(name), tensor});
-    }
-    base_.Check(wanted, base_names_.others);
+    std::vector<WeightFiles::Wanted> changes;
+    for (const auto& [name, tensor] : shape_.BaseParameters()) base[name] = tensor;
+    CheckBaseTensors(shape_, base_names_, base_);
     RequireTiedHead(base_names_, base_);
     for (const AdaptedLayer& layer : plan_.layers) {
       const at::Tensor& weight_OI = base.at(layer.path + ".weight");
@@ -136,22 +127,20 @@ class Merger {
   }
 
   // A head that was tied comes from the embedding.
-  const std::string& NameInBase(const std::string& parameter) const {
-    return base_names_.in_file.at(untied_ && parameter == kHead ? kEmbedding : parameter);
+  std::string ParameterInBase(const std::string& parameter) const {
+    return untied_ && parameter == kHead ? kEmbedding : parameter;
   }
 
   // In the model's order, each file filled up to the limit.
   std::vector<std::vector<SafetensorsWriter::Item>> CutIntoShards() const {
-    std::vector<std::string> names;
-    for (const auto& [name, tensor] : shape_.BaseParameters()) names.push_back(name);
-    if (untied_) names.emplace_back(kHead);
+    std::vector<dist::NamedTensor> parameters = shape_.BaseParameters();
+    if (untied_) parameters.push_back({kHead, shape_.Head().linear.weight_OI});
     std::vector<std::vector<SafetensorsWriter::Item>> shards(1);
     std::int64_t filled = 0;
-    for (const std::string& name : names) {
-      const std::string& in_base = NameInBase(name);
-      const SafetensorsReader::Entry& entry = base_.Tensors().at(in_base)->Entries().at(in_base);
+    for (const auto& [name, tensor] : parameters) {
       const bool as_is = settings_.dtype == at::ScalarType::Undefined;
-      SafetensorsWriter::Item item{name, as_is ? entry.dtype : settings_.dtype, entry.shape};
+      SafetensorsWriter::Item item{name, as_is ? DTypeInBase(name, tensor.sizes()) : settings_.dtype,
+                                   tensor.sizes().vec()};
       if (filled > 0 && filled + item.Bytes() > settings_.shard_bytes) {
         shards.emplace_back();
         filled = 0;
@@ -162,6 +151,14 @@ class Merger {
     return shards;
   }
 
+  // Of a weight in NF4: what it was before.
+  at::ScalarType DTypeInBase(const std::string& name, at::IntArrayRef shape) const {
+    const std::string parameter = ParameterInBase(name);
+    const std::string& in_file = base_names_.in_file.at(parameter);
+    if (base_names_.nf4.contains(parameter)) return CheckNf4(base_, in_file, shape).dtype;
+    return base_.Tensors().at(in_file)->Entries().at(in_file).dtype;
+  }
+
   static std::string ShardName(std::size_t shard, std::size_t shards) {
     if (shards == 1) return "model.safetensors";
     std::array<char, 64> name{};
@@ -170,7 +167,12 @@ class Merger {
   }
 
   at::Tensor Merged(const SafetensorsWriter::Item& item) {
-    const at::Tensor stored = base_.ReadFinite(NameInBase(item.name));
+    const std::string parameter = ParameterInBase(item.name);
+    const std::string& in_file = base_names_.in_file.at(parameter);
+    const bool nf4 = base_names_.nf4.contains(parameter);
+    if (nf4) ++report_.dequantized;
+    const at::Tensor stored =
+        nf4 ? ReadNf4(base_, in_file, item.shape).Dequantized(at::kFloat) : base_.ReadFinite(in_file);
     adapter_.RequireSameBase(item.name, stored);
     const auto layer = layers_.find(item.name);
     at::Tensor merged = stored;
@@ -198,6 +200,7 @@ class Merger {
   json OutputConfig() const {
     json config = config_;
     if (untied_) config["tie_word_embeddings"] = false;
+    config.erase("quantization_config");
     if (settings_.dtype != at::ScalarType::Undefined) {
       // transformers 5 writes the one, transformers 4 the other.
       config[config.contains("dtype") ? "dtype" : "torch_dtype"] = ConfigDType(settings_.dtype);

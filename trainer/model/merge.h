@@ -22,17 +22,19 @@ struct MergeSettings {
 
 struct MergeReport {
   std::int64_t tensors = 0;
-  std::int64_t changed = 0;  // of these: by the adapter
-  std::int64_t files = 0;    // weight files
-  std::int64_t bytes = 0;    // theirs
-  bool untied = false;       // the adapter changes a tied head: it stands beside the embedding now
+  std::int64_t changed = 0;      // of these: by the adapter
+  std::int64_t files = 0;        // weight files
+  std::int64_t bytes = 0;        // theirs
+  std::int64_t dequantized = 0;  // of the tensors: stored in NF4 in the base, in full here
+  bool untied = false;           // the adapter changes a tied head: it stands beside the embedding now
 };
 
-// Sums are fp32 (fp64 where a tensor is), rounded once to the written dtype. config.json is the model's own,
-// but for its dtype and tie_word_embeddings; tokenizer files are copied. The folder appears whole. Errors:
-// those of ModelConfig::FromFolder, PeftConfig, WeightFiles and AdapterFiles; ExitError(kBadData) for
-// quantised weights, for latents of method cvf, for a merged value that the written dtype cannot hold;
-// ExitError(kCannotCreate) when `output` exists; those of file_io.h.
+// Sums are fp32 (fp64 where a tensor is), rounded once to the written dtype. A base in NF4 is dequantised:
+// what is written is the adapter on the quantised weights, not on those that they were made of. config.json
+// is the model's own, but for its dtype, tie_word_embeddings and quantization_config; tokenizer files are
+// copied. The folder appears whole. Errors: those of ModelConfig::FromFolder, PeftConfig, WeightFiles,
+// AdapterFiles and ReadNf4; ExitError(kBadData) for latents of method cvf, for a merged value that the
+// written dtype cannot hold; ExitError(kCannotCreate) when `output` exists; those of file_io.h.
 MergeReport MergeAdapter(const MergeSettings& settings);
 
 }  // namespace plural::trainer

@@ -9,8 +9,10 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 
+#include <algorithm>
 #include <optional>
 #include <string_view>
+#include <vector>
 
 #include "trainer/model/dtypes.h"
 #include "trainer/model/outer_products.h"
@@ -23,6 +25,9 @@ namespace {
 constexpr std::int64_t kFewRows = 16;
 // Of MultiplyRows: fewer are not worth waking a thread for.
 constexpr std::int64_t kOutputsPerThread = 64;
+// Of dequantised weights: well within a second-level cache.
+constexpr std::int64_t kNf4Bytes = 256 << 10;
+constexpr std::int64_t kTileOutputs = 4;  // outputs are computed by so many
 
 using LinearOperator = c10::TypedOperatorHandle<at::Tensor(
     const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, std::string_view,
@@ -102,6 +107,29 @@ at::Tensor MultiplyRows(const at::Tensor& x_RI, const at::Tensor& weight_OI, con
                          .y_stride = outputs,
                          .add = y_RO.defined()},
                         y.mutable_data_ptr<host::Computed<scalar_t>>() + begin);
+    });
+  });
+  return y;
+}
+
+at::Tensor MultiplyRows(const at::Tensor& x_RI, const Nf4Weight& weight) {
+  const at::ScalarType dtype = x_RI.scalar_type();
+  if (!x_RI.is_cpu()) return MultiplyRows(x_RI, weight.DequantizedInScratch(dtype));
+  const at::Tensor x = x_RI.contiguous();
+  const std::int64_t rows = x.size(0), inputs = weight.inputs, outputs = weight.outputs;
+  const at::Tensor y = at::empty({rows, outputs}, x.options().dtype(ComputedIn(dtype)));
+  AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, dtype, "row products", [&] {
+    at::parallel_for(0, outputs, kOutputsPerThread, [&](std::int64_t begin, std::int64_t end) {
+      const std::int64_t fitting = kNf4Bytes / (inputs * static_cast<std::int64_t>(sizeof(scalar_t)));
+      const std::int64_t block = std::max(kTileOutputs, fitting / kTileOutputs * kTileOutputs);
+      std::vector<scalar_t> values(static_cast<std::size_t>(std::min(block, end - begin) * inputs));
+      for (std::int64_t first = begin; first < end; first += block) {
+        const std::int64_t count = std::min(block, end - first);
+        weight.DequantizeRows(first, first + count, values.data());
+        host::RowProducts(x.const_data_ptr<scalar_t>(), values.data(),
+                          {.rows = rows, .inputs = inputs, .outputs = count, .y_stride = outputs},
+                          y.mutable_data_ptr<host::Computed<scalar_t>>() + first);
+      }
     });
   });
   return y;

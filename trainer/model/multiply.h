@@ -10,6 +10,8 @@
 
 #include <ATen/core/TensorBody.h>
 
+#include "trainer/model/nf4.h"
+
 namespace plural::trainer {
 
 // x W^T, [R, O].
@@ -29,5 +31,8 @@ at::Tensor SumOuterProducts(const at::Tensor& a_RJ, const at::Tensor& b_RI);
 // uses, so that no batch changes an answer. On the CPU only that holds to the bit. bf16 gives (and adds to)
 // fp32: sums are not rounded.
 at::Tensor MultiplyRows(const at::Tensor& x_RI, const at::Tensor& weight_OI, const at::Tensor& y_RO = {});
+// The same bits with the weight in NF4, a few of its rows dequantised at a time: they stay in the cache, and
+// memory is read at four bits a value.
+at::Tensor MultiplyRows(const at::Tensor& x_RI, const Nf4Weight& weight);
 
 }  // namespace plural::trainer

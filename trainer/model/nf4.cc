@@ -11,6 +11,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "trainer/model/nf4_cuda.h"
 #include "trainer/model/nf4_loops.h"
 
 namespace plural::trainer {
@@ -38,7 +39,10 @@ host::Nf4View ViewOf(const Nf4Weight& weight) {
 }
 
 void DequantizeInto(const Nf4Weight& weight, const at::Tensor& out_OI) {
-  if (!weight.packed_P.is_cpu()) return DequantizeWithAten(weight, out_OI);
+  if (!weight.packed_P.is_cpu()) {
+    if (!weight.packed_P.is_cuda() || !DequantizeOnCuda(weight, out_OI)) DequantizeWithAten(weight, out_OI);
+    return;
+  }
   const host::Nf4View view = ViewOf(weight);
   AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, out_OI.scalar_type(), "dequantise", [&] {
     auto* out = out_OI.mutable_data_ptr<scalar_t>();
@@ -143,6 +147,12 @@ void Nf4Weight::DequantizeRows(std::int64_t begin, std::int64_t end, T* out) con
 template void Nf4Weight::DequantizeRows(std::int64_t, std::int64_t, float*) const;
 template void Nf4Weight::DequantizeRows(std::int64_t, std::int64_t, double*) const;
 template void Nf4Weight::DequantizeRows(std::int64_t, std::int64_t, c10::BFloat16*) const;
+
+std::int64_t Nf4Bytes(std::int64_t values) {
+  const std::int64_t blocks = CeilDivide(values, kNf4Block);
+  const std::int64_t floats = CeilDivide(blocks, kAbsmaxBlock) + host::kAbsmaxLevels;
+  return CeilDivide(values, 2) + blocks + floats * static_cast<std::int64_t>(sizeof(float));
+}
 
 Nf4Weight QuantizeToNf4(const at::Tensor& weight_OI, bool double_quantization) {
   const at::NoGradGuard no_grad;

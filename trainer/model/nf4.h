@@ -53,6 +53,9 @@ struct Nf4Weight {
   void DequantizeRows(std::int64_t begin, std::int64_t end, T* out) const;
 };
 
+// Of a weight of so many values, with double quantisation.
+std::int64_t Nf4Bytes(std::int64_t values);
+
 // Quantises weight [O, I] of any floating dtype, from its value in fp32. The mean of double quantisation is
 // summed in the order of one thread whatever their number, so that the bits are the same everywhere.
 Nf4Weight QuantizeToNf4(const at::Tensor& weight_OI, bool double_quantization = true);

@@ -5,6 +5,7 @@
 #include <ATen/ops/isfinite.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -20,6 +21,8 @@ using nlohmann::json;
 namespace {
 
 constexpr std::string_view kState = ".quant_state.bitsandbytes__";
+constexpr std::array<std::string_view, 4> kSuffixes = {".absmax", ".quant_map", ".nested_absmax",
+                                                       ".nested_quant_map"};
 constexpr std::int64_t kMaxStateBytes = 1 << 16;
 constexpr float kMapTolerance = 1e-6F;  // as bitsandbytes compares maps
 
@@ -40,6 +43,7 @@ class Stored {
       : files_(files), name_(std::move(name)), shape_(shape) {}
 
   StoredNf4 Check() const {
+    if (shape_.size() != 2) Fail(name_, "is quantised; of a model only matrices can be");
     const std::string state_name = StateName();
     const json state = ReadState(state_name);
     RequireText(state, state_name, "quant_type", "nf4");
@@ -78,7 +82,7 @@ class Stored {
     weight.packed_P = files_.Read(name_).view(-1).view(at::kByte);
     weight.absmax_B = files_.Read(name_ + ".absmax").view(-1);
     if (stored.double_quantization) {
-      weight.map = files_.Read(name_ + ".nested_quant_map").view(-1);
+      weight.map = files_.ReadFinite(name_ + ".nested_quant_map").view(-1);
       weight.nested_absmax_N = files_.Read(name_ + ".nested_absmax").view(-1);
       weight.offset = stored.offset;
     }
@@ -197,7 +201,9 @@ std::vector<std::string> QuantizationCompanions(const WeightFiles& files, const 
   const std::string prefix = name + ".";
   for (auto found = files.Tensors().lower_bound(prefix);
        found != files.Tensors().end() && found->first.starts_with(prefix); ++found) {
-    companions.push_back(found->first);
+    const std::string_view suffix = std::string_view(found->first).substr(name.size());
+    const bool known = std::find(kSuffixes.begin(), kSuffixes.end(), suffix) != kSuffixes.end();
+    if (known || suffix.starts_with(kState)) companions.push_back(found->first);
   }
   return companions;
 }
@@ -208,12 +214,6 @@ StoredNf4 CheckNf4(const WeightFiles& files, const std::string& name, at::IntArr
 
 Nf4Weight ReadNf4(const WeightFiles& files, const std::string& name, at::IntArrayRef shape) {
   return Stored(files, name, shape).Read();
-}
-
-at::Tensor ReadDequantized(const WeightFiles& files, const std::string& name, at::IntArrayRef shape) {
-  if (QuantizationCompanions(files, name).empty()) return files.ReadFinite(name);
-  const Nf4Weight weight = ReadNf4(files, name, shape);
-  return weight.Dequantized(at::kFloat).to(CheckNf4(files, name, shape).dtype);
 }
 
 }  // namespace plural::trainer

@@ -41,8 +41,4 @@ StoredNf4 CheckNf4(const WeightFiles& files, const std::string& name, at::IntArr
 // Errors: also ExitError(kBadData) for a map that is not NF4's and for values that are not finite.
 Nf4Weight ReadNf4(const WeightFiles& files, const std::string& name, at::IntArrayRef shape);
 
-// Reads `name` as a weight [O, I], dequantised to its dtype before quantisation where it is quantised.
-// Errors: those of ReadNf4 and WeightFiles::ReadFinite.
-at::Tensor ReadDequantized(const WeightFiles& files, const std::string& name, at::IntArrayRef shape);
-
 }  // namespace plural::trainer

@@ -153,20 +153,23 @@ void WeightFiles::Check(const std::vector<Wanted>& wanted, const std::vector<std
   }
 }
 
-at::Tensor WeightFiles::ReadFinite(const std::string& name) const {
+at::Tensor WeightFiles::ReadFinite(const std::string& name, at::ScalarType dtype) const {
   at::Tensor tensor = Read(name);
+  if (dtype != at::ScalarType::Undefined) tensor = tensor.to(dtype);
   RequireFinite(name, tensor);
   return tensor;
 }
 
 void WeightFiles::Fill(const std::vector<Wanted>& wanted, const std::vector<std::string>& others) const {
   Check(wanted, others);
+  for (const Wanted& item : wanted) Fill(item);
+}
+
+void WeightFiles::Fill(const Wanted& wanted) const {
   const at::NoGradGuard no_grad;
-  for (const Wanted& item : wanted) {
-    item.tensor.copy_(Read(item.name));
-    // After the conversion, so that a value too large for the model's dtype is found as well.
-    RequireFinite(item.name, item.tensor);
-  }
+  wanted.tensor.copy_(Read(wanted.name));
+  // After the conversion, so that a value too large for the model's dtype is found as well.
+  RequireFinite(wanted.name, wanted.tensor);
 }
 
 void WeightFiles::RequireFinite(const std::string& name, const at::Tensor& tensor) const {

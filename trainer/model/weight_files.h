@@ -32,8 +32,8 @@ class WeightFiles {
   // Which file holds which tensor.
   const std::map<std::string, const SafetensorsReader*>& Tensors() const { return tensors_; }
   at::Tensor Read(const std::string& name) const { return tensors_.at(name)->Read(name); }
-  // Errors: ExitError(kBadData) for a value that is NaN or infinite.
-  at::Tensor ReadFinite(const std::string& name) const;
+  // In `dtype`, or as stored. Errors: ExitError(kBadData) for a value that is NaN or infinite.
+  at::Tensor ReadFinite(const std::string& name, at::ScalarType dtype = at::ScalarType::Undefined) const;
 
   struct Wanted {
     std::string name;   // as in the files
@@ -42,6 +42,9 @@ class WeightFiles {
   // Errors: one ExitError(kBadData) that lists missing tensors, unexpected ones (those neither wanted nor in
   // `others`) and mismatched shapes or dtypes, 20 of each and the count. Reads headers only.
   void Check(const std::vector<Wanted>& wanted, const std::vector<std::string>& others) const;
+  // Fills one tensor that has been checked. Errors: ExitError(kBadData) for a value that is NaN or infinite,
+  // in the file or in the dtype of the model.
+  void Fill(const Wanted& wanted) const;
   // Checks, then fills all of `wanted`. Errors: also ExitError(kBadData) for a value that is NaN or infinite,
   // in the file or in the dtype of the model.
   void Fill(const std::vector<Wanted>& wanted, const std::vector<std::string>& others) const;

@@ -66,12 +66,19 @@ void CheckModel(const Recipe& recipe, Checker& check) {
   if (has_config && !has_path) {
     try {
       ModelConfig::FromJson(recipe.model.config, "model.config");
+      check.Rule(!recipe.model.config.value("quantization_config", nlohmann::json()).is_null(),
+                 {"model.config"}, "holds quantization_config, which random weights have none of; remove it");
     } catch (const ExitError& error) {
       check.Rule(true, {"model.config"}, std::string("is no usable model shape: ") + error.what());
     }
   }
   check.Rule(recipe.model.dtype == "fp64" && recipe.model.device == "cuda", {"model.dtype", "model.device"},
              "fp64 runs on the CPU only; set model.device to cpu or model.dtype to fp32");
+  check.Rule(recipe.model.quantize == "nf4" && !recipe.adapter.lora, {"model.quantize", "adapter.type"},
+             "is nf4, and adapter.type none trains all weights: those in 4 bits cannot be trained; set "
+             "adapter.type to lora or model.quantize to none");
+  check.Rule(recipe.model.quantize == "nf4" && has_config && !has_path, {"model.quantize", "model.config"},
+             "is nf4, and model.config makes random weights; quantise those of a folder, model.path");
   check.Rule(
       !recipe.adapter.lora && !recipe.adapter.init_from.empty(), {"adapter.init_from", "adapter.type"},
       "contradicts adapter.type none, which trains all weights; remove it or set adapter.type to lora");

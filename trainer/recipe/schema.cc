@@ -130,12 +130,15 @@ std::vector<Key> MakeKeys() {
   Key config = MakeKey("model.config", KeyType::kModelConfig, FIELD(model.config),
                        "the keys of a `config.json`: a model with random weights drawn from `seed`");
   add(std::move(config));
-  add(Word("model.dtype", Same({"fp32", "bf16", "fp64"}), {}, FIELD(model.dtype),
-           "type of weights and activations; what is trained beside `bf16` is kept in fp32; `fp64` on the CPU, "
-           "for tests"));
+  add(Word(
+      "model.dtype", Same({"fp32", "bf16", "fp64"}), {}, FIELD(model.dtype),
+      "type of weights and activations; what is trained beside `bf16` is kept in fp32; `fp64` on the CPU, "
+      "for tests"));
   add(Word("model.device", Same({"auto", "cpu", "cuda"}), {}, FIELD(model.device),
            "`auto`: a GPU if there is one for every rank"));
-  add(Word("model.quantize", Same({"none"}), {"nf4"}, FIELD(model.quantize), "storage of frozen weights"));
+  add(Word(
+      "model.quantize", Same({"none", "nf4"}), {}, FIELD(model.quantize),
+      "`nf4`: the frozen linear weights of the layers in 4 bits (QLoRA); `none`: as the folder has them"));
 
   add(Word("adapter.type", Words<bool>{{"lora", true}, {"none", false}}, {}, FIELD(adapter.lora),
            "`lora` trains an adapter, `none` trains all weights"));

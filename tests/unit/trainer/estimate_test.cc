@@ -56,6 +56,15 @@ TEST(Estimate, WeightsAreCountedOnce) {
   const RunEstimate adapter = EstimateRun(recipe, config);
   EXPECT_EQ(adapter.weight_bytes, 4 * config.ParameterCount());
   EXPECT_EQ(adapter.checkpoint_bytes, 3 * 4 * adapter.trained_parameters);
+  // 218,103,808 weights a layer in half a byte, one byte for 64 of them and 4 for 16384; 7 maps of 1024
+  // bytes.
+  recipe.model.quantize = "nf4";
+  const std::int64_t layer = 218'103'808;
+  const std::int64_t nf4 = 32 * (layer / 2 + layer / 64 + layer / 16384 * 4 + 7 * 1024);
+  const std::int64_t largest = 4096 * 14336;  // has its place in full
+  EXPECT_EQ(EstimateRun(recipe, config).weight_bytes,
+            4 * (config.ParameterCount() - 32 * layer + largest) + nf4);
+  recipe.model.quantize = "none";
   recipe.model.dtype = "fp64";
   EXPECT_EQ(EstimateRun(recipe, config).weight_bytes, 8 * config.ParameterCount());
 }

@@ -5,19 +5,24 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "tests/unit/trainer/tiny_decoder.h"
+#include "trainer/model/linear.h"
 #include "trainer/model/nf4_loops.h"
 
 namespace plural::trainer {
@@ -78,6 +83,7 @@ TEST(Nf4, DoubleQuantizationIsWithinAStepOfItsMap) {
   // Half the widest gap of the map, (1 - 0.1) / 64, and a step of bitsandbytes' table.
   EXPECT_TRUE((error <= nested * (0.45 / 64 + 2.0 / 65535)).all().item<bool>());
   EXPECT_GT(error.max().item<float>(), 0.0F);
+  EXPECT_EQ(twice.Bytes(), Nf4Bytes(600 * 320));
   const double bits = 8.0 * static_cast<double>(twice.Bytes()) / (600 * 320);
   EXPECT_NEAR(bits, 4.0 + 8.0 / 64 + 32.0 / (64 * 256), 0.05);  // the map is 1024 bytes
 }
@@ -142,6 +148,59 @@ TEST(Nf4, ScratchMemoryIsReusedAndGrows) {
   const at::Tensor large = scratch.Take(300, 7, options);
   EXPECT_EQ(large.sizes(), at::IntArrayRef({300, 7}));
   EXPECT_EQ(scratch.Take(7, 300, options).data_ptr(), large.data_ptr());
+}
+
+// A layer with an adapter; its weight in NF4, or as NF4 makes it.
+Linear Layer(std::int64_t outputs, std::int64_t inputs, at::ScalarType dtype,
+             const std::shared_ptr<Nf4Scratch>& scratch) {
+  auto nf4 = std::make_shared<Nf4Weight>(QuantizeToNf4(Random(outputs, inputs)));
+  nf4->scratch = scratch;
+  Linear linear;
+  linear.weight_OI = nf4->Dequantized(dtype);
+  if (scratch) {
+    linear.weight_OI = at::empty_like(linear.weight_OI, at::TensorOptions().device(at::kMeta));
+    linear.nf4 = std::move(nf4);
+  }
+  linear.lora = {.a_KI = Random(3, inputs, 0.1), .b_OK = Random(outputs, 3, 0.2), .scale = 2.0};
+  linear.lora.a_KI.set_requires_grad(true);
+  linear.lora.b_OK.set_requires_grad(true);
+  return linear;
+}
+
+// Two layers share the scratch memory: what forward left there is gone when backward comes.
+std::vector<at::Tensor> OutputAndGradients(at::ScalarType dtype, const std::shared_ptr<Nf4Scratch>& scratch) {
+  const Linear first = Layer(96, 80, dtype, scratch), second = Layer(70, 96, dtype, scratch);
+  const at::Tensor x_RI = Random(33, 80).to(dtype).set_requires_grad(true);
+  const at::Tensor y_RO = second.Forward(first.Forward(x_RI));
+  const auto gradients = torch::autograd::grad(
+      {y_RO}, {x_RI, first.lora.a_KI, first.lora.b_OK, second.lora.a_KI, second.lora.b_OK},
+      {Random(33, 70, 0.5).to(dtype)});
+  std::vector<at::Tensor> result = {y_RO};
+  result.insert(result.end(), gradients.begin(), gradients.end());
+  return result;
+}
+
+TEST(Nf4, LayersComputeWithTheDequantizedWeight) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const auto nf4 = OutputAndGradients(dtype, std::make_shared<Nf4Scratch>()),
+               plain = OutputAndGradients(dtype, nullptr);
+    for (std::size_t i = 0; i < plain.size(); ++i) EXPECT_TRUE(at::equal(nf4[i], plain[i])) << dtype << i;
+  }
+}
+
+TEST(Nf4, AnswersComputeWithTheDequantizedWeight) {
+  const at::NoGradGuard no_grad;
+  // Of the second, several blocks of rows are dequantised one after the other.
+  for (const auto& [outputs, inputs] : {std::pair<std::int64_t, std::int64_t>{70, 33}, {203, 1090}}) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kDouble}) {
+      const Linear plain = Layer(outputs, inputs, dtype, nullptr),
+                   nf4 = Layer(outputs, inputs, dtype, std::make_shared<Nf4Scratch>());
+      for (const std::int64_t rows : {1, 9}) {
+        const at::Tensor x_RI = Random(rows, inputs).to(dtype);
+        EXPECT_TRUE(at::equal(nf4.Forward(x_RI), plain.Forward(x_RI))) << outputs << " " << rows << dtype;
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -1,0 +1,41 @@
+// NF4 weights in files. An input is a safetensors file: the weight `w` of 8 by 12 values in it is refused in
+// one line, or all its values are finite.
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/isfinite.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+
+#include "tests/fuzz/require.h"
+#include "tests/fuzz/safetensors_mutator.h"
+#include "trainer/error.h"
+#include "trainer/model/nf4_files.h"
+
+using plural::fuzz::Require;
+
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
+                                               unsigned seed) {
+  const std::string_view file(reinterpret_cast<char*>(data), size);
+  const std::string changed = plural::fuzz::MutatedSafetensors(file, max_size, seed);
+  std::copy(changed.begin(), changed.end(), data);
+  return changed.size();
+}
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  static const plural::fuzz::ScratchFolder folder;
+  folder.Write("model.safetensors", {reinterpret_cast<const char*>(data), size});
+  try {
+    const plural::trainer::WeightFiles files(folder.Path(), "model");
+    const plural::trainer::Nf4Weight weight = plural::trainer::ReadNf4(files, "w", {8, 12});
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      const at::Tensor values = weight.Dequantized(dtype);
+      Require(values.sizes() == at::IntArrayRef({8, 12}), "a weight of another shape than the one asked for");
+      Require(at::isfinite(values).all().item<bool>(), "a value that is not finite");
+    }
+  } catch (const plural::trainer::ExitError& error) {
+    Require(error.Code() == plural::trainer::ExitCode::kBadData, error.what());
+    plural::fuzz::RequireOneLine(error.what());
+  }
+  return 0;
+}
