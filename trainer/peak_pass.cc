@@ -1,7 +1,6 @@
 #include "trainer/peak_pass.h"
 
 #include <algorithm>
-#include <numeric>
 #include <vector>
 
 #include "data/batch_plan.h"
@@ -38,19 +37,25 @@ PeakPass FindPeakPass(data::Corpus& corpus, const Recipe& recipe, const ModelCon
   for (std::int64_t group = 0; group < groups; ++group) {
     costs.push_back(data::PredictCost(corpus.Lengths(group), recipe.LabelSettings(), pack.cost));
   }
-  std::vector<std::int64_t> wanted(static_cast<std::size_t>(groups));
-  std::iota(wanted.begin(), wanted.end(), 0);
-  std::stable_sort(wanted.begin(), wanted.end(), [&](std::int64_t a, std::int64_t b) {
+  const data::BatchPlan plan(groups, PlanSettings(recipe));
+  const std::int64_t steps = std::min(plan.StepsPerEpoch(), TotalSteps(recipe, groups));
+  std::vector<std::int64_t> seen;
+  for (std::int64_t step = 0; step < steps; ++step) {
+    for (const std::int64_t group : plan.StepGroups(step)) seen.push_back(group);
+  }
+  const auto count = static_cast<std::int64_t>(seen.size());
+  std::vector<std::int64_t> wanted;
+  for (std::int64_t i = 0; i < kSpread; ++i)
+    wanted.push_back(seen[static_cast<std::size_t>(i * count / kSpread)]);
+  std::stable_sort(seen.begin(), seen.end(), [&](std::int64_t a, std::int64_t b) {
     return costs[static_cast<std::size_t>(a)] > costs[static_cast<std::size_t>(b)];
   });
-  wanted.resize(static_cast<std::size_t>(std::min(groups, kCostliest)));
-  for (std::int64_t i = 0; i < kSpread; ++i) wanted.push_back(i * groups / kSpread);
+  wanted.insert(wanted.end(), seen.begin(), seen.begin() + std::min(count, kCostliest));
 
   const AdapterSettings* adapter = recipe.adapter.lora ? &recipe.adapter.settings : nullptr;
   const std::int64_t element_bytes = ElementBytes(recipe.model.dtype);
-  const data::BatchPlan plan(groups, PlanSettings(recipe));
   PeakPass peak;
-  for (std::int64_t step = 0; step < plan.StepsPerEpoch(); ++step) {
+  for (std::int64_t step = 0; step < steps; ++step) {
     const std::vector<std::int64_t> step_groups = plan.StepGroups(step);
     for (const std::int64_t group : wanted) {
       if (std::find(step_groups.begin(), step_groups.end(), group) == step_groups.end()) continue;

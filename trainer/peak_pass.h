@@ -19,8 +19,9 @@ struct PeakPass {
   std::int64_t passes_seen = 0;
 };
 
-// Packs the first epoch's steps that hold the costliest groups, and some spread evenly, as the rank that gets
-// them would among `ranks`. A pass of cvf stands on the recognition passes of its unit, which stay in memory.
+// Packs the steps of the run's first epoch that hold the costliest groups, and some spread evenly, as the
+// rank that gets them would among `ranks`. A pass of cvf stands on the recognition passes of its unit, which
+// stay in memory.
 PeakPass FindPeakPass(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config,
                       const data::PackSettings& pack, int ranks);
 

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 
 #include "data/sha256.h"
+#include "dist/gpu_driver.h"
 #include "trainer/agreement.h"
 #include "trainer/commands/model_options.h"
 #include "trainer/recipe/recipe.h"
@@ -18,6 +19,8 @@ namespace {
 bool UsesCuda(const Recipe& recipe) {
   if (recipe.model.device == "cpu" || recipe.model.dtype == "fp64") return false;
   if (recipe.model.device == "cuda") return true;
+  // The libraries of a GPU take seconds to load and 340 MiB; the driver alone says whether there is one.
+  if (dist::ProbeGpuDriver().devices.empty()) return false;
   return dist::NcclCompiled() && dist::NcclProblem().empty() && at::hasCUDA();
 }
 
