@@ -166,7 +166,7 @@ std::int64_t LatentUnit::RowOf(const data::RowPass::SequenceRef& ref) const {
   return row;
 }
 
-LatentUnit::Result LatentUnit::Run(const data::RowPass& pass, const HeadSettings& head) {
+LatentUnit::Result LatentUnit::Run(const data::RowPass& pass, const HeadSettings& head, bool recompute) {
   const at::Device device = model_.Device();
   const Latents& latents = *model_.LatentHeads();
   const bool exact = settings_.estimator == LatentEstimator::kExact;
@@ -204,7 +204,8 @@ LatentUnit::Result LatentUnit::Run(const data::RowPass& pass, const HeadSettings
   const InjectedRows injected{Indices(latent_rows, device),
                               choices.index_select(0, Indices(embedding, device))};
   const at::Tensor source_S = edges.list.row;
-  const SourceStates states = HiddenOfSources(model_, pass, source_S, settings_.dropout_key, injected);
+  const SourceStates states =
+      HiddenOfSources(model_, pass, source_S, settings_.dropout_key, injected, recompute);
 
   edges.list.row = at::Tensor();  // the hidden states are those rows already
   HeadSettings head_settings = head;

@@ -96,7 +96,9 @@ class LatentUnit {
     // 1 with gumbel_soft.
     std::vector<double> sequence_log_p, sequence_share;
   };
-  Result Run(const data::RowPass& pass, const HeadSettings& head = {});
+  // `recompute`: layers of this pass are computed twice. Recognition passes never are: one backward goes
+  // through several of them, and a parameter's gradient must be whole when it is sent.
+  Result Run(const data::RowPass& pass, const HeadSettings& head = {}, bool recompute = false);
   // Takes the gradient that the losses left at the logits through the recognition passes.
   void FinishBackward();
 

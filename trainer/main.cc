@@ -19,6 +19,7 @@
 #include "trainer/commands/train.h"
 #include "trainer/commands/validate.h"
 #include "trainer/failure.h"
+#include "trainer/host_libraries.h"
 #include "trainer/recipe/suggest.h"
 #include "trainer/version.h"
 
@@ -136,6 +137,7 @@ int Report(const Session& session) {
 }  // namespace plural::trainer
 
 int main(int argc, char** argv) {
+  plural::trainer::LimitLibraryCaches();
   plural::trainer::Session session{.argc = argc, .argv = argv, .world = nullptr, .phase = ""};
   try {
     return plural::trainer::Run(session);

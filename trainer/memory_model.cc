@@ -49,6 +49,7 @@ Rows RowsOf(const data::RowPass& pass, const ModelConfig& config) {
 struct Layer {
   std::int64_t attention = 0;     // saved up to the scores' sum
   std::int64_t feed_forward = 0;  // saved behind it
+  std::int64_t product = 0;       // of these, of gate and up
   std::int64_t gradients = 0;     // alive at once in its backward
 };
 
@@ -82,9 +83,9 @@ class Shape {
     layer.attention = Input(hidden, {"q_proj", "k_proj", "v_proj", "qkv_proj"}) + 2 * Queries() +
                       2 * (tree ? Keys() : Queries()) + config_.num_attention_heads;
     // The two residual sums, the norm between them, gate, up and their product.
+    layer.product = Input(inner, {"down_proj"});
     layer.feed_forward = Input(0, {"o_proj"}) + 2 * hidden +
-                         Input(hidden, {"gate_proj", "up_proj", "gate_up_proj"}) + 2 * inner +
-                         Input(inner, {"down_proj"});
+                         Input(hidden, {"gate_proj", "up_proj", "gate_up_proj"}) + 2 * inner + layer.product;
     // Norms save what they are given.
     if (config_.qk_norm) layer.attention += Queries() + Keys();
     if (config_.output_norms) layer.feed_forward += 2 * hidden;
@@ -116,7 +117,11 @@ PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapte
   if (recompute) {
     memory.saved_bytes =
         tables + element_bytes * (whole + layers * rows.all * 2 * hidden + rows.sources * hidden);
-    memory.layer_bytes = element_bytes * rows.all * (layer.attention + layer.feed_forward + layer.gradients);
+    // A whole layer comes back. The largest is the last but one: the last, of fewer rows, has given up its
+    // inputs; and the product of gate and up is gone when their gradients are there.
+    memory.layer_bytes = element_bytes * rows.all *
+                         (layer.attention + layer.feed_forward - layer.product + layer.gradients -
+                          (layers > 1 ? 2 * hidden : 0));
   } else {
     memory.saved_bytes =
         tables +

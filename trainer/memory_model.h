@@ -20,6 +20,12 @@ struct PassMemory {
   std::int64_t PeakBytes() const;
 };
 
+// What a process on the CPU holds besides its program, weights, gradients, moments and a pass's tensors. Both
+// are measured, not derived (docs/performance.md): what MPI and the compute libraries take when they start to
+// work, and the share of a pass's bytes that the allocator cannot use again at once.
+constexpr std::int64_t kLibraryBytes = std::int64_t{40} << 20;
+constexpr double kAllocatorSlack = 0.2;
+
 // `adapter`: null when all weights are trained. `element_bytes`: of the compute dtype. `recompute`: layers
 // keep their inputs only and go forward again in backward.
 PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapter, std::int64_t element_bytes,

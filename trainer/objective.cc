@@ -28,7 +28,8 @@ std::vector<double> LogProbOfSequences(const data::RowPass& pass, const at::Tens
 PassResult RunPass(const Decoder& model, const data::RowPass& pass, const ObjectiveSettings& settings,
                    const HeadSettings& head) {
   PassEdges edges = EdgesOf(pass, settings.weighted_edges_only, model.Device());
-  const SourceStates states = HiddenOfSources(model, pass, edges.list.row, settings.dropout_key);
+  const SourceStates states =
+      HiddenOfSources(model, pass, edges.list.row, settings.dropout_key, {}, settings.recompute);
   edges.list.row = at::Tensor();  // the hidden states are those rows already
   HeadSettings head_settings = head;
   head_settings.dropout = states.head_dropout;

@@ -26,6 +26,8 @@ struct ObjectiveSettings {
   bool weighted_edges_only = false;
   // Made of (seed, step); rows add their own paths. None: nothing is dropped.
   std::optional<std::uint64_t> dropout_key = {};
+  // Layers are computed twice and keep their inputs only.
+  bool recompute = false;
 };
 
 struct PassResult {

@@ -51,11 +51,12 @@ PassEdges EdgesOf(const data::RowPass& pass, bool weighted_only, at::Device devi
 }
 
 SourceStates HiddenOfSources(const Decoder& model, const data::RowPass& pass, const at::Tensor& source_S,
-                             std::optional<std::uint64_t> dropout_key, const InjectedRows& injected) {
+                             std::optional<std::uint64_t> dropout_key, const InjectedRows& injected,
+                             bool recompute) {
   const at::Device device = model.Device();
   const at::Tensor token_N = ToDevice(pass.token, at::kInt, device).to(at::kLong);
   const at::Tensor position_N = ToDevice(pass.position, at::kInt, device).to(at::kLong);
-  const auto attention = MakePassAttention(pass, model.Config(), model.DType(), device);
+  const std::shared_ptr<Attention> attention = MakePassAttention(pass, model.Config(), model.DType(), device);
   const Dropout dropout = DropoutOf(pass, dropout_key);
 
   at::Tensor embedding_NE;
@@ -66,7 +67,9 @@ SourceStates HiddenOfSources(const Decoder& model, const data::RowPass& pass, co
   } else {
     embedding_NE = model.Embed(token_N);
   }
-  const at::Tensor hidden_SE = model.Hidden(embedding_NE, position_N, *attention, source_S, dropout);
+  const at::Tensor hidden_SE =
+      recompute ? model.HiddenRecomputed(embedding_NE, position_N, attention, source_S, dropout)
+                : model.Hidden(embedding_NE, position_N, *attention, source_S, dropout);
   return {hidden_SE, dropout.At(static_cast<std::uint64_t>(model.Config().num_hidden_layers)).Rows(source_S)};
 }
 

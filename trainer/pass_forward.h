@@ -38,8 +38,10 @@ struct SourceStates {
   Dropout head_dropout;  // theirs, for the head's adapter
 };
 // `source_S`: rows of the pass, ascending. `dropout_key`: made of (seed, step), none: nothing is dropped.
+// `recompute`: as Decoder::HiddenRecomputed.
 SourceStates HiddenOfSources(const Decoder& model, const data::RowPass& pass, const at::Tensor& source_S,
-                             std::optional<std::uint64_t> dropout_key, const InjectedRows& injected = {});
+                             std::optional<std::uint64_t> dropout_key, const InjectedRows& injected = {},
+                             bool recompute = false);
 
 // Sum over the edges of each sequence: path_offset [Q + 1] and path as in RowPass, value_E one value an
 // edge. Differentiable.

@@ -31,7 +31,7 @@ std::vector<std::int64_t> ShareWith(std::int64_t group, const std::vector<std::i
 }  // namespace
 
 PeakPass FindPeakPass(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config,
-                      const data::PackSettings& pack, int ranks) {
+                      const data::PackSettings& pack, int ranks, bool recompute) {
   const std::int64_t groups = corpus.Info().groups;
   std::vector<double> costs;
   for (std::int64_t group = 0; group < groups; ++group) {
@@ -66,8 +66,8 @@ PeakPass FindPeakPass(data::Corpus& corpus, const Recipe& recipe, const ModelCon
       std::int64_t recognition_bytes = 0;  // of the unit under way
       bool recognising = false;
       for (const data::RowPass& pass : data::PackGroups(labelled, pack, 1.0)) {
-        PassMemory memory = MemoryOfPass(config, adapter, element_bytes, false, pass);
         const bool recognition = pass.kind == data::PassKind::kRecognition;
+        PassMemory memory = MemoryOfPass(config, adapter, element_bytes, recompute && !recognition, pass);
         if (recognition && !recognising) recognition_bytes = 0;
         recognising = recognition;
         if (recognition) recognition_bytes += memory.saved_bytes;

@@ -1,6 +1,6 @@
 // This process's memory, as the operating system counts it.
 //
-// Owns: reading the two figures. Does not own: predictions (memory_model.h). Thread rule: any thread.
+// Owns: reading the figures. Does not own: predictions (memory_model.h). Thread rule: any thread.
 #pragma once
 
 #include <cstdint>
@@ -11,5 +11,7 @@ namespace plural::trainer {
 std::int64_t ResidentBytes();
 // The most there have been since the start.
 std::int64_t PeakResidentBytes();
+// What this machine, or the control group that this process is in, could still give.
+std::int64_t AvailableBytes();
 
 }  // namespace plural::trainer

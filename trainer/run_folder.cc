@@ -98,7 +98,8 @@ void RequireSameRecipe(const fs::path& file, const Recipe& recipe) {
 
 bool MayChange(const std::string& key) {
   return key == "run.threads" || key == "run.dir" || key == "train.log_every_steps" ||
-         key.starts_with("checkpoint.") || key.starts_with("profile.");
+         key.starts_with("train.activation_") || key.starts_with("checkpoint.") ||
+         key.starts_with("profile.");
 }
 
 std::map<std::string, nlohmann::json> DecidingKeys(const Recipe& recipe) {

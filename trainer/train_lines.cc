@@ -40,6 +40,7 @@ MetricsLine StepLine(const Recipe& recipe, const StepFigures& figures, std::int6
   line["seconds"] = seconds;
   line["data_wait_seconds"] = data_wait_seconds;
   line["unpenalised_groups"] = figures.groups.unpenalised_groups;
+  if (figures.recomputed_passes > 0) line["recomputed_passes"] = figures.recomputed_passes;
   return line;
 }
 

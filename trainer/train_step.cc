@@ -38,7 +38,7 @@ constexpr const char* kDivergedHint =
 
 struct TrainStep::Local {
   double likelihood = 0.0, unlikelihood = 0.0, bow = 0.0;  // this rank's part of the step's mean
-  std::int64_t rows = 0, sequence_tokens = 0;
+  std::int64_t rows = 0, sequence_tokens = 0, recomputed_passes = 0;
   PassSums groups;  // `loss` is left to Reduce
 };
 
@@ -50,7 +50,8 @@ TrainStep::TrainStep(const Recipe& recipe, const Schedule& schedule, const Decod
       state_(state),
       world_(world),
       collectives_(collectives),
-      sync_(state.parameters, collectives, recipe.train.bucket_bytes) {}
+      sync_(state.parameters, collectives, recipe.train.bucket_bytes),
+      budget_(recipe, model, world) {}
 
 StepFigures TrainStep::Take(const data::StepBatch& batch, bool stop_requested) {
   state_.parameters.ZeroGradients();
@@ -92,6 +93,8 @@ TrainStep::Local TrainStep::ForwardBackward(const data::StepBatch& batch) {
   for (std::size_t g = 0; g < batch.groups.size(); ++g) log_p[g].resize(batch.groups[g].sequences.size());
 
   for (const data::RowPass& pass : batch.passes) {
+    settings.recompute = budget_.Recomputes(pass);
+    local.recomputed_passes += settings.recompute ? 1 : 0;
     const PassResult result = RunPass(model_, pass, settings);
     if (&pass == &batch.passes.back()) sync_.ArmLastBackward();
     result.loss.backward();
@@ -134,7 +137,9 @@ void TrainStep::ForwardBackwardLatent(const data::StepBatch& batch, std::optiona
   for (const LatentUnitPasses& passes : units) {
     LatentUnit unit(model_, passes.recognition, batch.groups, scale, settings);
     for (const data::RowPass& pass : passes.generation) {
-      const LatentUnit::Result result = unit.Run(pass);
+      const bool recompute = budget_.Recomputes(pass);
+      local.recomputed_passes += recompute ? 1 : 0;
+      const LatentUnit::Result result = unit.Run(pass, {}, recompute);
       result.loss.backward();
       local.likelihood += result.likelihood;
       local.bow += result.bow;
@@ -179,7 +184,8 @@ StepFigures TrainStep::Reduce(const Local& local, const data::StepBatch& batch, 
                    local.groups.cross_entropy_nats,
                    local.groups.target_entropy_nats,
                    local.groups.target_mass,
-                   local.groups.entropy_nats};
+                   local.groups.entropy_nats,
+                   static_cast<double>(local.recomputed_passes)};
   collectives_.AllReduceSum(sums);
   StepFigures figures;
   figures.likelihood = sums[0];
@@ -196,6 +202,7 @@ StepFigures TrainStep::Reduce(const Local& local, const data::StepBatch& batch, 
   figures.groups.target_entropy_nats = sums[9];
   figures.groups.target_mass = sums[10];
   figures.groups.entropy_nats = sums[11];
+  figures.recomputed_passes = static_cast<std::int64_t>(sums[12]);
   if (recipe_.method == data::Method::kCvf) {
     std::vector<double> latents = local.groups.latents.Packed(recipe_.cvf.latents);
     collectives_.AllReduceSum(latents);

@@ -11,6 +11,7 @@
 #include "dist/collectives.h"
 #include "dist/gradient_sync.h"
 #include "dist/world.h"
+#include "trainer/activation_budget.h"
 #include "trainer/model/decoder.h"
 #include "trainer/optimizer.h"
 #include "trainer/recipe/recipe.h"
@@ -26,10 +27,11 @@ struct StepFigures {
   double bow = 0.0;           // cvf's bag-of-words term, its weight included
   double grad_norm = 0.0;     // before clipping
   double lr = 0.0;
-  std::int64_t rows = 0;             // fed to the model
-  std::int64_t sequence_tokens = 0;  // that one row a sequence would have fed
-  PassSums groups;                   // this step's part of the pass
-  bool stop_requested = false;       // on any rank
+  std::int64_t rows = 0;               // fed to the model
+  std::int64_t sequence_tokens = 0;    // that one row a sequence would have fed
+  std::int64_t recomputed_passes = 0;  // whose layers were computed twice
+  PassSums groups;                     // this step's part of the pass
+  bool stop_requested = false;         // on any rank
 };
 
 class TrainStep {
@@ -58,6 +60,7 @@ class TrainStep {
   const dist::World& world_;
   dist::Collectives& collectives_;
   dist::GradientSync sync_;
+  const ActivationBudget budget_;
 };
 
 }  // namespace plural::trainer

@@ -140,18 +140,25 @@ void PrintBalance(const data::Corpus& corpus, const Recipe& recipe, const data::
 
 void PrintMemory(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config,
                  const data::PackSettings& pack, const RunEstimate& run, int ranks) {
-  const std::int64_t program = ResidentBytes();
-  const PeakPass pass = FindPeakPass(corpus, recipe, config, pack, ranks);
-  const std::int64_t peak = program + run.weight_bytes + run.training_bytes + pass.memory.PeakBytes();
-  std::cout << "\nPeak memory of one rank, predicted\n";
-  Line("program", Bytes(program) + " with its libraries, as this one has now");
+  const std::int64_t program = ResidentBytes() + kLibraryBytes;
+  const bool recompute = recipe.train.activation_checkpointing == "on";
+  const PeakPass pass = FindPeakPass(corpus, recipe, config, pack, ranks, recompute);
+  const std::int64_t tensors = pass.memory.PeakBytes();
+  const auto slack = static_cast<std::int64_t>(kAllocatorSlack * static_cast<double>(tensors));
+  const std::int64_t peak = program + run.weight_bytes + run.training_bytes + tensors + slack;
+  std::cout << "\nPeak memory of one rank's process on the CPU, predicted\n";
+  Line("program", Bytes(program) + " with its libraries");
   Line("frozen weights", Bytes(run.weight_bytes));
   Line("training", Bytes(run.training_bytes) + " (parameters, gradients, two moments)");
-  Line("largest pass", Bytes(pass.memory.PeakBytes()) + " for " + Count(pass.rows) +
-                           " rows: " + Bytes(pass.memory.saved_bytes) + " kept for backward, " +
-                           Bytes(pass.memory.PeakBytes() - pass.memory.saved_bytes) + " on top");
+  Line("largest pass", Bytes(tensors) + " for " + Count(pass.rows) + " rows (" +
+                           Bytes(pass.memory.saved_bytes) + " kept for backward), " + Bytes(slack) +
+                           " of slack");
   Line("together", Bytes(peak) + ", " + Bytes(peak * ranks) + " over " + Count(ranks) +
                        (ranks == 1 ? " rank" : " ranks"));
+  if (recompute) return;
+  const PeakPass twice = FindPeakPass(corpus, recipe, config, pack, ranks, true);
+  Line("recomputed", "the largest pass takes " + Bytes(twice.memory.PeakBytes()) +
+                         " with train.activation_checkpointing on");
 }
 
 }  // namespace

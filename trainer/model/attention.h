@@ -19,7 +19,7 @@ class Attention {
  public:
   virtual ~Attention() = default;
   // q_NHD [N, H, D], k_NGD and v_NGD [N, G, D], rotated already -> [N, H * D]. Called once a layer, in
-  // layer order.
+  // layer order; of a pass also again, in any order (Decoder::HiddenRecomputed).
   virtual at::Tensor operator()(std::int64_t layer, const at::Tensor& q_NHD, const at::Tensor& k_NGD,
                                 const at::Tensor& v_NGD) = 0;
 };

@@ -21,6 +21,7 @@
 #include "trainer/model/dtypes.h"
 #include "trainer/model/pointwise.h"
 #include "trainer/model/random_weights.h"
+#include "trainer/model/recompute.h"
 
 namespace plural::trainer {
 namespace {
@@ -272,47 +273,74 @@ at::Tensor Decoder::FeedForward(const Layer& layer, const at::Tensor& x_NE, cons
   return layer.down_proj.Forward(GatedActivation(config_.activation, gate_up[0], gate_up[1]), output_dropout);
 }
 
+Decoder::LayersContext Decoder::ContextOf(const at::Tensor& position_N, Attention& attention,
+                                          const at::Tensor& rows_S, const Dropout& dropout) const {
+  LayersContext context{
+      attention, MakeRotaryTable(position_N, config_.head_dim, config_.rope, dtype_), {}, rows_S, dropout};
+  if (config_.sliding_rope) {
+    context.sliding_rotary = MakeRotaryTable(position_N, config_.head_dim, *config_.sliding_rope, dtype_);
+  }
+  return context;
+}
+
+SumAndNorm Decoder::BeforeLayers(const at::Tensor& embedding_NE) const {
+  return {embedding_NE,
+          RmsNorm(embedding_NE, layers_.empty() ? norm_ : layers_[0].attention_norm, config_.Norms())};
+}
+
+SumAndNorm Decoder::RunLayer(std::size_t l, const LayersContext& context, at::Tensor residual_NE,
+                             const at::Tensor& x_NE) const {
+  const Layer& layer = layers_[l];
+  const NormTerms terms = config_.Norms();
+  const bool last = l + 1 == layers_.size();
+  const bool some_rows = context.rows_S.defined() && last;
+  const bool slides = config_.sliding_rope && config_.HasWindow(static_cast<std::int64_t>(l));
+  const RotaryTable& table = slides ? context.sliding_rotary : context.rotary;
+  const auto heads = [this](const at::Tensor& x) { return x.unflatten(1, {-1, config_.head_dim}); };
+  const Dropout all_rows = context.dropout.At(l);
+  const Dropout rows = some_rows ? all_rows.Rows(context.rows_S) : all_rows;
+
+  const auto qkv = QueriesKeysValues(layer, x_NE, all_rows.At(kAttentionInput));
+  at::Tensor mixed = context.attention(static_cast<std::int64_t>(l), heads(Rotate(qkv[0], table)),
+                                       heads(Rotate(qkv[1], table)), heads(qkv[2]));
+  if (some_rows) {
+    mixed = mixed.index_select(0, context.rows_S);
+    residual_NE = residual_NE.index_select(0, context.rows_S);
+  }
+  mixed = layer.o_proj.Forward(mixed, rows.At(kAttentionOutput));
+  if (config_.output_norms) mixed = RmsNorm(mixed, layer.attention_output_norm, terms);
+  const SumAndNorm attended = AddRmsNorm(residual_NE, mixed, layer.feed_forward_norm, terms);
+  at::Tensor fed =
+      FeedForward(layer, attended.norm_NE, rows.At(kFeedForwardInput), rows.At(kFeedForwardOutput));
+  if (config_.output_norms) fed = RmsNorm(fed, layer.feed_forward_output_norm, terms);
+  // The norm that follows a layer is the next layer's, or the final one.
+  return AddRmsNorm(attended.sum_NE, fed, last ? norm_ : layers_[l + 1].attention_norm, terms);
+}
+
 at::Tensor Decoder::Hidden(const at::Tensor& embedding_NE, const at::Tensor& position_N, Attention& attention,
                            const at::Tensor& rows_S, const Dropout& dropout) const {
-  const NormTerms terms = config_.Norms();
-  const RotaryTable rotary = MakeRotaryTable(position_N, config_.head_dim, config_.rope, dtype_);
-  RotaryTable sliding_rotary;
-  if (config_.sliding_rope) {
-    sliding_rotary = MakeRotaryTable(position_N, config_.head_dim, *config_.sliding_rope, dtype_);
-  }
-  const auto heads = [this](const at::Tensor& x) { return x.unflatten(1, {-1, config_.head_dim}); };
-  // The norm that follows a layer is the next layer's, or the final one.
-  const auto norm_after = [this](std::size_t layer) {
-    return layer + 1 < layers_.size() ? layers_[layer + 1].attention_norm : norm_;
-  };
+  const LayersContext context = ContextOf(position_N, attention, rows_S, dropout);
+  SumAndNorm now = BeforeLayers(embedding_NE);
+  for (std::size_t l = 0; l < layers_.size(); ++l) now = RunLayer(l, context, now.sum_NE, now.norm_NE);
+  return now.norm_NE;
+}
 
-  at::Tensor residual_NE = embedding_NE;
-  at::Tensor x_NE = RmsNorm(embedding_NE, layers_.empty() ? norm_ : layers_[0].attention_norm, terms);
+at::Tensor Decoder::HiddenRecomputed(const at::Tensor& embedding_NE, const at::Tensor& position_N,
+                                     std::shared_ptr<Attention> attention, const at::Tensor& rows_S,
+                                     const Dropout& dropout) const {
+  const auto context =
+      std::make_shared<const LayersContext>(ContextOf(position_N, *attention, rows_S, dropout));
+  SumAndNorm now = BeforeLayers(embedding_NE);
   for (std::size_t l = 0; l < layers_.size(); ++l) {
-    const Layer& layer = layers_[l];
-    const bool last = l + 1 == layers_.size();
-    const bool slides = config_.sliding_rope && config_.HasWindow(static_cast<std::int64_t>(l));
-    const RotaryTable& table = slides ? sliding_rotary : rotary;
-    const Dropout all_rows = dropout.At(l);
-    const Dropout rows = rows_S.defined() && last ? all_rows.Rows(rows_S) : all_rows;
-    const auto qkv = QueriesKeysValues(layer, x_NE, all_rows.At(kAttentionInput));
-    at::Tensor mixed = attention(static_cast<std::int64_t>(l), heads(Rotate(qkv[0], table)),
-                                 heads(Rotate(qkv[1], table)), heads(qkv[2]));
-    if (rows_S.defined() && last) {
-      mixed = mixed.index_select(0, rows_S);
-      residual_NE = residual_NE.index_select(0, rows_S);
-    }
-    mixed = layer.o_proj.Forward(mixed, rows.At(kAttentionOutput));
-    if (config_.output_norms) mixed = RmsNorm(mixed, layer.attention_output_norm, terms);
-    const SumAndNorm attended = AddRmsNorm(residual_NE, mixed, layer.feed_forward_norm, terms);
-    at::Tensor fed =
-        FeedForward(layer, attended.norm_NE, rows.At(kFeedForwardInput), rows.At(kFeedForwardOutput));
-    if (config_.output_norms) fed = RmsNorm(fed, layer.feed_forward_output_norm, terms);
-    const SumAndNorm next = AddRmsNorm(attended.sum_NE, fed, norm_after(l), terms);
-    residual_NE = next.sum_NE;
-    x_NE = next.norm_NE;
+    // The region owns the attention: backward comes when the caller's own hold on it is gone.
+    const auto layer = [this, l, context, attention](const std::vector<at::Tensor>& inputs) {
+      const SumAndNorm next = RunLayer(l, *context, inputs[0], inputs[1]);
+      return std::vector<at::Tensor>{next.sum_NE, next.norm_NE};
+    };
+    const std::vector<at::Tensor> next = Recomputed(layer, {now.sum_NE, now.norm_NE});
+    now = {next[0], next[1]};
   }
-  return x_NE;
+  return now.norm_NE;
 }
 
 std::vector<dist::NamedTensor> Decoder::BaseParameters() const {

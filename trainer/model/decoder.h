@@ -77,6 +77,11 @@ class Decoder {
   // E], where they are given (ascending): what nobody reads of the last layer is not computed.
   at::Tensor Hidden(const at::Tensor& embedding_NE, const at::Tensor& position_N, Attention& attention,
                     const at::Tensor& rows_S = {}, const Dropout& dropout = {}) const;
+  // The same values and gradients, for little memory: each layer keeps its inputs only and goes forward again
+  // in backward, when `attention` is called in any order.
+  at::Tensor HiddenRecomputed(const at::Tensor& embedding_NE, const at::Tensor& position_N,
+                              std::shared_ptr<Attention> attention, const at::Tensor& rows_S = {},
+                              const Dropout& dropout = {}) const;
   const VocabularyHead& Head() const { return head_; }
   at::Tensor Logits(const at::Tensor& hidden_NE) const { return head_.Logits(hidden_NE); }
 
@@ -98,6 +103,19 @@ class Decoder {
                                             const Dropout& dropout) const;
   at::Tensor FeedForward(const Layer& layer, const at::Tensor& x_NE, const Dropout& dropout,
                          const Dropout& output_dropout) const;
+  // What all layers of a pass share.
+  struct LayersContext {
+    Attention& attention;
+    RotaryTable rotary, sliding_rotary;
+    at::Tensor rows_S;
+    Dropout dropout;
+  };
+  LayersContext ContextOf(const at::Tensor& position_N, Attention& attention, const at::Tensor& rows_S,
+                          const Dropout& dropout) const;
+  // From the residual sum and its norm before layer l to those behind it.
+  SumAndNorm RunLayer(std::size_t l, const LayersContext& context, at::Tensor residual_NE,
+                      const at::Tensor& x_NE) const;
+  SumAndNorm BeforeLayers(const at::Tensor& embedding_NE) const;
   double EmbeddingScale() const;
   // Null for a parameter that is no linear weight of a layer; LinearOf throws std::logic_error then.
   const Linear* FindLinear(const std::string& parameter) const;

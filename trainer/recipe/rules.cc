@@ -144,6 +144,8 @@ void CheckRun(const Recipe& recipe, Checker& check) {
              "is " + std::to_string(recipe.validation.responses) +
                  ", but each needs a latent of its own and cvf.latents is " +
                  std::to_string(recipe.cvf.latents) + "; lower it to that");
+  check.NoEffect("train.activation_bytes", recipe.train.activation_checkpointing == "auto",
+                 "train.activation_checkpointing", "unless train.activation_checkpointing is auto");
   for (const char* key : {"profile.after", "profile.steps"}) {
     check.NoEffect(key, recipe.profile.enabled, "profile.enabled", "without profile.enabled true");
   }

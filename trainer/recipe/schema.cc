@@ -234,6 +234,14 @@ std::vector<Key> MakeKeys() {
            "`tree` computes shared tokens once; `plain` is one row a sequence, to compare with"));
   add(Integer("train.row_budget", Between(1, 1e9), FIELD(train.row_budget),
               "small trees share one forward pass up to so many rows: memory and speed, not the objective"));
+  add(Word("train.activation_checkpointing", Same({"auto", "on", "off"}), {},
+           FIELD(train.activation_checkpointing),
+           "`on`: layers keep their inputs only and are computed again in backward; `auto`: in passes whose "
+           "activations exceed `train.activation_bytes`. Less memory, the same numbers, a third more time"));
+  add(Integer(
+      "train.activation_bytes", Between(0, 1e18), FIELD(train.activation_bytes),
+      "bytes of one rank's activations; 0: what is free when training starts, shared by the machine's "
+      "ranks"));
   add(Integer("train.bucket_bytes", Between(1, kMaxCount), FIELD(train.bucket_bytes),
               "gradients are summed over ranks in pieces of about so many bytes"));
   add(Integer("train.log_every_steps", Between(1, kMaxCount), FIELD(train.log_every_steps),

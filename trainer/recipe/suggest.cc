@@ -22,8 +22,6 @@ constexpr std::string_view kAccumulation =
 constexpr std::string_view kPrepare = "set when the corpus is made: see `plural prepare --help`";
 constexpr std::string_view kNoPacking =
     "not needed: sequences of a group share their tokens, see train.layout";
-constexpr std::string_view kNoRecompute =
-    "not needed: shared tokens are computed once; see train.row_budget for memory";
 constexpr std::string_view kAlwaysResumes =
     "not needed: `plural train` continues the run that its folder holds";
 constexpr std::string_view kOnlyAdamW = "not needed: AdamW is the optimizer";
@@ -87,10 +85,9 @@ constexpr auto kForeignNames = std::to_array<ForeignName>({
     {"global_batch_size", "train.groups_per_step"},
     {"per_device_train_batch_size", "train.groups_per_step"},
     {"gradient_accumulation_steps", kAccumulation},
-    {"gradient_checkpointing", kNoRecompute},
-    {"disable_gradient_checkpointing", kNoRecompute},
-    {"enable_activation_checkpointing", kNoRecompute},
-    {"activation_checkpointing", kNoRecompute},
+    {"gradient_checkpointing", "train.activation_checkpointing"},
+    {"disable_gradient_checkpointing", "train.activation_checkpointing"},
+    {"enable_activation_checkpointing", "train.activation_checkpointing"},
     {"logging_steps", "train.log_every_steps"},
     {"log_every_n_steps", "train.log_every_steps"},
     {"optim", "optimizer"},

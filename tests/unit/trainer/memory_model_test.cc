@@ -33,7 +33,7 @@ struct Case {
   int prompt_tokens, responses;
   std::vector<std::string> targets;  // none: all weights are trained
   at::ScalarType dtype = at::kFloat;
-  bool every_part = false, fused = false;
+  bool every_part = false, fused = false, recompute = false;
 };
 
 ModelConfig Shape(const Case& wanted) {
@@ -86,7 +86,7 @@ std::int64_t MeasuredPeak(const Case& wanted, const data::RowPass& pass) {
   }
   const auto meter = std::make_shared<Meter>();
   const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, meter);
-  RunPass(model, pass, {}).loss.backward();
+  RunPass(model, pass, {.recompute = wanted.recompute}).loss.backward();
   return meter->Peak();
 }
 
@@ -107,12 +107,14 @@ TEST(MemoryModel, IsThePeakOfTensorsInAPass) {
         Case{"plain", data::Layout::kPlain, 60, 20, kAll},
         Case{"every part", data::Layout::kTree, 300, 30, kAll, at::kFloat, true},
         Case{"every part, fused", data::Layout::kTree, 300, 30, kFused, at::kFloat, true, true},
-        Case{"fused, all weights", data::Layout::kTree, 300, 30, {}, at::kFloat, false, true}}) {
+        Case{"fused, all weights", data::Layout::kTree, 300, 30, {}, at::kFloat, false, true},
+        Case{"recomputed", data::Layout::kTree, 900, 20, kAll, at::kFloat, false, false, true},
+        Case{"recomputed, all weights", data::Layout::kTree, 900, 20, {}, at::kFloat, true, false, true}}) {
     const data::RowPass pass = MakePass(wanted.layout, wanted.prompt_tokens, wanted.responses);
     const AdapterSettings adapter{.rank = 8, .targets = wanted.targets};
     const PassMemory memory =
         MemoryOfPass(Shape(wanted), wanted.targets.empty() ? nullptr : &adapter,
-                     static_cast<std::int64_t>(at::elementSize(wanted.dtype)), false, pass);
+                     static_cast<std::int64_t>(at::elementSize(wanted.dtype)), wanted.recompute, pass);
     const auto measured = static_cast<double>(MeasuredPeak(wanted, pass));
     EXPECT_NEAR(static_cast<double>(memory.PeakBytes()) / measured, 1.0, 0.05)
         << wanted.name << ": predicted " << memory.PeakBytes() << " (saved " << memory.saved_bytes

@@ -239,7 +239,7 @@ TEST_F(RecipeLoad, UnknownKeysNameTheNearestOne) {
       {"output_dir: x", "use run.dir"},
       {"save_steps: 3", "use checkpoint.every_steps"},
       {"save_total_limit: 3", "use checkpoint.keep"},
-      {"gradient_checkpointing: true", "not needed"},
+      {"gradient_checkpointing: true", "use train.activation_checkpointing"},
       {"sequence_len: 512", "set when the corpus is made: see `plural prepare"},
   };
   for (const auto& test : cases) {

@@ -1,0 +1,32 @@
+// The activation budget: which passes keep everything for backward, and which compute it twice.
+//
+// Owns: how many bytes a rank's activations may take, and the choice for one pass. Does not own: what a pass
+// would take (memory_model.h), how a layer is computed twice (model/recompute.h). Thread rule: immutable.
+#pragma once
+
+#include <cstdint>
+
+#include "data/rows.h"
+#include "dist/world.h"
+#include "trainer/model/decoder.h"
+#include "trainer/recipe/recipe.h"
+
+namespace plural::trainer {
+
+class ActivationBudget {
+ public:
+  // Make it when weights, gradients and moments are in memory: without train.activation_bytes the budget is
+  // what is free now on the device, or nine tenths of the machine's free memory over its ranks.
+  // `model` outlives this.
+  ActivationBudget(const Recipe& recipe, const Decoder& model, const dist::World& world);
+
+  bool Recomputes(const data::RowPass& pass) const;
+  // Of `auto`; INT64_MAX when all is kept, 0 when nothing is.
+  std::int64_t Bytes() const { return bytes_; }
+
+ private:
+  const Decoder& model_;
+  std::int64_t bytes_;
+};
+
+}  // namespace plural::trainer
