@@ -28,6 +28,7 @@ double ModelFlops(const ModelConfig& config, const AdapterSettings* adapter, con
   double sources = 0.0;
   std::int32_t last_source = -1;
   for (const data::Edge& edge : pass.edges) {
+    if (edge.likelihood == 0.0 && edge.unlikelihood == 0.0) continue;  // no loss reads it
     sources += edge.source != last_source ? 1.0 : 0.0;
     last_source = edge.source;
   }

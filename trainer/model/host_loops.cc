@@ -141,6 +141,14 @@ PLURAL_INLINE void SwiGluBackwardLoop(const T* gate, const T* up, const T* dout,
 }
 
 template <class T>
+PLURAL_INLINE void AddToLoop(T* sum, const T* x, std::int64_t count) {
+  constexpr std::int64_t kWidth = Lanes<T>::kWidth;
+  for (std::int64_t i = 0; i < count; i += kWidth) {
+    Store(sum + i, Load(sum + i, count - i) + Load(x + i, count - i), count - i);
+  }
+}
+
+template <class T>
 PLURAL_INLINE void SoftCapLoop(T* z, std::int64_t count, double cap) {
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
   const auto factor = static_cast<T>(cap), inverse = static_cast<T>(1.0 / cap);
@@ -306,6 +314,7 @@ PLURAL_INLINE void MaskedSoftmaxBackwardLoop(T* scores, T* dp, const T* mask, co
   CLONES void RowGradient(T* z, std::int64_t count, const RowGradientTerms& terms) {                 \
     RowGradientLoop(z, count, terms);                                                                \
   }                                                                                                  \
+  CLONES void AddTo(T* sum, const T* x, std::int64_t count) { AddToLoop(sum, x, count); }            \
   CLONES void SoftCap(T* z, std::int64_t count, double cap) { SoftCapLoop(z, count, cap); }          \
   CLONES void MaskedSoftmax(T* scores, const T* mask, const ScoreTerms& terms, std::int64_t blocks,  \
                             std::int64_t rows, std::int64_t keys, T* lse) {                          \

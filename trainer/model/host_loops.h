@@ -58,6 +58,7 @@ struct ScoreTerms {
   RowStatistics StatisticsOfRow(const T* z, std::int64_t count, double temperature = 1.0);              \
   /* z = a softmax(z / b) + c p + h p (log p + H) */                                                    \
   void RowGradient(T* z, std::int64_t count, const RowGradientTerms& terms);                            \
+  void AddTo(T* sum, const T* x, std::int64_t count);                                                   \
   /* z = cap tanh(z / cap) */                                                                           \
   void SoftCap(T* z, std::int64_t count, double cap);                                                   \
                                                                                                         \

@@ -97,8 +97,7 @@ void ScatterAdd(const T* in, const std::int64_t* index, std::int64_t rows, const
   T* to = x.mutable_data_ptr<T>();
   for (std::int64_t head = 0; head < heads; ++head) {
     for (std::int64_t row = 0; row < rows; ++row, in += dim) {
-      T* sum = to + (index[row] * heads + head) * dim;
-      for (std::int64_t d = 0; d < dim; ++d) sum[d] += in[d];
+      host::AddTo(to + (index[row] * heads + head) * dim, in, dim);
     }
   }
 }

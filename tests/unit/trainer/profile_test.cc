@@ -77,7 +77,8 @@ ModelConfig Small() {
   return config;
 }
 
-// A root with two children; edges leave the root and, twice, its first child.
+// A root with two children; edges leave the root and, twice, its first child. One that no loss reads leaves
+// the second.
 data::RowPass Tree() {
   data::RowPass pass;
   pass.length = pass.rows = 3;
@@ -85,7 +86,7 @@ data::RowPass Tree() {
   pass.position = {0, 1, 1};
   pass.end = {3, 2, 3};
   pass.path_key = {7, 8, 9};
-  pass.edges = {{0, 2, 1.0, 0.0}, {1, 4, 1.0, 0.0}, {1, 5, 1.0, 0.0}};
+  pass.edges = {{0, 2, 1.0, 0.0}, {1, 4, 1.0, 0.0}, {1, 5, 0.0, 1.0}, {2, 6, 0.0, 0.0}};
   return pass;
 }
 
