@@ -57,6 +57,17 @@ PLURAL_INLINE float Absmax(const Nf4View& weight, std::int64_t block) {
   return centred + weight.offset;
 }
 
+// The values at eight indices, of which the lowest four bits count.
+PLURAL_INLINE Eight ValuesAt(Eight low, Eight high, EightWords index) {
+#if defined(__clang__)  // has no shuffle by a variable mask
+  Eight values = {};
+  for (int i = 0; i < 8; ++i) values[i] = (index[i] & 8) != 0 ? high[index[i] & 7] : low[index[i] & 7];
+  return values;
+#else
+  return __builtin_shuffle(low, high, index);
+#endif
+}
+
 // A block, eight values of one 32-bit word at a time.
 template <class T>
 PLURAL_INLINE void WholeBlock(const std::uint8_t* packed, float absmax, T* out) {
@@ -68,8 +79,7 @@ PLURAL_INLINE void WholeBlock(const std::uint8_t* packed, float absmax, T* out) 
   for (std::int64_t i = 0; i < kNf4Block; i += 8) {
     std::uint32_t word = 0;
     std::memcpy(&word, packed + i / 2, sizeof word);
-    // The shuffle reads the lowest four bits of each index.
-    StoreEight(out + i, __builtin_shuffle(low, high, (EightWords{} + word) >> shifts) * absmax);
+    StoreEight(out + i, ValuesAt(low, high, (EightWords{} + word) >> shifts) * absmax);
   }
 }
 

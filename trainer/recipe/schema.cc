@@ -59,13 +59,11 @@ Key Boolean(const char* name, Field field, const char* meaning) {
 
 // The first of several words with one meaning is the one that is printed.
 template <class Value, class Field>
-Key Word(const char* name, const Words<Value>& words, std::vector<std::string> later, Field field,
-         const char* meaning) {
+Key Word(const char* name, const Words<Value>& words, Field field, const char* meaning) {
   Key key;
   key.name = name;
   key.type = KeyType::kWord;
   key.meaning = meaning;
-  key.later = std::move(later);
   for (const auto& [word, value] : words) key.words.push_back(word);
   key.assign = [field, words](Recipe& recipe, const json& given) {
     for (const auto& [word, value] : words) {
@@ -116,8 +114,7 @@ std::vector<Key> MakeKeys() {
   const auto add = [&](Key key) { keys.push_back(std::move(key)); };
 
   add(Text("name", FIELD(name), "name of the run and of its folder below `run.dir`"));
-  add(Word("method", MethodWords(), {}, FIELD(method),
-           "training method; `poexft` is another word for `peft`"));
+  add(Word("method", MethodWords(), FIELD(method), "training method; `poexft` is another word for `peft`"));
   add(MakeKey("seed", KeyType::kInteger, FIELD(seed), "every random draw derives from it"));
   keys.back().range = Between(0, 9.2e18);
 
@@ -131,16 +128,16 @@ std::vector<Key> MakeKeys() {
                        "the keys of a `config.json`: a model with random weights drawn from `seed`");
   add(std::move(config));
   add(Word(
-      "model.dtype", Same({"fp32", "bf16", "fp64"}), {}, FIELD(model.dtype),
+      "model.dtype", Same({"fp32", "bf16", "fp64"}), FIELD(model.dtype),
       "type of weights and activations; what is trained beside `bf16` is kept in fp32; `fp64` on the CPU, "
       "for tests"));
-  add(Word("model.device", Same({"auto", "cpu", "cuda"}), {}, FIELD(model.device),
+  add(Word("model.device", Same({"auto", "cpu", "cuda"}), FIELD(model.device),
            "`auto`: a GPU if there is one for every rank"));
   add(Word(
-      "model.quantize", Same({"none", "nf4"}), {}, FIELD(model.quantize),
+      "model.quantize", Same({"none", "nf4"}), FIELD(model.quantize),
       "`nf4`: the frozen linear weights of the layers in 4 bits (QLoRA); `none`: as the folder has them"));
 
-  add(Word("adapter.type", Words<bool>{{"lora", true}, {"none", false}}, {}, FIELD(adapter.lora),
+  add(Word("adapter.type", Words<bool>{{"lora", true}, {"none", false}}, FIELD(adapter.lora),
            "`lora` trains an adapter, `none` trains all weights"));
   add(Integer("adapter.rank", Between(1, kMaxRank), FIELD(adapter.settings.rank), "LoRA rank r"));
   add(Number("adapter.alpha", Above(0), FIELD(adapter.settings.alpha),
@@ -170,12 +167,12 @@ std::vector<Key> MakeKeys() {
                                    {"fixed", data::Assignment::kFixed},
                                    {"sequential", data::Assignment::kSequential},
                                    {"aligned", data::Assignment::kAligned}},
-           {}, FIELD(group.assignment),
+           FIELD(group.assignment),
            "possibility numbers: drawn anew each epoch, once a group, k_i = i, or of the kind the response "
            "is, by a corpus made with `--align` (`peft`)"));
   add(Word(
       "group.selection",
-      Words<data::Selection>{{"first", data::Selection::kFirst}, {"aligned", data::Selection::kAligned}}, {},
+      Words<data::Selection>{{"first", data::Selection::kFirst}, {"aligned", data::Selection::kAligned}},
       FIELD(group.selection),
       "which N of more responses are used: the first, or those that suit N different numbers best (`peft` "
       "with `group.assignment: aligned`)"));
@@ -186,13 +183,13 @@ std::vector<Key> MakeKeys() {
            Words<data::MaskMode>{{"content_first", data::MaskMode::kContentFirst},
                                  {"all_first", data::MaskMode::kAllFirst},
                                  {"repo_compat", data::MaskMode::kRepoCompat}},
-           {}, FIELD(loss.unlikelihood_mask), "which tokens of a negative are penalised (`peft`)"));
+           FIELD(loss.unlikelihood_mask), "which tokens of a negative are penalised (`peft`)"));
   add(Number("loss.unlikelihood.clamp", UnitInterval(), FIELD(loss.unlikelihood_clamp),
              "-log(1-p) is cut at -log(clamp), without gradient beyond; 0: no cut (`peft`)"));
   add(Word("loss.normalize",
            Words<data::Normalization>{{"group_token_mean", data::Normalization::kGroupTokenMean},
                                       {"sequence_sum", data::Normalization::kSequenceSum}},
-           {}, FIELD(loss.normalize),
+           FIELD(loss.normalize),
            "how token losses of a group become one number; `distribution_matching` always sums a target's "
            "tokens"));
 
@@ -200,7 +197,7 @@ std::vector<Key> MakeKeys() {
   add(Word("cvf.estimator",
            Words<LatentEstimator>{{"gumbel_soft", LatentEstimator::kGumbelSoft},
                                   {"exact", LatentEstimator::kExact}},
-           {}, FIELD(cvf.estimator),
+           FIELD(cvf.estimator),
            "`gumbel_soft`: one soft draw a response; `exact`: the expectation over all latents, for few of "
            "them (`cvf`)"));
   add(Number("cvf.temperature", Above(0), FIELD(cvf.temperature), "of the soft draw (`cvf`)"));
@@ -229,12 +226,12 @@ std::vector<Key> MakeKeys() {
   add(Integer("train.groups_per_step", Between(1, 1e9), FIELD(train.groups_per_step),
               "groups of one optimizer step over all ranks together"));
   add(Word("train.layout",
-           Words<data::Layout>{{"tree", data::Layout::kTree}, {"plain", data::Layout::kPlain}}, {},
+           Words<data::Layout>{{"tree", data::Layout::kTree}, {"plain", data::Layout::kPlain}},
            FIELD(train.layout),
            "`tree` computes shared tokens once; `plain` is one row a sequence, to compare with"));
   add(Integer("train.row_budget", Between(1, 1e9), FIELD(train.row_budget),
               "small trees share one forward pass up to so many rows: memory and speed, not the objective"));
-  add(Word("train.activation_checkpointing", Same({"auto", "on", "off"}), {},
+  add(Word("train.activation_checkpointing", Same({"auto", "on", "off"}),
            FIELD(train.activation_checkpointing),
            "`on`: layers keep their inputs only and are computed again in backward; `auto`: in passes whose "
            "activations exceed `train.activation_bytes`. Less memory, the same numbers, a third more time"));
@@ -263,7 +260,7 @@ std::vector<Key> MakeKeys() {
   add(Number("optimizer.weight_decay", AtLeast(0), FIELD(optimizer.weight_decay), "decoupled weight decay"));
   add(Number("optimizer.clip_norm", AtLeast(0), FIELD(optimizer.clip_norm),
              "largest global gradient norm; 0: no clipping"));
-  add(Word("optimizer.schedule", Same({"constant", "linear", "cosine"}), {}, FIELD(optimizer.schedule),
+  add(Word("optimizer.schedule", Same({"constant", "linear", "cosine"}), FIELD(optimizer.schedule),
            "learning rate after the warm-up; `linear` and `cosine` fall to 0 at the last step"));
   add(Integer("optimizer.warmup_steps", Between(0, kMaxCount), FIELD(optimizer.warmup_steps),
               "steps over which the learning rate rises from 0"));

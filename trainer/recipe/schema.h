@@ -36,7 +36,6 @@ struct Key {
   KeyType type = KeyType::kText;
   Range range;                     // of numbers
   std::vector<std::string> words;  // that kWord and kWords allow
-  std::vector<std::string> later;  // words known to the design and not available in this version
   std::string meaning;             // one line for docs/recipes.md
   std::function<void(Recipe&, const nlohmann::json&)> assign;
   std::function<nlohmann::json(const Recipe&)> read;

@@ -43,9 +43,6 @@ json WordValue(const Key& key, const YamlNode& node) {
   for (const std::string& word : key.words) allowed += (allowed.empty() ? "" : ", ") + word;
   allowed = (key.words.size() > 1 ? "one of " : "") + allowed;
   if (!node.IsScalar()) Refuse(allowed, node);
-  if (std::find(key.later.begin(), key.later.end(), node.text) != key.later.end()) {
-    throw std::invalid_argument("'" + node.text + "' is not available in this version; must be " + allowed);
-  }
   if (std::find(key.words.begin(), key.words.end(), node.text) == key.words.end()) Refuse(allowed, node);
   return node.text;
 }

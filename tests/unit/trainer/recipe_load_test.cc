@@ -190,10 +190,6 @@ TEST_F(RecipeLoad, WrongTypesNameKeyLineFoundAndAllowed) {
     EXPECT_TRUE(Has(error, test.allowed)) << test.text << " -> " << error;
     EXPECT_FALSE(Has(error, "\n")) << test.text << " -> " << error;
   }
-  for (const char* text : {"model.quantize=nf4"}) {
-    const std::string error = ErrorOf(WriteRecipe(""), {text});
-    EXPECT_TRUE(Has(error, "is not available in this version; must be")) << error;
-  }
 }
 
 TEST_F(RecipeLoad, UnknownKeysNameTheNearestOne) {
