@@ -25,6 +25,7 @@ struct PassMemory {
 // work, and the share of a pass's bytes that the allocator cannot use again at once.
 constexpr std::int64_t kLibraryBytes = std::int64_t{40} << 20;
 constexpr double kAllocatorSlack = 0.2;
+constexpr double kRecomputeSlack = 0.8;  // layers' tensors of many sizes come and go among those that stay
 
 // `adapter`: null when all weights are trained. `element_bytes`: of the compute dtype. `recompute`: layers
 // keep their inputs only and go forward again in backward.

@@ -144,7 +144,8 @@ void PrintMemory(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& 
   const bool recompute = recipe.train.activation_checkpointing == "on";
   const PeakPass pass = FindPeakPass(corpus, recipe, config, pack, ranks, recompute);
   const std::int64_t tensors = pass.memory.PeakBytes();
-  const auto slack = static_cast<std::int64_t>(kAllocatorSlack * static_cast<double>(tensors));
+  const auto slack = static_cast<std::int64_t>((recompute ? kRecomputeSlack : kAllocatorSlack) *
+                                               static_cast<double>(tensors));
   const std::int64_t peak = program + run.weight_bytes + run.training_bytes + tensors + slack;
   std::cout << "\nPeak memory of one rank's process on the CPU, predicted\n";
   Line("program", Bytes(program) + " with its libraries");
