@@ -147,7 +147,8 @@ StepBatch Loader::Next() {
 namespace {
 
 // Cost of `sequences` sequences that share `prompt` rows and have `body` rows more. A group too large for one
-// tree, or cheaper in several, repeats its prompt in each.
+// tree, or cheaper in several, repeats its prompt in each. A row of the body sees the prompt and, of the
+// body's sequences, on the average half of its own.
 double CostOfTrees(std::int64_t prompt_rows, double body, double sequences, const CostModel& cost) {
   const auto prompt = static_cast<double>(prompt_rows);
   double trees = 1.0;
@@ -159,7 +160,10 @@ double CostOfTrees(std::int64_t prompt_rows, double body, double sequences, cons
     trees = std::max(trees, std::ceil(body / static_cast<double>(cost.max_rows - prompt_rows)));
   }
   trees = std::clamp(trees, 1.0, std::max(1.0, sequences));  // a tree holds at least one sequence
-  return trees * cost.Cost(static_cast<std::int64_t>(std::ceil(prompt + body / trees)));
+  const double own = body / std::max(1.0, sequences) / 2.0;
+  const double visible = trees * prompt * prompt / 2.0 + body * (prompt + own);
+  return trees * cost.Cost(static_cast<std::int64_t>(std::ceil(prompt + body / trees))) +
+         cost.per_visible_pair * visible;
 }
 
 }  // namespace

@@ -50,10 +50,12 @@ TokenTree BuildTree(std::span<const LabelledSequence> sequences, std::span<const
 
 // What a tree costs, in multiply-adds of forward and backward, up to a constant factor.
 struct CostModel {
-  double per_row = 1.0;       // linear layers, one row
-  double per_row_pair = 0.0;  // dense attention, one (row, row) pair
-  std::int64_t max_rows = 0;  // memory: no tree larger than this unless one sequence alone is; 0 = none
+  double per_row = 1.0;           // linear layers, one row
+  double per_row_pair = 0.0;      // attention under a dense mask, one (row, row) pair
+  double per_visible_pair = 0.0;  // attention that skips what a row does not see, one (row, ancestor) pair
+  std::int64_t max_rows = 0;      // no tree larger than this unless one sequence alone is; 0 = none
 
+  // What decides where a group is cut. Visible pairs are left out: a cut saves none.
   double Cost(std::int64_t rows) const {
     const auto n = static_cast<double>(rows);
     return per_row * n + per_row_pair * n * n;

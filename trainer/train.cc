@@ -108,7 +108,7 @@ Run::Run(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus,
       last_step_(TotalSteps(recipe, groups_)),
       saved_step_(first_step_ > 0 ? first_step_ : -1),
       validation_(std::move(validation)),
-      pack_(LoaderSettings(recipe, config, world).pack),
+      pack_(LoaderSettings(recipe, config, model.Device(), world).pack),
       progress_("train", "steps", last_step_, Lead(), first_step_),
       profile_(recipe, model, world, collectives) {
   if (Lead()) metrics_.emplace(paths_.Metrics(), state.position.metrics_bytes);
@@ -117,7 +117,7 @@ Run::Run(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus,
       latent_prompts_.push_back(corpus.Read(g));
     }
   }
-  data::Loader::Settings settings = LoaderSettings(recipe, config, world);
+  data::Loader::Settings settings = LoaderSettings(recipe, config, model.Device(), world);
   settings.first_step = first_step_;
   settings.last_step = Over() ? first_step_ : last_step_;
   loader_.emplace(std::move(corpus), settings);
@@ -381,7 +381,7 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
     limits.verify_sidecar = limits.scan_tokens = world.Rank() == 0;
     data::Corpus opened(recipe.data.validation, limits);
     for (const auto& warning : CheckCorpus(opened, recipe, config)) warnings.push_back(warning);
-    validation.emplace(recipe, config, opened);
+    validation.emplace(recipe, config, device, opened);
   });
   RequireEqual("the corpus (data.train)", identity.corpus, world, collectives);
   RequireEqual("the base model (model.path)", identity.weights_sha256, world, collectives);

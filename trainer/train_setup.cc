@@ -208,12 +208,12 @@ std::int64_t TotalSteps(const Recipe& recipe, std::int64_t groups) {
                                      data::BatchPlan(groups, PlanSettings(recipe)).StepsPerEpoch());
 }
 
-data::Loader::Settings LoaderSettings(const Recipe& recipe, const ModelConfig& config,
+data::Loader::Settings LoaderSettings(const Recipe& recipe, const ModelConfig& config, at::Device device,
                                       const dist::World& world) {
   data::Loader::Settings settings;
   settings.label = recipe.LabelSettings();
   settings.pack.layout = recipe.train.layout;
-  settings.pack.cost = CostOf(config, !recipe.adapter.lora, ElementBytes(recipe.model.dtype));
+  settings.pack.cost = CostOf(config, !recipe.adapter.lora, ElementBytes(recipe.model.dtype), device);
   settings.pack.row_budget = recipe.train.row_budget;
   settings.plan = PlanSettings(recipe);
   settings.rank = world.Rank();

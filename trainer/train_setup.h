@@ -43,7 +43,7 @@ std::vector<std::string> CheckCorpus(data::Corpus& corpus, const Recipe& recipe,
 // Steps the run has in all; `groups` of the corpus.
 std::int64_t TotalSteps(const Recipe& recipe, std::int64_t groups);
 data::BatchPlan::Settings PlanSettings(const Recipe& recipe);
-data::Loader::Settings LoaderSettings(const Recipe& recipe, const ModelConfig& config,
+data::Loader::Settings LoaderSettings(const Recipe& recipe, const ModelConfig& config, at::Device device,
                                       const dist::World& world);
 
 // What the run is bound to, as far as this rank knows: one rank a machine hashes the weights, the others

@@ -56,10 +56,11 @@ struct Validation::OfGroup {
   PossibilityFigures possibilities{};
 };
 
-Validation::Validation(const Recipe& recipe, const ModelConfig& config, data::Corpus& corpus)
+Validation::Validation(const Recipe& recipe, const ModelConfig& config, at::Device device,
+                       data::Corpus& corpus)
     : recipe_(recipe) {
   pack_.layout = recipe.train.layout;
-  pack_.cost = CostOf(config, false, ElementBytes(recipe.model.dtype));
+  pack_.cost = CostOf(config, false, ElementBytes(recipe.model.dtype), device);
   const std::int64_t groups = std::min(corpus.Info().groups, recipe.validation.groups);
   for (std::int64_t g = 0; g < groups; ++g) groups_.push_back(corpus.Read(g));
 }

@@ -18,7 +18,7 @@ namespace plural::trainer {
 class Validation {
  public:
   // Keeps the groups in memory, on every rank. Errors: those of Corpus::Read. `recipe` outlives this.
-  Validation(const Recipe& recipe, const ModelConfig& config, data::Corpus& corpus);
+  Validation(const Recipe& recipe, const ModelConfig& config, at::Device device, data::Corpus& corpus);
 
   // Measures `model`, group g on rank g % size; sums are made in the order of groups, so the figures do not
   // depend on the number of ranks. Returns the line's figures on every rank, without event and step. Touches

@@ -180,7 +180,8 @@ int RunDryRun(const DryRunOptions& options) {
   const std::int64_t groups = corpus.Info().groups;
   const data::PackSettings pack = {
       .layout = recipe.train.layout,
-      .cost = CostOf(config, !recipe.adapter.lora, ElementBytes(recipe.model.dtype)),
+      .cost = CostOf(config, !recipe.adapter.lora, ElementBytes(recipe.model.dtype),
+                     recipe.model.device == "cuda" ? at::kCUDA : at::kCPU),
       .row_budget = recipe.train.row_budget};
   const Sample sample = SampleGroups(corpus, recipe, config, pack);
   const std::int64_t steps_per_epoch = data::BatchPlan(groups, PlanSettings(recipe)).StepsPerEpoch();

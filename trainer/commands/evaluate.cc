@@ -188,8 +188,8 @@ int RunEvaluate(const EvaluateOptions& options, dist::World& world, dist::Collec
   } else {
     WarnOfLatents(*loaded, world);
   }
-  task.pack.cost =
-      CostOf(loaded->Config(), false, static_cast<std::int64_t>(c10::elementSize(loaded->DType())));
+  task.pack.cost = CostOf(loaded->Config(), false,
+                          static_cast<std::int64_t>(c10::elementSize(loaded->DType())), loaded->Device());
 
   const std::int64_t count =
       options.limit > 0 ? std::min(options.limit, corpus.Info().groups) : corpus.Info().groups;

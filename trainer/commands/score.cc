@@ -183,8 +183,8 @@ int RunScore(const ScoreOptions& options, dist::World& world) {
   const at::ScalarType dtype = DTypeNamed(options.dtype);
   const Decoder model = LoadModel(options.model, options.adapter, dtype, at::Device(at::kCPU));
   WarnOfLatents(model, world);
-  const data::CostModel cost =
-      CostOf(model.Config(), /*train_all_weights=*/false, static_cast<std::int64_t>(at::elementSize(dtype)));
+  const data::CostModel cost = CostOf(model.Config(), /*train_all_weights=*/false,
+                                      static_cast<std::int64_t>(at::elementSize(dtype)), model.Device());
   SequenceReader reader(options.input, model.Config());
   std::optional<PendingFile> output;
   if (world.Rank() == 0) output.emplace(options.output);

@@ -300,12 +300,16 @@ TEST_F(LoaderTest, PredictsAnAlignedSelectionFromAllCandidates) {
 TEST_F(LoaderTest, PredictsTheCostOfACutGroup) {
   Corpus corpus(path_);
   LabelSettings label = Settings().label;
-  for (const CostModel& cost : {CostModel{1.0, 0.05, 0}, CostModel{1.0, 0.001, 0}, CostModel{1.0, 0.0, 60}}) {
+  for (const CostModel& cost :
+       {CostModel{.per_row_pair = 0.05}, CostModel{.per_row_pair = 0.001}, CostModel{.max_rows = 60},
+        CostModel{.per_visible_pair = 0.05}, CostModel{.per_visible_pair = 0.05, .max_rows = 60}}) {
     for (std::int64_t g = 0; g < kGroups; ++g) {
       const std::vector<LabelledSequence> sequences = Label(corpus.Read(g), label, 0).sequences;
       double exact = 0.0;
       for (const std::vector<int>& part : CutGroup(sequences, cost)) {
-        exact += cost.Cost(BuildTree(sequences, part).Rows());
+        const TokenTree tree = BuildTree(sequences, part);
+        exact += cost.Cost(tree.Rows());
+        for (const std::int32_t ancestors : tree.position) exact += cost.per_visible_pair * ancestors;
       }
       const double predicted = PredictCost(corpus.Lengths(g), label, cost);
       EXPECT_GT(predicted, exact / 1.5) << "group " << g;
