@@ -7,7 +7,6 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/stack.h>
-#include <ATen/ops/tensor.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
@@ -16,18 +15,11 @@
 #include <utility>
 
 #include "data/random.h"
+#include "trainer/model/to_device.h"
 #include "trainer/pass_forward.h"
 
 namespace plural::trainer {
 namespace {
-
-at::Tensor Indices(const std::vector<std::int64_t>& values, at::Device device) {
-  return at::tensor(at::ArrayRef<std::int64_t>(values), at::kLong).to(device);
-}
-
-at::Tensor Numbers(const std::vector<double>& values, at::Device device) {
-  return at::tensor(at::ArrayRef<double>(values), at::kDouble).to(device);
-}
 
 std::vector<double> Values(const at::Tensor& tensor) {
   const at::Tensor host = tensor.detach().to(at::kCPU, at::kDouble).contiguous();
@@ -92,7 +84,7 @@ at::Tensor BagOfWords(const at::Tensor& hidden_RE, const VocabularyHead& head,
     path_offset.push_back(static_cast<std::int32_t>(path.size()));
   }
   const at::Device device = hidden_RE.device();
-  const EdgeList list{{}, Indices(edge_row, device), Indices(target, device)};
+  const EdgeList list{{}, ToDevice(edge_row, at::kLong, device), ToDevice(target, at::kLong, device)};
   return SequenceSums(path, path_offset, EdgeLogProb(hidden_RE, head, list).log_p).neg();
 }
 
@@ -126,7 +118,7 @@ at::Tensor RecognitionLogits(const Decoder& model, std::span<const data::RowPass
     const SourceStates states = HiddenOfSources(model, pass, query_S, dropout_key, queries);
     std::vector<std::int64_t> rows;
     for (std::size_t q = 0; q < pass.sequences.size(); ++q) rows.push_back(LeadingRow(pass, q));
-    const at::Tensor place_Q = Indices(PlacesAmong(query_S, rows), model.Device());
+    const at::Tensor place_Q = ToDevice(PlacesAmong(query_S, rows), at::kLong, model.Device());
     logits.push_back(latents.Recognize(states.hidden_SE).index_select(0, place_Q));
   }
   return at::cat(logits, 0);
@@ -201,8 +193,8 @@ LatentUnit::Result LatentUnit::Run(const data::RowPass& pass, const HeadSettings
       exact ? latents.table_KE
             : at::mm(SoftGumbel(logits_RK_, noise_RK_, settings_.temperature).to(latents.table_KE.dtype()),
                      latents.table_KE);
-  const InjectedRows injected{Indices(latent_rows, device),
-                              choices.index_select(0, Indices(embedding, device))};
+  const InjectedRows injected{ToDevice(latent_rows, at::kLong, device),
+                              choices.index_select(0, ToDevice(embedding, at::kLong, device))};
   const at::Tensor source_S = edges.list.row;
   const SourceStates states =
       HiddenOfSources(model_, pass, source_S, settings_.dropout_key, injected, recompute);
@@ -213,13 +205,13 @@ LatentUnit::Result LatentUnit::Run(const data::RowPass& pass, const HeadSettings
   const EdgeLogProbs edge = EdgeLogProb(states.hidden_SE, model_.Head(), edges.list, head_settings);
   const at::Tensor nll_Q = SequenceSums(pass.path, pass.path_offset, edge.log_p).neg();
 
-  at::Tensor weight_Q = Numbers(weight, device);
+  at::Tensor weight_Q = ToDevice(weight, at::kDouble, device);
   Result result;
   result.sequence_share.assign(pass.sequences.size(), 1.0);
   if (exact) {
     const at::Tensor q_RK = at::softmax(logits_RK_, -1);
-    const at::Tensor q_Q =
-        q_RK.index_select(0, Indices(logits_row, device)).gather(1, Indices(latent, device).unsqueeze(1));
+    const at::Tensor q_Q = q_RK.index_select(0, ToDevice(logits_row, at::kLong, device))
+                               .gather(1, ToDevice(latent, at::kLong, device).unsqueeze(1));
     weight_Q = weight_Q * q_Q.squeeze(1);
     result.sequence_share = Values(q_Q);
   }
@@ -228,7 +220,7 @@ LatentUnit::Result LatentUnit::Run(const data::RowPass& pass, const HeadSettings
   result.likelihood = likelihood.item<double>();
   if (settings_.bow_weight > 0.0) {
     const at::Tensor hidden_LE =
-        states.hidden_SE.index_select(0, Indices(PlacesAmong(source_S, latent_rows), device));
+        states.hidden_SE.index_select(0, ToDevice(PlacesAmong(source_S, latent_rows), at::kLong, device));
     std::vector<std::int64_t> bow_row;
     for (const std::int64_t row : leading) {
       bow_row.push_back(std::ranges::lower_bound(latent_rows, row) - latent_rows.begin());

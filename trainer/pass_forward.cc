@@ -5,20 +5,15 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/index_add.h>
 #include <ATen/ops/index_copy.h>
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include "data/random.h"
 #include "trainer/model/attention.h"
 #include "trainer/model/part_scope.h"
+#include "trainer/model/to_device.h"
 
 namespace plural::trainer {
 namespace {
-
-template <class T>
-at::Tensor ToDevice(const std::vector<T>& values, at::ScalarType dtype, at::Device device) {
-  return at::tensor(at::ArrayRef<T>(values), dtype).to(device);
-}
 
 Dropout DropoutOf(const data::RowPass& pass, std::optional<std::uint64_t> key) {
   if (!key) return {};

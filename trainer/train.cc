@@ -14,6 +14,7 @@
 #include "data/corpus.h"
 #include "data/loader.h"
 #include "trainer/agreement.h"
+#include "trainer/attention_self_test.h"
 #include "trainer/checkpoint.h"
 #include "trainer/metrics.h"
 #include "trainer/model/hf_folder.h"
@@ -390,7 +391,10 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
     LoadBaseWeights(model, recipe.model.path, world, collectives,
                     recipe.model.quantize == "nf4" ? FullLinears::kToNf4 : FullLinears::kKeep);
   }
-  OnEveryRank(world, collectives, [&] { AddTrained(recipe, model); });
+  OnEveryRank(world, collectives, [&] {
+    if (device.is_cuda()) CheckAttention(config, model.DType(), device);
+    AddTrained(recipe, model);
+  });
 
   // From here on the disk is written to.
   std::optional<RunFolder> folder;  // rank 0

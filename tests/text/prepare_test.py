@@ -192,6 +192,8 @@ class Interrupted(Prepare):
         self.long = write_lines(self.folder / "long.jsonl",
                                 [{"context": f"{n} " + "the dogs " * 500, "candidates": ["x"]} for n in range(4_000)])
         self.partial = self.folder / "corpus.h5.partial"
+        # Started in the background by a shell, this process ignores SIGINT, and so would its children.
+        self.addCleanup(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
 
     def stop(self, number: int) -> tuple[int, str]:
         arguments = ("prepare", self.long, *self.usual[1:], "-o", self.corpus)

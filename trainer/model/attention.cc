@@ -5,7 +5,6 @@
 #include <ATen/ops/_scaled_dot_product_efficient_attention.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -16,14 +15,11 @@
 
 #include "trainer/model/capped_attention.h"
 #include "trainer/model/part_scope.h"
+#include "trainer/model/to_device.h"
 #include "trainer/model/tree_attention.h"
 
 namespace plural::trainer {
 namespace {
-
-at::Tensor FromVector(const std::vector<std::int32_t>& values, at::Device device) {
-  return at::tensor(at::ArrayRef<std::int32_t>(values), at::kInt).to(device);
-}
 
 // Visibility of B rows of T tokens, as the kernels want it: causal, or an additive mask [B, 1, T, T] of 0
 // and -inf. Every token sees itself, so no row is all -inf.
@@ -114,10 +110,11 @@ std::unique_ptr<Attention> MakePassAttention(const data::RowPass& pass, const Mo
     }
     const at::Tensor row = at::arange(pass.length, at::TensorOptions().dtype(at::kInt).device(device));
     at::Tensor visible = row.unsqueeze(0) <= row.unsqueeze(1);  // [query, key]
-    if (tree) visible = visible.logical_and_(row.unsqueeze(1) < FromVector(pass.end, device).unsqueeze(0));
+    if (tree)
+      visible = visible.logical_and_(row.unsqueeze(1) < ToDevice(pass.end, at::kInt, device).unsqueeze(0));
     visible = visible.unsqueeze(0);
     if (window > 0) {
-      const at::Tensor position = FromVector(pass.position, device).view({pass.batch, pass.length});
+      const at::Tensor position = ToDevice(pass.position, at::kInt, device).view({pass.batch, pass.length});
       visible = visible.logical_and(position.unsqueeze(2) - position.unsqueeze(1) < window);
     }
     masks.push_back(AdditiveMask(visible.unsqueeze(1), dtype));

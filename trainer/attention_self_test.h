@@ -1,0 +1,23 @@
+// A test of the attention kernel on this machine's own device, before a run trusts it.
+//
+// Owns: small inputs, the plain formula, what may differ. Does not own: the kernels (model/attention.h).
+// Thread rule: one thread.
+#pragma once
+
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include "trainer/model/config.h"
+
+namespace plural::trainer {
+
+// The largest difference of output and gradients between MakePassAttention on `device` in `dtype` and the
+// masked softmax in fp64 on the CPU, relative to the largest value: of a tree and of padded rows, without a
+// window and with one, for the head counts, head dimension and score terms of `config`.
+double AttentionError(const ModelConfig& config, at::ScalarType dtype, at::Device device);
+
+// Errors: kWrongResources where it is larger than rounding explains, or not a number. Kernels are chosen by
+// the GPU's generation and have returned NaN under a mask before.
+void CheckAttention(const ModelConfig& config, at::ScalarType dtype, at::Device device);
+
+}  // namespace plural::trainer

@@ -1,0 +1,21 @@
+// Values of the host on a device.
+//
+// Owns: how they get there. Thread rule: any thread.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/tensor.h>
+
+#include <vector>
+
+namespace plural::trainer {
+
+// To a GPU from pinned memory, so that the host does not wait; libtorch keeps that memory until the copy is
+// done.
+template <class T>
+at::Tensor ToDevice(const std::vector<T>& values, at::ScalarType dtype, at::Device device) {
+  const at::Tensor host = at::tensor(at::ArrayRef<T>(values), dtype);
+  return device.is_cuda() ? host.pin_memory().to(device, /*non_blocking=*/true) : host;
+}
+
+}  // namespace plural::trainer
