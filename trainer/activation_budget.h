@@ -21,12 +21,10 @@ class ActivationBudget {
   ActivationBudget(const Recipe& recipe, const Decoder& model, const dist::World& world);
 
   bool Recomputes(const data::RowPass& pass) const;
-  // Of `auto`; INT64_MAX when all is kept, 0 when nothing is.
-  std::int64_t Bytes() const { return bytes_; }
 
  private:
   const Decoder& model_;
-  std::int64_t bytes_;
+  std::int64_t bytes_;  // INT64_MAX when all is kept, 0 when nothing is
 };
 
 }  // namespace plural::trainer

@@ -2,6 +2,7 @@
 // the size of the header wrong.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -35,6 +36,14 @@ inline std::string MutatedSafetensors(std::string_view file, std::size_t max_byt
   std::string changed(kPrefix, '\0');
   std::memcpy(changed.data(), &header_size, kPrefix);
   return changed.append(header).append(rest);
+}
+
+// The same in the fuzzer's buffer of `max_size` bytes: the body of LLVMFuzzerCustomMutator.
+inline std::size_t MutateSafetensors(std::uint8_t* data, std::size_t size, std::size_t max_size,
+                                     unsigned seed) {
+  const std::string changed = MutatedSafetensors({reinterpret_cast<char*>(data), size}, max_size, seed);
+  std::copy(changed.begin(), changed.end(), data);
+  return changed.size();
 }
 
 }  // namespace plural::fuzz

@@ -13,7 +13,7 @@ ModelConfig Shape() {
   return config;
 }
 
-// The list of bounds is tight enough to be of use: rounding alone comes within a factor of 1,000 of it.
+// What is measured is real: the output alone is rounded at 2^-9 in bf16 and 2^-24 in fp32.
 TEST(AttentionSelfTest, TheCpuPasses) {
   for (const double softcap : {0.0, 5.0}) {
     ModelConfig config = Shape();
