@@ -4,35 +4,20 @@
 #include <initializer_list>
 #include <string>
 
-#include "trainer/model/attention.h"
 #include "trainer/model/head.h"
 
 namespace plural::trainer {
 namespace {
 
-constexpr std::int64_t kFp32Bytes = 4;       // at least, of rotary tables, masks and logits
+constexpr std::int64_t kFp32Bytes = 4;       // at least, of rotary tables and logits
 constexpr std::int64_t kStatisticBytes = 8;  // of the head's fp64 values a row or an edge
 
 struct Rows {
   std::int64_t all = 0;      // fed, padding included
   std::int64_t sources = 0;  // with an edge
-  std::int64_t mask = 0;     // elements of the attention's masks
 };
 
-// Elements of the masks for one window (0: none): a block of rows by what is visible of the path to its first
-// row, and itself (tree_attention.cc).
-std::int64_t MaskElements(const data::RowPass& pass, std::int64_t window) {
-  constexpr std::int64_t kBlockRows = 64;
-  std::int64_t elements = 0;
-  for (std::int64_t begin = 0; begin < pass.length; begin += kBlockRows) {
-    const std::int64_t block = std::min(kBlockRows, pass.length - begin);
-    const std::int64_t path = pass.position[static_cast<std::size_t>(begin)];
-    elements += block * (block + (window > 0 ? std::min(path, window) : path));
-  }
-  return elements;
-}
-
-Rows RowsOf(const data::RowPass& pass, const ModelConfig& config) {
+Rows RowsOf(const data::RowPass& pass) {
   Rows rows;
   rows.all = pass.batch * pass.length;
   std::int32_t last = -1;
@@ -40,17 +25,17 @@ Rows RowsOf(const data::RowPass& pass, const ModelConfig& config) {
     rows.sources += edge.source != last ? 1 : 0;
     last = edge.source;
   }
-  if (pass.end.empty()) return rows;  // plain rows have no mask
-  for (const std::int64_t window : WindowsOf(pass, config).windows) rows.mask += MaskElements(pass, window);
   return rows;
 }
 
 // Elements a row.
 struct Layer {
-  std::int64_t attention = 0;     // saved up to the scores' sum
-  std::int64_t feed_forward = 0;  // saved behind it
-  std::int64_t product = 0;       // of these, of gate and up
-  std::int64_t gradients = 0;     // alive at once in its backward
+  std::int64_t attention = 0;                                        // saved up to the scores' sum
+  std::int64_t feed_forward = 0;                                     // saved behind it
+  std::int64_t product = 0;                                          // of these, of gate and up
+  std::int64_t attention_gradients = 0, feed_forward_gradients = 0;  // alive at once in backward
+
+  std::int64_t Gradients() const { return std::max(attention_gradients, feed_forward_gradients); }
 };
 
 class Shape {
@@ -89,7 +74,8 @@ class Shape {
     // Norms save what they are given.
     if (config_.qk_norm) layer.attention += Queries() + Keys();
     if (config_.output_norms) layer.feed_forward += 2 * hidden;
-    layer.gradients = 2 * hidden + std::max(3 * inner, 3 * Queries() + 2 * Keys());
+    layer.attention_gradients = hidden + 2 * Queries() + 2 * Keys();
+    layer.feed_forward_gradients = 2 * hidden + 3 * inner;
     return layer;
   }
 
@@ -104,15 +90,15 @@ std::int64_t PassMemory::PeakBytes() const { return saved_bytes + std::max(head_
 
 PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapter, std::int64_t element_bytes,
                         bool recompute, const data::RowPass& pass) {
-  const Rows rows = RowsOf(pass, config);
+  const Rows rows = RowsOf(pass);
   const Shape shape(config, adapter);
   const Layer layer = shape.OfTree(!pass.end.empty());
   const std::int64_t layers = config.num_hidden_layers, hidden = config.hidden_size;
 
   PassMemory memory;
   const std::int64_t wide_bytes = std::max(element_bytes, kFp32Bytes);
-  // Embeddings, rotary table, masks; the last layer's feed-forward sees rows with an edge only.
-  const std::int64_t tables = wide_bytes * (rows.all * config.head_dim + rows.mask);
+  // Embeddings, rotary table; the last layer's feed-forward sees rows with an edge only.
+  const std::int64_t tables = wide_bytes * rows.all * config.head_dim;
   const std::int64_t whole = rows.all * hidden;
   if (recompute) {
     memory.saved_bytes =
@@ -120,7 +106,7 @@ PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapte
     // A whole layer comes back. The largest is the last but one: the last, of fewer rows, has given up its
     // inputs; and the product of gate and up is gone when their gradients are there.
     memory.layer_bytes = element_bytes * rows.all *
-                         (layer.attention + layer.feed_forward - layer.product + layer.gradients -
+                         (layer.attention + layer.feed_forward - layer.product + layer.Gradients() -
                           (layers > 1 ? 2 * hidden : 0));
   } else {
     memory.saved_bytes =
@@ -128,7 +114,14 @@ PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapte
         element_bytes * (whole + layers * rows.all * layer.attention +
                          ((layers - 1) * rows.all + rows.sources) * layer.feed_forward +
                          rows.sources * (hidden + (shape.Trained({"o_proj"}) > 0 ? shape.Queries() : 0)));
-    memory.layer_bytes = element_bytes * (layers > 1 ? rows.all : rows.sources) * layer.gradients;
+    // In backward of the last layer's feed-forward; of its attention; of the feed-forward before, the first
+    // of all rows, when the last layer's inputs are gone. The product of gate and up is when their gradients
+    // come.
+    const std::int64_t feed_forward = layer.feed_forward_gradients - layer.product;
+    const std::int64_t last = rows.sources * layer.feed_forward;
+    memory.layer_bytes =
+        element_bytes * std::max({rows.sources * feed_forward, rows.all * layer.attention_gradients - last,
+                                  layers > 1 ? rows.all * (feed_forward - layer.attention) - last : 0});
   }
 
   const HeadSettings head;

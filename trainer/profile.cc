@@ -79,7 +79,7 @@ std::string Table(const TimeByPart& time, double flops, double peak_flops_per_se
                 static_cast<long long>(time.steps), time.seconds / steps, at::get_num_threads());
   std::string table = text;
   std::snprintf(text, sizeof(text), "  %-40s %7s %14s %22s\n", "part", "share %", "ms a step",
-                "of it multiplies, %");
+                "of it multiplies*, %");
   table += text;
   double multiply_seconds = 0.0;
   for (const TimeByPart::Row& row : time.rows) {
@@ -91,7 +91,8 @@ std::string Table(const TimeByPart& time, double flops, double peak_flops_per_se
   const double flops_per_second = flops / time.seconds;
   std::snprintf(text, sizeof(text),
                 "  model FLOPs %.4g GFLOP a step, %.1f GFLOP/s; multiplies of this machine, dtype and "
-                "threads %.1f GFLOP/s: utilisation %.1f %%\n",
+                "threads %.1f GFLOP/s: utilisation %.1f %%\n  * of whole matrices; those of attention's and "
+                "the head's tiles are part of these parts' own time\n",
                 1e-9 * flops / steps, 1e-9 * flops_per_second, 1e-9 * peak_flops_per_second,
                 100.0 * flops_per_second / peak_flops_per_second);
   return table + text;

@@ -222,8 +222,6 @@ class KeyValueCache::PoolAttention : public Attention {
       using Score = host::Computed<scalar_t>;
       at::parallel_for(0, q_NHD.size(0), 1, [&](std::int64_t begin, std::int64_t end) {
         std::vector<Score> scores(static_cast<std::size_t>(heads * visible.longest));
-        std::vector<Score> lse(static_cast<std::size_t>(heads));
-        const std::vector<Score> zeros(static_cast<std::size_t>(visible.longest));
         for (std::int64_t r = begin; r < end; ++r) {
           host::PathAttention({.query = q_NHD.const_data_ptr<scalar_t>() + r * heads * dim,
                                .keys = k_SGD.const_data_ptr<scalar_t>(),
@@ -234,8 +232,7 @@ class KeyValueCache::PoolAttention : public Attention {
                                .groups = k_SGD.size(1),
                                .dim = dim,
                                .terms = terms_},
-                              scores.data(), zeros.data(), lse.data(),
-                              out.mutable_data_ptr<scalar_t>() + r * heads * dim);
+                              scores.data(), out.mutable_data_ptr<scalar_t>() + r * heads * dim);
         }
       });
     });

@@ -102,26 +102,22 @@ void WeightedValues(const PathAttentionInput<double>& in, const double* weights,
 }
 
 template <class T>
-void Attend(const PathAttentionInput<T>& in, Computed<T>* scores, const Computed<T>* zeros, Computed<T>* lse,
-            T* out) {
+void Attend(const PathAttentionInput<T>& in, Computed<T>* scores, T* out) {
   Scores(in, scores);
-  MaskedSoftmax(scores, zeros, in.terms, in.heads, 1, in.tokens, lse);
+  SoftmaxOfScores(scores, in.terms, in.heads, in.tokens);
   WeightedValues(in, scores, out);
 }
 
 }  // namespace
 
-void PathAttention(const PathAttentionInput<float>& in, float* scores, const float* zeros, float* lse,
-                   float* out) {
-  Attend(in, scores, zeros, lse, out);
+void PathAttention(const PathAttentionInput<float>& in, float* scores, float* out) {
+  Attend(in, scores, out);
 }
-void PathAttention(const PathAttentionInput<c10::BFloat16>& in, float* scores, const float* zeros, float* lse,
-                   c10::BFloat16* out) {
-  Attend(in, scores, zeros, lse, out);
+void PathAttention(const PathAttentionInput<c10::BFloat16>& in, float* scores, c10::BFloat16* out) {
+  Attend(in, scores, out);
 }
-void PathAttention(const PathAttentionInput<double>& in, double* scores, const double* zeros, double* lse,
-                   double* out) {
-  Attend(in, scores, zeros, lse, out);
+void PathAttention(const PathAttentionInput<double>& in, double* scores, double* out) {
+  Attend(in, scores, out);
 }
 
 }  // namespace plural::trainer::host

@@ -12,7 +12,7 @@ namespace plural::trainer::host {
 
 // Query heads h of one path are `heads` vectors of `dim` values; head h sees key-value head
 // h * groups / heads. keys and values hold [slots, groups, dim]; the path's tokens are the `tokens` slots at
-// `path`. scores is scratch of [heads, tokens], zeros of [tokens] zeros, lse scratch of [heads].
+// `path`. scores is scratch of [heads, tokens].
 template <class T>
 struct PathAttentionInput {
   const T* query = nullptr;
@@ -24,11 +24,8 @@ struct PathAttentionInput {
 };
 
 // out [heads, dim] = softmax(logits of query keys^T by `terms`) values.
-void PathAttention(const PathAttentionInput<float>& in, float* scores, const float* zeros, float* lse,
-                   float* out);
-void PathAttention(const PathAttentionInput<c10::BFloat16>& in, float* scores, const float* zeros, float* lse,
-                   c10::BFloat16* out);
-void PathAttention(const PathAttentionInput<double>& in, double* scores, const double* zeros, double* lse,
-                   double* out);
+void PathAttention(const PathAttentionInput<float>& in, float* scores, float* out);
+void PathAttention(const PathAttentionInput<c10::BFloat16>& in, float* scores, c10::BFloat16* out);
+void PathAttention(const PathAttentionInput<double>& in, double* scores, double* out);
 
 }  // namespace plural::trainer::host

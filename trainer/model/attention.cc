@@ -100,7 +100,7 @@ std::unique_ptr<Attention> MakePassAttention(const data::RowPass& pass, const Mo
                                              at::ScalarType dtype, at::Device device) {
   const PartScope attention(Part::kAttention);
   const bool tree = !pass.end.empty();
-  if (tree && device.is_cpu()) return MakeTreeAttention(pass, config, dtype);
+  if (tree && device.is_cpu()) return MakeTreeAttention(pass, config);
   LayerWindows layers = WindowsOf(pass, config);
   std::vector<at::Tensor> masks;
   for (const std::int64_t window : layers.windows) {

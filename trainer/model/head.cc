@@ -61,14 +61,14 @@ std::vector<Chunk> CutIntoChunks(const at::Tensor& edge_row, std::int64_t rows, 
   return chunks;
 }
 
-// Logits of a chunk, of bf16 in fp32; t_SK is the adapter's scaled inner value, in the logits' dtype.
-// Backward repeats this call where logits were not kept, and gets the same bits.
+// Logits of a chunk, of bf16 in fp32; t_SK is the adapter's scaled inner value. Backward repeats this call
+// where logits were not kept, and gets the same bits.
 at::Tensor ChunkLogits(const Chunk& chunk, const at::Tensor& hidden_SE, const at::Tensor& weight_VE,
                        const at::Tensor& t_SK, const HeadPlan& plan) {
-  at::Tensor z_RV = MultiplyUnrounded(hidden_SE.narrow(0, chunk.row, chunk.rows), weight_VE);
-  if (t_SK.defined()) {
-    z_RV.addmm_(t_SK.narrow(0, chunk.row, chunk.rows), plan.linear.lora.b_OK.to(z_RV.dtype()).t());
-  }
+  const auto rows_of = [&chunk](const at::Tensor& x) { return x.narrow(0, chunk.row, chunk.rows); };
+  at::Tensor z_RV = t_SK.defined() ? MultiplyUnrounded(rows_of(hidden_SE), weight_VE, rows_of(t_SK),
+                                                       plan.linear.lora.b_OK.to(t_SK.dtype()))
+                                   : MultiplyUnrounded(rows_of(hidden_SE), weight_VE);
   if (plan.softcap > 0.0) SoftCapInPlace(z_RV, plan.softcap);
   return z_RV;
 }
@@ -89,7 +89,8 @@ class RowHead : public torch::autograd::Function<RowHead> {
     at::Tensor t_SK;
     if (plan->linear.HasLora()) {
       const LoraFactors& lora = plan->linear.lora;
-      t_SK = MultiplyUnrounded(AdapterInput(hidden_SE, *plan), lora.a_KI.to(dtype)).mul_(lora.scale);
+      t_SK =
+          MultiplyNarrow(AdapterInput(hidden_SE, *plan), lora.a_KI.to(dtype).t()).mul_(lora.scale).to(dtype);
     }
     const auto options = hidden_SE.options().dtype(at::kDouble);
     const at::Tensor lse_S = at::empty({hidden_SE.size(0)}, options);
@@ -145,7 +146,8 @@ class RowHead : public torch::autograd::Function<RowHead> {
     if (needs_hidden) dhidden_SE = at::empty_like(hidden_SE);
     if (needs_weight) dweight_VE = at::zeros_like(plan.linear.weight_OI);
     // Transposed: libraries are twice as fast at [K, V] as at a narrow [V, K].
-    if (needs_b) db_KV = at::zeros({t_SK.size(1), weight_VE.size(0)}, t_SK.options());
+    if (needs_b)
+      db_KV = at::zeros({t_SK.size(1), weight_VE.size(0)}, t_SK.options().dtype(ComputedIn(dtype)));
     if (adapted && (needs_hidden || needs_a)) dt_SK = at::empty_like(t_SK);
 
     std::size_t next_kept = kKept;
@@ -160,9 +162,9 @@ class RowHead : public torch::autograd::Function<RowHead> {
                   {edges_of(saved[kEdgeRow]) - chunk.row, edges_of(saved[kTarget]), edges_of(t_E),
                    edges_of(saved[kLogOneMinusP])},
                   plan.softcap);
-      if (needs_b) db_KV.addmm_(rows_of(t_SK).t(), z_RV);
-      if (dt_SK.defined()) rows_of(dt_SK).copy_(Multiply(z_RV, lora.b_OK.to(z_RV.dtype())));
       z_RV = z_RV.to(dtype);
+      if (needs_b) db_KV.add_(SumOuterProducts(rows_of(t_SK), z_RV));
+      if (dt_SK.defined()) rows_of(dt_SK).copy_(MultiplyNarrow(z_RV, lora.b_OK.to(dtype)).mul_(lora.scale));
       if (needs_hidden) rows_of(dhidden_SE).copy_(Multiply(z_RV, weight_VE));
       if (needs_weight && dweight_VE.scalar_type() == dtype) {
         dweight_VE.addmm_(z_RV.t(), rows_of(hidden_SE));
@@ -171,7 +173,6 @@ class RowHead : public torch::autograd::Function<RowHead> {
       }
     }
     if (dt_SK.defined()) {
-      dt_SK = dt_SK.mul_(lora.scale).to(dtype);
       if (needs_a) da_KE = SumOuterProducts(dt_SK, AdapterInput(hidden_SE, plan)).to(lora.a_KI.dtype());
       const at::Tensor a_KE = lora.a_KI.to(dtype);
       if (needs_hidden && plan.p > 0) {

@@ -141,14 +141,6 @@ PLURAL_INLINE void SwiGluBackwardLoop(const T* gate, const T* up, const T* dout,
 }
 
 template <class T>
-PLURAL_INLINE void AddToLoop(T* sum, const T* x, std::int64_t count) {
-  constexpr std::int64_t kWidth = Lanes<T>::kWidth;
-  for (std::int64_t i = 0; i < count; i += kWidth) {
-    Store(sum + i, Load(sum + i, count - i) + Load(x + i, count - i), count - i);
-  }
-}
-
-template <class T>
 PLURAL_INLINE void SoftCapLoop(T* z, std::int64_t count, double cap) {
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
   const auto factor = static_cast<T>(cap), inverse = static_cast<T>(1.0 / cap);
@@ -215,24 +207,19 @@ PLURAL_INLINE void RotateLoop(const T* x, const Computed<T>* cos, const Computed
 }
 
 template <class T>
-PLURAL_INLINE Vector<T> Logit(const Vector<T>& score, T scale, T softcap) {
-  return softcap > 0 ? Tanh(score * (scale / softcap)) * softcap : score * scale;
-}
-
-template <class T>
-PLURAL_INLINE void MaskedSoftmaxLoop(T* scores, const T* mask, const ScoreTerms& terms, std::int64_t blocks,
-                                     std::int64_t rows, std::int64_t keys, T* lse) {
+PLURAL_INLINE void SoftmaxOfScoresLoop(T* scores, const ScoreTerms& terms, std::int64_t rows,
+                                       std::int64_t keys) {
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
   constexpr T kLowest = -std::numeric_limits<T>::infinity();
   const auto scale = static_cast<T>(terms.scale), softcap = static_cast<T>(terms.softcap);
-  for (std::int64_t row = 0; row < blocks * rows; ++row) {
+  for (std::int64_t row = 0; row < rows; ++row) {
     T* s = scores + row * keys;
-    const T* m = mask + row % rows * keys;
     Vector<T> largest = Vector<T>{} + kLowest;
     for (std::int64_t i = 0; i < keys; i += kWidth) {
-      const Vector<T> v = Logit(Load(s + i, keys - i), scale, softcap) + Load(m + i, keys - i, kLowest);
+      const Vector<T> score = Load(s + i, keys - i);
+      const Vector<T> v = softcap > 0 ? Tanh(score * (scale / softcap)) * softcap : score * scale;
       Store(s + i, v, keys - i);
-      largest = Max(largest, v);
+      largest = Max(largest, keys - i < kWidth ? Load(s + i, keys - i, kLowest) : v);
     }
     T top = kLowest;
     for (std::int64_t l = 0; l < kWidth; ++l) top = largest[l] > top ? largest[l] : top;
@@ -242,37 +229,8 @@ PLURAL_INLINE void MaskedSoftmaxLoop(T* scores, const T* mask, const ScoreTerms&
       Store(s + i, e, keys - i);
       sums += e;
     }
-    const double sum = Sum<T>(sums);
-    const auto inverse = static_cast<T>(1.0 / sum);
+    const auto inverse = static_cast<T>(1.0 / Sum<T>(sums));
     for (std::int64_t i = 0; i < keys; i += kWidth) Store(s + i, Load(s + i, keys - i) * inverse, keys - i);
-    lse[row] = static_cast<T>(static_cast<double>(top) + std::log(sum));
-  }
-}
-
-// A cap's slope is 1 - (logit / softcap)^2.
-template <bool capped, class T>
-PLURAL_INLINE void MaskedSoftmaxBackwardLoop(T* scores, T* dp, const T* mask, const T* lse, const T* delta,
-                                             const ScoreTerms& terms, std::int64_t blocks, std::int64_t rows,
-                                             std::int64_t keys) {
-  constexpr std::int64_t kWidth = Lanes<T>::kWidth;
-  const auto scale = static_cast<T>(terms.scale), softcap = static_cast<T>(terms.softcap);
-  const T inverse_cap = capped ? 1 / softcap : 0;
-  for (std::int64_t row = 0; row < blocks * rows; ++row) {
-    T* s = scores + row * keys;
-    T* d = dp + row * keys;
-    const T* m = mask + row % rows * keys;
-    const T level = lse[row], mean = delta[row];
-    for (std::int64_t i = 0; i < keys; i += kWidth) {
-      const Vector<T> logit = Logit(Load(s + i, keys - i), scale, capped ? softcap : 0);
-      const Vector<T> p = Exp(logit + Load(m + i, keys - i) - level);
-      Store(s + i, p, keys - i);
-      Vector<T> gradient = p * (Load(d + i, keys - i) - mean) * scale;
-      if (capped) {
-        const Vector<T> bounded = logit * inverse_cap;
-        gradient *= T{1} - bounded * bounded;
-      }
-      Store(d + i, gradient, keys - i);
-    }
   }
 }
 
@@ -307,27 +265,16 @@ PLURAL_INLINE void MaskedSoftmaxBackwardLoop(T* scores, T* dp, const T* mask, co
     RotateLoop(x, cos, sin, direction, rows, heads, half, out);                                              \
   }
 
-#define PLURAL_COMPUTED_LOOPS(T, CLONES)                                                             \
-  CLONES RowStatistics StatisticsOfRow(const T* z, std::int64_t count, double temperature) {         \
-    return StatisticsOfRowLoop(z, count, temperature);                                               \
-  }                                                                                                  \
-  CLONES void RowGradient(T* z, std::int64_t count, const RowGradientTerms& terms) {                 \
-    RowGradientLoop(z, count, terms);                                                                \
-  }                                                                                                  \
-  CLONES void AddTo(T* sum, const T* x, std::int64_t count) { AddToLoop(sum, x, count); }            \
-  CLONES void SoftCap(T* z, std::int64_t count, double cap) { SoftCapLoop(z, count, cap); }          \
-  CLONES void MaskedSoftmax(T* scores, const T* mask, const ScoreTerms& terms, std::int64_t blocks,  \
-                            std::int64_t rows, std::int64_t keys, T* lse) {                          \
-    MaskedSoftmaxLoop(scores, mask, terms, blocks, rows, keys, lse);                                 \
-  }                                                                                                  \
-  CLONES void MaskedSoftmaxBackward(T* scores, T* dp, const T* mask, const T* lse, const T* delta,   \
-                                    const ScoreTerms& terms, std::int64_t blocks, std::int64_t rows, \
-                                    std::int64_t keys) {                                             \
-    if (terms.softcap > 0.0) {                                                                       \
-      MaskedSoftmaxBackwardLoop<true>(scores, dp, mask, lse, delta, terms, blocks, rows, keys);      \
-    } else {                                                                                         \
-      MaskedSoftmaxBackwardLoop<false>(scores, dp, mask, lse, delta, terms, blocks, rows, keys);     \
-    }                                                                                                \
+#define PLURAL_COMPUTED_LOOPS(T, CLONES)                                                                  \
+  CLONES RowStatistics StatisticsOfRow(const T* z, std::int64_t count, double temperature) {              \
+    return StatisticsOfRowLoop(z, count, temperature);                                                    \
+  }                                                                                                       \
+  CLONES void RowGradient(T* z, std::int64_t count, const RowGradientTerms& terms) {                      \
+    RowGradientLoop(z, count, terms);                                                                     \
+  }                                                                                                       \
+  CLONES void SoftCap(T* z, std::int64_t count, double cap) { SoftCapLoop(z, count, cap); }               \
+  CLONES void SoftmaxOfScores(T* scores, const ScoreTerms& terms, std::int64_t rows, std::int64_t keys) { \
+    SoftmaxOfScoresLoop(scores, terms, rows, keys);                                                       \
   }
 
 // fp64 is for tests and exactness, not for speed.

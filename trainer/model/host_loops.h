@@ -54,23 +54,15 @@ struct ScoreTerms {
               std::int64_t heads, std::int64_t half, T* out);
 
 // Of logits and scores: float or double.
-#define PLURAL_COMPUTED_LOOPS(T)                                                                        \
-  RowStatistics StatisticsOfRow(const T* z, std::int64_t count, double temperature = 1.0);              \
-  /* z = a softmax(z / b) + c p + h p (log p + H) */                                                    \
-  void RowGradient(T* z, std::int64_t count, const RowGradientTerms& terms);                            \
-  void AddTo(T* sum, const T* x, std::int64_t count);                                                   \
-  /* z = cap tanh(z / cap) */                                                                           \
-  void SoftCap(T* z, std::int64_t count, double cap);                                                   \
-                                                                                                        \
-  /* scores [blocks, rows, keys] become softmax(logits + mask) over keys, of the logits that `terms` */ \
-  /* makes of them; mask [rows, keys]. */                                                               \
-  void MaskedSoftmax(T* scores, const T* mask, const ScoreTerms& terms, std::int64_t blocks,            \
-                     std::int64_t rows, std::int64_t keys, T* lse);                                     \
-  /* Scores become probabilities again, given lse; dp becomes the scores' gradient, without a cap */    \
-  /* scale * p * (dp - sum over the row of out * dout, which is `delta`). */                            \
-  void MaskedSoftmaxBackward(T* scores, T* dp, const T* mask, const T* lse, const T* delta,             \
-                             const ScoreTerms& terms, std::int64_t blocks, std::int64_t rows,           \
-                             std::int64_t keys);
+#define PLURAL_COMPUTED_LOOPS(T)                                                                   \
+  RowStatistics StatisticsOfRow(const T* z, std::int64_t count, double temperature = 1.0);         \
+  /* z = a softmax(z / b) + c p + h p (log p + H) */                                               \
+  void RowGradient(T* z, std::int64_t count, const RowGradientTerms& terms);                       \
+  /* z = cap tanh(z / cap) */                                                                      \
+  void SoftCap(T* z, std::int64_t count, double cap);                                              \
+                                                                                                   \
+  /* scores [rows, keys] become the softmax over keys of the logits that `terms` makes of them. */ \
+  void SoftmaxOfScores(T* scores, const ScoreTerms& terms, std::int64_t rows, std::int64_t keys);
 
 PLURAL_STORED_LOOPS(float)
 PLURAL_STORED_LOOPS(c10::BFloat16)

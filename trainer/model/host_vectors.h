@@ -23,6 +23,8 @@
 #define PLURAL_CLONES
 #endif
 #define PLURAL_INLINE __attribute__((always_inline)) inline
+// Of a lambda within such a loop: called, it would be compiled for the oldest processor.
+#define PLURAL_INLINE_LAMBDA __attribute__((always_inline))
 
 // The same for functions whose versions differ: a version an attribute. clang (14), which only reads these
 // files for checks, cannot make versions for these levels.
@@ -88,14 +90,23 @@ PLURAL_INLINE Vector<float> Load(const c10::BFloat16* from, std::int64_t count, 
   return v;
 }
 
-// Rounds to the nearest bf16, ties to even; NaN stays.
-PLURAL_INLINE void Store(c10::BFloat16* to, const Vector<float>& v, std::int64_t count) {
+// A word each, rounded to the nearest bf16, ties to even; NaN stays.
+PLURAL_INLINE Words RoundToHalf(const Vector<float>& v) {
   Words words;
   std::memcpy(&words, &v, sizeof words);
-  words = (v == v ? words + (0x7fffU + (words >> 16 & 1U)) : Words{} + 0x7fc00000U) >> 16;
-  const HalfWords half = __builtin_convertvector(words, HalfWords);
-  const std::int64_t stored = count < Lanes<float>::kWidth ? count : Lanes<float>::kWidth;
-  std::memcpy(to, &half, static_cast<std::size_t>(stored) * sizeof(c10::BFloat16));
+  return (v == v ? words + (0x7fffU + (words >> 16 & 1U)) : Words{} + 0x7fc00000U) >> 16;
+}
+
+PLURAL_INLINE void StoreHalf(c10::BFloat16* to, const Words& rounded, std::int64_t count) {
+  const HalfWords half = __builtin_convertvector(rounded, HalfWords);
+  if (count >= Lanes<float>::kWidth) {
+    std::memcpy(to, &half, sizeof half);
+  } else {
+    std::memcpy(to, &half, static_cast<std::size_t>(count) * sizeof(c10::BFloat16));
+  }
+}
+PLURAL_INLINE void Store(c10::BFloat16* to, const Vector<float>& v, std::int64_t count) {
+  StoreHalf(to, RoundToHalf(v), count);
 }
 
 // Products of bf16 two by two: a word holds a pair of values, and a lane of the fp32 sum grows by the

@@ -91,7 +91,7 @@ class Project : public torch::autograd::Function<Project> {
     }
     for (const AdapterGroup& group : plan->adapters) {
       const PartScope adapter(Part::kLora);
-      const at::Tensor t_RJ = MultiplyTransposed(group.Input(x_RI), plan->JoinedA(group, dtype));
+      const at::Tensor t_RJ = MultiplyNarrow(group.Input(x_RI), plan->JoinedA(group, dtype).t()).to(dtype);
       plan->ForEach(group, [&](std::size_t l, const LoraFactors& lora, const auto& part) {
         outputs[l].addmm_(part(t_RJ, 1).mul_(lora.scale), lora.b_OK.to(dtype).t());
       });
@@ -146,7 +146,7 @@ class Project : public torch::autograd::Function<Project> {
         if (ctx->needs_input_grad(inputs[l].b)) {
           give(inputs[l].b, SumOuterProducts(part(t_RJ, 1), dy[l]).t(), lora.b_OK);
         }
-        part(dt_RJ, 1).copy_(at::mm(dy[l], lora.b_OK.to(dtype)).mul_(lora.scale));
+        part(dt_RJ, 1).copy_(MultiplyNarrow(dy[l], lora.b_OK.to(dtype)).mul_(lora.scale));
         needs_da |= ctx->needs_input_grad(inputs[l].a);
       });
       if (needs_da) {

@@ -17,6 +17,8 @@
 #include "trainer/model/dtypes.h"
 #include "trainer/model/outer_products.h"
 #include "trainer/model/row_products.h"
+#include "trainer/model/tile_multiply.h"
+#include "trainer/model/tile_products.h"
 
 namespace plural::trainer {
 namespace {
@@ -43,6 +45,10 @@ std::optional<LinearOperator> FindOneDnnLinear() {
                                  std::optional<std::string_view>)>();
 }
 
+bool ByTiles(const at::Tensor& x) {
+  return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
+}
+
 }  // namespace
 
 at::Tensor MultiplyTransposed(const at::Tensor& x_RI, const at::Tensor& weight_OI) {
@@ -54,9 +60,30 @@ at::Tensor MultiplyTransposed(const at::Tensor& x_RI, const at::Tensor& weight_O
   return one_dnn->call(x_RI, weight_OI, std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), "");
 }
 
-at::Tensor MultiplyUnrounded(const at::Tensor& x_RI, const at::Tensor& weight_OI) {
-  return x_RI.scalar_type() == at::kBFloat16 ? MultiplyRows(x_RI, weight_OI)
-                                             : MultiplyTransposed(x_RI, weight_OI);
+at::Tensor MultiplyUnrounded(const at::Tensor& x_RI, const at::Tensor& weight_OI, const at::Tensor& t_RK,
+                             const at::Tensor& b_OK) {
+  const bool low_rank = t_RK.defined();
+  if (!ByTiles(x_RI) || (!low_rank && x_RI.scalar_type() == at::kFloat)) {
+    at::Tensor y_RO = MultiplyTransposed(x_RI, weight_OI).to(ComputedIn(x_RI.scalar_type()));
+    if (low_rank) y_RO.addmm_(t_RK.to(y_RO.dtype()), b_OK.to(y_RO.dtype()).t());
+    return y_RO;
+  }
+  // Packing the weight costs vectors more than it gains.
+  if (!low_rank && !host::HasTileRegisters()) return MultiplyRows(x_RI, weight_OI);
+  const at::Tensor y_RO = at::empty({x_RI.size(0), weight_OI.size(0)}, x_RI.options().dtype(at::kFloat));
+  if (low_rank) {
+    TileMultiply({{x_RI, weight_OI.t()}, {t_RK, b_OK.t()}}, y_RO);
+  } else {
+    TileMultiply({{x_RI, weight_OI.t()}}, y_RO);
+  }
+  return y_RO;
+}
+
+at::Tensor MultiplyNarrow(const at::Tensor& x_RI, const at::Tensor& b_IK) {
+  if (!ByTiles(x_RI)) return at::mm(x_RI, b_IK).to(ComputedIn(x_RI.scalar_type()));
+  const at::Tensor y_RK = at::empty({x_RI.size(0), b_IK.size(1)}, x_RI.options().dtype(at::kFloat));
+  TileMultiply({{x_RI, b_IK}}, y_RK);
+  return y_RK;
 }
 
 at::Tensor Multiply(const at::Tensor& x_RO, const at::Tensor& weight_OI) {
@@ -74,8 +101,12 @@ void MultiplyAdd(at::Tensor& sum_RI, const at::Tensor& x_RO, const at::Tensor& w
 }
 
 at::Tensor SumOuterProducts(const at::Tensor& a_RJ, const at::Tensor& b_RI) {
-  if (a_RJ.scalar_type() != at::kBFloat16) return at::mm(a_RJ.t(), b_RI);
-  if (!a_RJ.is_cpu()) return at::mm(a_RJ.t(), b_RI).to(at::kFloat);
+  if (!ByTiles(a_RJ)) return at::mm(a_RJ.t(), b_RI).to(ComputedIn(a_RJ.scalar_type()));
+  if (a_RJ.scalar_type() == at::kFloat) {
+    const at::Tensor y_JI = at::empty({a_RJ.size(1), b_RI.size(1)}, a_RJ.options());
+    TileMultiply({{a_RJ.t(), b_RI}}, y_JI);
+    return y_JI;
+  }
   const at::Tensor a = a_RJ.contiguous(), b = b_RI.contiguous();
   const at::Tensor y = at::empty({a.size(1), b.size(1)}, a.options().dtype(at::kFloat));
   const std::int64_t columns = b.size(1);

@@ -1,9 +1,10 @@
 // The matrix multiplies of a forward and backward pass.
 //
 // Owns: which library does them. On the CPU in fp32 that is oneDNN, some 10 % faster here than the BLAS that
-// at::mm calls; everything else is at::mm (which takes oneDNN for bf16). Inference on the CPU has loops of
-// its own (row_products.h). Not differentiable: for use inside hand-written functions and without gradients.
-// Thread rule: pure functions.
+// at::mm calls, of whole matrices, or of tiles (tile_multiply.h) where a matrix is narrow or sums of bf16
+// shall not be rounded; everything else is at::mm (which takes oneDNN for bf16). Inference on the CPU has
+// loops of its own (row_products.h). Not differentiable: for use inside hand-written functions and without
+// gradients. Thread rule: pure functions.
 //
 // Shape letters: R rows, I in features, O out features.
 #pragma once
@@ -16,8 +17,12 @@ namespace plural::trainer {
 
 // x W^T, [R, O].
 at::Tensor MultiplyTransposed(const at::Tensor& x_RI, const at::Tensor& weight_OI);
-// The same, of bf16 in fp32: sums are not rounded.
-at::Tensor MultiplyUnrounded(const at::Tensor& x_RI, const at::Tensor& weight_OI);
+// x W^T + t B^T in one pass over the result (t and B may be undefined), of bf16 in fp32: sums are not
+// rounded.
+at::Tensor MultiplyUnrounded(const at::Tensor& x_RI, const at::Tensor& weight_OI, const at::Tensor& t_RK = {},
+                             const at::Tensor& b_OK = {});
+// x B for few columns of B, [R, K], of bf16 in fp32.
+at::Tensor MultiplyNarrow(const at::Tensor& x_RI, const at::Tensor& b_IK);
 // x W, [R, I].
 at::Tensor Multiply(const at::Tensor& x_RO, const at::Tensor& weight_OI);
 // The same, added to sum_RI, or put there if it is undefined.

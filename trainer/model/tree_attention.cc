@@ -1,21 +1,25 @@
 #include "trainer/model/tree_attention.h"
 
 #include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <cstring>
+#include <array>
+#include <cmath>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "trainer/model/dtypes.h"
-#include "trainer/model/host_loops.h"
 #include "trainer/model/part_scope.h"
+#include "trainer/model/tile_loops.h"
+#include "trainer/model/tile_products.h"
+#include "trainer/model/tree_tiles.h"
 
 namespace plural::trainer {
 namespace {
@@ -23,191 +27,279 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Rows a block: large enough for efficient multiplies, small against the path before it.
-constexpr std::int64_t kBlockRows = 64;
-
-struct Block {
-  std::int64_t begin = 0, rows = 0;
-  std::vector<std::int64_t> keys;  // what is visible of the path to row `begin`, then the block's own rows
-  at::Tensor mask;                 // [rows, keys]: 0 or -inf
-};
-
 struct TreePlan : torch::CustomClassHolder {
-  std::vector<Block> blocks;
+  TreeTiles tiles;
   host::ScoreTerms terms;
 };
 
-template <class T>
-void FillMask(const data::RowPass& pass, std::int64_t window, const Block& block, T* mask) {
-  for (std::int64_t q = block.begin; q < block.begin + block.rows; ++q) {
-    for (const std::int64_t k : block.keys) {
-      const bool sees =
-          k <= q && q < pass.end[k] && (window <= 0 || pass.position[q] - pass.position[k] < window);
-      *mask++ = sees ? T{0} : -std::numeric_limits<T>::infinity();
-    }
-  }
-}
+// A tensor [N, heads, D] whose heads are dense.
+template <class E>
+struct Heads {
+  E* data = nullptr;
+  std::int64_t row_stride = 0, head_stride = 0;
 
-c10::intrusive_ptr<TreePlan> CutIntoBlocks(const data::RowPass& pass, std::int64_t window,
-                                           const host::ScoreTerms& terms, at::ScalarType dtype) {
-  auto plan = c10::make_intrusive<TreePlan>();
-  plan->terms = terms;
-  std::vector<std::int64_t> path;  // of the block's first row
-  for (std::int64_t begin = 0; begin < pass.length; begin += kBlockRows) {
-    Block block;
-    block.begin = begin;
-    block.rows = std::min(kBlockRows, pass.length - begin);
-    std::erase_if(path, [&](std::int64_t k) { return pass.end[k] <= begin; });
-    std::int32_t nearest = pass.position[begin];  // position of the block's row that sees farthest back
-    for (std::int64_t row = begin; row < begin + block.rows; ++row) {
-      nearest = std::min(nearest, pass.position[row]);
-    }
-    for (const std::int64_t k : path) {
-      if (window <= 0 || nearest - pass.position[k] < window) block.keys.push_back(k);
-    }
-    for (std::int64_t row = begin; row < begin + block.rows; ++row) {
-      block.keys.push_back(row);
-      path.push_back(row);  // what is not an ancestor of the next block's first row falls out there
-    }
-    block.mask = at::empty({block.rows, static_cast<std::int64_t>(block.keys.size())}, dtype);
-    AT_DISPATCH_FLOATING_TYPES(dtype, "tree mask",
-                               [&] { FillMask(pass, window, block, block.mask.data_ptr<scalar_t>()); });
-    plan->blocks.push_back(std::move(block));
-  }
-  return plan;
-}
-
-// x [N, heads, D] -> [heads, rows, D], rows given by index or by range.
-template <class T>
-void Gather(const at::Tensor& x, const std::int64_t* index, std::int64_t rows, T* out) {
-  const std::int64_t heads = x.size(1), dim = x.size(2), stride = x.stride(0), head_stride = x.stride(1);
-  const T* from = x.const_data_ptr<T>();
-  for (std::int64_t head = 0; head < heads; ++head) {
-    for (std::int64_t row = 0; row < rows; ++row, out += dim) {
-      std::memcpy(out, from + index[row] * stride + head * head_stride,
-                  static_cast<std::size_t>(dim) * sizeof(T));
-    }
-  }
-}
-
-// The way back, added: a key is in the blocks of all its descendants.
-template <class T>
-void ScatterAdd(const T* in, const std::int64_t* index, std::int64_t rows, const at::Tensor& x) {
-  const std::int64_t heads = x.size(1), dim = x.size(2);
-  T* to = x.mutable_data_ptr<T>();
-  for (std::int64_t head = 0; head < heads; ++head) {
-    for (std::int64_t row = 0; row < rows; ++row, in += dim) {
-      host::AddTo(to + (index[row] * heads + head) * dim, in, dim);
-    }
-  }
-}
-
-// Query heads that share a key head are stacked: [G, R, D] with R = heads / G * rows.
-template <class T>
-struct BlockTensors {
-  at::Tensor q_GRD, k_GKD, v_GKD;
-
-  BlockTensors(const Block& block, const at::Tensor& q_NHD, const at::Tensor& k_NGD, const at::Tensor& v_NGD)
-      : q_GRD(Queries(block, q_NHD, k_NGD.size(1))), k_GKD(Keys(block, k_NGD)), v_GKD(Keys(block, v_NGD)) {}
-
-  static at::Tensor Queries(const Block& block, const at::Tensor& x_NHD, std::int64_t shared_heads) {
-    const at::Tensor out =
-        at::empty({shared_heads, x_NHD.size(1) / shared_heads * block.rows, x_NHD.size(2)}, x_NHD.options());
-    Gather<T>(x_NHD, block.keys.data() + block.keys.size() - block.rows, block.rows, out.data_ptr<T>());
-    return out;
-  }
-
-  static at::Tensor Keys(const Block& block, const at::Tensor& x_NGD) {
-    const auto keys = static_cast<std::int64_t>(block.keys.size());
-    const at::Tensor out = at::empty({x_NGD.size(1), keys, x_NGD.size(2)}, x_NGD.options());
-    Gather<T>(x_NGD, block.keys.data(), keys, out.data_ptr<T>());
-    return out;
-  }
+  E* At(std::int64_t row, std::int64_t head) const { return data + row * row_stride + head * head_stride; }
 };
+template <class E>
+Heads<const E> Read(const at::Tensor& x_NHD) {
+  return {x_NHD.const_data_ptr<E>(), x_NHD.stride(0), x_NHD.stride(1)};
+}
+template <class E>
+Heads<E> Write(const at::Tensor& x_NHD) {
+  return {x_NHD.mutable_data_ptr<E>(), x_NHD.stride(0), x_NHD.stride(1)};
+}
+
+struct Shape {
+  std::int64_t rows = 0, heads = 0, shared_heads = 0, dim = 0;
+
+  Shape(const at::Tensor& q_NHD, const at::Tensor& k_NGD)
+      : rows(q_NHD.size(0)), heads(q_NHD.size(1)), shared_heads(k_NGD.size(1)), dim(q_NHD.size(2)) {}
+  std::int64_t Sharing() const { return heads / shared_heads; }  // query heads of a key head
+};
+
+// One key head's rows as columns, a block of kBlockRows after the other: [blocks, D, kBlockRows].
+template <class E>
+class Columns {
+ public:
+  Columns(const Heads<const E>& x, std::int64_t head, const Shape& shape) : dim_(shape.dim) {
+    const std::int64_t blocks = (shape.rows + kBlockRows - 1) / kBlockRows;
+    values_.resize(static_cast<std::size_t>(blocks * dim_ * kBlockRows));
+    for (std::int64_t row = 0; row < shape.rows; row += kBlockRows) {
+      host::Transpose(x.At(row, head), x.row_stride, std::min(kBlockRows, shape.rows - row), dim_,
+                      values_.data() + row * dim_);
+    }
+  }
+  const E* At(std::int64_t row) const {
+    return values_.data() + row / kBlockRows * kBlockRows * dim_ + row % kBlockRows;
+  }
+
+ private:
+  std::int64_t dim_;
+  std::vector<E> values_;
+};
+
+// Tiles' operands lie kBlockRows values apart, in pairs twice as many.
+template <class E>
+constexpr std::int64_t kPacked = std::is_same_v<E, c10::BFloat16> ? 2 : 1;
+
+host::TileView ViewOf(const TreeTiles& tree, const Tile& tile) {
+  return {.keys = tile.keys,
+          .rows = tile.rows,
+          .mask = tile.mask < 0 ? nullptr : tree.mask.data() + tile.mask * kBlockRows + tile.row};
+}
+
+template <class E>
+struct AttentionInput {
+  Heads<const E> q, k, v;
+};
+
+// Forward of the query heads that share key head `shared`. lse_HN: log sum exp of each row's logits.
+template <class E>
+void ForwardOfSharedHead(const TreePlan& plan, const AttentionInput<E>& in, const Shape& shape,
+                         std::int64_t shared, const Heads<E>& out, host::Computed<E>* lse_HN) {
+  using T = host::Computed<E>;
+  const std::int64_t dim = shape.dim;
+  const Columns<E> v_columns(in.v, shared, shape);
+  std::vector<E> q(static_cast<std::size_t>(dim * kBlockRows));
+  std::vector<E> p(static_cast<std::size_t>(kBlockRows * kBlockRows));
+  std::vector<T> scores, out_columns(static_cast<std::size_t>(dim * kBlockRows));
+  for (const RowBlock& block : plan.tiles.blocks) {
+    scores.resize(block.tiles.size() * kBlockRows * kBlockRows);
+    for (std::int64_t head = shared * shape.Sharing(); head < (shared + 1) * shape.Sharing(); ++head) {
+      host::PackColumns(in.q.At(block.begin, head), in.q.row_stride, block.rows, dim, q.data());
+      std::array<T, kBlockRows> largest;
+      largest.fill(-std::numeric_limits<T>::infinity());
+      T* s = scores.data();
+      for (const Tile& tile : block.tiles) {
+        host::TileProduct(in.k.At(tile.key, shared), q.data() + kPacked<E> * tile.row,
+                          {.rows = tile.keys,
+                           .columns = tile.rows,
+                           .depth = dim,
+                           .a_stride = in.k.row_stride,
+                           .b_stride = kBlockRows,
+                           .c_stride = kBlockRows},
+                          s + tile.row);
+        host::LogitsOfScores(s + tile.row, ViewOf(plan.tiles, tile), plan.terms, largest.data() + tile.row);
+        s += kBlockRows * kBlockRows;
+      }
+      std::array<double, kBlockRows> sums{};
+      std::fill(out_columns.begin(), out_columns.end(), T{0});
+      s = scores.data();
+      for (const Tile& tile : block.tiles) {
+        host::ExpOfLogits(s + tile.row, ViewOf(plan.tiles, tile), largest.data() + tile.row,
+                          sums.data() + tile.row, p.data() + kPacked<E> * tile.row);
+        host::TileProduct(v_columns.At(tile.key), p.data() + kPacked<E> * tile.row,
+                          {.rows = dim,
+                           .columns = tile.rows,
+                           .depth = tile.PaddedKeys(),
+                           .a_stride = kBlockRows,
+                           .b_stride = kBlockRows,
+                           .c_stride = kBlockRows,
+                           .add = true},
+                          out_columns.data() + tile.row);
+        s += kBlockRows * kBlockRows;
+      }
+      std::array<T, kBlockRows> inverse;
+      for (std::int64_t r = 0; r < block.rows; ++r) {
+        const double sum = sums[static_cast<std::size_t>(r)];
+        inverse[static_cast<std::size_t>(r)] = static_cast<T>(1.0 / sum);
+        lse_HN[head * shape.rows + block.begin + r] =
+            static_cast<T>(static_cast<double>(largest[static_cast<std::size_t>(r)]) + std::log(sum));
+      }
+      host::StoreColumns(out_columns.data(), inverse.data(), block.rows, dim, out.At(block.begin, head),
+                         out.row_stride);
+    }
+  }
+}
+
+template <class E>
+struct AttentionGradient {
+  Heads<const E> out, dout;
+  Heads<E> dq;
+  Heads<host::Computed<E>> dk, dv;  // added to
+};
+
+template <class E>
+void BackwardOfSharedHead(const TreePlan& plan, const AttentionInput<E>& in, const Shape& shape,
+                          std::int64_t shared, const host::Computed<E>* lse_HN,
+                          const AttentionGradient<E>& gradient) {
+  using T = host::Computed<E>;
+  const std::int64_t dim = shape.dim;
+  const auto block_values = static_cast<std::size_t>(dim * kBlockRows);
+  constexpr std::size_t kTileValues = kBlockRows * kBlockRows;
+  const Columns<E> k_columns(in.k, shared, shape);
+  std::vector<E> q(block_values), dout(block_values), q_rows(block_values), dout_rows(block_values);
+  std::vector<T> dq_columns(block_values), scores(kTileValues), dp(kTileValues);
+  // fp32 and fp64 are operands of the next products where they are.
+  constexpr bool kInPlace = std::is_same_v<E, T>;
+  std::vector<E> rounded(kInPlace ? 0 : 3 * kTileValues);
+  E *p, *ds, *ds_pairs;
+  if constexpr (kInPlace) {
+    p = scores.data(), ds = ds_pairs = dp.data();
+  } else {
+    p = rounded.data(), ds = p + kTileValues, ds_pairs = ds + kTileValues;
+  }
+  std::array<T, kBlockRows> ones;
+  ones.fill(T{1});
+  for (const RowBlock& block : plan.tiles.blocks) {
+    for (std::int64_t head = shared * shape.Sharing(); head < (shared + 1) * shape.Sharing(); ++head) {
+      const E* q_of_block = in.q.At(block.begin, head);
+      const E* dout_of_block = gradient.dout.At(block.begin, head);
+      host::PackColumns(q_of_block, in.q.row_stride, block.rows, dim, q.data());
+      host::PackRows(q_of_block, in.q.row_stride, block.rows, dim, q_rows.data());
+      host::PackColumns(dout_of_block, gradient.dout.row_stride, block.rows, dim, dout.data());
+      host::PackRows(dout_of_block, gradient.dout.row_stride, block.rows, dim, dout_rows.data());
+      std::array<T, kBlockRows> delta{}, lse{};  // 0 behind the last row
+      host::RowDots(gradient.out.At(block.begin, head), dout_of_block, gradient.dout.row_stride, block.rows,
+                    dim, delta.data());
+      std::copy_n(lse_HN + head * shape.rows + block.begin, block.rows, lse.begin());
+      std::fill(dq_columns.begin(), dq_columns.end(), T{0});
+      for (const Tile& tile : block.tiles) {
+        const host::TileShape to_scores = {.rows = tile.keys,
+                                           .columns = tile.rows,
+                                           .depth = dim,
+                                           .a_stride = in.k.row_stride,
+                                           .b_stride = kBlockRows,
+                                           .c_stride = kBlockRows};
+        host::TileShape to_dp = to_scores;
+        to_dp.a_stride = in.v.row_stride;
+        host::TileProduct(in.k.At(tile.key, shared), q.data() + kPacked<E> * tile.row, to_scores,
+                          scores.data() + tile.row);
+        host::TileProduct(in.v.At(tile.key, shared), dout.data() + kPacked<E> * tile.row, to_dp,
+                          dp.data() + tile.row);
+        host::ScoreGradient(scores.data() + tile.row, dp.data() + tile.row, ViewOf(plan.tiles, tile),
+                            lse.data() + tile.row, delta.data() + tile.row, plan.terms, p + tile.row,
+                            ds + tile.row, ds_pairs + kPacked<E> * tile.row);
+        const host::TileShape to_keys = {.rows = tile.keys,
+                                         .columns = dim,
+                                         .depth = tile.rows,
+                                         .a_stride = kBlockRows,
+                                         .b_stride = dim,
+                                         .c_stride = gradient.dk.row_stride,
+                                         .add = true};
+        host::TileProduct(p + tile.row, dout_rows.data() + tile.row * dim, to_keys,
+                          gradient.dv.At(tile.key, shared));
+        host::TileProduct(ds + tile.row, q_rows.data() + tile.row * dim, to_keys,
+                          gradient.dk.At(tile.key, shared));
+        host::TileProduct(k_columns.At(tile.key), ds_pairs + kPacked<E> * tile.row,
+                          {.rows = dim,
+                           .columns = tile.rows,
+                           .depth = tile.PaddedKeys(),
+                           .a_stride = kBlockRows,
+                           .b_stride = kBlockRows,
+                           .c_stride = kBlockRows,
+                           .add = true},
+                          dq_columns.data() + tile.row);
+      }
+      host::StoreColumns(dq_columns.data(), ones.data(), block.rows, dim, gradient.dq.At(block.begin, head),
+                         gradient.dq.row_stride);
+    }
+  }
+}
+
+at::Tensor HeadsDense(const at::Tensor& x) { return x.stride(2) == 1 ? x : x.contiguous(); }
 
 class BlockAttention : public torch::autograd::Function<BlockAttention> {
  public:
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& q_NHD, const at::Tensor& k_NGD,
-                            const at::Tensor& v_NGD, const c10::intrusive_ptr<TreePlan>& plan) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& q, const at::Tensor& k,
+                            const at::Tensor& v, const c10::intrusive_ptr<TreePlan>& plan) {
     const PartScope attention(Part::kAttention);
-    const at::Tensor sums_NHD = at::zeros(q_NHD.sizes(), Wide(q_NHD));
-    const at::Tensor lse = at::empty({q_NHD.size(0) * q_NHD.size(1)}, Wide(q_NHD));  // block after block
-    AT_DISPATCH_FLOATING_TYPES(sums_NHD.scalar_type(), "tree attention", [&] {
-      const auto dtype = sums_NHD.scalar_type();
-      Forward<scalar_t>(*plan, q_NHD.to(dtype), k_NGD.to(dtype), v_NGD.to(dtype), sums_NHD, lse);
+    const at::Tensor q_NHD = HeadsDense(q), k_NGD = HeadsDense(k), v_NGD = HeadsDense(v);
+    const Shape shape(q_NHD, k_NGD);
+    const at::Tensor out_NHD = at::empty(q_NHD.sizes(), q_NHD.options().requires_grad(false));
+    const at::Tensor lse_HN = at::empty({shape.heads, shape.rows}, Wide(q_NHD));
+    AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, q_NHD.scalar_type(), "tree attention", [&] {
+      const AttentionInput<scalar_t> in = {Read<scalar_t>(q_NHD), Read<scalar_t>(k_NGD),
+                                           Read<scalar_t>(v_NGD)};
+      EachSharedHead(shape, [&](std::int64_t shared) {
+        ForwardOfSharedHead<scalar_t>(*plan, in, shape, shared, Write<scalar_t>(out_NHD),
+                                      lse_HN.mutable_data_ptr<host::Computed<scalar_t>>());
+      });
     });
-    const at::Tensor out_NHD = sums_NHD.to(q_NHD.scalar_type());
-    ctx->save_for_backward({q_NHD, k_NGD, v_NGD, out_NHD, lse});
+    ctx->save_for_backward({q_NHD, k_NGD, v_NGD, out_NHD, lse_HN});
     ctx->saved_data["plan"] = c10::IValue::make_capsule(plan);
     return out_NHD;
   }
 
-  static variable_list backward(AutogradContext* ctx, const variable_list& dout) {
+  static variable_list backward(AutogradContext* ctx, const variable_list& upstream) {
     const PartScope attention(Part::kAttention);
     const auto capsule = ctx->saved_data["plan"].toCapsule();
     const auto& plan = static_cast<const TreePlan&>(*capsule);
-    variable_list saved = ctx->get_saved_variables();
-    const at::ScalarType dtype = saved[0].scalar_type();
-    const at::TensorOptions wide = Wide(saved[0]);
-    for (at::Tensor& x : saved) x = x.to(wide);
-    const at::Tensor dq_NHD = at::zeros(saved[0].sizes(), wide);
-    const at::Tensor dk_NGD = at::zeros(saved[1].sizes(), wide);
-    const at::Tensor dv_NGD = at::zeros(saved[2].sizes(), wide);
-    const at::Tensor dout_NHD = dout[0].to(wide).contiguous();
-    AT_DISPATCH_FLOATING_TYPES(dq_NHD.scalar_type(), "tree attention",
-                               [&] { Backward<scalar_t>(plan, saved, dout_NHD, dq_NHD, dk_NGD, dv_NGD); });
-    return {dq_NHD.to(dtype), dk_NGD.to(dtype), dv_NGD.to(dtype), at::Tensor()};
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor &q_NHD = saved[0], &k_NGD = saved[1], &v_NGD = saved[2], &out_NHD = saved[3];
+    const at::Tensor& lse_HN = saved[4];
+    const Shape shape(q_NHD, k_NGD);
+    const at::Tensor dout_NHD = upstream[0].contiguous();
+    const at::Tensor dq_NHD = at::empty(q_NHD.sizes(), q_NHD.options().requires_grad(false));
+    const at::Tensor dk_NGD = at::zeros(k_NGD.sizes(), Wide(q_NHD));
+    const at::Tensor dv_NGD = at::zeros(v_NGD.sizes(), Wide(q_NHD));
+    AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, q_NHD.scalar_type(), "tree attention", [&] {
+      using T = host::Computed<scalar_t>;
+      const AttentionInput<scalar_t> in = {Read<scalar_t>(q_NHD), Read<scalar_t>(k_NGD),
+                                           Read<scalar_t>(v_NGD)};
+      const AttentionGradient<scalar_t> gradient = {Read<scalar_t>(out_NHD), Read<scalar_t>(dout_NHD),
+                                                    Write<scalar_t>(dq_NHD), Write<T>(dk_NGD),
+                                                    Write<T>(dv_NGD)};
+      EachSharedHead(shape, [&](std::int64_t shared) {
+        BackwardOfSharedHead<scalar_t>(plan, in, shape, shared, lse_HN.const_data_ptr<T>(), gradient);
+      });
+    });
+    return {dq_NHD, dk_NGD.to(k_NGD.scalar_type()), dv_NGD.to(v_NGD.scalar_type()), at::Tensor()};
   }
 
  private:
-  // Scores, probabilities and sums of bf16 are fp32.
+  // Scores, probabilities' sums and sums over rows of bf16 are fp32.
   static at::TensorOptions Wide(const at::Tensor& x) {
     return x.options().dtype(ComputedIn(x.scalar_type())).requires_grad(false);
   }
 
-  template <class T>
-  static void Forward(const TreePlan& plan, const at::Tensor& q_NHD, const at::Tensor& k_NGD,
-                      const at::Tensor& v_NGD, const at::Tensor& out_NHD, const at::Tensor& lse) {
-    T* next_lse = lse.mutable_data_ptr<T>();
-    for (const Block& block : plan.blocks) {
-      const BlockTensors<T> in(block, q_NHD, k_NGD, v_NGD);
-      const at::Tensor scores = at::bmm(in.q_GRD, in.k_GKD.transpose(1, 2));
-      host::MaskedSoftmax(scores.mutable_data_ptr<T>(), block.mask.const_data_ptr<T>(), plan.terms,
-                          q_NHD.size(1), block.rows, scores.size(2), next_lse);
-      next_lse += q_NHD.size(1) * block.rows;
-      const at::Tensor out = at::bmm(scores, in.v_GKD);
-      ScatterAdd(out.const_data_ptr<T>(), OwnRows(block), block.rows, out_NHD);
-    }
-  }
-
-  template <class T>
-  static void Backward(const TreePlan& plan, const variable_list& saved, const at::Tensor& dout_NHD,
-                       const at::Tensor& dq_NHD, const at::Tensor& dk_NGD, const at::Tensor& dv_NGD) {
-    const at::Tensor& q_NHD = saved[0];
-    const at::Tensor delta_HN = (saved[3] * dout_NHD).sum(2).t().contiguous();
-    const T* next_lse = saved[4].const_data_ptr<T>();
-    for (const Block& block : plan.blocks) {
-      const auto keys = static_cast<std::int64_t>(block.keys.size());
-      const BlockTensors<T> in(block, q_NHD, saved[1], saved[2]);
-      const at::Tensor dout_GRD = BlockTensors<T>::Queries(block, dout_NHD, saved[1].size(1));
-      const at::Tensor p = at::bmm(in.q_GRD, in.k_GKD.transpose(1, 2));
-      const at::Tensor ds = at::bmm(dout_GRD, in.v_GKD.transpose(1, 2));
-      const at::Tensor delta = delta_HN.narrow(1, block.begin, block.rows).contiguous();
-      host::MaskedSoftmaxBackward(p.mutable_data_ptr<T>(), ds.mutable_data_ptr<T>(),
-                                  block.mask.const_data_ptr<T>(), next_lse, delta.const_data_ptr<T>(),
-                                  plan.terms, q_NHD.size(1), block.rows, keys);
-      next_lse += q_NHD.size(1) * block.rows;
-      const at::Tensor dv = at::bmm(p.transpose(1, 2), dout_GRD);
-      ScatterAdd(dv.const_data_ptr<T>(), block.keys.data(), keys, dv_NGD);
-      const at::Tensor dk = at::bmm(ds.transpose(1, 2), in.q_GRD);
-      ScatterAdd(dk.const_data_ptr<T>(), block.keys.data(), keys, dk_NGD);
-      const at::Tensor dq = at::bmm(ds, in.k_GKD);
-      ScatterAdd(dq.const_data_ptr<T>(), OwnRows(block), block.rows, dq_NHD);
-    }
-  }
-
-  static const std::int64_t* OwnRows(const Block& block) {
-    return block.keys.data() + block.keys.size() - block.rows;
+  // A thread adds up its own key heads' gradients, in one order whatever the threads.
+  template <class Function>
+  static void EachSharedHead(const Shape& shape, const Function& function) {
+    at::parallel_for(0, shape.shared_heads, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t shared = begin; shared < end; ++shared) function(shared);
+      host::ReleaseTileRegisters();
+    });
   }
 };
 
@@ -230,13 +322,14 @@ class TreeAttention : public Attention {
 
 }  // namespace
 
-std::unique_ptr<Attention> MakeTreeAttention(const data::RowPass& pass, const ModelConfig& config,
-                                             at::ScalarType dtype) {
+std::unique_ptr<Attention> MakeTreeAttention(const data::RowPass& pass, const ModelConfig& config) {
   LayerWindows layers = WindowsOf(pass, config);
-  const host::ScoreTerms terms{.scale = config.AttentionScale(), .softcap = config.attn_logit_softcapping};
   std::vector<c10::intrusive_ptr<TreePlan>> plans;
-  for (const std::int64_t window : layers.windows)
-    plans.push_back(CutIntoBlocks(pass, window, terms, ComputedIn(dtype)));
+  for (const std::int64_t window : layers.windows) {
+    const auto& plan = plans.emplace_back(c10::make_intrusive<TreePlan>());
+    plan->tiles = CutIntoTiles(pass, window);
+    plan->terms = {.scale = config.AttentionScale(), .softcap = config.attn_logit_softcapping};
+  }
   return std::make_unique<TreeAttention>(std::move(plans), std::move(layers.of_layer));
 }
 

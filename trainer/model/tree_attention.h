@@ -1,12 +1,8 @@
 // Attention of a token tree on the CPU, without the invisible part of the score matrix.
 //
-// Owns: cutting the tree into blocks of query rows, the few keys each block can see, forward and backward
-// on them. Does not own: the layout of trees (data/tree.h), other devices (attention.h). Thread rule: one
-// thread, one pass.
-//
-// In depth-first order a block of rows sees the path to its first row and itself, nothing else, and of the
-// path the end that a window leaves: for a tree of many branches a small part of all rows. Their keys and
-// values are gathered once a block, so that dense matrix multiplies do the work.
+// Owns: forward and backward over the tree's tiles. Does not own: which tiles there are (tree_tiles.h), loops
+// on them (tile_loops.h, tile_products.h), other devices (attention.h). Thread rule: one thread calls, key
+// heads are shared out to the compute threads; the result does not depend on how many.
 #pragma once
 
 #include <memory>
@@ -15,8 +11,8 @@
 
 namespace plural::trainer {
 
-// `pass` is in the tree layout. Memory for backward is linear in rows: probabilities are recomputed.
-std::unique_ptr<Attention> MakeTreeAttention(const data::RowPass& pass, const ModelConfig& config,
-                                             at::ScalarType dtype);
+// `pass` is in the tree layout. Memory for backward is linear in rows: probabilities are recomputed. Of bf16,
+// probabilities and score gradients are rounded between two products, sums are not.
+std::unique_ptr<Attention> MakeTreeAttention(const data::RowPass& pass, const ModelConfig& config);
 
 }  // namespace plural::trainer

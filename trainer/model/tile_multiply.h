@@ -1,0 +1,22 @@
+// Products of matrices, tile by tile, whose sums are not rounded.
+//
+// Owns: cutting and packing matrices for TileProduct (tile_products.h), the share of threads. Does not own:
+// which products are done this way (multiply.h). Thread rule: one thread calls; every element of the result
+// is summed in one order, however many compute threads there are.
+#pragma once
+
+#include <ATen/core/TensorBody.h>
+
+#include <initializer_list>
+
+namespace plural::trainer {
+
+// Two matrices of fp32 or bf16 on the CPU, either of them possibly the transposed view of a dense one.
+struct Factors {
+  at::Tensor a_MK, b_KN;
+};
+
+// y_MN (dense rows, fp32) = the sum of the pairs' products, or added to what it holds.
+void TileMultiply(std::initializer_list<Factors> pairs, const at::Tensor& y_MN, bool add = false);
+
+}  // namespace plural::trainer
