@@ -1,5 +1,7 @@
 #include "trainer/host_libraries.h"
 
+#include <malloc.h>
+
 #include <cstdlib>
 
 namespace plural::trainer {
@@ -10,6 +12,15 @@ void LimitLibraryCaches() {
   setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", kShapes, /*overwrite=*/0);
   setenv("LRU_CACHE_CAPACITY", kShapes,
          /*overwrite=*/0);  // of ideep, which stands between libtorch and oneDNN
+}
+
+void KeepFreedMemory() {
+#ifdef __GLIBC__
+  if (std::getenv("GLIBC_TUNABLES") != nullptr) return;
+  constexpr int kBytes = 1 << 30;  // of one tensor, and of free memory at the end of the heap
+  mallopt(M_MMAP_THRESHOLD, kBytes);
+  mallopt(M_TRIM_THRESHOLD, kBytes);
+#endif
 }
 
 }  // namespace plural::trainer

@@ -138,6 +138,7 @@ int Report(const Session& session) {
 
 int main(int argc, char** argv) {
   plural::trainer::LimitLibraryCaches();
+  plural::trainer::KeepFreedMemory();
   plural::trainer::Session session{.argc = argc, .argv = argv, .world = nullptr, .phase = ""};
   try {
     return plural::trainer::Run(session);

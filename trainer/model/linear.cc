@@ -83,19 +83,21 @@ class Project : public torch::autograd::Function<Project> {
                                const c10::intrusive_ptr<ProjectPlan>& plan) {
     const PartScope linear(Part::kLinear);
     const at::ScalarType dtype = x_RI.scalar_type();
-    variable_list outputs, saved(1);
-    for (const Linear& layer : plan->layers) {
-      at::Tensor y_RO = MultiplyTransposed(x_RI, layer.Weight(dtype));
-      if (layer.bias_O.defined()) y_RO.add_(layer.bias_O);
-      outputs.push_back(std::move(y_RO));
-    }
+    variable_list outputs(plan->layers.size()), saved(1);
+    const auto project = [&](std::size_t l, const at::Tensor& t_RK, const at::Tensor& b_OK) {
+      const Linear& layer = plan->layers[l];
+      outputs[l] = MultiplyTransposed(x_RI, layer.Weight(dtype), t_RK, b_OK);
+      if (layer.bias_O.defined()) outputs[l].add_(layer.bias_O);
+    };
     for (const AdapterGroup& group : plan->adapters) {
-      const PartScope adapter(Part::kLora);
-      const at::Tensor t_RJ = MultiplyNarrow(group.Input(x_RI), plan->JoinedA(group, dtype).t()).to(dtype);
+      const at::Tensor t_RJ = Inner(group, *plan, x_RI);
       plan->ForEach(group, [&](std::size_t l, const LoraFactors& lora, const auto& part) {
-        outputs[l].addmm_(part(t_RJ, 1).mul_(lora.scale), lora.b_OK.to(dtype).t());
+        project(l, part(t_RJ, 1).mul_(lora.scale), lora.b_OK.to(dtype));
       });
       saved.push_back(t_RJ);
+    }
+    for (std::size_t l = 0; l < outputs.size(); ++l) {
+      if (!outputs[l].defined()) project(l, {}, {});
     }
     bool save_x = false;  // a bias alone does not need it
     for (const at::Tensor& tensor : tensors) save_x |= tensor.requires_grad() && tensor.dim() == 2;
@@ -114,6 +116,7 @@ class Project : public torch::autograd::Function<Project> {
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor& x_RI = saved[0];
     at::Tensor dx_RI;
+    std::vector<Factors> to_dx;  // what is left to add
     variable_list gradients(std::max({inputs.back().weight, inputs.back().bias, inputs.back().b}) + 2);
     const auto give = [&gradients](std::size_t input, const at::Tensor& gradient, const at::Tensor& like) {
       gradients[input] = gradient.to(like.scalar_type());
@@ -130,7 +133,9 @@ class Project : public torch::autograd::Function<Project> {
       if (input.bias > 0 && ctx->needs_input_grad(input.bias)) {
         gradients[input.bias] = dy_RO.sum(0, false, layer.bias_O.scalar_type());
       }
-      if (ctx->needs_input_grad(0)) MultiplyAdd(dx_RI, dy_RO, layer.Weight(dy_RO.scalar_type()));
+      if (!ctx->needs_input_grad(0)) continue;
+      to_dx.push_back({dy_RO, layer.Weight(dy_RO.scalar_type())});
+      if (layer.nf4) AddProducts(dx_RI, std::exchange(to_dx, {}));  // the next weight takes its place
     }
 
     for (std::size_t g = 0; g < plan.adapters.size(); ++g) {
@@ -158,13 +163,23 @@ class Project : public torch::autograd::Function<Project> {
       if (!ctx->needs_input_grad(0)) continue;
       const at::Tensor a_JI = plan.JoinedA(group, dtype);
       if (group.p > 0) {
+        AddProducts(dx_RI, std::exchange(to_dx, {}));
         dx_RI.add_(Dropped(group.dropout, group.p, at::mm(dt_RJ, a_JI)));
       } else {
-        dx_RI.addmm_(dt_RJ, a_JI);
+        to_dx.push_back({dt_RJ, a_JI});
       }
     }
+    AddProducts(dx_RI, to_dx);
     gradients[0] = std::move(dx_RI);
     return gradients;
+  }
+
+ private:
+  // x A^T of all adapters of a group, [R, J].
+  static at::Tensor Inner(const AdapterGroup& group, const ProjectPlan& plan, const at::Tensor& x_RI) {
+    const PartScope adapter(Part::kLora);
+    const at::ScalarType dtype = x_RI.scalar_type();
+    return MultiplyNarrow(group.Input(x_RI), plan.JoinedA(group, dtype).t()).to(dtype);
   }
 };
 

@@ -51,32 +51,45 @@ bool ByTiles(const at::Tensor& x) {
 
 }  // namespace
 
-at::Tensor MultiplyTransposed(const at::Tensor& x_RI, const at::Tensor& weight_OI) {
-  static const std::optional<LinearOperator> one_dnn = FindOneDnnLinear();
-  if (!one_dnn || !x_RI.is_cpu() || x_RI.scalar_type() != at::kFloat || x_RI.size(0) < kFewRows) {
-    return at::mm(x_RI, weight_OI.t());
+at::Tensor MultiplyTransposed(const at::Tensor& x_RI, const at::Tensor& weight_OI, const at::Tensor& t_RK,
+                              const at::Tensor& b_OK) {
+  const bool low_rank = t_RK.defined();
+  if (ByTiles(x_RI) && x_RI.scalar_type() == at::kFloat) {
+    const at::Tensor y_RO = at::empty({x_RI.size(0), weight_OI.size(0)}, x_RI.options());
+    TileMultiply(low_rank ? std::vector<Factors>{{x_RI, weight_OI.t()}, {t_RK, b_OK.t()}}
+                          : std::vector<Factors>{{x_RI, weight_OI.t()}},
+                 y_RO);
+    return y_RO;
   }
-  const at::AutoDispatchBelowADInplaceOrView below_autograd;
-  return one_dnn->call(x_RI, weight_OI, std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), "");
+  at::Tensor y_RO = at::mm(x_RI, weight_OI.t());
+  if (low_rank) y_RO.addmm_(t_RK, b_OK.t());
+  return y_RO;
 }
 
 at::Tensor MultiplyUnrounded(const at::Tensor& x_RI, const at::Tensor& weight_OI, const at::Tensor& t_RK,
                              const at::Tensor& b_OK) {
-  const bool low_rank = t_RK.defined();
-  if (!ByTiles(x_RI) || (!low_rank && x_RI.scalar_type() == at::kFloat)) {
-    at::Tensor y_RO = MultiplyTransposed(x_RI, weight_OI).to(ComputedIn(x_RI.scalar_type()));
-    if (low_rank) y_RO.addmm_(t_RK.to(y_RO.dtype()), b_OK.to(y_RO.dtype()).t());
+  if (x_RI.scalar_type() != at::kBFloat16) return MultiplyTransposed(x_RI, weight_OI, t_RK, b_OK);
+  if (!x_RI.is_cpu()) {
+    at::Tensor y_RO = at::mm(x_RI, weight_OI.t()).to(at::kFloat);
+    if (t_RK.defined()) y_RO.addmm_(t_RK.to(at::kFloat), b_OK.to(at::kFloat).t());
     return y_RO;
   }
   // Packing the weight costs vectors more than it gains.
-  if (!low_rank && !host::HasTileRegisters()) return MultiplyRows(x_RI, weight_OI);
+  if (!t_RK.defined() && !host::HasTileRegisters()) return MultiplyRows(x_RI, weight_OI);
   const at::Tensor y_RO = at::empty({x_RI.size(0), weight_OI.size(0)}, x_RI.options().dtype(at::kFloat));
-  if (low_rank) {
-    TileMultiply({{x_RI, weight_OI.t()}, {t_RK, b_OK.t()}}, y_RO);
-  } else {
-    TileMultiply({{x_RI, weight_OI.t()}}, y_RO);
-  }
+  TileMultiply(t_RK.defined() ? std::vector<Factors>{{x_RI, weight_OI.t()}, {t_RK, b_OK.t()}}
+                              : std::vector<Factors>{{x_RI, weight_OI.t()}},
+               y_RO);
   return y_RO;
+}
+
+at::Tensor Multiply(const at::Tensor& x_RO, const at::Tensor& weight_OI) {
+  static const std::optional<LinearOperator> one_dnn = FindOneDnnLinear();
+  if (!one_dnn || !x_RO.is_cpu() || x_RO.scalar_type() != at::kFloat || x_RO.size(0) < kFewRows) {
+    return at::mm(x_RO, weight_OI);
+  }
+  const at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return one_dnn->call(x_RO, weight_OI.t(), std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), "");
 }
 
 at::Tensor MultiplyNarrow(const at::Tensor& x_RI, const at::Tensor& b_IK) {
@@ -86,18 +99,17 @@ at::Tensor MultiplyNarrow(const at::Tensor& x_RI, const at::Tensor& b_IK) {
   return y_RK;
 }
 
-at::Tensor Multiply(const at::Tensor& x_RO, const at::Tensor& weight_OI) {
-  return MultiplyTransposed(x_RO, weight_OI.t());
-}
-
-void MultiplyAdd(at::Tensor& sum_RI, const at::Tensor& x_RO, const at::Tensor& weight_OI) {
-  if (!sum_RI.defined()) {
-    sum_RI = Multiply(x_RO, weight_OI);
-  } else if (x_RO.is_cpu() && x_RO.scalar_type() == at::kFloat) {
-    sum_RI.add_(Multiply(x_RO, weight_OI));  // oneDNN and another pass beat addmm
-  } else {
-    sum_RI.addmm_(x_RO, weight_OI);
+void AddProducts(at::Tensor& sum_MN, const std::vector<Factors>& pairs) {
+  if (pairs.empty()) return;
+  const at::Tensor &a_MK = pairs[0].a_MK, &b_KN = pairs[0].b_KN;
+  const bool add = sum_MN.defined(), several = add || pairs.size() > 1;
+  if (several && ByTiles(a_MK) && a_MK.scalar_type() == at::kFloat) {
+    if (!add) sum_MN = at::empty({a_MK.size(0), b_KN.size(1)}, a_MK.options());
+    TileMultiply(pairs, sum_MN, add);
+    return;
   }
+  if (!add) sum_MN = Multiply(a_MK, b_KN);
+  for (std::size_t i = add ? 0 : 1; i < pairs.size(); ++i) sum_MN.addmm_(pairs[i].a_MK, pairs[i].b_KN);
 }
 
 at::Tensor SumOuterProducts(const at::Tensor& a_RJ, const at::Tensor& b_RI) {

@@ -11,22 +11,25 @@
 
 #include <ATen/core/TensorBody.h>
 
+#include <vector>
+
 #include "trainer/model/nf4.h"
+#include "trainer/model/tile_multiply.h"
 
 namespace plural::trainer {
 
-// x W^T, [R, O].
-at::Tensor MultiplyTransposed(const at::Tensor& x_RI, const at::Tensor& weight_OI);
-// x W^T + t B^T in one pass over the result (t and B may be undefined), of bf16 in fp32: sums are not
-// rounded.
+// x W^T + t B^T in one pass over the result, [R, O]; t [R, K] and B [O, K], an adapter's, may be undefined.
+at::Tensor MultiplyTransposed(const at::Tensor& x_RI, const at::Tensor& weight_OI,
+                              const at::Tensor& t_RK = {}, const at::Tensor& b_OK = {});
+// The same, of bf16 in fp32: sums are not rounded.
 at::Tensor MultiplyUnrounded(const at::Tensor& x_RI, const at::Tensor& weight_OI, const at::Tensor& t_RK = {},
                              const at::Tensor& b_OK = {});
 // x B for few columns of B, [R, K], of bf16 in fp32.
 at::Tensor MultiplyNarrow(const at::Tensor& x_RI, const at::Tensor& b_IK);
 // x W, [R, I].
 at::Tensor Multiply(const at::Tensor& x_RO, const at::Tensor& weight_OI);
-// The same, added to sum_RI, or put there if it is undefined.
-void MultiplyAdd(at::Tensor& sum_RI, const at::Tensor& x_RO, const at::Tensor& weight_OI);
+// Adds the pairs' products, [M, N], to the sum, or puts them there if it is undefined.
+void AddProducts(at::Tensor& sum_MN, const std::vector<Factors>& pairs);
 
 // A^T B, [J, I], of A [R, J] and B [R, I]: the gradient of a weight. Of bf16 in fp32: sums over rows are not
 // rounded.

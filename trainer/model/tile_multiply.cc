@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/record_function.h>
 
 #include <algorithm>
 #include <type_traits>
@@ -25,6 +26,12 @@ constexpr bool kInPairs = std::is_same_v<E, c10::BFloat16>;
 
 bool DenseRows(const at::Tensor& x) { return x.stride(1) == 1 || x.size(1) == 1; }
 
+// Few sizes of tiles, so that few kernels are generated: 64, then a multiple of 16, then what is left.
+std::int64_t TileSize(std::int64_t left) {
+  if (left >= kSide) return kSide;
+  return left >= kStripKeys ? left / kStripKeys * kStripKeys : left;
+}
+
 // A tile's row may be read up to an even depth: an odd one gets a column of zeros.
 at::Tensor EvenDepth(const at::Tensor& a_MK) {
   if (a_MK.size(1) % 2 == 0) return a_MK;
@@ -40,10 +47,8 @@ class Left {
   explicit Left(const at::Tensor& a_MK) : rows_(a_MK.size(0)), depth_(a_MK.size(1)) {
     if (DenseRows(a_MK)) {
       kept_ = kInPairs<E> ? EvenDepth(a_MK) : a_MK;
-      step_ = kDepth;
       return;
     }
-    step_ = kSide;
     const E* columns = a_MK.const_data_ptr<E>();
     packed_.resize(static_cast<std::size_t>((depth_ + kSide - 1) / kSide * kSide * rows_));
     for (std::int64_t k = 0; k < depth_; k += kSide) {
@@ -51,15 +56,18 @@ class Left {
                       packed_.data() + k * rows_);
     }
   }
-  std::int64_t Step() const { return step_; }  // of the depth, a product at a time
+  // What a product takes of the depth, of which `left` is left.
+  std::int64_t Depth(std::int64_t left) const {
+    return packed_.empty() ? std::min(kDepth, left) : TileSize(left);
+  }
   std::int64_t Stride() const { return packed_.empty() ? kept_.stride(0) : kSide; }
   const E* At(std::int64_t row, std::int64_t k) const {
     return packed_.empty() ? kept_.const_data_ptr<E>() + row * kept_.stride(0) + k
-                           : packed_.data() + k * rows_ + row * kSide;
+                           : packed_.data() + k / kSide * kSide * rows_ + row * kSide + k % kSide;
   }
 
  private:
-  std::int64_t rows_, depth_, step_ = 0;
+  std::int64_t rows_, depth_;
   at::Tensor kept_;
   std::vector<E> packed_;
 };
@@ -104,12 +112,6 @@ struct Operand {
   at::Tensor b_KN;
 };
 
-// Few heights of tiles, so that few kernels are generated: 64, then a multiple of 16, then what is left.
-std::int64_t TileRows(std::int64_t left) {
-  if (left >= kSide) return kSide;
-  return left >= kStripKeys ? left / kStripKeys * kStripKeys : left;
-}
-
 template <class E>
 void MultiplyPanel(const std::vector<Operand<E>>& operands, std::int64_t column, std::int64_t begin,
                    std::int64_t end, const at::Tensor& y_MN, bool add) {
@@ -117,18 +119,19 @@ void MultiplyPanel(const std::vector<Operand<E>>& operands, std::int64_t column,
   std::vector<Panel<E>> panels;
   for (const Operand<E>& operand : operands) panels.emplace_back(operand.b_KN, column, columns);
   for (std::int64_t row = begin; row < end;) {
-    const std::int64_t rows = TileRows(end - row);
+    const std::int64_t rows = TileSize(end - row);
     host::TileShape shape = {.rows = rows, .columns = columns, .c_stride = y_MN.stride(0), .add = add};
     for (std::size_t o = 0; o < operands.size(); ++o) {
-      const std::int64_t depth = operands[o].b_KN.size(0), step = operands[o].left.Step();
+      const std::int64_t depth = operands[o].b_KN.size(0);
       shape.a_stride = operands[o].left.Stride();
       shape.b_stride = panels[o].Stride();
-      for (std::int64_t k = 0; k < depth; k += step) {
-        shape.depth = std::min(step, depth - k);
-        if (kInPairs<E>) shape.depth += shape.depth % 2;
+      for (std::int64_t k = 0; k < depth;) {
+        const std::int64_t taken = operands[o].left.Depth(depth - k);
+        shape.depth = kInPairs<E> ? taken + taken % 2 : taken;
         host::TileProduct(operands[o].left.At(row, k), panels[o].At(k), shape,
                           y_MN.mutable_data_ptr<float>() + row * y_MN.stride(0) + column);
         shape.add = true;
+        k += taken;
       }
     }
     row += rows;
@@ -137,9 +140,10 @@ void MultiplyPanel(const std::vector<Operand<E>>& operands, std::int64_t column,
 
 }  // namespace
 
-void TileMultiply(std::initializer_list<Factors> pairs, const at::Tensor& y_MN, bool add) {
+void TileMultiply(const std::vector<Factors>& pairs, const at::Tensor& y_MN, bool add) {
+  RECORD_FUNCTION("plural::TileMultiply", c10::ArrayRef<const c10::IValue>());
   const std::int64_t rows = y_MN.size(0), panels = (y_MN.size(1) + kSide - 1) / kSide;
-  const auto dtype = pairs.begin()->a_MK.scalar_type();
+  const auto dtype = pairs[0].a_MK.scalar_type();
   const auto multiply = [&]<class E>(E) {
     std::vector<Operand<E>> operands;
     for (const Factors& pair : pairs) operands.push_back({Left<E>(pair.a_MK), pair.b_KN});

@@ -7,7 +7,7 @@
 
 #include <ATen/core/TensorBody.h>
 
-#include <initializer_list>
+#include <vector>
 
 namespace plural::trainer {
 
@@ -17,6 +17,6 @@ struct Factors {
 };
 
 // y_MN (dense rows, fp32) = the sum of the pairs' products, or added to what it holds.
-void TileMultiply(std::initializer_list<Factors> pairs, const at::Tensor& y_MN, bool add = false);
+void TileMultiply(const std::vector<Factors>& pairs, const at::Tensor& y_MN, bool add = false);
 
 }  // namespace plural::trainer

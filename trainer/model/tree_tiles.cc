@@ -57,9 +57,9 @@ TreeTiles CutIntoTiles(const data::RowPass& pass, std::int64_t window) {
       if (strip.last < 0) continue;
       const bool masked = !strip.AllVisible(block.rows);
       Tile* tile = block.tiles.empty() ? nullptr : &block.tiles.back();
-      const bool joins = tile != nullptr && key % kBlockRows != 0 && tile->key + tile->keys == key &&
-                         tile->row == strip.Row() && tile->row + tile->rows == strip.RowEnd() &&
-                         (tile->mask >= 0) == masked;
+      const bool joins = tile != nullptr && keys == kStripKeys && key % kBlockRows != 0 &&
+                         tile->key + tile->keys == key && tile->row == strip.Row() &&
+                         tile->row + tile->rows == strip.RowEnd() && (tile->mask >= 0) == masked;
       if (!joins) {
         tile = &block.tiles.emplace_back();
         tile->key = key;

@@ -6,7 +6,8 @@
 // Rows come in blocks of 64, keys in the same blocks. In depth-first order a block of rows sees of an earlier
 // block the ancestors of its rows, and of itself what a branch sees of its own: small parts both. Keys are
 // looked at 16 at a time: each such strip has the range of rows that see any of it, and neighbouring
-// strips of one range are one tile. What no row of a strip's range sees is not computed.
+// strips of one range are one tile; a last strip of fewer keys stays alone, so that tiles have few shapes.
+// What no row of a strip's range sees is not computed.
 #pragma once
 
 #include <cstdint>
