@@ -154,12 +154,14 @@ double AttentionError(const ModelConfig& config, at::ScalarType dtype, at::Devic
 void CheckAttention(const ModelConfig& config, at::ScalarType dtype, at::Device device) {
   const double error = AttentionError(config, dtype, device);
   if (error <= AllowedError(dtype)) return;
-  char text[200];
+  char text[250];
   std::snprintf(
       text, sizeof text,
       "attention on %s differs from the plain formula by %.2g of the largest value, at most %.2g is "
-      "rounding; update the driver, or set model.device to cpu",
-      device.str().c_str(), error, AllowedError(dtype));
+      "rounding; %s",
+      device.str().c_str(), error, AllowedError(dtype),
+      device.is_cuda() ? "update the driver, or set model.device to cpu"
+                       : "set ONEDNN_MAX_CPU_ISA to AVX512_CORE, and report the processor");
   throw ExitError(ExitCode::kWrongResources, text);
 }
 

@@ -17,7 +17,7 @@ namespace plural::trainer {
 double AttentionError(const ModelConfig& config, at::ScalarType dtype, at::Device device);
 
 // Errors: kWrongResources where it is larger than rounding explains, or not a number. Kernels are chosen by
-// the GPU's generation and have returned NaN under a mask before.
+// the GPU's generation, or generated for the processor; a GPU's have returned NaN under a mask before.
 void CheckAttention(const ModelConfig& config, at::ScalarType dtype, at::Device device);
 
 }  // namespace plural::trainer

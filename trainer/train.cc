@@ -392,7 +392,7 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
                     recipe.model.quantize == "nf4" ? FullLinears::kToNf4 : FullLinears::kKeep);
   }
   OnEveryRank(world, collectives, [&] {
-    if (device.is_cuda()) CheckAttention(config, model.DType(), device);
+    CheckAttention(config, model.DType(), device);
     AddTrained(recipe, model);
   });
 

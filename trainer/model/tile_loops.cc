@@ -122,6 +122,7 @@ PLURAL_INLINE Words LoadHalves(const c10::BFloat16* from, std::int64_t count) {
 template <class E>
 PLURAL_INLINE void PackRowsLoop(const E* x, std::int64_t stride, std::int64_t rows, std::int64_t count,
                                 E* out) {
+  const std::int64_t width = Whole(count);
   if constexpr (kInPairs<E>) {
     for (std::int64_t r = 0; r < Whole(rows); r += 2) {
       for (std::int64_t i = 0; i < count; i += kSide) {
@@ -130,18 +131,18 @@ PLURAL_INLINE void PackRowsLoop(const E* x, std::int64_t stride, std::int64_t ro
         const Words second = r + 1 < rows ? LoadHalves(x + (r + 1) * stride + i, values) : Words{};
         const Words pairs = first | second << 16;
         if (values == kSide) {
-          std::memcpy(out + r * count + 2 * i, &pairs, sizeof pairs);
+          std::memcpy(out + r * width + 2 * i, &pairs, sizeof pairs);
         } else {
-          std::memcpy(out + r * count + 2 * i, &pairs,
+          std::memcpy(out + r * width + 2 * i, &pairs,
                       static_cast<std::size_t>(values) * sizeof(std::uint32_t));
         }
       }
     }
   } else {
     for (std::int64_t r = 0; r < rows; ++r) {
-      std::memcpy(out + r * count, x + r * stride, static_cast<std::size_t>(count) * sizeof(E));
+      std::memcpy(out + r * width, x + r * stride, static_cast<std::size_t>(count) * sizeof(E));
     }
-    std::memset(out + rows * count, 0, static_cast<std::size_t>((Whole(rows) - rows) * count) * sizeof(E));
+    std::memset(out + rows * width, 0, static_cast<std::size_t>((Whole(rows) - rows) * width) * sizeof(E));
   }
 }
 

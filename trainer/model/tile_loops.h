@@ -29,9 +29,8 @@ struct TileView {
   void PackColumns(const E* x, std::int64_t stride, std::int64_t rows, std::int64_t count, E* out);          \
   /* The same without pairs: a left operand. */                                                              \
   void Transpose(const E* x, std::int64_t stride, std::int64_t rows, std::int64_t count, E* out);            \
-  /* out [rows, count], zero up to a multiple of 16 rows; of bf16 in pairs, [rows / 2, count, 2]: the right  \
-   */                                                                                                        \
-  /* operand of a product over rows. */                                                                      \
+  /* out [rows, count padded to a multiple of 16], zero up to a multiple of 16 rows; of bf16 in pairs, */    \
+  /* [rows / 2, padded count, 2]: the right operand of a product over rows. */                               \
   void PackRows(const E* x, std::int64_t stride, std::int64_t rows, std::int64_t count, E* out);             \
   /* The way back: columns [count, kBlockRows], each times its row's factor, become rows. */                 \
   void StoreColumns(const Computed<E>* columns, const Computed<E>* factor, std::int64_t rows,                \

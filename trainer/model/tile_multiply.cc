@@ -84,7 +84,7 @@ class Panel {
       Reserve(depth);
       host::PackColumns(values, b_KN.stride(1), columns, depth, packed_.data());
     } else if (kInPairs<E>) {
-      stride_ = columns;
+      stride_ = (columns + kStripKeys - 1) / kStripKeys * kStripKeys;
       Reserve(depth);
       host::PackRows(values, b_KN.stride(0), depth, columns, packed_.data());
     } else {

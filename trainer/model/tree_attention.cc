@@ -168,7 +168,9 @@ void BackwardOfSharedHead(const TreePlan& plan, const AttentionInput<E>& in, con
   const auto block_values = static_cast<std::size_t>(dim * kBlockRows);
   constexpr std::size_t kTileValues = kBlockRows * kBlockRows;
   const Columns<E> k_columns(in.k, shared, shape);
-  std::vector<E> q(block_values), dout(block_values), q_rows(block_values), dout_rows(block_values);
+  const std::int64_t padded_dim = (dim + kStripKeys - 1) / kStripKeys * kStripKeys;
+  std::vector<E> q(block_values), dout(block_values);
+  std::vector<E> q_rows(static_cast<std::size_t>(padded_dim * kBlockRows)), dout_rows(q_rows.size());
   std::vector<T> dq_columns(block_values), scores(kTileValues), dp(kTileValues);
   // fp32 and fp64 are operands of the next products where they are.
   constexpr bool kInPlace = std::is_same_v<E, T>;
@@ -214,12 +216,12 @@ void BackwardOfSharedHead(const TreePlan& plan, const AttentionInput<E>& in, con
                                          .columns = dim,
                                          .depth = tile.rows,
                                          .a_stride = kBlockRows,
-                                         .b_stride = dim,
+                                         .b_stride = padded_dim,
                                          .c_stride = gradient.dk.row_stride,
                                          .add = true};
-        host::TileProduct(p + tile.row, dout_rows.data() + tile.row * dim, to_keys,
+        host::TileProduct(p + tile.row, dout_rows.data() + tile.row * padded_dim, to_keys,
                           gradient.dv.At(tile.key, shared));
-        host::TileProduct(ds + tile.row, q_rows.data() + tile.row * dim, to_keys,
+        host::TileProduct(ds + tile.row, q_rows.data() + tile.row * padded_dim, to_keys,
                           gradient.dk.At(tile.key, shared));
         host::TileProduct(k_columns.At(tile.key), ds_pairs + kPacked<E> * tile.row,
                           {.rows = dim,
