@@ -216,7 +216,8 @@ int RunDryRun(const DryRunOptions& options) {
            Decimal(
                100.0 * static_cast<double>(run.trained_parameters) / static_cast<double>(run.base_parameters),
                3) +
-           " % of the base), " + Bytes(run.trained_bytes) + " as " + recipe.model.dtype);
+           " % of the base), " + Bytes(run.trained_bytes) + " as " +
+           (recipe.adapter.lora && recipe.model.dtype == "bf16" ? "fp32" : recipe.model.dtype));
   PrintMemory(corpus, recipe, config, pack, run, options.ranks);
 
   const std::int64_t every = recipe.checkpoint.every_steps;

@@ -7,6 +7,7 @@
 #include <ATen/record_function.h>
 
 #include <algorithm>
+#include <memory>
 #include <type_traits>
 #include <vector>
 
@@ -50,60 +51,58 @@ class Left {
       return;
     }
     const E* columns = a_MK.const_data_ptr<E>();
-    packed_.resize(static_cast<std::size_t>((depth_ + kSide - 1) / kSide * kSide * rows_));
+    packed_ = std::make_unique_for_overwrite<E[]>(
+        static_cast<std::size_t>((depth_ + kSide - 1) / kSide * kSide * rows_));
     for (std::int64_t k = 0; k < depth_; k += kSide) {
       host::Transpose(columns + k * a_MK.stride(1), a_MK.stride(1), std::min(kSide, depth_ - k), rows_,
-                      packed_.data() + k * rows_);
+                      packed_.get() + k * rows_);
     }
   }
   // What a product takes of the depth, of which `left` is left.
-  std::int64_t Depth(std::int64_t left) const {
-    return packed_.empty() ? std::min(kDepth, left) : TileSize(left);
-  }
-  std::int64_t Stride() const { return packed_.empty() ? kept_.stride(0) : kSide; }
+  std::int64_t Depth(std::int64_t left) const { return !packed_ ? std::min(kDepth, left) : TileSize(left); }
+  std::int64_t Stride() const { return !packed_ ? kept_.stride(0) : kSide; }
   const E* At(std::int64_t row, std::int64_t k) const {
-    return packed_.empty() ? kept_.const_data_ptr<E>() + row * kept_.stride(0) + k
-                           : packed_.data() + k / kSide * kSide * rows_ + row * kSide + k % kSide;
+    return !packed_ ? kept_.const_data_ptr<E>() + row * kept_.stride(0) + k
+                    : packed_.get() + k / kSide * kSide * rows_ + row * kSide + k % kSide;
   }
 
  private:
   std::int64_t rows_, depth_;
   at::Tensor kept_;
-  std::vector<E> packed_;
+  std::unique_ptr<E[]> packed_;
 };
 
-// Up to kSide columns of the right matrix, as TileProduct wants them.
+// Up to kSide columns of the right matrix at a time, as TileProduct wants them.
 template <class E>
 class Panel {
  public:
-  Panel(const at::Tensor& b_KN, std::int64_t column, std::int64_t columns) {
-    const std::int64_t depth = b_KN.size(0);
-    const E* values = b_KN.const_data_ptr<E>() + column * b_KN.stride(1);
-    if (!DenseRows(b_KN)) {
+  explicit Panel(const at::Tensor& b_KN) : b_KN_(b_KN), packs_(kInPairs<E> || !DenseRows(b_KN)) {
+    const std::int64_t padded_depth = (b_KN.size(0) + kStripKeys - 1) / kStripKeys * kStripKeys;
+    if (packs_) packed_ = std::make_unique_for_overwrite<E[]>(static_cast<std::size_t>(padded_depth * kSide));
+  }
+  void Take(std::int64_t column, std::int64_t columns) {
+    const std::int64_t depth = b_KN_.size(0);
+    const E* values = b_KN_.const_data_ptr<E>() + column * b_KN_.stride(1);
+    data_ = packs_ ? packed_.get() : values;
+    if (!packs_) {
+      stride_ = b_KN_.stride(0);
+    } else if (!DenseRows(b_KN_)) {
       stride_ = kSide;
-      Reserve(depth);
-      host::PackColumns(values, b_KN.stride(1), columns, depth, packed_.data());
-    } else if (kInPairs<E>) {
-      stride_ = (columns + kStripKeys - 1) / kStripKeys * kStripKeys;
-      Reserve(depth);
-      host::PackRows(values, b_KN.stride(0), depth, columns, packed_.data());
+      host::PackColumns(values, b_KN_.stride(1), columns, depth, packed_.get());
     } else {
-      stride_ = b_KN.stride(0);
-      data_ = values;
+      stride_ = (columns + kStripKeys - 1) / kStripKeys * kStripKeys;
+      host::PackRows(values, b_KN_.stride(0), depth, columns, packed_.get());
     }
   }
   std::int64_t Stride() const { return stride_; }
   const E* At(std::int64_t k) const { return data_ + k * stride_; }  // of bf16: k even
 
  private:
-  void Reserve(std::int64_t depth) {
-    packed_.resize(static_cast<std::size_t>((depth + kStripKeys - 1) / kStripKeys * kStripKeys * stride_));
-    data_ = packed_.data();
-  }
-
+  at::Tensor b_KN_;
+  bool packs_;
   std::int64_t stride_ = 0;
   const E* data_ = nullptr;
-  std::vector<E> packed_;
+  std::unique_ptr<E[]> packed_;
 };
 
 template <class E>
@@ -113,11 +112,11 @@ struct Operand {
 };
 
 template <class E>
-void MultiplyPanel(const std::vector<Operand<E>>& operands, std::int64_t column, std::int64_t begin,
-                   std::int64_t end, const at::Tensor& y_MN, bool add) {
+void MultiplyPanel(const std::vector<Operand<E>>& operands, std::vector<Panel<E>>& panels,
+                   std::int64_t column, std::int64_t begin, std::int64_t end, const at::Tensor& y_MN,
+                   bool add) {
   const std::int64_t columns = std::min(kSide, y_MN.size(1) - column);
-  std::vector<Panel<E>> panels;
-  for (const Operand<E>& operand : operands) panels.emplace_back(operand.b_KN, column, columns);
+  for (Panel<E>& panel : panels) panel.Take(column, columns);
   for (std::int64_t row = begin; row < end;) {
     const std::int64_t rows = TileSize(end - row);
     host::TileShape shape = {.rows = rows, .columns = columns, .c_stride = y_MN.stride(0), .add = add};
@@ -148,8 +147,10 @@ void TileMultiply(const std::vector<Factors>& pairs, const at::Tensor& y_MN, boo
     std::vector<Operand<E>> operands;
     for (const Factors& pair : pairs) operands.push_back({Left<E>(pair.a_MK), pair.b_KN});
     const auto share = [&](std::int64_t first, std::int64_t last, std::int64_t begin, std::int64_t end) {
+      std::vector<Panel<E>> panels_of_thread;
+      for (const Operand<E>& operand : operands) panels_of_thread.emplace_back(operand.b_KN);
       for (std::int64_t panel = first; panel < last; ++panel) {
-        MultiplyPanel<E>(operands, panel * kSide, begin, end, y_MN, add);
+        MultiplyPanel<E>(operands, panels_of_thread, panel * kSide, begin, end, y_MN, add);
       }
       host::ReleaseTileRegisters();
     };

@@ -12,6 +12,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <type_traits>
 #include <vector>
 
@@ -63,19 +64,19 @@ class Columns {
  public:
   Columns(const Heads<const E>& x, std::int64_t head, const Shape& shape) : dim_(shape.dim) {
     const std::int64_t blocks = (shape.rows + kBlockRows - 1) / kBlockRows;
-    values_.resize(static_cast<std::size_t>(blocks * dim_ * kBlockRows));
+    values_ = std::make_unique_for_overwrite<E[]>(static_cast<std::size_t>(blocks * dim_ * kBlockRows));
     for (std::int64_t row = 0; row < shape.rows; row += kBlockRows) {
       host::Transpose(x.At(row, head), x.row_stride, std::min(kBlockRows, shape.rows - row), dim_,
-                      values_.data() + row * dim_);
+                      values_.get() + row * dim_);
     }
   }
   const E* At(std::int64_t row) const {
-    return values_.data() + row / kBlockRows * kBlockRows * dim_ + row % kBlockRows;
+    return values_.get() + row / kBlockRows * kBlockRows * dim_ + row % kBlockRows;
   }
 
  private:
   std::int64_t dim_;
-  std::vector<E> values_;
+  std::unique_ptr<E[]> values_;
 };
 
 // Tiles' operands lie kBlockRows values apart, in pairs twice as many.
