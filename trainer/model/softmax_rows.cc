@@ -11,6 +11,7 @@
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/nonzero.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <cmath>
@@ -84,64 +85,96 @@ at::Tensor DenseGradientOnHost(const at::Tensor& z_RV, const RowStatistics& rows
   return added_E;
 }
 
+// What an edge's term adds to the gradient at its target without a and h, and what they need.
+struct TargetTerms {
+  at::Tensor z_E, log_p_E, p_E, gradient_E;
+};
+TargetTerms TermsOfTargets(const at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& k,
+                           const EdgeCoefficients& edges) {
+  TargetTerms terms;
+  terms.z_E = TargetLogits(z_RV, edges.row_E, edges.target_E);
+  terms.log_p_E = terms.z_E - rows.lse_R.index_select(0, edges.row_E);
+  terms.p_E = terms.log_p_E.exp();
+  terms.gradient_E = (k.c_R.index_select(0, edges.row_E) + edges.t_E) * terms.p_E +
+                     edges.t_E * edges.log_one_minus_p_E.exp();
+  return terms;
+}
+
+EdgeStatistics FromOdds(const at::Tensor& odds_E) {  // log(p / (1 - p))
+  return {at::log_sigmoid(odds_E), at::log_sigmoid(-odds_E)};
+}
+
 }  // namespace
 
 RowStatistics StatisticsOfRows(const at::Tensor& z_RV) {
-  if (OnHost(z_RV)) {
-    const at::Tensor lse_R = at::empty({z_RV.size(0)}, z_RV.options().dtype(at::kDouble));
-    const at::Tensor entropy_R = at::empty_like(lse_R);
-    AT_DISPATCH_FLOATING_TYPES(z_RV.scalar_type(), "row statistics", [&] {
-      for (std::int64_t r = 0; r < z_RV.size(0); ++r) {
-        const auto row =
-            host::StatisticsOfRow(z_RV.const_data_ptr<scalar_t>() + r * z_RV.size(1), z_RV.size(1));
-        lse_R.mutable_data_ptr<double>()[r] = row.lse;
-        entropy_R.mutable_data_ptr<double>()[r] = row.entropy_nats;
-      }
-    });
-    return {lse_R, entropy_R};
-  }
+  if (!OnHost(z_RV)) return operators::StatisticsOfRows(z_RV);
+  const at::Tensor lse_R = at::empty({z_RV.size(0)}, z_RV.options().dtype(at::kDouble));
+  const at::Tensor entropy_R = at::empty_like(lse_R);
+  AT_DISPATCH_FLOATING_TYPES(z_RV.scalar_type(), "row statistics", [&] {
+    for (std::int64_t r = 0; r < z_RV.size(0); ++r) {
+      const auto row =
+          host::StatisticsOfRow(z_RV.const_data_ptr<scalar_t>() + r * z_RV.size(1), z_RV.size(1));
+      lse_R.mutable_data_ptr<double>()[r] = row.lse;
+      entropy_R.mutable_data_ptr<double>()[r] = row.entropy_nats;
+    }
+  });
+  return {lse_R, entropy_R};
+}
+
+EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const RowStatistics& rows, const at::Tensor& row_E,
+                                 const at::Tensor& target_E) {
+  if (!OnHost(z_RV)) return operators::StatisticsOfEdges(z_RV, rows, row_E, target_E);
+  const at::Tensor z_E = TargetLogits(z_RV, row_E, target_E);
+  const at::Tensor lse_E = rows.lse_R.index_select(0, row_E);
+  const at::Tensor lse_others_E = lse_E + at::log1p(-at::exp(z_E - lse_E));
+  LseOfOthersOnHost(z_RV, row_E, target_E, at::nonzero(z_E - lse_E > kSmallLogP).squeeze(1), lse_others_E);
+  return FromOdds(z_E - lse_others_E);
+}
+
+void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
+                 const EdgeCoefficients& edges, double softcap) {
+  if (!OnHost(z_RV)) return operators::RowGradient(z_RV, rows, coefficients, edges, softcap);
+  TargetTerms at_targets = TermsOfTargets(z_RV, rows, coefficients, edges);  // first, while z is there
+  at::Tensor& gradient_E = at_targets.gradient_E;
+  gradient_E += DenseGradientOnHost(z_RV, rows, coefficients, edges, at_targets.z_E, softcap);
+  if (softcap > 0.0) gradient_E *= 1.0 - (at_targets.z_E / softcap).square();
+  z_RV.index_put_({edges.row_E, edges.target_E}, gradient_E.to(z_RV.dtype()));
+}
+
+namespace operators {
+
+RowStatistics StatisticsOfRows(const at::Tensor& z_RV) {
   const at::Tensor lse_R1 = at::logsumexp(z_RV, 1, true);
   const at::Tensor log_p_RV = z_RV - lse_R1;
   return {lse_R1.squeeze(1).to(at::kDouble), (log_p_RV.exp() * log_p_RV).sum(1).neg_().to(at::kDouble)};
 }
 
+// Only the largest token of a row can have p > 1/2, so the logsumexp of the others is made once a row,
+// without that token, which is hidden meanwhile.
 EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const RowStatistics& rows, const at::Tensor& row_E,
                                  const at::Tensor& target_E) {
+  const at::Tensor top_R1 = z_RV.argmax(1, true);
+  const at::Tensor z_top_R1 = z_RV.gather(1, top_R1);
+  z_RV.scatter_(1, top_R1, -std::numeric_limits<double>::infinity());
+  const at::Tensor lse_below_R = at::logsumexp(z_RV, 1).to(at::kDouble);
+  z_RV.scatter_(1, top_R1, z_top_R1);
+
   const at::Tensor z_E = TargetLogits(z_RV, row_E, target_E);
   const at::Tensor lse_E = rows.lse_R.index_select(0, row_E);
-  at::Tensor lse_others_E = lse_E + at::log1p(-at::exp(z_E - lse_E));
-  const at::Tensor likely = at::nonzero(z_E - lse_E > kSmallLogP).squeeze(1);
-  if (likely.numel() > 0 && OnHost(z_RV)) {
-    LseOfOthersOnHost(z_RV, row_E, target_E, likely, lse_others_E);
-  } else if (likely.numel() > 0) {
-    at::Tensor others = z_RV.index_select(0, row_E.index_select(0, likely));
-    others.scatter_(1, target_E.index_select(0, likely).unsqueeze(1),
-                    -std::numeric_limits<double>::infinity());
-    lse_others_E.index_copy_(0, likely, at::logsumexp(others, 1).to(at::kDouble));
-  }
-  const at::Tensor odds_E = z_E - lse_others_E;  // log(p / (1 - p))
-  return {at::log_sigmoid(odds_E), at::log_sigmoid(-odds_E)};
+  const at::Tensor is_top_E = top_R1.squeeze(1).index_select(0, row_E) == target_E;
+  const at::Tensor likely_E = (z_E - lse_E > kSmallLogP) & is_top_E;
+  const at::Tensor lse_others_E =
+      at::where(likely_E, lse_below_R.index_select(0, row_E), lse_E + at::log1p(-at::exp(z_E - lse_E)));
+  return FromOdds(z_E - lse_others_E);
 }
 
 void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
                  const EdgeCoefficients& edges, double softcap) {
   const auto column = [&z_RV](const at::Tensor& value_R) { return value_R.to(z_RV.dtype()).unsqueeze(1); };
-  // The targets' values first, while z is there.
-  const at::Tensor z_E = TargetLogits(z_RV, edges.row_E, edges.target_E);
   const auto of_edge = [&edges](const at::Tensor& value_R) { return value_R.index_select(0, edges.row_E); };
-  const at::Tensor log_p_E = z_E - of_edge(rows.lse_R);
-  const at::Tensor p_E = log_p_E.exp();
-  at::Tensor gradient_E =
-      (of_edge(coefficients.c_R) + edges.t_E) * p_E + edges.t_E * edges.log_one_minus_p_E.exp();
-
-  at::Tensor tempered_RV;
-  if (OnHost(z_RV)) {
-    gradient_E += DenseGradientOnHost(z_RV, rows, coefficients, edges, z_E, softcap);
-    if (softcap > 0.0) gradient_E *= 1.0 - (z_E / softcap).square();
-    z_RV.index_put_({edges.row_E, edges.target_E}, gradient_E.to(z_RV.dtype()));
-    return;
-  }
-  at::Tensor slope_RV;
+  TargetTerms at_targets = TermsOfTargets(z_RV, rows, coefficients, edges);  // first, while z is there
+  at::Tensor& gradient_E = at_targets.gradient_E;
+  at::Tensor slope_RV, tempered_RV;
   if (softcap > 0.0) slope_RV = 1.0 - (z_RV / softcap).square_();
   if (coefficients.a_R.defined()) {
     tempered_RV = at::softmax(z_RV / column(coefficients.b_R), 1).mul_(column(coefficients.a_R));
@@ -150,7 +183,8 @@ void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficie
   z_RV.sub_(column(rows.lse_R));
   if (coefficients.h_R.defined()) {
     const at::Tensor h_R1 = column(coefficients.h_R);
-    gradient_E += of_edge(coefficients.h_R) * p_E * (log_p_E + of_edge(rows.entropy_nats_R));
+    gradient_E +=
+        of_edge(coefficients.h_R) * at_targets.p_E * (at_targets.log_p_E + of_edge(rows.entropy_nats_R));
     const at::Tensor factor_RV =
         (z_RV + column(rows.entropy_nats_R)).mul_(h_R1).add_(column(coefficients.c_R));
     z_RV.exp_().mul_(factor_RV);
@@ -162,4 +196,5 @@ void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficie
   if (slope_RV.defined()) z_RV.mul_(slope_RV);
 }
 
+}  // namespace operators
 }  // namespace plural::trainer

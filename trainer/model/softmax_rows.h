@@ -44,4 +44,14 @@ struct EdgeCoefficients {
 void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
                  const EdgeCoefficients& edges, double softcap = 0.0);
 
+// The same functions in libtorch's operators, for what host loops do not serve: any device, with shapes that
+// depend on no value, so that nobody waits for one.
+namespace operators {
+RowStatistics StatisticsOfRows(const at::Tensor& z_RV);
+EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const RowStatistics& rows, const at::Tensor& row_E,
+                                 const at::Tensor& target_E);
+void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
+                 const EdgeCoefficients& edges, double softcap = 0.0);
+}  // namespace operators
+
 }  // namespace plural::trainer

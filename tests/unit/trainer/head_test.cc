@@ -13,6 +13,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "tests/unit/trainer/naive_model.h"
+#include "trainer/model/pointwise.h"
 #include "trainer/model/softmax_rows.h"
 
 namespace plural::trainer {
@@ -210,6 +211,49 @@ TEST(RowGradient, KeepsTheTargetsDigitsWherePIsNearOne) {
   const at::Tensor found = GradientOfRow(z, 1, {.c = -rho, .t = rho});
   EXPECT_NEAR(found[1].item<double>(), 1.0 / (1.0 + 1.0 / rho), 1e-6);
   EXPECT_NEAR(found[0].item<double>(), -1.0 / 3.0, 1e-5);
+}
+
+// What serves a GPU, run on the CPU beside the host loops.
+TEST(Operators, EqualTheHostLoops) {
+  for (const double softcap : {0.0, 40.0}) {
+    at::Tensor z = RandomTensor({6, kVocab}, 8) * 6.0;
+    z[1][4] += 90.0;           // p is 1 in fp64
+    z[2][5] = z[2][6] = 40.0;  // two tokens share p = 1/2
+    z[3][7] = 40.001;          // p just above 1/2
+    z[3][9] = 40.0;
+    if (softcap > 0.0) SoftCapInPlace(z, softcap);
+    const at::Tensor before = z.clone();
+    std::vector<std::int64_t> row_E, target_E;
+    for (std::int64_t row = 0; row < z.size(0); ++row) {
+      for (const std::int64_t target : {4, 5, 6, 7, 9}) {
+        row_E.push_back(row);
+        target_E.push_back(target);
+      }
+    }
+    const at::Tensor row = at::tensor(row_E), target = at::tensor(target_E);
+
+    const RowStatistics rows = StatisticsOfRows(z), rows_too = operators::StatisticsOfRows(z);
+    EXPECT_LT(RelativeError(rows_too.lse_R, rows.lse_R), 1e-14);
+    EXPECT_LT(RelativeError(rows_too.entropy_nats_R, rows.entropy_nats_R), 1e-13);
+    const EdgeStatistics edges = StatisticsOfEdges(z, rows, row, target);
+    const EdgeStatistics edges_too = operators::StatisticsOfEdges(z, rows, row, target);
+    EXPECT_TRUE(at::equal(z, before)) << "a hidden logit did not come back";
+    // Each in its own size: log p and log(1 - p) are between 1e-30 and 100.
+    EXPECT_LT(((edges_too.log_p_E - edges.log_p_E) / edges.log_p_E).abs().max().item<double>(), 1e-12);
+    EXPECT_LT(((edges_too.log_one_minus_p_E - edges.log_one_minus_p_E) / edges.log_one_minus_p_E)
+                  .abs()
+                  .max()
+                  .item<double>(),
+              1e-12);
+
+    const RowCoefficients k{RandomTensor({6}, 1), RandomTensor({6}, 2).abs() + 0.5, RandomTensor({6}, 3),
+                            RandomTensor({6}, 4)};
+    const EdgeCoefficients at_edges{row, target, RandomTensor({row.size(0)}, 5), edges.log_one_minus_p_E};
+    at::Tensor gradient = z.clone(), gradient_too = z.clone();
+    RowGradient(gradient, rows, k, at_edges, softcap);
+    operators::RowGradient(gradient_too, rows, k, at_edges, softcap);
+    EXPECT_LT(RelativeError(gradient_too, gradient), 1e-13) << "cap " << softcap;
+  }
 }
 
 }  // namespace
