@@ -15,17 +15,12 @@
 #include <utility>
 
 #include "data/random.h"
+#include "trainer/model/from_device.h"
 #include "trainer/model/to_device.h"
 #include "trainer/pass_forward.h"
 
 namespace plural::trainer {
 namespace {
-
-std::vector<double> Values(const at::Tensor& tensor) {
-  const at::Tensor host = tensor.detach().to(at::kCPU, at::kDouble).contiguous();
-  const double* first = host.const_data_ptr<double>();
-  return {first, first + host.numel()};
-}
 
 // The flat row that predicts the first response token of sequence q: its query or latent row.
 std::int64_t LeadingRow(const data::RowPass& pass, std::size_t q) {
@@ -34,12 +29,10 @@ std::int64_t LeadingRow(const data::RowPass& pass, std::size_t q) {
 }
 
 // Where each of `rows` stands among the distinct source rows of the pass's edges, which are ascending.
-std::vector<std::int64_t> PlacesAmong(const at::Tensor& source_S, const std::vector<std::int64_t>& rows) {
-  const at::Tensor host = source_S.to(at::kCPU).contiguous();
-  const std::int64_t* first = host.const_data_ptr<std::int64_t>();
+std::vector<std::int64_t> PlacesAmong(const RowNumbers& source, const std::vector<std::int64_t>& rows) {
   std::vector<std::int64_t> places;
   for (const std::int64_t row : rows) {
-    places.push_back(std::lower_bound(first, first + host.numel(), row) - first);
+    places.push_back(std::ranges::lower_bound(source.host, row) - source.host.begin());
   }
   return places;
 }
@@ -83,8 +76,7 @@ at::Tensor BagOfWords(const at::Tensor& hidden_RE, const VocabularyHead& head,
     for (const data::Token token : tokens_Q[q]) path.push_back(edges.at({row_Q[q], token}));
     path_offset.push_back(static_cast<std::int32_t>(path.size()));
   }
-  const at::Device device = hidden_RE.device();
-  const EdgeList list{{}, ToDevice(edge_row, at::kLong, device), ToDevice(target, at::kLong, device)};
+  const EdgeList list(hidden_RE.size(0), edge_row, target, hidden_RE.device());
   return SequenceSums(path, path_offset, EdgeLogProb(hidden_RE, head, list).log_p).neg();
 }
 
@@ -113,12 +105,12 @@ at::Tensor RecognitionLogits(const Decoder& model, std::span<const data::RowPass
   const Latents& latents = *model.LatentHeads();
   std::vector<at::Tensor> logits;
   for (const data::RowPass& pass : passes) {
-    const at::Tensor query_S = EdgesOf(pass, false, model.Device()).list.row;
-    const InjectedRows queries{query_S, latents.query_E.expand({query_S.size(0), -1})};
-    const SourceStates states = HiddenOfSources(model, pass, query_S, dropout_key, queries);
+    const RowNumbers query = EdgesOf(pass, false, model.Device()).source;
+    const InjectedRows queries{query.on_device, latents.query_E.expand({query.on_device.size(0), -1})};
+    const SourceStates states = HiddenOfSources(model, pass, query, dropout_key, queries);
     std::vector<std::int64_t> rows;
     for (std::size_t q = 0; q < pass.sequences.size(); ++q) rows.push_back(LeadingRow(pass, q));
-    const at::Tensor place_Q = ToDevice(PlacesAmong(query_S, rows), at::kLong, model.Device());
+    const at::Tensor place_Q = ToDevice(PlacesAmong(query, rows), at::kLong, model.Device());
     logits.push_back(latents.Recognize(states.hidden_SE).index_select(0, place_Q));
   }
   return at::cat(logits, 0);
@@ -141,13 +133,10 @@ LatentUnit::LatentUnit(const Decoder& model, std::span<const data::RowPass> reco
           GumbelNoise(LatentDraws(group.latent_key, group.recognition[response].response_index, latents)));
     }
   }
-  noise_RK_ = at::stack(noise).to(model.Device());
+  noise_RK_ = ToDevice(at::stack(noise), model.Device());
   recognised_RK_ = RecognitionLogits(model, recognition, settings.dropout_key).to(at::kDouble);
   logits_RK_ = recognised_RK_.detach();
   logits_RK_.set_requires_grad(c10::GradMode::is_enabled());
-  if (settings.estimator == LatentEstimator::kExact) {
-    nll_RK_.assign(responses_.size(), std::vector<double>(static_cast<std::size_t>(latents)));
-  }
 }
 
 std::int64_t LatentUnit::RowOf(const data::RowPass::SequenceRef& ref) const {
@@ -158,31 +147,33 @@ std::int64_t LatentUnit::RowOf(const data::RowPass::SequenceRef& ref) const {
   return row;
 }
 
-LatentUnit::Result LatentUnit::Run(const data::RowPass& pass, const HeadSettings& head, bool recompute) {
+at::Tensor LatentUnit::Run(const data::RowPass& pass, const HeadSettings& head, bool recompute) {
   const at::Device device = model_.Device();
   const Latents& latents = *model_.LatentHeads();
   const bool exact = settings_.estimator == LatentEstimator::kExact;
-  PassEdges edges = EdgesOf(pass, false, device);
+  const PassEdges edges = EdgesOf(pass, false, device);
 
   // What each sequence takes from recognition: its logits row, its latent, its weight in the loss.
-  std::vector<std::int64_t> logits_row, latent, leading;
+  PassValues values;
+  std::vector<std::int64_t> leading;
   std::vector<double> weight;
   std::vector<std::vector<data::Token>> tokens;
   for (std::size_t q = 0; q < pass.sequences.size(); ++q) {
     const auto& ref = pass.sequences[q];
     const data::LabelledSequence& sequence =
         groups_[static_cast<std::size_t>(ref.group)].sequences[static_cast<std::size_t>(ref.sequence)];
-    logits_row.push_back(RowOf(ref));
-    latent.push_back(sequence.latent - 1);
+    values.row_Q.push_back(RowOf(ref));
+    values.latent_Q.push_back(sequence.latent - 1);
     leading.push_back(LeadingRow(pass, q));
     weight.push_back(sequence.likelihood.front() * scale_);  // one weight for all tokens of a response
     tokens.push_back(sequence.response);
+    values.tokens_Q.push_back(static_cast<std::int64_t>(sequence.response.size()));
   }
 
   // The latent rows, each once, and what stands there.
   std::map<std::int64_t, std::int64_t> embedding_of;
   for (std::size_t q = 0; q < leading.size(); ++q) {
-    embedding_of[leading[q]] = exact ? latent[q] : logits_row[q];
+    embedding_of[leading[q]] = exact ? values.latent_Q[q] : values.row_Q[q];
   }
   std::vector<std::int64_t> latent_rows, embedding;
   for (const auto& [row, index] : embedding_of) {
@@ -195,32 +186,27 @@ LatentUnit::Result LatentUnit::Run(const data::RowPass& pass, const HeadSettings
                      latents.table_KE);
   const InjectedRows injected{ToDevice(latent_rows, at::kLong, device),
                               choices.index_select(0, ToDevice(embedding, at::kLong, device))};
-  const at::Tensor source_S = edges.list.row;
   const SourceStates states =
-      HiddenOfSources(model_, pass, source_S, settings_.dropout_key, injected, recompute);
-
-  edges.list.row = at::Tensor();  // the hidden states are those rows already
+      HiddenOfSources(model_, pass, edges.source, settings_.dropout_key, injected, recompute);
   HeadSettings head_settings = head;
   head_settings.dropout = states.head_dropout;
   const EdgeLogProbs edge = EdgeLogProb(states.hidden_SE, model_.Head(), edges.list, head_settings);
   const at::Tensor nll_Q = SequenceSums(pass.path, pass.path_offset, edge.log_p).neg();
+  values.nll_Q = nll_Q.detach();
 
   at::Tensor weight_Q = ToDevice(weight, at::kDouble, device);
-  Result result;
-  result.sequence_share.assign(pass.sequences.size(), 1.0);
   if (exact) {
     const at::Tensor q_RK = at::softmax(logits_RK_, -1);
-    const at::Tensor q_Q = q_RK.index_select(0, ToDevice(logits_row, at::kLong, device))
-                               .gather(1, ToDevice(latent, at::kLong, device).unsqueeze(1));
+    const at::Tensor q_Q = q_RK.index_select(0, ToDevice(values.row_Q, at::kLong, device))
+                               .gather(1, ToDevice(values.latent_Q, at::kLong, device).unsqueeze(1));
     weight_Q = weight_Q * q_Q.squeeze(1);
-    result.sequence_share = Values(q_Q);
+    values.share_Q = q_Q.detach();
   }
-  const at::Tensor likelihood = (weight_Q * nll_Q).sum();
-  result.loss = likelihood;
-  result.likelihood = likelihood.item<double>();
+  at::Tensor loss = (weight_Q * nll_Q).sum();
+  values.likelihood = loss.detach();
   if (settings_.bow_weight > 0.0) {
     const at::Tensor hidden_LE =
-        states.hidden_SE.index_select(0, ToDevice(PlacesAmong(source_S, latent_rows), at::kLong, device));
+        states.hidden_SE.index_select(0, ToDevice(PlacesAmong(edges.source, latent_rows), at::kLong, device));
     std::vector<std::int64_t> bow_row;
     for (const std::int64_t row : leading) {
       bow_row.push_back(std::ranges::lower_bound(latent_rows, row) - latent_rows.begin());
@@ -230,28 +216,61 @@ LatentUnit::Result LatentUnit::Run(const data::RowPass& pass, const HeadSettings
     const at::Tensor bow_Q =
         BagOfWords(latents.Bow(hidden_LE, model_.Config().rms_norm_eps), frozen_head, bow_row, tokens);
     const at::Tensor bow = settings_.bow_weight * (weight_Q * bow_Q).sum();
-    result.loss = result.loss + bow;
-    result.bow = bow.item<double>();
+    loss = loss + bow;
+    values.bow = bow.detach();
   }
-
-  for (const double nll : Values(nll_Q)) result.sequence_log_p.push_back(-nll);
-  for (std::size_t q = 0; exact && q < latent.size(); ++q) {
-    nll_RK_[static_cast<std::size_t>(logits_row[q])][static_cast<std::size_t>(latent[q])] =
-        -result.sequence_log_p[q] / static_cast<double>(tokens[q].size());
-  }
-  return result;
+  passes_.push_back(std::move(values));
+  return loss;
 }
 
-void LatentUnit::FinishBackward() { recognised_RK_.backward(logits_RK_.grad()); }
+void LatentUnit::FinishBackward() {
+  recognised_RK_.backward(logits_RK_.grad());
+  recognised_RK_ = at::Tensor();  // the unit may be kept for its figures
+}
 
-LatentSums LatentUnit::Sums() const {
+// `nll_RK`: mean token loss of each response below each latent, empty rows where not all latents are tried.
+LatentSums LatentUnit::Sums(const std::vector<double>& q_RK,
+                            const std::vector<std::vector<double>>& nll_RK) const {
   LatentSums sums;
-  const at::Tensor q_RK = at::softmax(logits_RK_.detach(), -1);
-  for (std::size_t row = 0; row < responses_.size(); ++row) {
-    sums.AddResponse(Values(q_RK[static_cast<std::int64_t>(row)]),
-                     nll_RK_.empty() ? std::vector<double>() : nll_RK_[row]);
+  const auto latents = static_cast<std::ptrdiff_t>(q_RK.size() / responses_.size());
+  auto q = q_RK.begin();
+  for (std::size_t row = 0; row < responses_.size(); ++row, q += latents) {
+    sums.AddResponse({q, q + latents}, nll_RK[row]);
   }
   return sums;
+}
+
+UnitFigures LatentUnit::ReadFigures(std::span<const LatentUnit> units) {
+  std::vector<at::Tensor> tensors;
+  for (const LatentUnit& unit : units) {
+    tensors.push_back(at::softmax(unit.logits_RK_.detach(), -1));
+    for (const PassValues& pass : unit.passes_) {
+      tensors.insert(tensors.end(), {pass.likelihood, pass.bow, pass.nll_Q, pass.share_Q});
+    }
+  }
+  const std::vector<std::vector<double>> read = ReadTogether(tensors);
+  UnitFigures figures;
+  std::size_t next = 0;
+  for (const LatentUnit& unit : units) {
+    const std::vector<double>& q_RK = read[next++];
+    std::vector<std::vector<double>> nll_RK(unit.responses_.size());
+    for (const PassValues& pass : unit.passes_) {
+      figures.likelihood += read[next++][0];
+      const std::vector<double>& bow = read[next++];
+      const std::vector<double>& nll_Q = read[next++];
+      const std::vector<double>& share_Q = read[next++];
+      if (!bow.empty()) figures.bow += bow[0];
+      for (std::size_t q = 0; q < nll_Q.size(); ++q) {
+        figures.logprob_nats -= (share_Q.empty() ? 1.0 : share_Q[q]) * nll_Q[q];
+        if (share_Q.empty()) continue;
+        std::vector<double>& nll_K = nll_RK[static_cast<std::size_t>(pass.row_Q[q])];
+        nll_K.resize(static_cast<std::size_t>(unit.logits_RK_.size(1)));
+        nll_K[static_cast<std::size_t>(pass.latent_Q[q])] = nll_Q[q] / static_cast<double>(pass.tokens_Q[q]);
+      }
+    }
+    figures.sums.Add(unit.Sums(q_RK, nll_RK));
+  }
+  return figures;
 }
 
 std::vector<int> RecognizeLatents(const Decoder& model, const data::Group& group,
@@ -272,25 +291,17 @@ std::vector<int> RecognizeLatents(const Decoder& model, const data::Group& group
   return latents;
 }
 
-LatentEvaluation EvaluateLatents(const Decoder& model, std::span<const data::LabelledGroup> groups,
-                                 const data::PackSettings& pack, const LatentSettings& settings) {
+UnitFigures EvaluateLatents(const Decoder& model, std::span<const data::LabelledGroup> groups,
+                            const data::PackSettings& pack, const LatentSettings& settings) {
   const c10::NoGradGuard no_grad;
   const double scale = 1.0 / static_cast<double>(groups.size());
-  LatentEvaluation figures;
   const std::vector<data::RowPass> passes = data::PackGroups(groups, pack, scale);
+  std::vector<LatentUnit> units;
   for (const LatentUnitPasses& unit_passes : LatentUnitsOf(passes)) {
-    LatentUnit unit(model, unit_passes.recognition, groups, scale, settings);
-    for (const data::RowPass& pass : unit_passes.generation) {
-      const LatentUnit::Result result = unit.Run(pass);
-      figures.likelihood += result.likelihood;
-      figures.bow += result.bow;
-      for (std::size_t q = 0; q < result.sequence_log_p.size(); ++q) {
-        figures.logprob_nats += result.sequence_share[q] * result.sequence_log_p[q];
-      }
-    }
-    figures.sums.Add(unit.Sums());
+    units.emplace_back(model, unit_passes.recognition, groups, scale, settings);
+    for (const data::RowPass& pass : unit_passes.generation) units.back().Run(pass);
   }
-  return figures;
+  return LatentUnit::ReadFigures(units);
 }
 
 }  // namespace plural::trainer

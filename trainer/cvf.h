@@ -70,14 +70,16 @@ at::Tensor RecognitionLogits(const Decoder& model, std::span<const data::RowPass
 std::vector<int> RecognizeLatents(const Decoder& model, const data::Group& group,
                                   const data::PackSettings& pack);
 
-// Figures of groups that are not trained on.
-struct LatentEvaluation {
-  double likelihood = 0.0, bow = 0.0;  // as in training, of the mean over the groups
+// What units have to say, summed over them.
+struct UnitFigures {
+  double likelihood = 0.0, bow = 0.0;  // the loss is their sum; bow_weight included
   double logprob_nats = 0.0;           // of all responses, the expectation over q where all latents are tried
-  LatentSums sums;
+  LatentSums sums;                     // `bow` is left 0
 };
-LatentEvaluation EvaluateLatents(const Decoder& model, std::span<const data::LabelledGroup> groups,
-                                 const data::PackSettings& pack, const LatentSettings& settings);
+
+// Of groups that are not trained on.
+UnitFigures EvaluateLatents(const Decoder& model, std::span<const data::LabelledGroup> groups,
+                            const data::PackSettings& pack, const LatentSettings& settings);
 
 // One unit on its way through a step: construct (forward of recognition), Run each generation pass and
 // backward its loss, then FinishBackward. Without gradients (at::NoGradGuard) the figures alone.
@@ -88,24 +90,26 @@ class LatentUnit {
   LatentUnit(const Decoder& model, std::span<const data::RowPass> recognition,
              std::span<const data::LabelledGroup> groups, double scale, const LatentSettings& settings);
 
-  struct Result {
-    at::Tensor loss;          // scalar, fp64
-    double likelihood = 0.0;  // its NLL part
-    double bow = 0.0;         // its BOW part, bow_weight included
-    // Per sequence of the pass: sum of log p over its response below its latent, nats; and q of that latent,
-    // 1 with gumbel_soft.
-    std::vector<double> sequence_log_p, sequence_share;
-  };
-  // `recompute`: layers of this pass are computed twice. Recognition passes never are: one backward goes
-  // through several of them, and a parameter's gradient must be whole when it is sent.
-  Result Run(const data::RowPass& pass, const HeadSettings& head = {}, bool recompute = false);
+  // The loss of a generation pass, a scalar in fp64. `recompute`: layers of this pass are computed twice.
+  // Recognition passes never are: one backward goes through several of them, and a parameter's gradient must
+  // be whole when it is sent.
+  at::Tensor Run(const data::RowPass& pass, const HeadSettings& head = {}, bool recompute = false);
   // Takes the gradient that the losses left at the logits through the recognition passes.
   void FinishBackward();
 
-  // Of the unit's responses; `bow` is left 0. After all passes ran.
-  LatentSums Sums() const;
+  // After all passes of the units ran, in one copy from the device.
+  static UnitFigures ReadFigures(std::span<const LatentUnit> units);
 
  private:
+  // What a generation pass has to say: values still on the model's device, and whose they are.
+  struct PassValues {
+    at::Tensor likelihood, bow;                 // scalars; `bow` undefined: none
+    at::Tensor nll_Q;                           // sum of -log p over the response below its latent, nats
+    at::Tensor share_Q;                         // q of that latent; undefined: 1
+    std::vector<std::int64_t> row_Q, latent_Q;  // of logits_; from 0
+    std::vector<std::int64_t> tokens_Q;         // of the response
+  };
+  LatentSums Sums(const std::vector<double>& q_RK, const std::vector<std::vector<double>>& nll_RK) const;
   // Row of logits_ of a response.
   std::int64_t RowOf(const data::RowPass::SequenceRef& ref) const;
 
@@ -115,10 +119,10 @@ class LatentUnit {
   const LatentSettings settings_;
   std::vector<std::vector<std::int64_t>> row_of_;  // [group][response]; -1: of another unit
   std::vector<data::RowPass::SequenceRef> responses_;
-  at::Tensor recognised_RK_;                 // with the graph of recognition
-  at::Tensor logits_RK_;                     // its values: a leaf, at which generation leaves its gradient
-  at::Tensor noise_RK_;                      // gumbel_soft
-  std::vector<std::vector<double>> nll_RK_;  // exact: mean token loss of each response below each latent
+  at::Tensor recognised_RK_;  // with the graph of recognition
+  at::Tensor logits_RK_;      // its values: a leaf, at which generation leaves its gradient
+  at::Tensor noise_RK_;       // gumbel_soft
+  std::vector<PassValues> passes_;
 };
 
 }  // namespace plural::trainer

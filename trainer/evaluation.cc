@@ -3,14 +3,15 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/log_softmax.h>
-#include <ATen/ops/tensor.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "data/random.h"
-#include "trainer/model/attention.h"
+#include "trainer/model/to_device.h"
+#include "trainer/pass_forward.h"
 
 namespace plural::trainer {
 namespace {
@@ -33,17 +34,6 @@ data::LabelledGroup LabelAll(const data::Group& group, data::Method method) {
   return data::Label(group, label, 0);
 }
 
-// The final hidden states of a pass's source rows, and how often each row's next token is predicted.
-at::Tensor SourceHidden(const Decoder& model, const data::RowPass& pass,
-                        const std::vector<std::int64_t>& rows) {
-  const auto index = [&](const auto& values, at::ScalarType type) {
-    return at::tensor(values, type).to(model.Device(), at::kLong);
-  };
-  const auto attention = MakePassAttention(pass, model.Config(), model.DType(), model.Device());
-  return model.Hidden(model.Embed(index(pass.token, at::kInt)), index(pass.position, at::kInt), *attention,
-                      index(rows, at::kLong));
-}
-
 }  // namespace
 
 std::vector<double> SequenceLogP(const Decoder& model, const data::LabelledGroup& group,
@@ -51,9 +41,9 @@ std::vector<double> SequenceLogP(const Decoder& model, const data::LabelledGroup
   const c10::NoGradGuard no_grad;
   std::vector<double> log_p(group.sequences.size());
   for (const data::RowPass& pass : data::PackGroups({&group, 1}, pack, 1.0)) {
-    const PassResult result = RunPass(model, pass, ObjectiveSettings{});
+    const PassFigures figures = ReadFigures(pass, RunPass(model, pass, ObjectiveSettings{}).values);
     for (std::size_t s = 0; s < pass.sequences.size(); ++s) {
-      log_p[static_cast<std::size_t>(pass.sequences[s].sequence)] = result.sequence_log_p[s];
+      log_p[static_cast<std::size_t>(pass.sequences[s].sequence)] = figures.sequence_log_p[s];
     }
   }
   return log_p;
@@ -138,9 +128,10 @@ double TokenKl(const Decoder& from, const Decoder& to, const data::Group& group,
     }
     for (const std::int32_t edge : pass.path) count[slot_of_edge[static_cast<std::size_t>(edge)]] += 1.0;
 
-    const at::Tensor from_SE = SourceHidden(from, pass, rows);
-    const at::Tensor to_SE = SourceHidden(to, pass, rows);
-    const at::Tensor count_S = at::tensor(count, at::kDouble).to(from.Device());
+    const RowNumbers source(std::move(rows), from.Device());
+    const at::Tensor from_SE = HiddenOfSources(from, pass, source, {}).hidden_SE;
+    const at::Tensor to_SE = HiddenOfSources(to, pass, source, {}).hidden_SE;
+    const at::Tensor count_S = ToDevice(count, at::kDouble, from.Device());
     for (std::int64_t begin = 0; begin < from_SE.size(0); begin += kKlRows) {
       const std::int64_t length = std::min(kKlRows, from_SE.size(0) - begin);
       const at::Tensor p = at::log_softmax(from.Logits(from_SE.narrow(0, begin, length)), -1, at::kDouble);

@@ -7,18 +7,17 @@
 #include <stdexcept>
 #include <string>
 
+#include "trainer/model/from_device.h"
 #include "trainer/pass_forward.h"
 
 namespace plural::trainer {
 namespace {
 
-std::vector<double> LogProbOfSequences(const data::RowPass& pass, const at::Tensor& log_p_E) {
-  const at::Tensor host = log_p_E.detach().to(at::kCPU).contiguous();
-  const double* log_p = host.const_data_ptr<double>();
+std::vector<double> LogProbOfSequences(const data::RowPass& pass, const std::vector<double>& log_p_E) {
   std::vector<double> sums(pass.sequences.size(), 0.0);
   for (std::size_t s = 0; s < sums.size(); ++s) {
     for (std::int32_t i = pass.path_offset[s]; i < pass.path_offset[s + 1]; ++i)
-      sums[s] += log_p[pass.path[i]];
+      sums[s] += log_p_E[pass.path[i]];
   }
   return sums;
 }
@@ -27,10 +26,9 @@ std::vector<double> LogProbOfSequences(const data::RowPass& pass, const at::Tens
 
 PassResult RunPass(const Decoder& model, const data::RowPass& pass, const ObjectiveSettings& settings,
                    const HeadSettings& head) {
-  PassEdges edges = EdgesOf(pass, settings.weighted_edges_only, model.Device());
+  const PassEdges edges = EdgesOf(pass, settings.weighted_edges_only, model.Device());
   const SourceStates states =
-      HiddenOfSources(model, pass, edges.list.row, settings.dropout_key, {}, settings.recompute);
-  edges.list.row = at::Tensor();  // the hidden states are those rows already
+      HiddenOfSources(model, pass, edges.source, settings.dropout_key, {}, settings.recompute);
   HeadSettings head_settings = head;
   head_settings.dropout = states.head_dropout;
   const EdgeLogProbs edge = EdgeLogProb(states.hidden_SE, model.Head(), edges.list, head_settings);
@@ -47,10 +45,31 @@ PassResult RunPass(const Decoder& model, const data::RowPass& pass, const Object
 
   PassResult result;
   result.loss = likelihood + unlikelihood;
-  result.likelihood = likelihood.item<double>();
-  result.unlikelihood = unlikelihood.item<double>();
-  if (!settings.weighted_edges_only) result.sequence_log_p = LogProbOfSequences(pass, edge.log_p);
+  result.values = {likelihood.detach(), unlikelihood.detach(), {}};
+  if (!settings.weighted_edges_only) result.values.log_p_E = edge.log_p.detach();
   return result;
+}
+
+std::vector<PassFigures> ReadFigures(std::span<const data::RowPass> passes,
+                                     const std::vector<PassValues>& values) {
+  std::vector<at::Tensor> tensors;
+  for (const PassValues& of_pass : values) {
+    tensors.insert(tensors.end(), {of_pass.likelihood, of_pass.unlikelihood, of_pass.log_p_E});
+  }
+  const std::vector<std::vector<double>> read = ReadTogether(tensors);
+  std::vector<PassFigures> figures(values.size());
+  for (std::size_t i = 0; i < figures.size(); ++i) {
+    figures[i].likelihood = read[3 * i][0];
+    figures[i].unlikelihood = read[3 * i + 1][0];
+    if (values[i].log_p_E.defined()) {
+      figures[i].sequence_log_p = LogProbOfSequences(passes[i], read[3 * i + 2]);
+    }
+  }
+  return figures;
+}
+
+PassFigures ReadFigures(const data::RowPass& pass, const PassValues& values) {
+  return ReadFigures({&pass, 1}, std::vector{values})[0];
 }
 
 TargetFigures FiguresOfTargets(const data::LabelledGroup& group, const std::vector<double>& sequence_log_p) {

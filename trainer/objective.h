@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "data/labelling.h"
@@ -30,17 +31,32 @@ struct ObjectiveSettings {
   bool recompute = false;
 };
 
+// What a pass has to say, on the model's device: reading it would wait for the pass, so a step reads all of
+// its passes at its end.
+struct PassValues {
+  at::Tensor likelihood, unlikelihood;  // scalars
+  at::Tensor log_p_E;                   // undefined where only weighted edges are there
+};
 struct PassResult {
-  at::Tensor loss;            // scalar with gradient: likelihood + unlikelihood
-  double likelihood = 0.0;    // weighted sum of -log p
-  double unlikelihood = 0.0;  // weighted sum of -log(1-p), alpha included
-  // Per sequence of the pass: sum of log p over its response, nats.
-  std::vector<double> sequence_log_p;
+  at::Tensor loss;  // scalar with gradient: likelihood + unlikelihood
+  PassValues values;
 };
 
 // Forward of one pass through model, head and loss; the caller runs backward on `loss`.
 PassResult RunPass(const Decoder& model, const data::RowPass& pass, const ObjectiveSettings& settings,
                    const HeadSettings& head = {});
+
+struct PassFigures {
+  double likelihood = 0.0;    // weighted sum of -log p
+  double unlikelihood = 0.0;  // weighted sum of -log(1-p), alpha included
+  // Per sequence of the pass: sum of log p over its response, nats; empty where only weighted edges are
+  // there.
+  std::vector<double> sequence_log_p;
+};
+// Of each pass, in one copy from the device.
+std::vector<PassFigures> ReadFigures(std::span<const data::RowPass> passes,
+                                     const std::vector<PassValues>& values);
+PassFigures ReadFigures(const data::RowPass& pass, const PassValues& values);
 
 // Exact figures of one group of distribution matching from its sequences' log-probabilities
 // (methods.md 4.7), all in nats: KL(p* || p), cross-entropy, H(p*), mass on targets, entropy of p

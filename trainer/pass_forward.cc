@@ -7,6 +7,8 @@
 #include <ATen/ops/index_copy.h>
 #include <ATen/ops/zeros.h>
 
+#include <utility>
+
 #include "data/random.h"
 #include "trainer/model/attention.h"
 #include "trainer/model/part_scope.h"
@@ -39,13 +41,12 @@ PassEdges EdgesOf(const data::RowPass& pass, bool weighted_only, at::Device devi
     likelihood.push_back(edge.likelihood);
     unlikelihood.push_back(edge.unlikelihood);
   }
-  return {{ToDevice(row, at::kLong, device), ToDevice(edge_row, at::kLong, device),
-           ToDevice(target, at::kLong, device)},
-          ToDevice(likelihood, at::kDouble, device),
-          ToDevice(unlikelihood, at::kDouble, device)};
+  const auto rows = static_cast<std::int64_t>(row.size());
+  return {RowNumbers(std::move(row), device), EdgeList(rows, edge_row, target, device),
+          ToDevice(likelihood, at::kDouble, device), ToDevice(unlikelihood, at::kDouble, device)};
 }
 
-SourceStates HiddenOfSources(const Decoder& model, const data::RowPass& pass, const at::Tensor& source_S,
+SourceStates HiddenOfSources(const Decoder& model, const data::RowPass& pass, const RowNumbers& source,
                              std::optional<std::uint64_t> dropout_key, const InjectedRows& injected,
                              bool recompute) {
   const at::Device device = model.Device();
@@ -63,9 +64,10 @@ SourceStates HiddenOfSources(const Decoder& model, const data::RowPass& pass, co
     embedding_NE = model.Embed(token_N);
   }
   const at::Tensor hidden_SE =
-      recompute ? model.HiddenRecomputed(embedding_NE, position_N, attention, source_S, dropout)
-                : model.Hidden(embedding_NE, position_N, *attention, source_S, dropout);
-  return {hidden_SE, dropout.At(static_cast<std::uint64_t>(model.Config().num_hidden_layers)).Rows(source_S)};
+      recompute ? model.HiddenRecomputed(embedding_NE, position_N, attention, source, dropout)
+                : model.Hidden(embedding_NE, position_N, *attention, source, dropout);
+  return {hidden_SE,
+          dropout.At(static_cast<std::uint64_t>(model.Config().num_hidden_layers)).Rows(source.host)};
 }
 
 at::Tensor SequenceSums(const std::vector<std::int32_t>& path, const std::vector<std::int32_t>& path_offset,

@@ -21,7 +21,8 @@ namespace plural::trainer {
 
 // The pass's edges, in their order, as the head and the loss read them.
 struct PassEdges {
-  EdgeList list;
+  RowNumbers source;                        // the distinct source rows, ascending
+  EdgeList list;                            // of these, as the head's rows
   at::Tensor likelihood_E, unlikelihood_E;  // fp64
 };
 // `weighted_only` leaves edges without weight out.
@@ -37,9 +38,9 @@ struct SourceStates {
   at::Tensor hidden_SE;  // after the final norm, of the source rows
   Dropout head_dropout;  // theirs, for the head's adapter
 };
-// `source_S`: rows of the pass, ascending. `dropout_key`: made of (seed, step), none: nothing is dropped.
+// `source`: rows of the pass, ascending. `dropout_key`: made of (seed, step), none: nothing is dropped.
 // `recompute`: as Decoder::HiddenRecomputed.
-SourceStates HiddenOfSources(const Decoder& model, const data::RowPass& pass, const at::Tensor& source_S,
+SourceStates HiddenOfSources(const Decoder& model, const data::RowPass& pass, const RowNumbers& source,
                              std::optional<std::uint64_t> dropout_key, const InjectedRows& injected = {},
                              bool recompute = false);
 

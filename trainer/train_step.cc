@@ -89,22 +89,27 @@ TrainStep::Local TrainStep::ForwardBackward(const data::StepBatch& batch) {
     ForwardBackwardLatent(batch, settings.dropout_key, local);
     return local;
   }
-  std::vector<std::vector<double>> log_p(batch.groups.size());  // of each group's sequences
-  for (std::size_t g = 0; g < batch.groups.size(); ++g) log_p[g].resize(batch.groups[g].sequences.size());
-
+  std::vector<PassValues> values;
   for (const data::RowPass& pass : batch.passes) {
     settings.recompute = budget_.Recomputes(pass);
     local.recomputed_passes += settings.recompute ? 1 : 0;
     const PassResult result = RunPass(model_, pass, settings);
     if (&pass == &batch.passes.back()) sync_.ArmLastBackward();
     result.loss.backward();
-    local.likelihood += result.likelihood;
-    local.unlikelihood += result.unlikelihood;
+    values.push_back(result.values);
     local.rows += pass.rows;
-    for (std::size_t s = 0; s < result.sequence_log_p.size(); ++s) {
-      const auto& ref = pass.sequences[s];
+  }
+
+  std::vector<std::vector<double>> log_p(batch.groups.size());  // of each group's sequences
+  for (std::size_t g = 0; g < batch.groups.size(); ++g) log_p[g].resize(batch.groups[g].sequences.size());
+  const std::vector<PassFigures> figures = ReadFigures(batch.passes, values);
+  for (std::size_t i = 0; i < figures.size(); ++i) {
+    local.likelihood += figures[i].likelihood;
+    local.unlikelihood += figures[i].unlikelihood;
+    for (std::size_t s = 0; s < figures[i].sequence_log_p.size(); ++s) {
+      const auto& ref = batch.passes[i].sequences[s];
       log_p[static_cast<std::size_t>(ref.group)][static_cast<std::size_t>(ref.sequence)] =
-          result.sequence_log_p[s];
+          figures[i].sequence_log_p[s];
     }
   }
 
@@ -133,21 +138,22 @@ void TrainStep::ForwardBackwardLatent(const data::StepBatch& batch, std::optiona
                                 .bow_weight = recipe_.cvf.bow_weight,
                                 .dropout_key = dropout_key};
   const double scale = 1.0 / static_cast<double>(batch.groups_in_step);
-  const std::vector<LatentUnitPasses> units = LatentUnitsOf(batch.passes);
-  for (const LatentUnitPasses& passes : units) {
-    LatentUnit unit(model_, passes.recognition, batch.groups, scale, settings);
+  const std::vector<LatentUnitPasses> unit_passes = LatentUnitsOf(batch.passes);
+  std::vector<LatentUnit> units;
+  for (const LatentUnitPasses& passes : unit_passes) {
+    LatentUnit& unit = units.emplace_back(model_, passes.recognition, batch.groups, scale, settings);
     for (const data::RowPass& pass : passes.generation) {
       const bool recompute = budget_.Recomputes(pass);
       local.recomputed_passes += recompute ? 1 : 0;
-      const LatentUnit::Result result = unit.Run(pass, {}, recompute);
-      result.loss.backward();
-      local.likelihood += result.likelihood;
-      local.bow += result.bow;
+      unit.Run(pass, {}, recompute).backward();
     }
-    if (&passes == &units.back()) sync_.ArmLastBackward();
+    if (&passes == &unit_passes.back()) sync_.ArmLastBackward();
     unit.FinishBackward();
-    local.groups.latents.Add(unit.Sums());
   }
+  const UnitFigures figures = LatentUnit::ReadFigures(units);
+  local.likelihood = figures.likelihood;
+  local.bow = figures.bow;
+  local.groups.latents = figures.sums;
   for (const data::RowPass& pass : batch.passes) local.rows += pass.rows;
   for (const data::LabelledGroup& group : batch.groups) {
     ++local.groups.groups;

@@ -71,7 +71,7 @@ Validation::OfGroup Validation::MeasureGroup(const Decoder& model, const data::G
   OfGroup figures;
   figures.tokens = static_cast<double>(labelled.positive_tokens);
   if (recipe_.method == data::Method::kCvf) {
-    const LatentEvaluation latent =
+    const UnitFigures latent =
         EvaluateLatents(model, {&labelled, 1}, pack_,
                         {recipe_.cvf.estimator, recipe_.cvf.temperature, recipe_.cvf.bow_weight, {}});
     figures.likelihood = latent.likelihood;
@@ -84,7 +84,7 @@ Validation::OfGroup Validation::MeasureGroup(const Decoder& model, const data::G
   settings.unlikelihood_clamp = recipe_.loss.unlikelihood_clamp;
   std::vector<double> log_p(labelled.sequences.size());
   for (const data::RowPass& pass : data::PackGroups({&labelled, 1}, pack_, 1.0)) {
-    const PassResult result = RunPass(model, pass, settings);
+    const PassFigures result = ReadFigures(pass, RunPass(model, pass, settings).values);
     figures.likelihood += result.likelihood;
     figures.unlikelihood += result.unlikelihood;
     for (std::size_t s = 0; s < pass.sequences.size(); ++s) {

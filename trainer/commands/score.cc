@@ -2,7 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/tensor.h>
 
 #include <CLI/CLI.hpp>
 #include <cmath>
@@ -20,10 +19,11 @@
 #include "trainer/file_io.h"
 #include "trainer/json_io.h"
 #include "trainer/json_lines.h"
-#include "trainer/model/attention.h"
 #include "trainer/model/dtypes.h"
+#include "trainer/model/from_device.h"
 #include "trainer/model/head.h"
 #include "trainer/model/load_model.h"
+#include "trainer/pass_forward.h"
 #include "trainer/progress.h"
 
 namespace plural::trainer {
@@ -104,23 +104,9 @@ class SequenceReader {
 
 // log p of every edge of the pass, nats.
 std::vector<double> EdgeLogP(const Decoder& model, const data::RowPass& pass) {
-  std::vector<std::int64_t> row, edge_row, target;
-  for (const data::Edge& edge : pass.edges) {
-    if (row.empty() || row.back() != edge.source) row.push_back(edge.source);
-    edge_row.push_back(static_cast<std::int64_t>(row.size()) - 1);
-    target.push_back(edge.target);
-  }
-  const at::Device device = model.Device();
-  const at::Tensor token_N = at::tensor(pass.token, at::kInt).to(at::kLong).to(device);
-  const at::Tensor position_N = at::tensor(pass.position, at::kInt).to(at::kLong).to(device);
-  const auto attention = MakePassAttention(pass, model.Config(), model.DType(), device);
-  const at::Tensor hidden_SE =
-      model.Hidden(model.Embed(token_N), position_N, *attention, at::tensor(row, at::kLong).to(device));
-  const EdgeList edges = {
-      {}, at::tensor(edge_row, at::kLong).to(device), at::tensor(target, at::kLong).to(device)};
-  const at::Tensor log_p =
-      EdgeLogProb(hidden_SE, model.Head(), edges).log_p.to(at::kCPU, at::kDouble).contiguous();
-  return {log_p.const_data_ptr<double>(), log_p.const_data_ptr<double>() + log_p.numel()};
+  const PassEdges edges = EdgesOf(pass, false, model.Device());
+  const at::Tensor hidden_SE = HiddenOfSources(model, pass, edges.source, {}).hidden_SE;
+  return ReadTogether({EdgeLogProb(hidden_SE, model.Head(), edges.list).log_p})[0];
 }
 
 std::string OutputLine(const json& id, const std::vector<double>& token_log_p) {

@@ -90,7 +90,7 @@ Prefill RunPrefill(const Decoder& model, const data::Group& group, const std::ve
   std::sort(read.begin(), read.end());
   read.erase(std::unique(read.begin(), read.end()), read.end());
   const at::Tensor logits_SV =
-      model.Logits(model.Hidden(model.Embed(token), position, attention, Indices(read, model.Device())));
+      model.Logits(model.Hidden(model.Embed(token), position, attention, RowNumbers(read, model.Device())));
   for (std::int64_t& row : last_rows) row = std::lower_bound(read.begin(), read.end(), row) - read.begin();
   prefill.logits_LV = logits_SV.index_select(0, Indices(last_rows, model.Device()));
   return prefill;

@@ -77,7 +77,7 @@ at::Tensor AdditiveMask(const at::Tensor& visible, at::ScalarType dtype) {
   const std::int64_t length = shape.back();
   shape.back() = (length + 7) / 8 * 8;
   const at::Tensor mask = at::zeros(shape, visible.options().dtype(dtype)).narrow(-1, 0, length);
-  mask.masked_fill_(visible.logical_not(), -std::numeric_limits<double>::infinity());
+  mask.masked_fill_(visible.bitwise_not(), -std::numeric_limits<double>::infinity());
   return mask;
 }
 
@@ -110,12 +110,11 @@ std::unique_ptr<Attention> MakePassAttention(const data::RowPass& pass, const Mo
     }
     const at::Tensor row = at::arange(pass.length, at::TensorOptions().dtype(at::kInt).device(device));
     at::Tensor visible = row.unsqueeze(0) <= row.unsqueeze(1);  // [query, key]
-    if (tree)
-      visible = visible.logical_and_(row.unsqueeze(1) < ToDevice(pass.end, at::kInt, device).unsqueeze(0));
+    if (tree) visible = visible & (row.unsqueeze(1) < ToDevice(pass.end, at::kInt, device).unsqueeze(0));
     visible = visible.unsqueeze(0);
     if (window > 0) {
       const at::Tensor position = ToDevice(pass.position, at::kInt, device).view({pass.batch, pass.length});
-      visible = visible.logical_and(position.unsqueeze(2) - position.unsqueeze(1) < window);
+      visible = visible & (position.unsqueeze(2) - position.unsqueeze(1) < window);
     }
     masks.push_back(AdditiveMask(visible.unsqueeze(1), dtype));
   }

@@ -274,9 +274,9 @@ at::Tensor Decoder::FeedForward(const Layer& layer, const at::Tensor& x_NE, cons
 }
 
 Decoder::LayersContext Decoder::ContextOf(const at::Tensor& position_N, Attention& attention,
-                                          const at::Tensor& rows_S, const Dropout& dropout) const {
+                                          const RowNumbers& rows, const Dropout& dropout) const {
   LayersContext context{
-      attention, MakeRotaryTable(position_N, config_.head_dim, config_.rope, dtype_), {}, rows_S, dropout};
+      attention, MakeRotaryTable(position_N, config_.head_dim, config_.rope, dtype_), {}, rows, dropout};
   if (config_.sliding_rope) {
     context.sliding_rotary = MakeRotaryTable(position_N, config_.head_dim, *config_.sliding_rope, dtype_);
   }
@@ -293,43 +293,43 @@ SumAndNorm Decoder::RunLayer(std::size_t l, const LayersContext& context, at::Te
   const Layer& layer = layers_[l];
   const NormTerms terms = config_.Norms();
   const bool last = l + 1 == layers_.size();
-  const bool some_rows = context.rows_S.defined() && last;
+  const bool some_rows = context.rows && last;
   const bool slides = config_.sliding_rope && config_.HasWindow(static_cast<std::int64_t>(l));
   const RotaryTable& table = slides ? context.sliding_rotary : context.rotary;
   const auto heads = [this](const at::Tensor& x) { return x.unflatten(1, {-1, config_.head_dim}); };
   const Dropout all_rows = context.dropout.At(l);
-  const Dropout rows = some_rows ? all_rows.Rows(context.rows_S) : all_rows;
+  const Dropout row_dropout = some_rows ? all_rows.Rows(context.rows.host) : all_rows;
 
   const auto qkv = QueriesKeysValues(layer, x_NE, all_rows.At(kAttentionInput));
   at::Tensor mixed = context.attention(static_cast<std::int64_t>(l), heads(Rotate(qkv[0], table)),
                                        heads(Rotate(qkv[1], table)), heads(qkv[2]));
   if (some_rows) {
-    mixed = mixed.index_select(0, context.rows_S);
-    residual_NE = residual_NE.index_select(0, context.rows_S);
+    mixed = mixed.index_select(0, context.rows.on_device);
+    residual_NE = residual_NE.index_select(0, context.rows.on_device);
   }
-  mixed = layer.o_proj.Forward(mixed, rows.At(kAttentionOutput));
+  mixed = layer.o_proj.Forward(mixed, row_dropout.At(kAttentionOutput));
   if (config_.output_norms) mixed = RmsNorm(mixed, layer.attention_output_norm, terms);
   const SumAndNorm attended = AddRmsNorm(residual_NE, mixed, layer.feed_forward_norm, terms);
-  at::Tensor fed =
-      FeedForward(layer, attended.norm_NE, rows.At(kFeedForwardInput), rows.At(kFeedForwardOutput));
+  at::Tensor fed = FeedForward(layer, attended.norm_NE, row_dropout.At(kFeedForwardInput),
+                               row_dropout.At(kFeedForwardOutput));
   if (config_.output_norms) fed = RmsNorm(fed, layer.feed_forward_output_norm, terms);
   // The norm that follows a layer is the next layer's, or the final one.
   return AddRmsNorm(attended.sum_NE, fed, last ? norm_ : layers_[l + 1].attention_norm, terms);
 }
 
 at::Tensor Decoder::Hidden(const at::Tensor& embedding_NE, const at::Tensor& position_N, Attention& attention,
-                           const at::Tensor& rows_S, const Dropout& dropout) const {
-  const LayersContext context = ContextOf(position_N, attention, rows_S, dropout);
+                           const RowNumbers& rows, const Dropout& dropout) const {
+  const LayersContext context = ContextOf(position_N, attention, rows, dropout);
   SumAndNorm now = BeforeLayers(embedding_NE);
   for (std::size_t l = 0; l < layers_.size(); ++l) now = RunLayer(l, context, now.sum_NE, now.norm_NE);
   return now.norm_NE;
 }
 
 at::Tensor Decoder::HiddenRecomputed(const at::Tensor& embedding_NE, const at::Tensor& position_N,
-                                     std::shared_ptr<Attention> attention, const at::Tensor& rows_S,
+                                     std::shared_ptr<Attention> attention, const RowNumbers& rows,
                                      const Dropout& dropout) const {
   const auto context =
-      std::make_shared<const LayersContext>(ContextOf(position_N, *attention, rows_S, dropout));
+      std::make_shared<const LayersContext>(ContextOf(position_N, *attention, rows, dropout));
   SumAndNorm now = BeforeLayers(embedding_NE);
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     // The region owns the attention: backward comes when the caller's own hold on it is gone.

@@ -22,6 +22,7 @@
 #include "trainer/model/head.h"
 #include "trainer/model/latents.h"
 #include "trainer/model/linear.h"
+#include "trainer/model/row_numbers.h"
 
 namespace plural::trainer {
 
@@ -76,11 +77,11 @@ class Decoder {
   // Embeddings and positions [N] (int64) -> hidden states after the final norm, [N, E]; of `rows` only, [S,
   // E], where they are given (ascending): what nobody reads of the last layer is not computed.
   at::Tensor Hidden(const at::Tensor& embedding_NE, const at::Tensor& position_N, Attention& attention,
-                    const at::Tensor& rows_S = {}, const Dropout& dropout = {}) const;
+                    const RowNumbers& rows = {}, const Dropout& dropout = {}) const;
   // The same values and gradients, for little memory: each layer keeps its inputs only and goes forward again
   // in backward, when `attention` is called in any order.
   at::Tensor HiddenRecomputed(const at::Tensor& embedding_NE, const at::Tensor& position_N,
-                              std::shared_ptr<Attention> attention, const at::Tensor& rows_S = {},
+                              std::shared_ptr<Attention> attention, const RowNumbers& rows = {},
                               const Dropout& dropout = {}) const;
   const VocabularyHead& Head() const { return head_; }
   at::Tensor Logits(const at::Tensor& hidden_NE) const { return head_.Logits(hidden_NE); }
@@ -107,10 +108,10 @@ class Decoder {
   struct LayersContext {
     Attention& attention;
     RotaryTable rotary, sliding_rotary;
-    at::Tensor rows_S;
+    RowNumbers rows;
     Dropout dropout;
   };
-  LayersContext ContextOf(const at::Tensor& position_N, Attention& attention, const at::Tensor& rows_S,
+  LayersContext ContextOf(const at::Tensor& position_N, Attention& attention, const RowNumbers& rows,
                           const Dropout& dropout) const;
   // From the residual sum and its norm before layer l to those behind it.
   SumAndNorm RunLayer(std::size_t l, const LayersContext& context, at::Tensor residual_NE,

@@ -6,6 +6,7 @@
 #include <ATen/ops/empty.h>
 
 #include "data/random.h"
+#include "trainer/model/to_device.h"
 
 namespace plural::trainer {
 
@@ -13,9 +14,9 @@ Dropout Dropout::At(std::uint64_t part) const {
   return {row_key_R, data::MixKey(site, data::Purpose::kDropout, part)};
 }
 
-Dropout Dropout::Rows(const at::Tensor& rows_S) const {
+Dropout Dropout::Rows(const std::vector<std::int64_t>& rows) const {
   if (!row_key_R.defined()) return {};
-  return {row_key_R.index_select(0, rows_S.cpu()), site};
+  return {row_key_R.index_select(0, ToDevice(rows, at::kLong, at::kCPU)), site};
 }
 
 at::Tensor Dropped(const Dropout& dropout, double p, const at::Tensor& x_RI) {
@@ -34,7 +35,7 @@ at::Tensor Dropped(const Dropout& dropout, double p, const at::Tensor& x_RI) {
       }
     }
   });
-  return (x_RI * factors_RI.to(x_RI.device())).to(x_RI.scalar_type());
+  return (x_RI * ToDevice(factors_RI, x_RI.device())).to(x_RI.scalar_type());
 }
 
 }  // namespace plural::trainer

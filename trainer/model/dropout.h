@@ -10,6 +10,7 @@
 #include <ATen/core/TensorBody.h>
 
 #include <cstdint>
+#include <vector>
 
 namespace plural::trainer {
 
@@ -20,8 +21,8 @@ struct Dropout {
   explicit operator bool() const { return row_key_R.defined(); }
   // Another place: part `part` of this one.
   Dropout At(std::uint64_t part) const;
-  // Of these rows only, [S] int64.
-  Dropout Rows(const at::Tensor& rows_S) const;
+  // Of these rows only.
+  Dropout Rows(const std::vector<std::int64_t>& rows) const;
 };
 
 // x times inverted-dropout factors, 0 or 1 / (1 - p): that of element (r, i) is a function of (row key, site,

@@ -18,6 +18,7 @@
 #include "trainer/model/part_scope.h"
 #include "trainer/model/pointwise.h"
 #include "trainer/model/softmax_rows.h"
+#include "trainer/model/to_device.h"
 
 namespace plural::trainer {
 namespace {
@@ -40,20 +41,18 @@ struct HeadPlan : torch::CustomClassHolder {
   Dropout dropout;
 };
 
-std::vector<Chunk> CutIntoChunks(const at::Tensor& edge_row, std::int64_t rows, std::int64_t row_bytes,
+std::vector<Chunk> CutIntoChunks(const std::vector<std::int64_t>& first_edge, std::int64_t row_bytes,
                                  const HeadSettings& settings) {
-  const at::Tensor host = edge_row.to(at::kCPU).contiguous();
-  const std::int64_t* first = host.const_data_ptr<std::int64_t>();
-  const std::int64_t* last = first + host.numel();
-  if (!std::is_sorted(first, last)) throw std::logic_error("edges are not ordered by source row");
+  const auto rows = static_cast<std::int64_t>(first_edge.size()) - 1;
+  const auto edge_of = [&](std::int64_t row) { return first_edge[static_cast<std::size_t>(row)]; };
   std::vector<Chunk> chunks;
   std::int64_t kept_bytes = 0;
   for (std::int64_t row = 0; row < rows; row += settings.chunk_rows) {
     Chunk chunk;
     chunk.row = row;
     chunk.rows = std::min(settings.chunk_rows, rows - row);
-    chunk.edge = std::lower_bound(first, last, row) - first;
-    chunk.edges = std::lower_bound(first, last, row + chunk.rows) - first - chunk.edge;
+    chunk.edge = edge_of(row);
+    chunk.edges = edge_of(row + chunk.rows) - chunk.edge;
     chunk.kept = kept_bytes + chunk.rows * row_bytes <= settings.keep_bytes;
     if (chunk.kept) kept_bytes += chunk.rows * row_bytes;
     chunks.push_back(chunk);
@@ -204,13 +203,25 @@ at::Tensor VocabularyHead::Logits(const at::Tensor& hidden_NE) const {
   return softcap > 0.0 ? SoftCap(z_NV, softcap) : z_NV;
 }
 
-EdgeLogProbs EdgeLogProb(const at::Tensor& hidden_NE, const VocabularyHead& head, const EdgeList& edges,
+EdgeList::EdgeList(std::int64_t rows, const std::vector<std::int64_t>& row_E,
+                   const std::vector<std::int64_t>& target_E, at::Device device)
+    : edge_row(ToDevice(row_E, at::kLong, device)), edge_target(ToDevice(target_E, at::kLong, device)) {
+  if (!std::ranges::is_sorted(row_E) || (!row_E.empty() && (row_E.front() < 0 || row_E.back() >= rows))) {
+    throw std::logic_error("edges are not ordered by source row, or are of other rows");
+  }
+  for (std::int64_t row = 0; row <= rows; ++row) {
+    first_edge.push_back(std::ranges::lower_bound(row_E, row) - row_E.begin());
+  }
+}
+
+EdgeLogProbs EdgeLogProb(const at::Tensor& hidden_SE, const VocabularyHead& head, const EdgeList& edges,
                          const HeadSettings& settings) {
-  const at::Tensor hidden_SE = edges.row.defined() ? hidden_NE.index_select(0, edges.row) : hidden_NE;
+  if (hidden_SE.size(0) + 1 != static_cast<std::int64_t>(edges.first_edge.size())) {
+    throw std::logic_error("the edges are of another number of rows");
+  }
   auto plan = c10::make_intrusive<HeadPlan>();
   const auto logit_bytes = static_cast<std::int64_t>(at::elementSize(ComputedIn(hidden_SE.scalar_type())));
-  plan->chunks =
-      CutIntoChunks(edges.edge_row, hidden_SE.size(0), head.linear.weight_OI.size(0) * logit_bytes, settings);
+  plan->chunks = CutIntoChunks(edges.first_edge, head.linear.weight_OI.size(0) * logit_bytes, settings);
   plan->linear = head.linear;
   plan->softcap = head.softcap;
   variable_list tensors = {head.linear.weight_OI};

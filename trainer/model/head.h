@@ -13,6 +13,7 @@
 #include <ATen/core/TensorBody.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "trainer/model/linear.h"
 
@@ -26,11 +27,16 @@ struct VocabularyHead {
   at::Tensor Logits(const at::Tensor& hidden_NE) const;
 };
 
-// Edges on a device, made from RowPass::edges.
+// What rows predict, on a device; where each row's edges begin is also known on the host, which cuts rows
+// into chunks and must not wait for the device.
 struct EdgeList {
-  at::Tensor row;          // [S] int64: the distinct source rows, ascending; undefined: all rows given
-  at::Tensor edge_row;     // [E] int64: index into `row`, ascending; each (row, target) once
-  at::Tensor edge_target;  // [E] int64: vocabulary id
+  // `row_E`: below `rows`, ascending; each (row, target) once. Errors: std::logic_error where they are not.
+  EdgeList(std::int64_t rows, const std::vector<std::int64_t>& row_E,
+           const std::vector<std::int64_t>& target_E, at::Device device);
+
+  at::Tensor edge_row;                   // [E] int64
+  at::Tensor edge_target;                // [E] int64: vocabulary id
+  std::vector<std::int64_t> first_edge;  // [S + 1]
 };
 
 struct HeadSettings {
@@ -47,9 +53,9 @@ struct EdgeLogProbs {
   at::Tensor row_entropy_nats;  // [S], not differentiable
 };
 
-// hidden_NE: final hidden states of all rows. Differentiable in hidden, head weight (if it requires a
-// gradient) and its LoRA factors; first order only.
-EdgeLogProbs EdgeLogProb(const at::Tensor& hidden_NE, const VocabularyHead& head, const EdgeList& edges,
+// hidden_SE: final hidden states of the rows that predict. Differentiable in hidden, head weight (if it
+// requires a gradient) and its LoRA factors; first order only.
+EdgeLogProbs EdgeLogProb(const at::Tensor& hidden_SE, const VocabularyHead& head, const EdgeList& edges,
                          const HeadSettings& settings = {});
 
 }  // namespace plural::trainer

@@ -13,6 +13,7 @@
 
 #include "trainer/model/nf4_cuda.h"
 #include "trainer/model/nf4_loops.h"
+#include "trainer/model/to_device.h"
 
 namespace plural::trainer {
 namespace {
@@ -77,7 +78,7 @@ void DequantizeWithAten(const Nf4Weight& weight, const at::Tensor& out_OI) {
     *pair++ = host::kNf4Values[byte & 15];
   }
   const std::int64_t count = out_OI.numel(), blocks = weight.absmax_B.numel();
-  const at::Tensor values = host_pairs.to(weight.packed_P.device())
+  const at::Tensor values = ToDevice(host_pairs, weight.packed_P.device())
                                 .index_select(0, weight.packed_P.to(at::kInt))
                                 .view(-1)
                                 .narrow(0, 0, count);

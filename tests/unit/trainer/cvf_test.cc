@@ -152,8 +152,8 @@ Step RandomStep(std::uint64_t seed, LatentEstimator estimator) {
 }
 
 struct Outcome {
-  double loss = 0.0, likelihood = 0.0, bow = 0.0;
-  LatentSums sums;
+  double loss = 0.0;
+  UnitFigures figures;
   std::map<std::string, at::Tensor> gradients;
 };
 
@@ -173,19 +173,18 @@ Outcome RunStep(const Decoder& model, const Step& step, const data::PackSettings
   Outcome outcome;
   const double scale = 1.0 / static_cast<double>(step.groups.size());
   const std::vector<RowPass> passes = data::PackGroups(step.groups, pack, scale);
+  std::vector<LatentUnit> units;
   for (const LatentUnitPasses& unit_passes : LatentUnitsOf(passes)) {
-    LatentUnit unit(model, unit_passes.recognition, step.groups, scale, step.settings);
+    LatentUnit& unit = units.emplace_back(model, unit_passes.recognition, step.groups, scale, step.settings);
     for (const RowPass& pass : unit_passes.generation) {
-      const LatentUnit::Result result = unit.Run(pass);
-      EXPECT_NEAR(result.loss.item<double>(), result.likelihood + result.bow, 1e-13);
-      outcome.loss += result.loss.item<double>();
-      outcome.likelihood += result.likelihood;
-      outcome.bow += result.bow;
-      if (c10::GradMode::is_enabled()) result.loss.backward();
+      const at::Tensor loss = unit.Run(pass);
+      outcome.loss += loss.item<double>();
+      if (c10::GradMode::is_enabled()) loss.backward();
     }
     if (c10::GradMode::is_enabled()) unit.FinishBackward();
-    outcome.sums.Add(unit.Sums());
   }
+  outcome.figures = LatentUnit::ReadFigures(units);
+  EXPECT_NEAR(outcome.loss, outcome.figures.likelihood + outcome.figures.bow, 1e-13);
   return TakeGradients(model, std::move(outcome));
 }
 
@@ -280,11 +279,12 @@ TEST_P(Estimators, TreeEqualsPlain) {
     const Outcome tree = RunStep(model, step, step.tree);
     const Outcome plain = RunStep(model, step, step.plain);
     ExpectEqual(tree, plain);
-    const LatentFigures tree_figures = FiguresOfLatents(tree.sums);
-    const LatentFigures plain_figures = FiguresOfLatents(plain.sums);
+    const LatentFigures tree_figures = FiguresOfLatents(tree.figures.sums);
+    const LatentFigures plain_figures = FiguresOfLatents(plain.figures.sums);
     EXPECT_NEAR(tree_figures.used_latents, plain_figures.used_latents, 1e-9);
     EXPECT_NEAR(tree_figures.information_nats, plain_figures.information_nats, 1e-9);
     EXPECT_NEAR(tree_figures.latent_nll_spread_nats, plain_figures.latent_nll_spread_nats, 1e-9);
+    EXPECT_NEAR(tree.figures.logprob_nats, plain.figures.logprob_nats, 1e-9);
     if (HasFailure()) break;
     // What the settings were for really happens.
     const std::vector<RowPass> passes = data::PackGroups(step.groups, step.tree, 1.0);
@@ -361,9 +361,9 @@ TEST_P(Estimators, BagOfWordsLeavesTheHeadAsItIs) {
   const Outcome without = RunStep(model, step, step.tree);
   step.settings.bow_weight = 2.0;
   const Outcome with = RunStep(model, step, step.tree);
-  EXPECT_GT(with.bow, 0.0);
-  EXPECT_EQ(without.bow, 0.0);
-  EXPECT_NEAR(with.likelihood, without.likelihood, 1e-13);
+  EXPECT_GT(with.figures.bow, 0.0);
+  EXPECT_EQ(without.figures.bow, 0.0);
+  EXPECT_NEAR(with.figures.likelihood, without.figures.likelihood, 1e-13);
   const at::Tensor difference = with.gradients.at("lm_head.weight") - without.gradients.at("lm_head.weight");
   EXPECT_LE(difference.abs().max().item<double>(), 1e-13);
   EXPECT_GT((with.gradients.at("model.norm.weight") - without.gradients.at("model.norm.weight"))

@@ -29,7 +29,7 @@ AdapterSettings EveryLinear() {
       .targets = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"}};
 }
 
-at::Tensor RunHidden(const Decoder& model, const data::RowPass& pass, const at::Tensor& rows = {},
+at::Tensor RunHidden(const Decoder& model, const data::RowPass& pass, const RowNumbers& rows = {},
                      const Dropout& dropout = {}) {
   const auto attention = MakePassAttention(pass, model.Config(), model.DType(), model.Device());
   return model.Hidden(model.Embed(Longs(pass.token)), Longs(pass.position), *attention, rows, dropout);
@@ -136,9 +136,9 @@ TEST(Decoder, ChosenRowsHaveTheValuesAndGradientsOfAll) {
   model.AddAdapter(EveryLinear(), 2);
   FillAdapter(model, 5);
   const data::RowPass pass = RandomTreePass(40, 3);
-  const at::Tensor rows = at::tensor({2, 3, 17, 39}, at::kLong);
+  const RowNumbers rows({2, 3, 17, 39}, at::kCPU);
   const Gradients found = Differentiate(model, RunHidden(model, pass, rows));
-  const Gradients wanted = Differentiate(model, RunHidden(model, pass).index_select(0, rows));
+  const Gradients wanted = Differentiate(model, RunHidden(model, pass).index_select(0, rows.on_device));
   EXPECT_LT(RelativeError(found.hidden, wanted.hidden), kRounding);
   for (std::size_t i = 0; i < found.of.size(); ++i) {
     EXPECT_LT(RelativeError(found.of[i], wanted.of[i]), kRounding) << model.TrainableParameters()[i].name;

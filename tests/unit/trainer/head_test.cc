@@ -26,12 +26,14 @@ constexpr std::int64_t kVocab = 37, kHidden = 11, kRows = 19, kRank = 3;
 struct Setting {
   at::Tensor hidden;
   VocabularyHead head;
-  EdgeList edges;
+  RowNumbers source;
+  EdgeList edges{0, {}, {}, at::kCPU};
   at::Tensor d_log_p, d_log_one_minus_p;  // what a loss would send back
 
   std::vector<at::Tensor> Inputs() const {
     return {hidden, head.linear.weight_OI, head.linear.lora.a_KI, head.linear.lora.b_OK};
   }
+  at::Tensor SourceHidden() const { return hidden.index_select(0, source.on_device); }
 };
 
 // Every third row predicts nothing; the others one to three tokens. Logits are about `spread` wide.
@@ -51,7 +53,8 @@ Setting MakeSetting(double spread, double softcap = 0.0) {
     }
     row.push_back(r);
   }
-  s.edges = {at::tensor(row), at::tensor(edge_row), at::tensor(target)};
+  s.source = RowNumbers(row, at::kCPU);
+  s.edges = EdgeList(static_cast<std::int64_t>(row.size()), edge_row, target, at::kCPU);
   const auto edges = static_cast<std::int64_t>(target.size());
   s.d_log_p = RandomTensor({edges}, 5);
   s.d_log_one_minus_p = RandomTensor({edges}, 6);
@@ -65,13 +68,13 @@ struct Result {
 };
 
 Result RunHead(const Setting& s, const HeadSettings& settings) {
-  const EdgeLogProbs out = EdgeLogProb(s.hidden, s.head, s.edges, settings);
+  const EdgeLogProbs out = EdgeLogProb(s.SourceHidden(), s.head, s.edges, settings);
   const at::Tensor loss = (out.log_p * s.d_log_p + out.log_one_minus_p * s.d_log_one_minus_p).sum();
   return {out.log_p, out.log_one_minus_p, out.row_entropy_nats, torch::autograd::grad({loss}, s.Inputs())};
 }
 
 Result RunNaive(const Setting& s) {
-  const at::Tensor x = s.hidden.index_select(0, s.edges.row);
+  const at::Tensor x = s.SourceHidden();
   at::Tensor z = at::matmul(x, s.head.linear.weight_OI.t()) +
                  s.head.linear.lora.scale *
                      at::matmul(at::matmul(x, s.head.linear.lora.a_KI.t()), s.head.linear.lora.b_OK.t());
@@ -128,9 +131,7 @@ TEST(EdgeLogProb, KeepsTheDigitsOfOneMinusPInSinglePrecision) {
     VocabularyHead head;
     head.linear.weight_OI = at::zeros({kVocab, 1});
     head.linear.weight_OI[7][0] = gap;
-    const EdgeLogProbs out = EdgeLogProb(
-        at::ones({1, 1}), head,
-        {at::tensor({std::int64_t{0}}), at::tensor({std::int64_t{0}}), at::tensor({std::int64_t{7}})});
+    const EdgeLogProbs out = EdgeLogProb(at::ones({1, 1}), head, EdgeList(1, {0}, {7}, at::kCPU));
     const double wanted = std::log(36.0) - (gap + std::log1p(36.0 * std::exp(-gap)));
     // The logits are exact; what is left is one fp32 sum of 36 ones and one exponential.
     EXPECT_NEAR(out.log_one_minus_p.item<double>(), wanted, 1e-6) << "gap " << gap;
@@ -145,17 +146,25 @@ TEST(EdgeLogProb, OverflowingOddsOfAnUnpenalisedEdgeStayOutOfTheGradient) {
   head.linear.weight_OI = at::zeros({kVocab, 1});
   head.linear.weight_OI[7][0] = 2000.0;  // p / (1 - p) = inf, even in fp64
   const at::Tensor hidden = at::ones({1, 1}).set_requires_grad(true);
-  const EdgeLogProbs out = EdgeLogProb(
-      hidden, head,
-      {at::tensor({std::int64_t{0}}), at::tensor({std::int64_t{0}}), at::tensor({std::int64_t{7}})});
+  const EdgeLogProbs out = EdgeLogProb(hidden, head, EdgeList(1, {0}, {7}, at::kCPU));
   const at::Tensor gradient = torch::autograd::grad({out.log_p.sum()}, {hidden})[0];
   EXPECT_EQ(gradient.item<float>(), 0.0F);
+}
+
+TEST(EdgeLogProb, RefusesEdgesOutOfOrderAndOfOtherRows) {
+  EXPECT_THROW(EdgeList(3, {0, 2, 1}, {4, 5, 6}, at::kCPU), std::logic_error);
+  EXPECT_THROW(EdgeList(3, {0, 3}, {4, 5}, at::kCPU), std::logic_error);
+  EXPECT_THROW(EdgeList(3, {-1, 2}, {4, 5}, at::kCPU), std::logic_error);
+  EXPECT_EQ(EdgeList(4, {0, 2, 2}, {4, 5, 6}, at::kCPU).first_edge,
+            (std::vector<std::int64_t>{0, 1, 1, 3, 3}));
+  const Setting s = MakeSetting(1.0);
+  EXPECT_THROW(EdgeLogProb(s.hidden, s.head, s.edges), std::logic_error);  // of all rows
 }
 
 TEST(EdgeLogProb, FrozenHeadGetsNoGradient) {
   Setting s = MakeSetting(1.0);
   s.head.linear.weight_OI.set_requires_grad(false);
-  const EdgeLogProbs out = EdgeLogProb(s.hidden, s.head, s.edges);
+  const EdgeLogProbs out = EdgeLogProb(s.SourceHidden(), s.head, s.edges);
   out.log_p.sum().backward();
   EXPECT_FALSE(s.head.linear.weight_OI.grad().defined());
   EXPECT_TRUE(s.head.linear.lora.a_KI.grad().defined());

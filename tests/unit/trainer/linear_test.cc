@@ -158,8 +158,9 @@ TEST(Linear, DropoutKeepsTheMeanAndOnlyWithKeys) {
   EXPECT_TRUE(at::equal(factors, Dropped(rows, 0.25, ones)));
   EXPECT_FALSE(at::equal(factors, Dropped(rows.At(1), 0.25, ones))) << "another site, other draws";
   // A row keeps its draws wherever it stands.
-  const at::Tensor some = at::tensor({7, 3, 399}, at::kLong);
-  EXPECT_TRUE(at::equal(factors.index_select(0, some), Dropped(rows.Rows(some), 0.25, ones.narrow(0, 0, 3))));
+  const RowNumbers some({7, 3, 399}, at::kCPU);
+  EXPECT_TRUE(at::equal(factors.index_select(0, some.on_device),
+                        Dropped(rows.Rows(some.host), 0.25, ones.narrow(0, 0, 3))));
   EXPECT_TRUE(factors.eq(0.0).logical_or(factors.eq(static_cast<float>(1.0 / 0.75))).all().item<bool>());
 
   Linear dropping = MakeLinear(7, 5, 2, 10, 0.5);

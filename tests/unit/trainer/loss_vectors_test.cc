@@ -92,11 +92,11 @@ TEST(LossVectorsTest, LossOfBothNormalizations) {
       const LabelledGroup group = data::Label(TwoResponses(), TwoNumbers(alpha, normalization), 0);
       return PrescribedDecoder(OnlyPass(group, layout), TwoResponseLogits).Run();
     };
-    const PassResult mean = run(0.5, Normalization::kGroupTokenMean);
+    const testing::ReadPass mean = run(0.5, Normalization::kGroupTokenMean);
     EXPECT_NEAR(mean.loss.item<double>(), 0.480852, kSixDecimals);
     EXPECT_NEAR(mean.likelihood, 0.390471, kSixDecimals);
     EXPECT_NEAR(mean.unlikelihood, 0.5 * 0.180761, kSixDecimals);
-    const PassResult sum = run(0.5, Normalization::kSequenceSum);
+    const testing::ReadPass sum = run(0.5, Normalization::kSequenceSum);
     EXPECT_NEAR(sum.loss.item<double>(), 0.871323, kSixDecimals);
     EXPECT_NEAR(sum.likelihood, 0.780943, kSixDecimals);
     EXPECT_NEAR(run(2.0, Normalization::kSequenceSum).unlikelihood, 0.361521, kSixDecimals);
@@ -106,7 +106,7 @@ TEST(LossVectorsTest, LossOfBothNormalizations) {
 TEST(LossVectorsTest, TokenValues) {
   const LabelledGroup group = data::Label(TwoResponses(), TwoNumbers(0.5, Normalization::kGroupTokenMean), 0);
   PrescribedDecoder model(OnlyPass(group), TwoResponseLogits);
-  const PassResult result = model.Run();
+  const testing::ReadPass result = model.Run();
   // Sequence sums of the positives: a first token's 0.440190 and an end's 0.340753, twice.
   ASSERT_EQ(result.sequence_log_p.size(), 4U);
   std::map<std::pair<int, int>, double> log_p;
@@ -200,7 +200,7 @@ TEST(LossVectorsTest, AGroupWithoutPenalisedTokensAddsZero) {
   for (data::Response& response : group.responses) response.masks = {0, 0};
   const LabelledGroup labelled = data::Label(group, TwoNumbers(0.5, Normalization::kGroupTokenMean), 0);
   EXPECT_EQ(labelled.penalised_tokens, 0);
-  const PassResult result = PrescribedDecoder(OnlyPass(labelled), TwoResponseLogits).Run();
+  const testing::ReadPass result = PrescribedDecoder(OnlyPass(labelled), TwoResponseLogits).Run();
   EXPECT_EQ(result.unlikelihood, 0.0);
   EXPECT_NEAR(result.loss.item<double>(), 0.390471, kSixDecimals);
 }
@@ -230,7 +230,7 @@ TEST(LossVectorsTest, MasksCountTheirTokens) {
     const LabelledGroup labelled = data::Label(group, settings, 0);
     EXPECT_EQ(labelled.penalised_tokens, count);
     // Every token has probability 1/40 everywhere: the penalty counts tokens, over two positives.
-    const PassResult result =
+    const testing::ReadPass result =
         PrescribedDecoder(OnlyPass(labelled), [](const auto&) { return Logits(40, 0.0); }).Run();
     EXPECT_NEAR(result.unlikelihood, count * -std::log(39.0 / 40) / 2, kRounding);
   }
@@ -284,7 +284,7 @@ struct TargetOutcome {
 TargetOutcome RunTargets(const std::vector<double>& weights, Layout layout) {
   TargetOutcome outcome{0.0, {}, LabelTargets(Targets(weights))};
   PrescribedDecoder model(OnlyPass(outcome.labelled, layout), TargetLogits);
-  const PassResult result = model.Run();
+  const testing::ReadPass result = model.Run();
   std::vector<double> log_p(3);
   for (std::size_t s = 0; s < 3; ++s) {
     log_p[static_cast<std::size_t>(model.Pass().sequences[s].sequence)] = result.sequence_log_p[s];

@@ -9,6 +9,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "tests/unit/trainer/naive_model.h"
+#include "tests/unit/trainer/run_and_read.h"
 
 namespace plural::trainer {
 namespace {
@@ -81,7 +82,7 @@ std::vector<at::Tensor> Gradients(const Decoder& model, const at::Tensor& loss) 
 }
 
 void ExpectEqualToNaive(const Decoder& model, const data::RowPass& pass) {
-  const PassResult found = RunPass(model, pass, {});
+  const ReadPass found = RunAndRead(model, pass, {});
   const Naive wanted = NaivePass(model, pass, 1e-6);
   EXPECT_NEAR(found.loss.item<double>(), wanted.loss.item<double>(), 1e-11);
   EXPECT_NEAR(found.likelihood, wanted.likelihood, 1e-11);
@@ -123,8 +124,8 @@ TEST(RunPass, LeavingOutUnweightedEdgesChangesNoGradient) {
   Decoder model = MakeModel();
   model.TrainBase();
   const data::RowPass pass = MakePass(40, 3);
-  const PassResult all = RunPass(model, pass, {});
-  const PassResult weighted = RunPass(model, pass, {.weighted_edges_only = true});
+  const ReadPass all = RunAndRead(model, pass, {});
+  const ReadPass weighted = RunAndRead(model, pass, {.weighted_edges_only = true});
   EXPECT_NEAR(weighted.loss.item<double>(), all.loss.item<double>(), 1e-12);
   EXPECT_TRUE(weighted.sequence_log_p.empty());
   const auto found = Gradients(model, weighted.loss), wanted = Gradients(model, all.loss);
@@ -137,7 +138,7 @@ TEST(RunPass, APassWithoutWeightedEdgesAddsZero) {
   data::RowPass pass = MakePass(10, 3);
   for (data::Edge& edge : pass.edges) edge.likelihood = edge.unlikelihood = 0.0;
   for (const bool weighted_only : {false, true}) {
-    const PassResult result = RunPass(model, pass, {.weighted_edges_only = weighted_only});
+    const ReadPass result = RunAndRead(model, pass, {.weighted_edges_only = weighted_only});
     EXPECT_EQ(result.loss.item<double>(), 0.0);
     for (const at::Tensor& gradient : Gradients(model, result.loss)) {
       EXPECT_EQ(gradient.abs().max().item<double>(), 0.0);
@@ -163,12 +164,12 @@ TEST(RunPass, TheClampCutsValueAndGradient) {
     while (probe[row].item<double>() * -8.0 < 20.0) ++row;
   }
   pass.edges = {{row, 4, 0.0, 0.5}};
-  const PassResult clamped = RunPass(model, pass, {});
+  const ReadPass clamped = RunAndRead(model, pass, {});
   EXPECT_NEAR(clamped.unlikelihood, 0.5 * 13.815510557964274, 1e-12);
   for (const at::Tensor& gradient : Gradients(model, clamped.loss)) {
     EXPECT_EQ(gradient.abs().max().item<double>(), 0.0);
   }
-  const PassResult open = RunPass(model, pass, {.unlikelihood_clamp = 0.0});
+  const ReadPass open = RunAndRead(model, pass, {.unlikelihood_clamp = 0.0});
   EXPECT_GT(open.unlikelihood, clamped.unlikelihood);
   double largest = 0.0;
   for (const at::Tensor& gradient : Gradients(model, open.loss)) {
@@ -183,8 +184,8 @@ TEST(RunPass, SinglePrecisionFollowsDoublePrecision) {
   model.TrainBase();
   single.TrainBase();
   const data::RowPass pass = MakePass(70, 3);
-  const PassResult found = RunPass(single, pass, {});
-  const PassResult wanted = RunPass(model, pass, {});
+  const ReadPass found = RunAndRead(single, pass, {});
+  const ReadPass wanted = RunAndRead(model, pass, {});
   // Rounding 2^-24 = 6e-8 of every one of some 30 operations in a row on the deepest path, and a condition
   // number of a few tens.
   EXPECT_NEAR(found.likelihood, wanted.likelihood, 1e-4 * wanted.likelihood);
@@ -195,6 +196,26 @@ TEST(RunPass, SinglePrecisionFollowsDoublePrecision) {
     EXPECT_LT(RelativeError(found_gradients[i].to(at::kDouble), wanted_gradients[i]), 1e-4)
         << model.TrainableParameters()[i].name;
   }
+}
+
+TEST(ReadFigures, OfManyPassesAreThoseOfEach) {
+  const Decoder model = MakeModel();
+  const std::vector<data::RowPass> passes = {MakePass(40, 3), MakePass(12, 4), MakePass(25, 5)};
+  std::vector<PassValues> values;
+  for (const data::RowPass& pass : passes) {  // the second without values of its edges
+    values.push_back(RunPass(model, pass, {.weighted_edges_only = values.size() == 1}).values);
+  }
+  const std::vector<PassFigures> together = ReadFigures(passes, values);
+  ASSERT_EQ(together.size(), passes.size());
+  for (std::size_t i = 0; i < passes.size(); ++i) {
+    const PassFigures alone = ReadFigures(passes[i], values[i]);
+    EXPECT_EQ(together[i].likelihood, values[i].likelihood.item<double>());
+    EXPECT_EQ(together[i].unlikelihood, values[i].unlikelihood.item<double>());
+    EXPECT_EQ(together[i].likelihood, alone.likelihood);
+    EXPECT_EQ(together[i].sequence_log_p, alone.sequence_log_p);
+    EXPECT_EQ(together[i].sequence_log_p.empty(), i == 1);
+  }
+  EXPECT_TRUE(ReadFigures(std::span<const data::RowPass>(), {}).empty());
 }
 
 data::LabelledGroup Targets(const std::vector<double>& weights) {

@@ -13,6 +13,7 @@
 
 #include "data/rows.h"
 #include "tests/unit/data/random_groups.h"
+#include "tests/unit/trainer/run_and_read.h"
 #include "trainer/objective.h"
 
 namespace plural::trainer::testing {
@@ -55,9 +56,9 @@ class PrescribedDecoder {
 
   const data::RowPass& Pass() const { return pass_; }
 
-  PassResult Run(const ObjectiveSettings& settings = {}) {
+  ReadPass Run(const ObjectiveSettings& settings = {}) {
     head_.mutable_grad() = at::Tensor();
-    PassResult result = RunPass(model_, pass_, settings);
+    ReadPass result = RunAndRead(model_, pass_, settings);
     result.loss.backward();
     return result;
   }

@@ -18,6 +18,7 @@
 
 #include "data/rows.h"
 #include "tests/unit/data/random_groups.h"
+#include "tests/unit/trainer/run_and_read.h"
 #include "tests/unit/trainer/tiny_decoder.h"
 #include "trainer/model/attention.h"
 #include "trainer/objective.h"
@@ -101,7 +102,7 @@ Outcome RunStep(const Decoder& model, const Step& step, const data::PackSettings
   settings.weighted_edges_only = weighted_edges_only;
   settings.dropout_key = step.dropout_key;
   for (const RowPass& pass : data::PackGroups(step.groups, pack, scale)) {
-    const PassResult result = RunPass(model, pass, settings, step.head);
+    const testing::ReadPass result = testing::RunAndRead(model, pass, settings, step.head);
     EXPECT_NEAR(result.loss.item<double>(), result.likelihood + result.unlikelihood, 1e-14);
     result.loss.backward();
     outcome.loss += result.loss.item<double>();
@@ -310,13 +311,13 @@ TEST(Visibility, LogProbabilitiesOfOtherBranchesKeepTheirBits) {
   const std::vector<RowPass> passes = data::PackGroups(std::vector{group}, {}, 1.0);
   ASSERT_EQ(passes.size(), 1U);
   const RowPass& pass = passes[0];
-  const PassResult before = RunPass(model, pass, {});
+  const testing::ReadPass before = testing::RunAndRead(model, pass, {});
   int kept = 0;
   int moved = 0;
   for (std::int32_t changed = 0; changed < pass.length; ++changed) {
     RowPass other = pass;
     other.token[static_cast<std::size_t>(changed)] = 22;
-    const PassResult after = RunPass(model, other, {});
+    const testing::ReadPass after = testing::RunAndRead(model, other, {});
     for (std::size_t s = 0; s < pass.sequences.size(); ++s) {
       bool seen = false;
       for (std::int32_t i = pass.path_offset[s]; i < pass.path_offset[s + 1]; ++i) {
