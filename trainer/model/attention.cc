@@ -1,8 +1,11 @@
 #include "trainer/model/attention.h"
 
+#include <ATen/SDPBackend.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/_fused_sdp_choice.h>
 #include <ATen/ops/_scaled_dot_product_efficient_attention.h>
+#include <ATen/ops/_scaled_dot_product_flash_attention.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/zeros.h>
@@ -20,6 +23,15 @@
 
 namespace plural::trainer {
 namespace {
+
+// On a GPU, of causal attention: flash attention takes no mask, and not every type, head dimension and GPU.
+// libtorch knows which; where it would rather choose cuDNN, flash attention serves as well.
+bool FlashServes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale) {
+  if (q.size(3) % 8 != 0) return false;  // the kernel's own condition: libtorch would pad before the choice
+  const auto choice =
+      static_cast<at::SDPBackend>(at::_fused_sdp_choice(q, k, v, std::nullopt, 0.0, true, scale));
+  return choice == at::SDPBackend::flash_attention || choice == at::SDPBackend::cudnn_attention;
+}
 
 // Visibility of B rows of T tokens, as the kernels want it: causal, or an additive mask [B, 1, T, T] of 0
 // and -inf. Every token sees itself, so no row is all -inf.
@@ -47,6 +59,8 @@ class PassAttention : public Attention {
     at::Tensor out;
     if (softcap_ > 0.0) {
       out = CappedAttention(q, k, v, mask, {.scale = scale_, .softcap = softcap_});
+    } else if (q.is_cuda() && causal && FlashServes(q, k, v, scale_)) {
+      out = std::get<0>(at::_scaled_dot_product_flash_attention(q, k, v, 0.0, true, false, scale_));
     } else if (q.is_cuda()) {
       // Called by name: the dispatcher could choose cuDNN, whose masked backward has returned NaN.
       const auto bias = causal ? std::optional<at::Tensor>() : mask.expand({batch_, heads, -1, -1});
