@@ -44,9 +44,9 @@ class Writer {
   nlohmann::json& json_;
 };
 
-class Reader {
+class StateReader {
  public:
-  Reader(const nlohmann::json& json, std::string where) : json_(json), where_(std::move(where)) {
+  StateReader(const nlohmann::json& json, std::string where) : json_(json), where_(std::move(where)) {
     if (!json_.is_object()) throw ExitError(ExitCode::kBadData, where_ + ": not a JSON object");
   }
   void operator()(const char* key, double& value) {
@@ -166,20 +166,20 @@ nlohmann::json StateToJson(const TrainState& state) {
 }
 
 void StateFromJson(const nlohmann::json& json, const std::string& where, TrainState& state) {
-  Reader root(json, where);
+  StateReader root(json, where);
   if (root.At("format") != "plural-train-state" || root.At("format_version") != 1) {
     throw ExitError(ExitCode::kBadData, where + ": format " + root.At("format").dump() + " version " +
                                             root.At("format_version").dump() +
                                             "; this program reads \"plural-train-state\" version 1");
   }
-  Visit(Reader(root.At("position"), where + ": position"), state.position);
-  Visit(Reader(root.At("pass"), where + ": pass"), state.position.pass);
+  Visit(StateReader(root.At("position"), where + ": position"), state.position);
+  Visit(StateReader(root.At("pass"), where + ": pass"), state.position.pass);
   state.position.pass.latents = {};
   if (json.contains("latents")) {
-    Visit(Reader(root.At("latents"), where + ": latents"), state.position.pass.latents);
+    Visit(StateReader(root.At("latents"), where + ": latents"), state.position.pass.latents);
   }
-  Visit(Reader(root.At("identity"), where + ": identity"), state.identity);
-  Visit(Reader(root.At("provenance"), where + ": provenance"), state.provenance);
+  Visit(StateReader(root.At("identity"), where + ": identity"), state.identity);
+  Visit(StateReader(root.At("provenance"), where + ": provenance"), state.provenance);
 }
 
 std::vector<dist::NamedTensor> OptimizerTensors(const TrainState& state) {

@@ -8,7 +8,7 @@ namespace {
 // Vectors of `dim` summed side by side in registers.
 constexpr int kSideBySide = 4;
 // Tokens fetched ahead: a path's own tokens lie far apart, where no hardware guesses the next one.
-constexpr std::int64_t kFetchAhead = 4;
+constexpr std::int64_t kTokensAhead = 4;
 constexpr std::int64_t kCacheLine = 64;
 
 template <class T>
@@ -25,7 +25,7 @@ PLURAL_INLINE void ScoresLoop(const PathAttentionInput<T>& in, Computed<T>* scor
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
   const std::int64_t shared = in.heads / in.groups;
   for (std::int64_t t = 0; t < in.tokens; ++t) {
-    Fetch(in, t + kFetchAhead, in.keys, 0, in.groups * in.dim);
+    Fetch(in, t + kTokensAhead, in.keys, 0, in.groups * in.dim);
     const T* keys = in.keys + in.path[t] * in.groups * in.dim;
     for (std::int64_t head = 0; head < in.heads; ++head) {
       const T* key = keys + head / shared * in.dim;
@@ -48,7 +48,7 @@ PLURAL_INLINE void WeightedValuesPart(const PathAttentionInput<T>& in, const Com
   const Computed<T>* weight = weights + head * in.tokens;
   Vector<T> sum[heads][kSideBySide] = {};
   for (std::int64_t t = 0; t < in.tokens; ++t) {
-    Fetch(in, t + 2 * kFetchAhead, in.values, offset, kSideBySide * kWidth);
+    Fetch(in, t + 2 * kTokensAhead, in.values, offset, kSideBySide * kWidth);
     const T* value = in.values + in.path[t] * in.groups * in.dim + offset;
 #pragma GCC unroll 4
     for (int v = 0; v < kSideBySide; ++v) {

@@ -25,8 +25,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::size_t kMaxLineBytes = 64 << 20;
-constexpr std::int64_t kMaxCount = std::int64_t{1} << 20;
+constexpr std::size_t kMaxRequestBytes = 64 << 20;
+constexpr std::int64_t kMaxRequested = std::int64_t{1} << 20;
 
 // Lines of a file descriptor, numbered from 1; empty ones are passed over.
 class LineReader {
@@ -73,9 +73,9 @@ class LineReader {
     }
     ended_ = got == 0;
     buffer_.append(part.data(), static_cast<std::size_t>(got));
-    if (buffer_.size() > kMaxLineBytes && buffer_.find('\n', searched_) == std::string::npos) {
+    if (buffer_.size() > kMaxRequestBytes && buffer_.find('\n', searched_) == std::string::npos) {
       throw ExitError(ExitCode::kBadData, "standard input line " + std::to_string(number_ + 1) +
-                                              ": longer than " + std::to_string(kMaxLineBytes) + " bytes");
+                                              ": longer than " + std::to_string(kMaxRequestBytes) + " bytes");
     }
   }
 
@@ -86,7 +86,7 @@ class LineReader {
   bool ended_ = false;
 };
 
-[[noreturn]] void Fail(const std::string& where, const std::string& what) {
+[[noreturn]] void Refuse(const std::string& where, const std::string& what) {
   throw ExitError(ExitCode::kBadData, where + ": " + what);
 }
 
@@ -96,8 +96,8 @@ std::int64_t Integer(const json& value, const std::string& key, std::int64_t lea
       value.is_number_integer() &&
       (!value.is_number_unsigned() || value.get<std::uint64_t>() <= static_cast<std::uint64_t>(most));
   if (!fits || value.get<std::int64_t>() < least || value.get<std::int64_t>() > most) {
-    Fail(where, "'" + key + "' is " + value.dump() + "; allowed: a whole number from " +
-                    std::to_string(least) + " to " + std::to_string(most));
+    Refuse(where, "'" + key + "' is " + value.dump() + "; allowed: a whole number from " +
+                      std::to_string(least) + " to " + std::to_string(most));
   }
   return value.get<std::int64_t>();
 }
@@ -105,8 +105,8 @@ std::int64_t Integer(const json& value, const std::string& key, std::int64_t lea
 double Number(const json& value, const std::string& key, double least, double most,
               const std::string& where) {
   if (!value.is_number() || !(value.get<double>() >= least) || !(value.get<double>() <= most)) {
-    Fail(where, "'" + key + "' is " + value.dump() + "; allowed: a number from " + json(least).dump() +
-                    " to " + json(most).dump());
+    Refuse(where, "'" + key + "' is " + value.dump() + "; allowed: a number from " + json(least).dump() +
+                      " to " + json(most).dump());
   }
   return value.get<double>();
 }
@@ -125,7 +125,7 @@ std::vector<data::Token> Tokens(const json& object, const char* key, const Decod
 
 // One list of tokens that closes the prompt for each response, as possibility numbers do.
 void ReadTails(const json& value, const Decoder& model, const std::string& where, Request& request) {
-  if (!value.is_array() || value.empty()) Fail(where, "'tails' must be a list of lists of token ids");
+  if (!value.is_array() || value.empty()) Refuse(where, "'tails' must be a list of lists of token ids");
   request.settings.policy = PossibilityPolicy::kFirst;
   request.settings.responses = static_cast<std::int64_t>(value.size());
   for (const json& tail : value) {
@@ -136,7 +136,7 @@ void ReadTails(const json& value, const Decoder& model, const std::string& where
 Request ParseRequest(const std::string& line, const GenerateSettings& defaults, const Decoder& model,
                      const std::string& where) {
   const json object = ParseJson(line, where);
-  if (!object.is_object()) Fail(where, "a JSON object is needed");
+  if (!object.is_object()) Refuse(where, "a JSON object is needed");
   Request request;
   request.settings = defaults;
   request.prompt.tails = {{}};
@@ -145,15 +145,15 @@ Request ParseRequest(const std::string& line, const GenerateSettings& defaults, 
   for (const auto& [key, value] : object.items()) {
     if (key == "id") {
       if (!value.is_string() && !value.is_number_integer())
-        Fail(where, "'id' must be a string or a whole number");
+        Refuse(where, "'id' must be a string or a whole number");
       request.id = value;
       request.prompt.id = value.is_string() ? value.get<std::string>() : value.dump();
     } else if (key == "responses") {
-      settings.responses = Integer(value, key, 1, kMaxCount, where);
+      settings.responses = Integer(value, key, 1, kMaxRequested, where);
     } else if (key == "max_new_tokens") {
-      settings.max_new_tokens = Integer(value, key, 1, kMaxCount, where);
+      settings.max_new_tokens = Integer(value, key, 1, kMaxRequested, where);
     } else if (key == "min_new_tokens") {
-      settings.min_new_tokens = Integer(value, key, 0, kMaxCount, where);
+      settings.min_new_tokens = Integer(value, key, 0, kMaxRequested, where);
     } else if (key == "seed") {
       settings.seed =
           static_cast<std::uint64_t>(Integer(value, key, 0, std::numeric_limits<std::int64_t>::max(), where));
@@ -166,21 +166,21 @@ Request ParseRequest(const std::string& line, const GenerateSettings& defaults, 
     } else if (key == "latents") {
       settings.latent_policy = LatentPolicy::kGiven;
       if (!value.is_array() || value.empty())
-        Fail(where, "'latents' must be a list of latents, such as [1, 3]");
+        Refuse(where, "'latents' must be a list of latents, such as [1, 3]");
       settings.latents.clear();
       for (const json& latent : value) {
-        settings.latents.push_back(static_cast<int>(Integer(latent, key, 1, kMaxCount, where)));
+        settings.latents.push_back(static_cast<int>(Integer(latent, key, 1, kMaxRequested, where)));
       }
     } else if (key != "prompt_tokens" && key != "tails") {
-      Fail(where, "unknown key '" + key +
-                      "'; allowed are id, prompt_tokens, tails, responses, seed, "
-                      "temperature, top_k, top_p, max_new_tokens, min_new_tokens, latents");
+      Refuse(where, "unknown key '" + key +
+                        "'; allowed are id, prompt_tokens, tails, responses, seed, "
+                        "temperature, top_k, top_p, max_new_tokens, min_new_tokens, latents");
     }
   }
-  if (request.id.is_null()) Fail(where, "key 'id' is missing");
+  if (request.id.is_null()) Refuse(where, "key 'id' is missing");
   if (const auto tails = object.find("tails"); tails != object.end()) {
     if (object.contains("responses") || settings.latent_policy != LatentPolicy::kNone) {
-      Fail(where, "'tails' stands for one response each: leave out 'responses' and latents");
+      Refuse(where, "'tails' stands for one response each: leave out 'responses' and latents");
     }
     ReadTails(*tails, model, where, request);
   }
@@ -192,7 +192,7 @@ std::int64_t AddRequest(const Request& request, const std::string& where, Genera
   try {
     return generator.Add(request.prompt, request.settings);
   } catch (const data::DataError& error) {
-    Fail(where, error.what());
+    Refuse(where, error.what());
   } catch (const ExitError& error) {
     throw ExitError(error.Code(), where + ": " + error.what());
   }

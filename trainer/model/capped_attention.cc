@@ -21,10 +21,10 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr std::int64_t kBlockRows = 256;
+constexpr std::int64_t kQueryBlockRows = 256;
 
 // What a block of query rows sees of the keys: scores are fp32 at least.
-struct Block {
+struct QueryBlock {
   std::int64_t begin = 0, rows = 0;
 
   at::Tensor Rows(const at::Tensor& x) const { return x.narrow(2, begin, rows); }
@@ -46,8 +46,8 @@ struct Block {
 
 template <class Function>
 void ForEachBlock(std::int64_t rows, const Function& function) {
-  for (std::int64_t begin = 0; begin < rows; begin += kBlockRows) {
-    function(Block{begin, std::min(kBlockRows, rows - begin)});
+  for (std::int64_t begin = 0; begin < rows; begin += kQueryBlockRows) {
+    function(QueryBlock{begin, std::min(kQueryBlockRows, rows - begin)});
   }
 }
 
@@ -61,7 +61,7 @@ class Capped : public torch::autograd::Function<Capped> {
     const at::Tensor out = at::empty(q.sizes(), q.options());
     const at::ScalarType wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     const at::Tensor lse = at::empty({q.size(0), q.size(1), q.size(2), 1}, q.options().dtype(wide));
-    ForEachBlock(q.size(2), [&](const Block& block) {
+    ForEachBlock(q.size(2), [&](const QueryBlock& block) {
       const at::Tensor logits = block.Hide(block.Bounded(q, k, terms), mask);
       block.Rows(lse).copy_(at::logsumexp(logits, 3, true));
       const at::Tensor p = (logits - block.Rows(lse)).exp_();
@@ -84,7 +84,7 @@ class Capped : public torch::autograd::Function<Capped> {
     const at::Tensor delta = (saved[4] * dout).sum(3, true, saved[5].scalar_type());
     const at::Tensor dq = at::empty(q.sizes(), q.options());
     const at::Tensor dk = at::zeros(k.sizes(), k.options()), dv = at::zeros(v.sizes(), v.options());
-    ForEachBlock(q.size(2), [&](const Block& block) {
+    ForEachBlock(q.size(2), [&](const QueryBlock& block) {
       const at::Tensor z = block.Bounded(q, k, terms);
       const at::Tensor p = (block.Hide(z, mask) - block.Rows(saved[5])).exp_();
       const at::Tensor dp = at::matmul(block.Rows(dout), v.transpose(2, 3));

@@ -7,12 +7,12 @@
 namespace plural::trainer {
 namespace {
 
-constexpr int kMaxDepth = 64;
+constexpr int kMaxGroupDepth = 64;
 constexpr std::size_t kMaxRepeat = 65535;
 
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
+bool MatchesDigit(char c) { return c >= '0' && c <= '9'; }
 bool IsLetter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-bool IsWord(char c) { return IsDigit(c) || IsLetter(c) || c == '_'; }
+bool IsWord(char c) { return MatchesDigit(c) || IsLetter(c) || c == '_'; }
 bool IsSpace(char c) { return c == ' ' || (c >= '\t' && c <= '\r') || (c >= '\x1c' && c <= '\x1f'); }
 
 template <class Predicate>
@@ -54,7 +54,8 @@ class ModulePattern::Parser {
   }
 
   std::size_t Choice() {
-    if (++depth_ > kMaxDepth) Fail("groups are nested deeper than " + std::to_string(kMaxDepth) + " levels");
+    if (++depth_ > kMaxGroupDepth)
+      Fail("groups are nested deeper than " + std::to_string(kMaxGroupDepth) + " levels");
     Node choice{.kind = Kind::kChoice};
     do choice.children.push_back(Sequence());
     while (Take("|"));
@@ -100,7 +101,7 @@ class ModulePattern::Parser {
 
   std::optional<std::size_t> Number() {
     std::optional<std::size_t> number;
-    for (; More() && IsDigit(text_[at_]); ++at_) {
+    for (; More() && MatchesDigit(text_[at_]); ++at_) {
       number = number.value_or(0) * 10 + static_cast<std::size_t>(text_[at_] - '0');
       if (*number > kMaxRepeat) Fail("a repeat of more than " + std::to_string(kMaxRepeat));
     }
@@ -152,9 +153,9 @@ class ModulePattern::Parser {
     const auto c = static_cast<char>(Literal());
     switch (c) {
       case 'd':
-        return CharactersWith(IsDigit);
+        return CharactersWith(MatchesDigit);
       case 'D':
-        return ~CharactersWith(IsDigit);
+        return ~CharactersWith(MatchesDigit);
       case 'w':
         return CharactersWith(IsWord);
       case 'W':
@@ -164,7 +165,7 @@ class ModulePattern::Parser {
       case 'S':
         return ~CharactersWith(IsSpace);
       default:
-        if (IsLetter(c) || IsDigit(c)) Fail(std::string("\\") + c + " is not supported");
+        if (IsLetter(c) || MatchesDigit(c)) Fail(std::string("\\") + c + " is not supported");
         return Characters().set(static_cast<std::size_t>(c));
     }
   }

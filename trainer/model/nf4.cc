@@ -18,12 +18,11 @@
 namespace plural::trainer {
 namespace {
 
+using host::CeilDivide;
 using host::kAbsmaxBlock;
 using host::kNf4Block;
 
 constexpr std::int64_t kBlocksPerThread = 512;  // the least that is worth a thread
-
-std::int64_t CeilDivide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 host::Nf4View ViewOf(const Nf4Weight& weight) {
   host::Nf4View view{.packed = weight.packed_P.const_data_ptr<std::uint8_t>(),

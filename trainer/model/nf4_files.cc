@@ -20,13 +20,13 @@ namespace plural::trainer {
 using nlohmann::json;
 namespace {
 
-constexpr std::string_view kState = ".quant_state.bitsandbytes__";
+using host::CeilDivide;
+
+constexpr std::string_view kQuantState = ".quant_state.bitsandbytes__";
 constexpr std::array<std::string_view, 4> kSuffixes = {".absmax", ".quant_map", ".nested_absmax",
                                                        ".nested_quant_map"};
 constexpr std::int64_t kMaxStateBytes = 1 << 16;
 constexpr float kMapTolerance = 1e-6F;  // as bitsandbytes compares maps
-
-std::int64_t CeilDivide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 std::int64_t Elements(at::IntArrayRef shape) {
   std::int64_t count = 1;
@@ -34,7 +34,7 @@ std::int64_t Elements(at::IntArrayRef shape) {
   return count;
 }
 
-std::string Shape(at::IntArrayRef shape) { return json(shape.vec()).dump(); }
+std::string ShapeText(at::IntArrayRef shape) { return json(shape.vec()).dump(); }
 
 // One quantised weight of the files.
 class Stored {
@@ -50,7 +50,7 @@ class Stored {
     RequireNumber(state, state_name, "blocksize", host::kNf4Block);
     const json& shape = At(state, "shape");
     if (shape != json(shape_.vec())) {
-      Fail(state_name, "gives the weight the shape " + shape.dump() + "; the model has " + Shape(shape_));
+      Fail(state_name, "gives the weight the shape " + shape.dump() + "; the model has " + ShapeText(shape_));
     }
     StoredNf4 stored;
     stored.dtype = OriginalDType(state, state_name);
@@ -112,7 +112,7 @@ class Stored {
   }
 
   std::string StateName() const {
-    const std::string prefix = name_ + std::string(kState);
+    const std::string prefix = name_ + std::string(kQuantState);
     for (const std::string& name : QuantizationCompanions(files_, name_)) {
       if (!name.starts_with(prefix)) continue;
       if (name == prefix + "nf4") return name;
@@ -166,16 +166,17 @@ class Stored {
   void RequireBytes(std::int64_t bytes) const {
     const SafetensorsReader::Entry& entry = Entry(name_);
     if (entry.end - entry.begin == bytes) return;
-    Fail(name_, "holds " + std::to_string(entry.end - entry.begin) + " bytes; " + Shape(shape_) +
+    Fail(name_, "holds " + std::to_string(entry.end - entry.begin) + " bytes; " + ShapeText(shape_) +
                     " values in NF4 are " + std::to_string(bytes));
   }
 
   void Require(const std::string& suffix, at::ScalarType dtype, std::int64_t count) const {
     const SafetensorsReader::Entry& entry = Entry(name_ + suffix);
     if (entry.dtype == dtype && Elements(entry.shape) == count) return;
-    Fail(name_ + suffix, std::string("is ") + at::toString(entry.dtype) + " " + Shape(entry.shape) + "; " +
-                             Shape(shape_) + " values in blocks of " + std::to_string(host::kNf4Block) +
-                             " need " + std::to_string(count) + " of " + at::toString(dtype));
+    Fail(name_ + suffix, std::string("is ") + at::toString(entry.dtype) + " " + ShapeText(entry.shape) +
+                             "; " + ShapeText(shape_) + " values in blocks of " +
+                             std::to_string(host::kNf4Block) + " need " + std::to_string(count) + " of " +
+                             at::toString(dtype));
   }
 
   void RequireNf4Map() const {
@@ -203,7 +204,7 @@ std::vector<std::string> QuantizationCompanions(const WeightFiles& files, const 
        found != files.Tensors().end() && found->first.starts_with(prefix); ++found) {
     const std::string_view suffix = std::string_view(found->first).substr(name.size());
     const bool known = std::find(kSuffixes.begin(), kSuffixes.end(), suffix) != kSuffixes.end();
-    if (known || suffix.starts_with(kState)) companions.push_back(found->first);
+    if (known || suffix.starts_with(kQuantState)) companions.push_back(found->first);
   }
   return companions;
 }

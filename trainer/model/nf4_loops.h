@@ -17,6 +17,8 @@ constexpr std::int64_t kNf4Block = 64;       // values that share an absmax
 constexpr std::int64_t kAbsmaxBlock = 256;   // quantised absmax values that share one of their own
 constexpr std::int64_t kAbsmaxLevels = 256;  // entries of the map of a quantised absmax
 
+constexpr std::int64_t CeilDivide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
 // The 16 values of the type: quantiles of a normal distribution, scaled to [-1, 1] (QLoRA, appendix E).
 extern const std::array<float, 16> kNf4Values;
 

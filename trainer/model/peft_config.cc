@@ -19,13 +19,13 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 namespace {
 
-constexpr std::int64_t kMaxRank = 4096;
+constexpr std::int64_t kMaxAdapterRank = 4096;
 constexpr double kMaxAlpha = 1e9;
-constexpr const char* kHead = "lm_head";
+constexpr const char* kHeadModule = "lm_head";
 constexpr const char* kEmbedding = "model.embed_tokens";
 constexpr std::array<std::string_view, 10> kTargets = {"q_proj",    "k_proj",    "v_proj",  "qkv_proj",
                                                        "o_proj",    "gate_proj", "up_proj", "gate_up_proj",
-                                                       "down_proj", kHead};
+                                                       "down_proj", kHeadModule};
 
 // Keys whose meaning is computed here.
 constexpr std::array<std::string_view, 15> kRead = {"peft_type",
@@ -108,7 +108,7 @@ std::vector<Module> ModulesOf(const Decoder& model) {
     const std::string path = name.substr(0, name.size() - kWeight.size());
     modules.push_back({path, tensor.dim() == 2 && path != kEmbedding});
   }
-  if (model.Config().tie_word_embeddings) modules.push_back({kHead, true});
+  if (model.Config().tie_word_embeddings) modules.push_back({kHeadModule, true});
   return modules;
 }
 
@@ -173,8 +173,8 @@ json PeftConfig::At(std::string_view key) const {
 }
 
 std::int64_t PeftConfig::Rank(const std::string& key, const json& value) const {
-  if (!value.is_number_integer() || value < 1 || value > kMaxRank) {
-    Fail(key, "a whole number from 1 to " + std::to_string(kMaxRank) + " is needed");
+  if (!value.is_number_integer() || value < 1 || value > kMaxAdapterRank) {
+    Fail(key, "a whole number from 1 to " + std::to_string(kMaxAdapterRank) + " is needed");
   }
   return value.get<std::int64_t>();
 }
@@ -323,7 +323,7 @@ AdapterPlan PeftConfig::PlanFor(const Decoder& model) const {
     if (path == kEmbedding && !all_linear && Targeted(path) && !Excluded(path)) {
       Fail("target_modules", "an adapter of the embedding (" + path + ") is not supported");
     }
-    const bool targeted = all_linear ? path != kHead : linear && Targeted(path);
+    const bool targeted = all_linear ? path != kHeadModule : linear && Targeted(path);
     if (linear && targeted && !Excluded(path)) plan.layers.push_back(LayerAt(path));
   }
   for (const std::string& name : modules_to_save_) {
@@ -335,7 +335,7 @@ AdapterPlan PeftConfig::PlanFor(const Decoder& model) const {
     }
   }
   for (const std::string& path : plan.replaced) {
-    if (model.Config().tie_word_embeddings && (path == kHead || path == kEmbedding)) {
+    if (model.Config().tie_word_embeddings && (path == kHeadModule || path == kEmbedding)) {
       Fail("modules_to_save", "the model ties its head to the embedding (tie_word_embeddings), a copy of '" +
                                   path + "' alone is not supported");
     }

@@ -10,7 +10,7 @@ namespace {
 // Outputs of one tile: as many streams of weights as it reads side by side.
 constexpr std::int64_t kTileOutputs = 4;
 // How many outputs ahead weights are fetched into the second-level cache: two tiles.
-constexpr std::int64_t kFetchAhead = 8;
+constexpr std::int64_t kOutputsAhead = 8;
 // Outputs whose weights stay in the cache while all rows pass by.
 constexpr std::int64_t kBlockOutputs = 32;
 
@@ -74,7 +74,7 @@ PLURAL_INLINE void Tile(const typename P::Stored* x, const typename P::Stored* w
 #pragma GCC unroll 4
     for (int o = 0; o < outputs; ++o) {
       weight[o] = P::Read(w + o * inputs + i, kWidth);
-      __builtin_prefetch(w + (o + kFetchAhead) * inputs + i, 0, 2);
+      __builtin_prefetch(w + (o + kOutputsAhead) * inputs + i, 0, 2);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < rows; ++r) {

@@ -27,7 +27,7 @@ namespace {
 const double kSmallLogP = std::log(0.5);
 
 // Where the host loops serve; everything else takes the ATen expressions.
-bool OnHost(const at::Tensor& x) {
+bool HasHostLoops(const at::Tensor& x) {
   return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble);
 }
 
@@ -107,7 +107,7 @@ EdgeStatistics FromOdds(const at::Tensor& odds_E) {  // log(p / (1 - p))
 }  // namespace
 
 RowStatistics StatisticsOfRows(const at::Tensor& z_RV) {
-  if (!OnHost(z_RV)) return operators::StatisticsOfRows(z_RV);
+  if (!HasHostLoops(z_RV)) return operators::StatisticsOfRows(z_RV);
   const at::Tensor lse_R = at::empty({z_RV.size(0)}, z_RV.options().dtype(at::kDouble));
   const at::Tensor entropy_R = at::empty_like(lse_R);
   AT_DISPATCH_FLOATING_TYPES(z_RV.scalar_type(), "row statistics", [&] {
@@ -123,7 +123,7 @@ RowStatistics StatisticsOfRows(const at::Tensor& z_RV) {
 
 EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const RowStatistics& rows, const at::Tensor& row_E,
                                  const at::Tensor& target_E) {
-  if (!OnHost(z_RV)) return operators::StatisticsOfEdges(z_RV, rows, row_E, target_E);
+  if (!HasHostLoops(z_RV)) return operators::StatisticsOfEdges(z_RV, rows, row_E, target_E);
   const at::Tensor z_E = TargetLogits(z_RV, row_E, target_E);
   const at::Tensor lse_E = rows.lse_R.index_select(0, row_E);
   const at::Tensor lse_others_E = lse_E + at::log1p(-at::exp(z_E - lse_E));
@@ -133,7 +133,7 @@ EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const RowStatistics& ro
 
 void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
                  const EdgeCoefficients& edges, double softcap) {
-  if (!OnHost(z_RV)) return operators::RowGradient(z_RV, rows, coefficients, edges, softcap);
+  if (!HasHostLoops(z_RV)) return operators::RowGradient(z_RV, rows, coefficients, edges, softcap);
   TargetTerms at_targets = TermsOfTargets(z_RV, rows, coefficients, edges);  // first, while z is there
   at::Tensor& gradient_E = at_targets.gradient_E;
   gradient_E += DenseGradientOnHost(z_RV, rows, coefficients, edges, at_targets.z_E, softcap);
