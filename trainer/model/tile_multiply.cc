@@ -25,7 +25,13 @@ constexpr std::int64_t kDepth = 2048;
 template <class E>
 constexpr bool kInPairs = std::is_same_v<E, c10::BFloat16>;
 
-bool DenseRows(const at::Tensor& x) { return x.stride(1) == 1 || x.size(1) == 1; }
+bool DenseRows(const at::Tensor& x) { return x.stride(1) == 1 && x.stride(0) >= x.size(1); }
+bool DenseColumns(const at::Tensor& x) { return x.stride(0) == 1 && x.stride(1) >= x.size(0); }
+
+// As it is where rows or columns are dense; a copy of what is expanded, or has gaps in both directions.
+at::Tensor Dense(const at::Tensor& x) {
+  return DenseRows(x) || DenseColumns(x) ? x : x.clone(at::MemoryFormat::Contiguous);
+}
 
 // Few sizes of tiles, so that few kernels are generated: 64, then a multiple of 16, then what is left.
 std::int64_t TileSize(std::int64_t left) {
@@ -145,7 +151,7 @@ void TileMultiply(const std::vector<Factors>& pairs, const at::Tensor& y_MN, boo
   const auto dtype = pairs[0].a_MK.scalar_type();
   const auto multiply = [&]<class E>(E) {
     std::vector<Operand<E>> operands;
-    for (const Factors& pair : pairs) operands.push_back({Left<E>(pair.a_MK), pair.b_KN});
+    for (const Factors& pair : pairs) operands.push_back({Left<E>(Dense(pair.a_MK)), Dense(pair.b_KN)});
     const auto share = [&](std::int64_t first, std::int64_t last, std::int64_t begin, std::int64_t end) {
       std::vector<Panel<E>> panels_of_thread;
       for (const Operand<E>& operand : operands) panels_of_thread.emplace_back(operand.b_KN);

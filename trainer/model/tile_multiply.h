@@ -11,7 +11,7 @@
 
 namespace plural::trainer {
 
-// Two matrices of fp32 or bf16 on the CPU, either of them possibly the transposed view of a dense one.
+// Two matrices of fp32 or bf16 on the CPU. Read where they lie if rows or columns are dense, else copied.
 struct Factors {
   at::Tensor a_MK, b_KN;
 };

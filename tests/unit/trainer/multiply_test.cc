@@ -51,6 +51,28 @@ TEST(TileMultiply, EqualsTheDefinitionForAnyShapeAndOrientation) {
   }
 }
 
+// As autograd hands them over: expanded, or a slice of every other column.
+TEST(TileMultiply, TakesMatricesThatAreNotDense) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor row = RandomTensor({1, 40}, 1, dtype).expand({70, 40});
+    const at::Tensor column = RandomTensor({70, 1}, 2, dtype).expand({70, 40});
+    const at::Tensor value = RandomTensor({1, 1}, 3, dtype).expand({70, 40});
+    const at::Tensor gaps = RandomTensor({70, 80}, 4, dtype).slice(1, 0, 80, 2);
+    const at::Tensor one_row = RandomTensor({70, 40}, 5, dtype).narrow(0, 3, 1);
+    const at::Tensor one_column = RandomTensor({40, 70}, 6, dtype).narrow(1, 3, 1);
+    const at::Tensor b = RandomTensor({40, 20}, 7, dtype);
+    for (const at::Tensor& a : {row, column, value, gaps, one_row, one_column.t()}) {
+      const at::Tensor wanted = at::matmul(a.to(at::kDouble), b.to(at::kDouble));
+      const at::Tensor y = RandomTensor({a.size(0), 20}, 8, at::kFloat);
+      TileMultiply({{a, b}}, y);
+      ExpectSum(y, wanted, 40, "left");
+      const at::Tensor turned = RandomTensor({20, a.size(0)}, 9, at::kFloat);
+      TileMultiply({{b.t(), a.t()}}, turned);
+      ExpectSum(turned, wanted.t(), 40, "right");
+    }
+  }
+}
+
 TEST(Multiply, SumsOfBf16AreNotRounded) {
   const at::Tensor x = RandomTensor({150, 70}, 1, at::kBFloat16),
                    w = RandomTensor({90, 70}, 2, at::kBFloat16);
