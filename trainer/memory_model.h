@@ -22,8 +22,9 @@ struct PassMemory {
 
 // What a process on the CPU holds besides its program, weights, gradients, moments and a pass's tensors. Both
 // are measured, not derived (docs/performance.md): what MPI and the compute libraries take when they start to
-// work, and the share of a pass's bytes that the allocator cannot use again at once.
-constexpr std::int64_t kLibraryBytes = std::int64_t{40} << 20;
+// work, some hundred generated kernels of a quarter of a megabyte among it, and the share of a pass's bytes
+// that the allocator cannot use again at once.
+constexpr std::int64_t kLibraryBytes = std::int64_t{60} << 20;
 constexpr double kAllocatorSlack = 0.2;
 constexpr double kRecomputeSlack = 0.8;  // layers' tensors of many sizes come and go among those that stay
 

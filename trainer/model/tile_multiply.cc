@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <memory>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "trainer/model/tile_loops.h"
@@ -33,11 +34,10 @@ at::Tensor Dense(const at::Tensor& x) {
   return DenseRows(x) || DenseColumns(x) ? x : x.clone(at::MemoryFormat::Contiguous);
 }
 
-// Few sizes of tiles, so that few kernels are generated: 64, then a multiple of 16, then what is left.
-std::int64_t TileSize(std::int64_t left) {
-  if (left >= kSide) return kSide;
-  return left >= kStripKeys ? left / kStripKeys * kStripKeys : left;
-}
+// Tiles have few sizes: a kernel, generated for each, takes a quarter of a megabyte.
+std::int64_t TileSize(std::int64_t left) { return left >= kSide ? kSide : std::min(kStripKeys, left); }
+
+std::int64_t WholeStrips(std::int64_t count) { return (count + kStripKeys - 1) / kStripKeys * kStripKeys; }
 
 // A tile's row may be read up to an even depth: an odd one gets a column of zeros.
 at::Tensor EvenDepth(const at::Tensor& a_MK) {
@@ -64,8 +64,10 @@ class Left {
                       packed_.get() + k * rows_);
     }
   }
-  // What a product takes of the depth, of which `left` is left.
-  std::int64_t Depth(std::int64_t left) const { return !packed_ ? std::min(kDepth, left) : TileSize(left); }
+  // What a product takes of the depth, of which `left` is left. A packed strip is filled up with zeros.
+  std::int64_t Depth(std::int64_t left) const {
+    return !packed_ ? std::min(kDepth, left) : left >= kSide ? kSide : kStripKeys;
+  }
   std::int64_t Stride() const { return !packed_ ? kept_.stride(0) : kSide; }
   const E* At(std::int64_t row, std::int64_t k) const {
     return !packed_ ? kept_.const_data_ptr<E>() + row * kept_.stride(0) + k
@@ -83,30 +85,40 @@ template <class E>
 class Panel {
  public:
   explicit Panel(const at::Tensor& b_KN) : b_KN_(b_KN), packs_(kInPairs<E> || !DenseRows(b_KN)) {
-    const std::int64_t padded_depth = (b_KN.size(0) + kStripKeys - 1) / kStripKeys * kStripKeys;
-    if (packs_) packed_ = std::make_unique_for_overwrite<E[]>(static_cast<std::size_t>(padded_depth * kSide));
+    const std::int64_t rows = packs_ ? WholeStrips(b_KN.size(0)) : kStripKeys;
+    packed_ = std::make_unique_for_overwrite<E[]>(static_cast<std::size_t>(rows * kSide));
   }
   void Take(std::int64_t column, std::int64_t columns) {
     const std::int64_t depth = b_KN_.size(0);
+    columns_ = WholeStrips(columns);
     const E* values = b_KN_.const_data_ptr<E>() + column * b_KN_.stride(1);
     data_ = packs_ ? packed_.get() : values;
     if (!packs_) {
       stride_ = b_KN_.stride(0);
+      const std::int64_t last_strip = depth / kStripKeys * kStripKeys;
+      host::PackRows(values + last_strip * stride_, stride_, depth - last_strip, columns, packed_.get());
     } else if (!DenseRows(b_KN_)) {
       stride_ = kSide;
       host::PackColumns(values, b_KN_.stride(1), columns, depth, packed_.get());
+      const std::int64_t written = kInPairs<E> ? depth + depth % 2 : depth;
+      std::fill(packed_.get() + written * kSide, packed_.get() + WholeStrips(depth) * kSide, E(0));
     } else {
-      stride_ = (columns + kStripKeys - 1) / kStripKeys * kStripKeys;
+      stride_ = WholeStrips(columns);
       host::PackRows(values, b_KN_.stride(0), depth, columns, packed_.get());
     }
   }
-  std::int64_t Stride() const { return stride_; }
-  const E* At(std::int64_t k) const { return data_ + k * stride_; }  // of bf16: k even
+  // Rows from k on (of bf16 an even one), as many as `depth`. What lies behind the last row is zero up to a
+  // whole strip; of a matrix that is read where it lies, the last strip alone is a copy.
+  std::pair<const E*, std::int64_t> At(std::int64_t k, std::int64_t depth) const {
+    const bool behind = !packs_ && k + depth > b_KN_.size(0);
+    return behind ? std::pair<const E*, std::int64_t>{packed_.get(), columns_}
+                  : std::pair{data_ + k * stride_, stride_};
+  }
 
  private:
   at::Tensor b_KN_;
   bool packs_;
-  std::int64_t stride_ = 0;
+  std::int64_t stride_ = 0, columns_ = 0;
   const E* data_ = nullptr;
   std::unique_ptr<E[]> packed_;
 };
@@ -124,19 +136,25 @@ void MultiplyPanel(const std::vector<Operand<E>>& operands, std::vector<Panel<E>
   const std::int64_t columns = std::min(kSide, y_MN.size(1) - column);
   for (Panel<E>& panel : panels) panel.Take(column, columns);
   for (std::int64_t row = begin; row < end;) {
-    const std::int64_t rows = TileSize(end - row);
+    std::int64_t rows = TileSize(end - row);
+    // The last rows are computed with some before them once more, unless that would add to those twice.
+    if (!add && rows < kStripKeys && end - begin >= kStripKeys) {
+      rows = kStripKeys;
+      row = end - rows;
+    }
     host::TileShape shape = {.rows = rows, .columns = columns, .c_stride = y_MN.stride(0), .add = add};
     for (std::size_t o = 0; o < operands.size(); ++o) {
       const std::int64_t depth = operands[o].b_KN.size(0);
       shape.a_stride = operands[o].left.Stride();
-      shape.b_stride = panels[o].Stride();
       for (std::int64_t k = 0; k < depth;) {
-        const std::int64_t taken = operands[o].left.Depth(depth - k);
-        shape.depth = kInPairs<E> ? taken + taken % 2 : taken;
-        host::TileProduct(operands[o].left.At(row, k), panels[o].At(k), shape,
+        shape.depth = operands[o].left.Depth(depth - k);
+        if (kInPairs<E>) shape.depth += shape.depth % 2;
+        const auto [values, stride] = panels[o].At(k, shape.depth);
+        shape.b_stride = stride;
+        host::TileProduct(operands[o].left.At(row, k), values, shape,
                           y_MN.mutable_data_ptr<float>() + row * y_MN.stride(0) + column);
         shape.add = true;
-        k += taken;
+        k += shape.depth;
       }
     }
     row += rows;
