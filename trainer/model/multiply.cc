@@ -49,20 +49,24 @@ bool ByTiles(const at::Tensor& x) {
   return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
 }
 
+std::vector<Factors> WithLowRank(const at::Tensor& x_RI, const at::Tensor& weight_OI, const at::Tensor& t_RK,
+                                 const at::Tensor& b_OK) {
+  std::vector<Factors> pairs = {{x_RI, weight_OI.t()}};
+  if (t_RK.defined()) pairs.push_back({t_RK, b_OK.t()});
+  return pairs;
+}
+
 }  // namespace
 
 at::Tensor MultiplyTransposed(const at::Tensor& x_RI, const at::Tensor& weight_OI, const at::Tensor& t_RK,
                               const at::Tensor& b_OK) {
-  const bool low_rank = t_RK.defined();
   if (ByTiles(x_RI) && x_RI.scalar_type() == at::kFloat) {
     const at::Tensor y_RO = at::empty({x_RI.size(0), weight_OI.size(0)}, x_RI.options());
-    TileMultiply(low_rank ? std::vector<Factors>{{x_RI, weight_OI.t()}, {t_RK, b_OK.t()}}
-                          : std::vector<Factors>{{x_RI, weight_OI.t()}},
-                 y_RO);
+    TileMultiply(WithLowRank(x_RI, weight_OI, t_RK, b_OK), y_RO);
     return y_RO;
   }
   at::Tensor y_RO = at::mm(x_RI, weight_OI.t());
-  if (low_rank) y_RO.addmm_(t_RK, b_OK.t());
+  if (t_RK.defined()) y_RO.addmm_(t_RK, b_OK.t());
   return y_RO;
 }
 
@@ -77,9 +81,7 @@ at::Tensor MultiplyUnrounded(const at::Tensor& x_RI, const at::Tensor& weight_OI
   // Packing the weight costs vectors more than it gains.
   if (!t_RK.defined() && !host::HasTileRegisters()) return MultiplyRows(x_RI, weight_OI);
   const at::Tensor y_RO = at::empty({x_RI.size(0), weight_OI.size(0)}, x_RI.options().dtype(at::kFloat));
-  TileMultiply(t_RK.defined() ? std::vector<Factors>{{x_RI, weight_OI.t()}, {t_RK, b_OK.t()}}
-                              : std::vector<Factors>{{x_RI, weight_OI.t()}},
-               y_RO);
+  TileMultiply(WithLowRank(x_RI, weight_OI, t_RK, b_OK), y_RO);
   return y_RO;
 }
 

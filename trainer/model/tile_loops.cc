@@ -5,17 +5,13 @@
 #include <type_traits>
 
 #include "trainer/model/host_vectors.h"
-#include "trainer/model/tree_tiles.h"
+#include "trainer/model/tile_products.h"
 
 namespace plural::trainer::host {
 namespace {
 
 template <class E>
 constexpr bool kInPairs = std::is_same_v<E, c10::BFloat16>;
-
-constexpr std::int64_t Whole(std::int64_t count) {
-  return (count + kStripKeys - 1) / kStripKeys * kStripKeys;
-}
 
 constexpr int kSide = 16;  // words of a vector
 // Squares ahead of their use: 16 rows far apart are more streams than the hardware follows.
@@ -79,14 +75,14 @@ PLURAL_INLINE void PackColumnsLoop(const E* x, std::int64_t stride, std::int64_t
                                    E* out) {
   if constexpr (std::is_same_v<E, double>) {
     for (std::int64_t i = 0; i < count; ++i) {
-      for (std::int64_t r = 0; r < Whole(rows); ++r)
-        out[i * kBlockRows + r] = r < rows ? x[r * stride + i] : 0;
+      for (std::int64_t r = 0; r < WholeStrips(rows); ++r)
+        out[i * kTileSide + r] = r < rows ? x[r * stride + i] : 0;
     }
   } else {
     constexpr auto kValues = static_cast<std::int64_t>(sizeof(std::uint32_t) / sizeof(E));
     VisitColumns(x, stride, rows, count,
                  [out](std::int64_t word, std::int64_t r, const Words& column) PLURAL_INLINE_LAMBDA {
-                   std::memcpy(out + (word * kBlockRows + r) * kValues, &column, sizeof column);
+                   std::memcpy(out + (word * kTileSide + r) * kValues, &column, sizeof column);
                  });
   }
 }
@@ -99,9 +95,9 @@ PLURAL_INLINE void TransposeLoop(const E* x, std::int64_t stride, std::int64_t r
                  [=](std::int64_t word, std::int64_t r, const Words& column) PLURAL_INLINE_LAMBDA {
                    const HalfWords even = __builtin_convertvector(column, HalfWords);
                    const HalfWords odd = __builtin_convertvector(column >> 16, HalfWords);
-                   std::memcpy(out + 2 * word * kBlockRows + r, &even, sizeof even);
+                   std::memcpy(out + 2 * word * kTileSide + r, &even, sizeof even);
                    if (2 * word + 1 == count) return;
-                   std::memcpy(out + (2 * word + 1) * kBlockRows + r, &odd, sizeof odd);
+                   std::memcpy(out + (2 * word + 1) * kTileSide + r, &odd, sizeof odd);
                  });
   } else {
     PackColumnsLoop(x, stride, rows, count, out);
@@ -122,9 +118,9 @@ PLURAL_INLINE Words LoadHalves(const c10::BFloat16* from, std::int64_t count) {
 template <class E>
 PLURAL_INLINE void PackRowsLoop(const E* x, std::int64_t stride, std::int64_t rows, std::int64_t count,
                                 E* out) {
-  const std::int64_t width = Whole(count);
+  const std::int64_t width = WholeStrips(count);
   if constexpr (kInPairs<E>) {
-    for (std::int64_t r = 0; r < Whole(rows); r += 2) {
+    for (std::int64_t r = 0; r < WholeStrips(rows); r += 2) {
       for (std::int64_t i = 0; i < count; i += kSide) {
         const std::int64_t values = count - i < kSide ? count - i : kSide;
         const Words first = r < rows ? LoadHalves(x + r * stride + i, values) : Words{};
@@ -142,7 +138,8 @@ PLURAL_INLINE void PackRowsLoop(const E* x, std::int64_t stride, std::int64_t ro
     for (std::int64_t r = 0; r < rows; ++r) {
       std::memcpy(out + r * width, x + r * stride, static_cast<std::size_t>(count) * sizeof(E));
     }
-    std::memset(out + rows * width, 0, static_cast<std::size_t>((Whole(rows) - rows) * width) * sizeof(E));
+    std::memset(out + rows * width, 0,
+                static_cast<std::size_t>((WholeStrips(rows) - rows) * width) * sizeof(E));
   }
 }
 
@@ -151,15 +148,14 @@ PLURAL_INLINE void StoreColumnsLoop(const Computed<E>* columns, const Computed<E
                                     std::int64_t count, E* out, std::int64_t stride) {
   if constexpr (std::is_same_v<E, double>) {
     for (std::int64_t r = 0; r < rows; ++r) {
-      for (std::int64_t i = 0; i < count; ++i) out[r * stride + i] = columns[i * kBlockRows + r] * factor[r];
+      for (std::int64_t i = 0; i < count; ++i) out[r * stride + i] = columns[i * kTileSide + r] * factor[r];
     }
   } else {
     for (std::int64_t r = 0; r < rows; r += kSide) {
       for (std::int64_t i = 0; i < count; i += kSide) {
         Square square{};
         for (std::int64_t k = 0; k < kSide && i + k < count; ++k) {
-          std::memcpy(&square[static_cast<std::size_t>(k)], columns + (i + k) * kBlockRows + r,
-                      sizeof(Words));
+          std::memcpy(&square[static_cast<std::size_t>(k)], columns + (i + k) * kTileSide + r, sizeof(Words));
         }
         TransposeSquare(square);
         for (std::int64_t k = 0; k < kSide && r + k < rows; ++k) {
@@ -189,7 +185,7 @@ PLURAL_INLINE Vector<T> WholeVector(const T* from) {
   return Load(from, Lanes<T>::kWidth);
 }
 template <class T>
-PLURAL_INLINE void StoreWhole(T* to, const Vector<T>& v) {
+PLURAL_INLINE void StoreWholeStrips(T* to, const Vector<T>& v) {
   Store(to, v, Lanes<T>::kWidth);
 }
 
@@ -211,14 +207,14 @@ PLURAL_INLINE void LogitsLoop(T* scores, const TileView& tile, const ScoreTerms&
   for (std::int64_t r = 0; r < tile.rows; r += kWidth) {
     Vector<T> top = WholeVector(largest + r);
     for (std::int64_t k = 0; k < tile.keys; ++k) {
-      const std::int64_t at = k * kBlockRows + r;
+      const std::int64_t at = k * kTileSide + r;
       const Vector<T> score = WholeVector(scores + at);
       Vector<T> logit = capped ? Tanh(score * inner) * softcap : score * scale;
       if (tile.mask != nullptr) logit = Masked<T>(logit, tile.mask + at);
-      StoreWhole(scores + at, logit);
+      StoreWholeStrips(scores + at, logit);
       top = Max(top, logit);
     }
-    StoreWhole(largest + r, top);
+    StoreWholeStrips(largest + r, top);
   }
 }
 
@@ -232,22 +228,22 @@ PLURAL_INLINE void ExpLoop(const Computed<E>* logits, const TileView& tile, cons
                            double* sums, E* p) {
   using T = Computed<E>;
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
-  const std::int64_t padded = Whole(tile.keys);
+  const std::int64_t padded = WholeStrips(tile.keys);
   for (std::int64_t r = 0; r < tile.rows; r += kWidth) {
     const Vector<T> top = WholeVector(largest + r);
     Vector<T> sum{};
     const auto exp_of = [&](std::int64_t k) PLURAL_INLINE_LAMBDA {
-      const Vector<T> e = k < tile.keys ? Exp(WholeVector(logits + k * kBlockRows + r) - top) : Vector<T>{};
+      const Vector<T> e = k < tile.keys ? Exp(WholeVector(logits + k * kTileSide + r) - top) : Vector<T>{};
       sum += e;
       return e;
     };
     if constexpr (kInPairs<E>) {
       for (std::int64_t k = 0; k < padded; k += 2) {
         const Words first = RoundToHalf(exp_of(k));
-        StorePairs(p + k * kBlockRows + 2 * r, first, RoundToHalf(exp_of(k + 1)));
+        StorePairs(p + k * kTileSide + 2 * r, first, RoundToHalf(exp_of(k + 1)));
       }
     } else {
-      for (std::int64_t k = 0; k < padded; ++k) StoreWhole(p + k * kBlockRows + r, exp_of(k));
+      for (std::int64_t k = 0; k < padded; ++k) StoreWholeStrips(p + k * kTileSide + r, exp_of(k));
     }
     for (std::int64_t l = 0; l < kWidth; ++l) sums[r + l] += static_cast<double>(sum[l]);
   }
@@ -261,11 +257,11 @@ PLURAL_INLINE void GradientLoop(const Computed<E>* scores, const Computed<E>* dp
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
   const auto scale = static_cast<T>(terms.scale), softcap = static_cast<T>(terms.softcap);
   const T inner = capped ? scale / softcap : 0;
-  const std::int64_t padded = Whole(tile.keys);
+  const std::int64_t padded = WholeStrips(tile.keys);
   for (std::int64_t r = 0; r < tile.rows; r += kWidth) {
     const Vector<T> level = WholeVector(lse + r), mean = WholeVector(delta + r);
     const auto gradient_of = [&](std::int64_t k) PLURAL_INLINE_LAMBDA {
-      const std::int64_t at = k * kBlockRows + r;
+      const std::int64_t at = k * kTileSide + r;
       Vector<T> e{}, gradient{};
       if (k < tile.keys) {
         const Vector<T> score = WholeVector(scores + at);
@@ -281,14 +277,14 @@ PLURAL_INLINE void GradientLoop(const Computed<E>* scores, const Computed<E>* dp
     };
     if constexpr (kInPairs<E>) {
       for (std::int64_t k = 0; k < padded; k += 2) {
-        const std::int64_t at = k * kBlockRows + r;
+        const std::int64_t at = k * kTileSide + r;
         const Words first = RoundToHalf(gradient_of(k)), second = RoundToHalf(gradient_of(k + 1));
         StoreHalf(ds + at, first, kWidth);
-        StoreHalf(ds + at + kBlockRows, second, kWidth);
+        StoreHalf(ds + at + kTileSide, second, kWidth);
         StorePairs(ds_pairs + at + r, first, second);
       }
     } else {
-      for (std::int64_t k = 0; k < padded; ++k) StoreWhole(ds + k * kBlockRows + r, gradient_of(k));
+      for (std::int64_t k = 0; k < padded; ++k) StoreWholeStrips(ds + k * kTileSide + r, gradient_of(k));
     }
   }
 }

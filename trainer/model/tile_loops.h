@@ -4,7 +4,7 @@
 // tiles and its gradient. Does not own: the products, which tiles there are (tree_tiles.h). Thread rule: pure
 // functions.
 //
-// Scores are transposed: a tile is [keys, kBlockRows], so that a key's scores with 16 rows are one vector,
+// Scores are transposed: a tile is [keys, kTileSide], so that a key's scores with 16 rows are one vector,
 // sums and maxima over keys need no lane of another, and probabilities are the operand of the next product as
 // they lie. E is how values are stored (float, double or bf16), Computed<E> what scores are.
 #pragma once
@@ -16,23 +16,23 @@
 
 namespace plural::trainer::host {
 
-// Scores of `keys` keys with `rows` rows, the first of both in the upper left corner; kBlockRows apart.
+// Scores of `keys` keys with `rows` rows, the first of both in the upper left corner; kTileSide apart.
 struct TileView {
   std::int64_t keys = 0, rows = 0;
-  const std::uint8_t* mask = nullptr;  // [keys, kBlockRows] likewise; null: all visible
+  const std::uint8_t* mask = nullptr;  // [keys, kTileSide] likewise; null: all visible
 };
 
 // `x` has `rows` rows of `count` values, `stride` apart.
 #define PLURAL_TILE_LOOPS(E)                                                                                 \
-  /* out [count, kBlockRows]: rows become columns, those behind the last are zero up to a multiple of 16; */ \
-  /* of bf16 in pairs, [count / 2, kBlockRows, 2]. The right operand of a product over `count`. */           \
+  /* out [count, kTileSide]: rows become columns, those behind the last are zero up to a multiple of 16; */  \
+  /* of bf16 in pairs, [count / 2, kTileSide, 2]. The right operand of a product over `count`. */            \
   void PackColumns(const E* x, std::int64_t stride, std::int64_t rows, std::int64_t count, E* out);          \
   /* The same without pairs: a left operand. */                                                              \
   void Transpose(const E* x, std::int64_t stride, std::int64_t rows, std::int64_t count, E* out);            \
   /* out [rows, count padded to a multiple of 16], zero up to a multiple of 16 rows; of bf16 in pairs, */    \
   /* [rows / 2, padded count, 2]: the right operand of a product over rows. */                               \
   void PackRows(const E* x, std::int64_t stride, std::int64_t rows, std::int64_t count, E* out);             \
-  /* The way back: columns [count, kBlockRows], each times its row's factor, become rows. */                 \
+  /* The way back: columns [count, kTileSide], each times its row's factor, become rows. */                  \
   void StoreColumns(const Computed<E>* columns, const Computed<E>* factor, std::int64_t rows,                \
                     std::int64_t count, E* out, std::int64_t stride);                                        \
   /* sums[r] = sum over i of x[r, i] y[r, i]; strides alike. */                                              \

@@ -1,6 +1,5 @@
 #include "trainer/model/tile_multiply.h"
 
-#include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/zeros.h>
@@ -14,12 +13,11 @@
 
 #include "trainer/model/tile_loops.h"
 #include "trainer/model/tile_products.h"
-#include "trainer/model/tree_tiles.h"
 
 namespace plural::trainer {
 namespace {
 
-constexpr std::int64_t kSide = kBlockRows;  // rows and columns of a tile
+constexpr std::int64_t kSide = host::kTileSide;
 // Of the sum's length: so many rows of a panel stay in the second-level cache.
 constexpr std::int64_t kDepth = 2048;
 
@@ -35,9 +33,7 @@ at::Tensor Dense(const at::Tensor& x) {
 }
 
 // Tiles have few sizes: a kernel, generated for each, takes a quarter of a megabyte.
-std::int64_t TileSize(std::int64_t left) { return left >= kSide ? kSide : std::min(kStripKeys, left); }
-
-std::int64_t WholeStrips(std::int64_t count) { return (count + kStripKeys - 1) / kStripKeys * kStripKeys; }
+std::int64_t TileSize(std::int64_t left) { return left >= kSide ? kSide : std::min(host::kStrip, left); }
 
 // A tile's row may be read up to an even depth: an odd one gets a column of zeros.
 at::Tensor EvenDepth(const at::Tensor& a_MK) {
@@ -66,7 +62,7 @@ class Left {
   }
   // What a product takes of the depth, of which `left` is left. A packed strip is filled up with zeros.
   std::int64_t Depth(std::int64_t left) const {
-    return !packed_ ? std::min(kDepth, left) : left >= kSide ? kSide : kStripKeys;
+    return !packed_ ? std::min(kDepth, left) : left >= kSide ? kSide : host::kStrip;
   }
   std::int64_t Stride() const { return !packed_ ? kept_.stride(0) : kSide; }
   const E* At(std::int64_t row, std::int64_t k) const {
@@ -85,25 +81,25 @@ template <class E>
 class Panel {
  public:
   explicit Panel(const at::Tensor& b_KN) : b_KN_(b_KN), packs_(kInPairs<E> || !DenseRows(b_KN)) {
-    const std::int64_t rows = packs_ ? WholeStrips(b_KN.size(0)) : kStripKeys;
+    const std::int64_t rows = packs_ ? host::WholeStrips(b_KN.size(0)) : host::kStrip;
     packed_ = std::make_unique_for_overwrite<E[]>(static_cast<std::size_t>(rows * kSide));
   }
   void Take(std::int64_t column, std::int64_t columns) {
     const std::int64_t depth = b_KN_.size(0);
-    columns_ = WholeStrips(columns);
+    columns_ = host::WholeStrips(columns);
     const E* values = b_KN_.const_data_ptr<E>() + column * b_KN_.stride(1);
     data_ = packs_ ? packed_.get() : values;
     if (!packs_) {
       stride_ = b_KN_.stride(0);
-      const std::int64_t last_strip = depth / kStripKeys * kStripKeys;
+      const std::int64_t last_strip = depth / host::kStrip * host::kStrip;
       host::PackRows(values + last_strip * stride_, stride_, depth - last_strip, columns, packed_.get());
     } else if (!DenseRows(b_KN_)) {
       stride_ = kSide;
       host::PackColumns(values, b_KN_.stride(1), columns, depth, packed_.get());
       const std::int64_t written = kInPairs<E> ? depth + depth % 2 : depth;
-      std::fill(packed_.get() + written * kSide, packed_.get() + WholeStrips(depth) * kSide, E(0));
+      std::fill(packed_.get() + written * kSide, packed_.get() + host::WholeStrips(depth) * kSide, E(0));
     } else {
-      stride_ = WholeStrips(columns);
+      stride_ = host::WholeStrips(columns);
       host::PackRows(values, b_KN_.stride(0), depth, columns, packed_.get());
     }
   }
@@ -138,8 +134,8 @@ void MultiplyPanel(const std::vector<Operand<E>>& operands, std::vector<Panel<E>
   for (std::int64_t row = begin; row < end;) {
     std::int64_t rows = TileSize(end - row);
     // The last rows are computed with some before them once more, unless that would add to those twice.
-    if (!add && rows < kStripKeys && end - begin >= kStripKeys) {
-      rows = kStripKeys;
+    if (!add && rows < host::kStrip && end - begin >= host::kStrip) {
+      rows = host::kStrip;
       row = end - rows;
     }
     host::TileShape shape = {.rows = rows, .columns = columns, .c_stride = y_MN.stride(0), .add = add};
@@ -165,6 +161,11 @@ void MultiplyPanel(const std::vector<Operand<E>>& operands, std::vector<Panel<E>
 
 void TileMultiply(const std::vector<Factors>& pairs, const at::Tensor& y_MN, bool add) {
   RECORD_FUNCTION("plural::TileMultiply", c10::ArrayRef<const c10::IValue>());
+  if (!add &&
+      std::all_of(pairs.begin(), pairs.end(), [](const Factors& pair) { return pair.b_KN.size(0) == 0; })) {
+    at::Tensor(y_MN).zero_();  // a sum of nothing
+    return;
+  }
   const std::int64_t rows = y_MN.size(0), panels = (y_MN.size(1) + kSide - 1) / kSide;
   const auto dtype = pairs[0].a_MK.scalar_type();
   const auto multiply = [&]<class E>(E) {

@@ -11,6 +11,10 @@
 
 namespace plural::trainer::host {
 
+// Rows and columns of a tile at most, and what parts of one are multiples of: a vector of fp32.
+constexpr std::int64_t kTileSide = 64, kStrip = 16;
+constexpr std::int64_t WholeStrips(std::int64_t count) { return (count + kStrip - 1) / kStrip * kStrip; }
+
 // C [rows, columns], A [rows, depth], B [depth, columns]; rows of each are `*_stride` values apart. Few
 // distinct shapes should be used: a kernel takes some 0.1 ms to generate.
 struct TileShape {

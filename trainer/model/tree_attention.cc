@@ -89,6 +89,27 @@ host::TileView ViewOf(const TreeTiles& tree, const Tile& tile) {
           .mask = tile.mask < 0 ? nullptr : tree.mask.data() + tile.mask * kBlockRows + tile.row};
 }
 
+// Of a tile's keys [keys, D], `stride` apart, by its rows' columns: scores [keys, kBlockRows].
+host::TileShape ToScores(const Tile& tile, std::int64_t dim, std::int64_t stride) {
+  return {.rows = tile.keys,
+          .columns = tile.rows,
+          .depth = dim,
+          .a_stride = stride,
+          .b_stride = kBlockRows,
+          .c_stride = kBlockRows};
+}
+
+// Of keys' columns [D, keys] by scores, added up for rows' columns [D, kBlockRows].
+host::TileShape ToColumns(const Tile& tile, std::int64_t dim) {
+  return {.rows = dim,
+          .columns = tile.rows,
+          .depth = host::WholeStrips(tile.keys),
+          .a_stride = kBlockRows,
+          .b_stride = kBlockRows,
+          .c_stride = kBlockRows,
+          .add = true};
+}
+
 template <class E>
 struct AttentionInput {
   Heads<const E> q, k, v;
@@ -113,13 +134,7 @@ void ForwardOfSharedHead(const TreePlan& plan, const AttentionInput<E>& in, cons
       T* s = scores.data();
       for (const Tile& tile : block.tiles) {
         host::TileProduct(in.k.At(tile.key, shared), q.data() + kPacked<E> * tile.row,
-                          {.rows = tile.keys,
-                           .columns = tile.rows,
-                           .depth = dim,
-                           .a_stride = in.k.row_stride,
-                           .b_stride = kBlockRows,
-                           .c_stride = kBlockRows},
-                          s + tile.row);
+                          ToScores(tile, dim, in.k.row_stride), s + tile.row);
         host::LogitsOfScores(s + tile.row, ViewOf(plan.tiles, tile), plan.terms, largest.data() + tile.row);
         s += kBlockRows * kBlockRows;
       }
@@ -129,14 +144,7 @@ void ForwardOfSharedHead(const TreePlan& plan, const AttentionInput<E>& in, cons
       for (const Tile& tile : block.tiles) {
         host::ExpOfLogits(s + tile.row, ViewOf(plan.tiles, tile), largest.data() + tile.row,
                           sums.data() + tile.row, p.data() + kPacked<E> * tile.row);
-        host::TileProduct(v_columns.At(tile.key), p.data() + kPacked<E> * tile.row,
-                          {.rows = dim,
-                           .columns = tile.rows,
-                           .depth = tile.PaddedKeys(),
-                           .a_stride = kBlockRows,
-                           .b_stride = kBlockRows,
-                           .c_stride = kBlockRows,
-                           .add = true},
+        host::TileProduct(v_columns.At(tile.key), p.data() + kPacked<E> * tile.row, ToColumns(tile, dim),
                           out_columns.data() + tile.row);
         s += kBlockRows * kBlockRows;
       }
@@ -169,7 +177,7 @@ void BackwardOfSharedHead(const TreePlan& plan, const AttentionInput<E>& in, con
   const auto block_values = static_cast<std::size_t>(dim * kBlockRows);
   constexpr std::size_t kTileValues = kBlockRows * kBlockRows;
   const Columns<E> k_columns(in.k, shared, shape);
-  const std::int64_t padded_dim = (dim + kStripKeys - 1) / kStripKeys * kStripKeys;
+  const std::int64_t padded_dim = host::WholeStrips(dim);
   std::vector<E> q(block_values), dout(block_values);
   std::vector<E> q_rows(static_cast<std::size_t>(padded_dim * kBlockRows)), dout_rows(q_rows.size());
   std::vector<T> dq_columns(block_values), scores(kTileValues), dp(kTileValues);
@@ -198,18 +206,10 @@ void BackwardOfSharedHead(const TreePlan& plan, const AttentionInput<E>& in, con
       std::copy_n(lse_HN + head * shape.rows + block.begin, block.rows, lse.begin());
       std::fill(dq_columns.begin(), dq_columns.end(), T{0});
       for (const Tile& tile : block.tiles) {
-        const host::TileShape to_scores = {.rows = tile.keys,
-                                           .columns = tile.rows,
-                                           .depth = dim,
-                                           .a_stride = in.k.row_stride,
-                                           .b_stride = kBlockRows,
-                                           .c_stride = kBlockRows};
-        host::TileShape to_dp = to_scores;
-        to_dp.a_stride = in.v.row_stride;
-        host::TileProduct(in.k.At(tile.key, shared), q.data() + kPacked<E> * tile.row, to_scores,
-                          scores.data() + tile.row);
-        host::TileProduct(in.v.At(tile.key, shared), dout.data() + kPacked<E> * tile.row, to_dp,
-                          dp.data() + tile.row);
+        host::TileProduct(in.k.At(tile.key, shared), q.data() + kPacked<E> * tile.row,
+                          ToScores(tile, dim, in.k.row_stride), scores.data() + tile.row);
+        host::TileProduct(in.v.At(tile.key, shared), dout.data() + kPacked<E> * tile.row,
+                          ToScores(tile, dim, in.v.row_stride), dp.data() + tile.row);
         host::ScoreGradient(scores.data() + tile.row, dp.data() + tile.row, ViewOf(plan.tiles, tile),
                             lse.data() + tile.row, delta.data() + tile.row, plan.terms, p + tile.row,
                             ds + tile.row, ds_pairs + kPacked<E> * tile.row);
@@ -224,14 +224,7 @@ void BackwardOfSharedHead(const TreePlan& plan, const AttentionInput<E>& in, con
                           gradient.dv.At(tile.key, shared));
         host::TileProduct(ds + tile.row, q_rows.data() + tile.row * padded_dim, to_keys,
                           gradient.dk.At(tile.key, shared));
-        host::TileProduct(k_columns.At(tile.key), ds_pairs + kPacked<E> * tile.row,
-                          {.rows = dim,
-                           .columns = tile.rows,
-                           .depth = tile.PaddedKeys(),
-                           .a_stride = kBlockRows,
-                           .b_stride = kBlockRows,
-                           .c_stride = kBlockRows,
-                           .add = true},
+        host::TileProduct(k_columns.At(tile.key), ds_pairs + kPacked<E> * tile.row, ToColumns(tile, dim),
                           dq_columns.data() + tile.row);
       }
       host::StoreColumns(dq_columns.data(), ones.data(), block.rows, dim, gradient.dq.At(block.begin, head),

@@ -14,18 +14,17 @@
 #include <vector>
 
 #include "data/rows.h"
+#include "trainer/model/tile_products.h"
 
 namespace plural::trainer {
 
-constexpr std::int64_t kBlockRows = 64;  // rows of a block, keys of a tile at most
-constexpr std::int64_t kStripKeys = 16;  // also what ranges of rows are multiples of
+constexpr std::int64_t kBlockRows = host::kTileSide;
+constexpr std::int64_t kStripKeys = host::kStrip;  // also what ranges of rows are multiples of
 
 struct Tile {
   std::int64_t key = 0, keys = 0;  // first key, and how many: a multiple of 16 but at the pass' end
   std::int64_t row = 0, rows = 0;  // first row, counted from the block's, and how many: multiples of 16
   std::int64_t mask = -1;          // first row of TreeTiles::mask; -1: all is visible
-
-  std::int64_t PaddedKeys() const { return (keys + kStripKeys - 1) / kStripKeys * kStripKeys; }
 };
 
 struct RowBlock {

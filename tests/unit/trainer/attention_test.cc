@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <cmath>
+
 #include "tests/unit/trainer/naive_model.h"
 
 namespace plural::trainer {
@@ -52,6 +54,43 @@ void ExpectEqualToNaive(const data::RowPass& pass, std::int64_t window, std::int
     // Sums of a few hundred products, exponents of at most 9 * sqrt(dim).
     EXPECT_LT(RelativeError(found[i], wanted[i]), 1e-12)
         << "tensor " << i << ", " << pass.length << " rows, window " << window;
+  }
+}
+
+// What the CPU computes in fp32 and bf16 is multiplied by other kernels, and packed otherwise, than fp64. In
+// both a logit is a sum of `dim` products of at most 9, rounded to 2^-24 each, times 1 / sqrt(dim): so far
+// apart are two exponents, and twice that a probability and its gradient, beside a few roundings of their
+// own. bf16 rounds probabilities, their gradients and results to 2^-9, in sums that may cancel to a fifth of
+// their terms.
+double AllowedError(at::ScalarType dtype, std::int64_t dim) {
+  const double exponent = 9.0 * std::sqrt(static_cast<double>(dim)) * static_cast<double>(dim) / (1 << 24);
+  return 2.0 * exponent + (dtype == at::kBFloat16 ? 3.0 * 2.0 / 512.0 : 16.0 / (1 << 24));
+}
+
+TEST(Attention, TreeEqualsMaskedSoftmaxInEveryType) {
+  for (const auto& [dtype, allowed] :
+       {std::pair{at::kFloat, 1e-4}, std::pair{at::kBFloat16, 3 * 5 / 512.0}}) {
+    for (const std::int64_t rows : {1, 2, 15, 17, 63, 65, 200, 333}) {
+      for (const std::int64_t window : {0, 20}) {
+        for (const std::int64_t dim : {8, 16, 40}) {
+          const data::RowPass pass = RandomTreePass(rows, static_cast<std::uint64_t>(rows), 29, 12);
+          const Inputs in = MakeInputs(rows, 4, 2, dim, dtype);
+          const auto exact = [](const at::Tensor& x) {
+            return x.detach().to(at::kDouble).set_requires_grad(true);
+          };
+          const Inputs wide = {exact(in.q), exact(in.k), exact(in.v)};
+          const auto attention = MakePassAttention(pass, OneLayer(window, dim), dtype, at::kCPU);
+          const auto found = WithGradients((*attention)(0, in.q, in.k, in.v), in);
+          const auto wanted =
+              WithGradients(NaiveAttention(wide.q, wide.k, wide.v, Visible(pass, window)), wide);
+          for (std::size_t i = 0; i < found.size(); ++i) {
+            EXPECT_LT(RelativeError(found[i].to(at::kDouble), wanted[i]), AllowedError(dtype, dim))
+                << "tensor " << i << ", " << rows << " rows of " << dim << ", window " << window << ", "
+                << dtype;
+          }
+        }
+      }
+    }
   }
 }
 

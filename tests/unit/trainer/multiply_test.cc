@@ -73,6 +73,12 @@ TEST(TileMultiply, TakesMatricesThatAreNotDense) {
   }
 }
 
+TEST(TileMultiply, OfNothingIsZero) {
+  const at::Tensor y = RandomTensor({5, 7}, 1, at::kFloat);
+  TileMultiply({{RandomTensor({0, 5}, 2, at::kFloat).t(), RandomTensor({0, 7}, 3, at::kFloat)}}, y);
+  EXPECT_EQ(y.abs().max().item<float>(), 0.0F);
+}
+
 TEST(Multiply, SumsOfBf16AreNotRounded) {
   const at::Tensor x = RandomTensor({150, 70}, 1, at::kBFloat16),
                    w = RandomTensor({90, 70}, 2, at::kBFloat16);
