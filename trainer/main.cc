@@ -8,20 +8,20 @@
 
 #include "dist/collectives.h"
 #include "dist/world.h"
+#include "trainer/base/version.h"
 #include "trainer/commands/doctor.h"
 #include "trainer/commands/dry_run.h"
 #include "trainer/commands/evaluate.h"
 #include "trainer/commands/export.h"
+#include "trainer/commands/failure.h"
 #include "trainer/commands/generate.h"
+#include "trainer/commands/host_libraries.h"
 #include "trainer/commands/inspect.h"
 #include "trainer/commands/rate.h"
 #include "trainer/commands/score.h"
 #include "trainer/commands/train.h"
 #include "trainer/commands/validate.h"
-#include "trainer/failure.h"
-#include "trainer/host_libraries.h"
 #include "trainer/recipe/suggest.h"
-#include "trainer/version.h"
 
 namespace plural::trainer {
 namespace {

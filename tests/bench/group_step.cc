@@ -15,7 +15,7 @@
 
 #include "data/random.h"
 #include "data/rows.h"
-#include "trainer/objective.h"
+#include "trainer/method/objective.h"
 
 using namespace plural;  // NOLINT: a program of one file
 

@@ -10,9 +10,9 @@
 
 #include "tests/fuzz/require.h"
 #include "tests/fuzz/safetensors_mutator.h"
-#include "trainer/error.h"
-#include "trainer/model/hf_folder.h"
-#include "trainer/model/load_model.h"
+#include "trainer/base/error.h"
+#include "trainer/files/hf_folder.h"
+#include "trainer/files/load_model.h"
 
 namespace plural::fuzz {
 namespace {
@@ -73,8 +73,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     for (const auto& [name, tensor] : model.AdapterParameters()) {
       plural::fuzz::Require(at::isfinite(tensor).all().item<bool>(), name + " is not finite");
     }
-  } catch (const plural::trainer::ExitError& error) {
-    plural::fuzz::Require(error.Code() == plural::trainer::ExitCode::kBadData, error.what());
+  } catch (const plural::ExitError& error) {
+    plural::fuzz::Require(error.Code() == plural::ExitCode::kBadData, error.what());
     plural::fuzz::RequireOneLine(error.what());
   }
   return 0;

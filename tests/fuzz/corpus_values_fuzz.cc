@@ -8,7 +8,7 @@
 #include <variant>
 
 #include "tests/fuzz/corpus_check.h"
-#include "tests/unit/data/corpus_file.h"
+#include "tests/unit/support/corpus_file.h"
 
 namespace plural::fuzz {
 namespace {

@@ -8,8 +8,8 @@
 
 #include "tests/fuzz/require.h"
 #include "tests/fuzz/safetensors_mutator.h"
-#include "trainer/error.h"
-#include "trainer/model/nf4_files.h"
+#include "trainer/base/error.h"
+#include "trainer/files/nf4_files.h"
 
 using plural::fuzz::Require;
 
@@ -29,8 +29,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       Require(values.sizes() == at::IntArrayRef({8, 12}), "a weight of another shape than the one asked for");
       Require(at::isfinite(values).all().item<bool>(), "a value that is not finite");
     }
-  } catch (const plural::trainer::ExitError& error) {
-    Require(error.Code() == plural::trainer::ExitCode::kBadData, error.what());
+  } catch (const plural::ExitError& error) {
+    Require(error.Code() == plural::ExitCode::kBadData, error.what());
     plural::fuzz::RequireOneLine(error.what());
   }
   return 0;

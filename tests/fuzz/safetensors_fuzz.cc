@@ -6,8 +6,8 @@
 
 #include "tests/fuzz/require.h"
 #include "tests/fuzz/safetensors_mutator.h"
-#include "trainer/error.h"
-#include "trainer/model/safetensors.h"
+#include "trainer/base/error.h"
+#include "trainer/files/safetensors.h"
 
 using plural::fuzz::Require;
 
@@ -29,8 +29,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       bytes += tensor.nbytes();
     }
     Require(bytes < size, "more bytes of tensors than the file has");
-  } catch (const plural::trainer::ExitError& error) {
-    Require(error.Code() == plural::trainer::ExitCode::kBadData, error.what());
+  } catch (const plural::ExitError& error) {
+    Require(error.Code() == plural::ExitCode::kBadData, error.what());
     plural::fuzz::RequireOneLine(error.what());
   }
   return 0;

@@ -1,4 +1,4 @@
-#include "trainer/model/load_model.h"
+#include "trainer/files/load_model.h"
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/equal.h>
@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "mpi_main.h"
-#include "trainer/model/hf_folder.h"
+#include "trainer/files/hf_folder.h"
 
 namespace plural::trainer {
 namespace {

@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "trainer/model/nf4.h"
-#include "trainer/model/safetensors.h"
+#include "trainer/files/safetensors.h"
+#include "trainer/ops/nf4.h"
 
 using plural::trainer::Nf4Weight;
 

@@ -24,8 +24,8 @@
 #include <vector>
 
 #include "dist/gpu_driver.h"
-#include "trainer/error.h"
-#include "trainer/version.h"
+#include "trainer/base/error.h"
+#include "trainer/base/version.h"
 
 namespace plural::trainer {
 namespace {

@@ -12,16 +12,17 @@
 
 #include "data/corpus.h"
 #include "data/rows.h"
-#include "trainer/agreement.h"
+#include "dist/agreement.h"
+#include "trainer/base/error.h"
+#include "trainer/base/file_io.h"
 #include "trainer/commands/model_options.h"
-#include "trainer/cost_model.h"
-#include "trainer/error.h"
-#include "trainer/evaluation.h"
-#include "trainer/file_io.h"
-#include "trainer/model/dtypes.h"
-#include "trainer/model/hf_folder.h"
-#include "trainer/model/load_model.h"
-#include "trainer/progress.h"
+#include "trainer/files/corpus_fit.h"
+#include "trainer/files/hf_folder.h"
+#include "trainer/files/load_model.h"
+#include "trainer/kernels/dtypes.h"
+#include "trainer/method/evaluation.h"
+#include "trainer/plan/cost_model.h"
+#include "trainer/run/progress.h"
 
 namespace plural::trainer {
 namespace {

@@ -3,7 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 
-#include "trainer/model/merge.h"
+#include "trainer/files/merge.h"
 
 namespace plural::trainer {
 namespace {

@@ -6,8 +6,9 @@
 #include <utility>
 
 #include "data/error.h"
+#include "trainer/base/error.h"
 #include "trainer/commands/model_options.h"
-#include "trainer/error.h"
+#include "trainer/files/corpus_fit.h"
 #include "trainer/generate/list_prompting.h"
 
 namespace plural::trainer {

@@ -17,10 +17,10 @@
 #include "data/error.h"
 #include "data/labelling.h"
 #include "data/tree.h"
+#include "trainer/base/error.h"
+#include "trainer/base/printable.h"
 #include "trainer/commands/show_alignment.h"
 #include "trainer/commands/show_group.h"
-#include "trainer/error.h"
-#include "trainer/printable.h"
 
 namespace plural::trainer {
 namespace {

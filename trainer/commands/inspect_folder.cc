@@ -8,14 +8,14 @@
 #include <string>
 
 #include "data/sha256.h"
+#include "trainer/base/error.h"
+#include "trainer/base/json_io.h"
+#include "trainer/base/printable.h"
 #include "trainer/commands/inspect.h"
 #include "trainer/commands/show_group.h"
-#include "trainer/error.h"
-#include "trainer/json_io.h"
-#include "trainer/model/hf_folder.h"
-#include "trainer/model/safetensors.h"
-#include "trainer/model/safetensors_header.h"
-#include "trainer/printable.h"
+#include "trainer/files/hf_folder.h"
+#include "trainer/files/safetensors.h"
+#include "trainer/files/safetensors_header.h"
 
 namespace plural::trainer {
 namespace {

@@ -6,16 +6,17 @@
 #include <optional>
 #include <vector>
 
-#include "trainer/agreement.h"
+#include "dist/agreement.h"
+#include "trainer/base/error.h"
+#include "trainer/base/file_io.h"
+#include "trainer/base/json_io.h"
+#include "trainer/base/json_lines.h"
 #include "trainer/commands/model_options.h"
-#include "trainer/error.h"
-#include "trainer/file_io.h"
+#include "trainer/files/corpus_fit.h"
+#include "trainer/files/load_model.h"
 #include "trainer/generate/rerank.h"
-#include "trainer/json_io.h"
-#include "trainer/json_lines.h"
-#include "trainer/model/dtypes.h"
-#include "trainer/model/load_model.h"
-#include "trainer/progress.h"
+#include "trainer/kernels/dtypes.h"
+#include "trainer/run/progress.h"
 
 namespace plural::trainer {
 namespace {

@@ -13,18 +13,18 @@
 
 #include "data/rows.h"
 #include "dist/collectives.h"
+#include "trainer/base/error.h"
+#include "trainer/base/file_io.h"
+#include "trainer/base/json_io.h"
+#include "trainer/base/json_lines.h"
 #include "trainer/commands/model_options.h"
-#include "trainer/cost_model.h"
-#include "trainer/error.h"
-#include "trainer/file_io.h"
-#include "trainer/json_io.h"
-#include "trainer/json_lines.h"
-#include "trainer/model/dtypes.h"
-#include "trainer/model/from_device.h"
+#include "trainer/files/load_model.h"
+#include "trainer/kernels/dtypes.h"
+#include "trainer/method/pass_forward.h"
 #include "trainer/model/head.h"
-#include "trainer/model/load_model.h"
-#include "trainer/pass_forward.h"
-#include "trainer/progress.h"
+#include "trainer/ops/from_device.h"
+#include "trainer/plan/cost_model.h"
+#include "trainer/run/progress.h"
 
 namespace plural::trainer {
 using nlohmann::json;

@@ -5,8 +5,8 @@
 #include <iostream>
 #include <sstream>
 
+#include "trainer/base/printable.h"
 #include "trainer/commands/show_group.h"
-#include "trainer/printable.h"
 
 namespace plural::trainer {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <iostream>
 
-#include "trainer/printable.h"
+#include "trainer/base/printable.h"
 
 namespace plural::trainer {
 namespace {

@@ -5,13 +5,13 @@
 #include <CLI/CLI.hpp>
 
 #include "data/sha256.h"
+#include "dist/agreement.h"
 #include "dist/gpu_driver.h"
-#include "trainer/agreement.h"
+#include "trainer/base/version.h"
 #include "trainer/commands/model_options.h"
 #include "trainer/recipe/recipe.h"
-#include "trainer/signals.h"
-#include "trainer/train.h"
-#include "trainer/version.h"
+#include "trainer/run/signals.h"
+#include "trainer/run/train.h"
 
 namespace plural::trainer {
 namespace {

@@ -3,7 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 
-#include "trainer/error.h"
+#include "trainer/base/error.h"
 #include "trainer/recipe/recipe.h"
 #include "trainer/recipe/schema.h"
 

@@ -6,7 +6,7 @@
 
 #include "data/error.h"
 #include "data/random.h"
-#include "trainer/error.h"
+#include "trainer/base/error.h"
 #include "trainer/generate/generator.h"
 #include "trainer/model/latents.h"
 

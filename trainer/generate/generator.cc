@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "data/random.h"
-#include "trainer/error.h"
+#include "trainer/base/error.h"
 #include "trainer/model/latents.h"
 
 namespace plural::trainer {

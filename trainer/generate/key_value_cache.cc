@@ -20,8 +20,8 @@
 #include <utility>
 
 #include "data/rows.h"
-#include "trainer/generate/path_attention.h"
-#include "trainer/model/capped_attention.h"
+#include "trainer/kernels/path_attention.h"
+#include "trainer/ops/capped_attention.h"
 
 namespace plural::trainer {
 namespace {
@@ -69,8 +69,8 @@ Prefill RunPrefill(const Decoder& model, const data::Group& group, const std::ve
 
   const c10::NoGradGuard no_grad;
   Prefill prefill;
-  CapturingAttention attention(MakePassAttention(pass, model.Config(), model.DType(), model.Device()),
-                               prefill);
+  CapturingAttention attention(
+      MakePassAttention(pass, model.Config().Attention(), model.DType(), model.Device()), prefill);
   const auto token = at::tensor(pass.token, at::kInt).to(model.Device(), at::kLong);
   const auto position = at::tensor(pass.position, at::kInt).to(model.Device(), at::kLong);
 

@@ -13,8 +13,8 @@
 #include <memory>
 #include <vector>
 
-#include "trainer/model/attention.h"
 #include "trainer/model/decoder.h"
+#include "trainer/ops/attention.h"
 
 namespace plural::trainer {
 

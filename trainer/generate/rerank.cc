@@ -9,7 +9,7 @@
 #include "data/error.h"
 #include "data/labelling.h"
 #include "data/tree.h"
-#include "trainer/evaluation.h"
+#include "trainer/method/evaluation.h"
 
 namespace plural::trainer {
 namespace {

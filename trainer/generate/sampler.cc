@@ -6,8 +6,8 @@
 #include <limits>
 #include <numeric>
 
-#include "trainer/generate/logit_loops.h"
-#include "trainer/model/host_loops.h"
+#include "trainer/kernels/host_loops.h"
+#include "trainer/kernels/logit_loops.h"
 
 namespace plural::trainer {
 namespace {

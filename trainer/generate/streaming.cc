@@ -16,9 +16,9 @@
 #include <utility>
 
 #include "data/error.h"
-#include "trainer/error.h"
+#include "trainer/base/error.h"
+#include "trainer/base/json_io.h"
 #include "trainer/generate/answer_json.h"
-#include "trainer/json_io.h"
 
 namespace plural::trainer {
 namespace {

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "trainer/error.h"
-#include "trainer/json_io.h"
+#include "trainer/base/error.h"
+#include "trainer/base/json_io.h"
 
 namespace plural::trainer {
 
@@ -29,6 +29,14 @@ const Rope& ModelConfig::RopeOf(std::int64_t layer) const {
 
 double ModelConfig::AttentionScale() const {
   return 1.0 / std::sqrt(query_pre_attn_scalar > 0.0 ? query_pre_attn_scalar : static_cast<double>(head_dim));
+}
+
+AttentionTerms ModelConfig::Attention() const {
+  AttentionTerms terms{.window_of_layer = {}, .scale = AttentionScale(), .softcap = attn_logit_softcapping};
+  for (std::int64_t layer = 0; layer < num_hidden_layers; ++layer) {
+    terms.window_of_layer.push_back(WindowOf(layer));
+  }
+  return terms;
 }
 
 std::vector<LinearShape> ModelConfig::LayerLinears() const {

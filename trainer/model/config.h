@@ -13,8 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "trainer/model/pointwise.h"
-#include "trainer/model/rope.h"
+#include "trainer/ops/terms.h"
 
 namespace plural::trainer {
 
@@ -77,6 +76,7 @@ struct ModelConfig {
   std::int64_t WindowOf(std::int64_t layer) const { return HasWindow(layer) ? sliding_window : 0; }
   const Rope& RopeOf(std::int64_t layer) const;
   double AttentionScale() const;
+  AttentionTerms Attention() const;
   NormTerms Norms() const { return {.eps = rms_norm_eps, .weight_offset = norm_weight_offset}; }
   // In the order of their use.
   std::vector<LinearShape> LayerLinears() const;

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <utility>
 
-#include "trainer/error.h"
+#include "trainer/base/error.h"
 
 namespace plural::trainer {
 using nlohmann::json;

@@ -17,11 +17,11 @@
 #include <stdexcept>
 #include <string_view>
 
-#include "trainer/error.h"
-#include "trainer/model/dtypes.h"
-#include "trainer/model/pointwise.h"
+#include "trainer/base/error.h"
+#include "trainer/kernels/dtypes.h"
 #include "trainer/model/random_weights.h"
-#include "trainer/model/recompute.h"
+#include "trainer/ops/pointwise.h"
+#include "trainer/ops/recompute.h"
 
 namespace plural::trainer {
 namespace {

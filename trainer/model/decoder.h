@@ -17,21 +17,16 @@
 #include <vector>
 
 #include "dist/flat_parameters.h"
-#include "trainer/model/attention.h"
+#include "trainer/model/adapter_settings.h"
 #include "trainer/model/config.h"
 #include "trainer/model/head.h"
 #include "trainer/model/latents.h"
 #include "trainer/model/linear.h"
-#include "trainer/model/row_numbers.h"
+#include "trainer/ops/attention.h"
+#include "trainer/ops/pointwise.h"
+#include "trainer/ops/row_numbers.h"
 
 namespace plural::trainer {
-
-struct AdapterSettings {
-  std::int64_t rank = 16;
-  double alpha = 32.0;
-  double dropout = 0.0;
-  std::vector<std::string> targets;  // names of linear layers (config.h), lm_head
-};
 
 class Decoder {
  public:

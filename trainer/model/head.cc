@@ -13,12 +13,12 @@
 #include <stdexcept>
 #include <vector>
 
-#include "trainer/model/dtypes.h"
-#include "trainer/model/multiply.h"
-#include "trainer/model/part_scope.h"
-#include "trainer/model/pointwise.h"
-#include "trainer/model/softmax_rows.h"
-#include "trainer/model/to_device.h"
+#include "trainer/kernels/dtypes.h"
+#include "trainer/ops/multiply.h"
+#include "trainer/ops/part_scope.h"
+#include "trainer/ops/pointwise.h"
+#include "trainer/ops/softmax_rows.h"
+#include "trainer/ops/to_device.h"
 
 namespace plural::trainer {
 namespace {

@@ -11,8 +11,8 @@
 
 #include <cmath>
 
-#include "trainer/model/pointwise.h"
 #include "trainer/model/random_weights.h"
+#include "trainer/ops/pointwise.h"
 
 namespace plural::trainer {
 namespace {

@@ -16,12 +16,6 @@
 
 namespace plural::trainer {
 
-// How a latent's choice becomes part of the loss (methods.md 2.2).
-enum class LatentEstimator : std::uint8_t {
-  kGumbelSoft,  // one soft draw a response, whose mixed embedding stands before it
-  kExact,       // the expectation over all latents
-};
-
 struct Latents {
   at::Tensor table_KE;               // embeddings of the latents, fed right before the response
   at::Tensor query_E;                // embedding fed after a response that is to be recognised

@@ -11,8 +11,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "trainer/model/multiply.h"
-#include "trainer/model/part_scope.h"
+#include "trainer/ops/multiply.h"
+#include "trainer/ops/part_scope.h"
 
 namespace plural::trainer {
 namespace {

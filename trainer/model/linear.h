@@ -16,8 +16,8 @@
 #include <memory>
 #include <vector>
 
-#include "trainer/model/dropout.h"
-#include "trainer/model/nf4.h"
+#include "trainer/ops/dropout.h"
+#include "trainer/ops/nf4.h"
 
 namespace plural::trainer {
 

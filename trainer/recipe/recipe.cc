@@ -4,8 +4,8 @@
 #include <stdexcept>
 #include <utility>
 
-#include "trainer/error.h"
-#include "trainer/printable.h"
+#include "trainer/base/error.h"
+#include "trainer/base/printable.h"
 #include "trainer/recipe/rules.h"
 #include "trainer/recipe/scalar.h"
 #include "trainer/recipe/schema.h"

@@ -14,7 +14,7 @@
 
 #include "data/labelling.h"
 #include "data/rows.h"
-#include "trainer/model/decoder.h"
+#include "trainer/model/adapter_settings.h"
 
 namespace plural::trainer {
 

@@ -2,8 +2,9 @@
 
 #include <algorithm>
 
-#include "trainer/error.h"
-#include "trainer/printable.h"
+#include "trainer/base/error.h"
+#include "trainer/base/printable.h"
+#include "trainer/model/config.h"
 #include "trainer/recipe/scalar.h"
 #include "trainer/recipe/schema.h"
 

@@ -11,8 +11,8 @@
 #include <sstream>
 #include <utility>
 
-#include "trainer/error.h"
-#include "trainer/printable.h"
+#include "trainer/base/error.h"
+#include "trainer/base/printable.h"
 #include "trainer/recipe/scalar.h"
 
 namespace plural::trainer {

@@ -20,7 +20,7 @@
 
 #include "data/error.h"
 #include "data/sha256.h"
-#include "tests/unit/data/corpus_file.h"
+#include "tests/unit/support/corpus_file.h"
 
 // With the leak sanitizer: the HDF5 library loses memory of its own when it refuses damaged metadata. What
 // this project could leak is identifiers, and TearDown counts those.

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "data/error.h"
-#include "tests/unit/data/random_groups.h"
+#include "tests/unit/support/random_groups.h"
 
 namespace plural::data {
 namespace {

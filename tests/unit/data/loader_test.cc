@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "data/error.h"
-#include "tests/unit/data/corpus_file.h"
+#include "tests/unit/support/corpus_file.h"
 
 namespace plural::data {
 namespace {

@@ -6,7 +6,7 @@
 #include <set>
 #include <tuple>
 
-#include "tests/unit/data/random_groups.h"
+#include "tests/unit/support/random_groups.h"
 
 namespace plural::data {
 namespace {

@@ -9,7 +9,7 @@
 #include <set>
 
 #include "data/error.h"
-#include "tests/unit/data/random_groups.h"
+#include "tests/unit/support/random_groups.h"
 
 namespace plural::data {
 namespace {

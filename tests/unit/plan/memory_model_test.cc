@@ -1,0 +1,126 @@
+#include "trainer/plan/memory_model.h"
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/Allocator.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+#include <gtest/gtest.h>
+
+#include "data/random.h"
+#include "tests/unit/support/every_part.h"
+#include "trainer/method/objective.h"
+
+namespace plural::trainer {
+namespace {
+
+// Hears of every tensor that this thread allocates and frees.
+class Meter : public c10::MemoryReportingInfoBase {
+ public:
+  void reportMemoryUsage(void*, std::int64_t bytes, std::size_t, std::size_t, c10::Device) override {
+    now_ += bytes;
+    peak_ = std::max(peak_, now_);
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+  std::int64_t Peak() const { return peak_; }
+
+ private:
+  std::int64_t now_ = 0, peak_ = 0;
+};
+
+struct Case {
+  const char* name;
+  data::Layout layout;
+  int prompt_tokens, responses;
+  std::vector<std::string> targets;  // none: all weights are trained
+  at::ScalarType dtype = at::kFloat;
+  bool every_part = false, fused = false, recompute = false;
+};
+
+ModelConfig Shape(const Case& wanted) {
+  ModelConfig config;
+  config.vocab_size = 3000;
+  config.hidden_size = 96;
+  config.intermediate_size = 256;
+  config.num_hidden_layers = 5;
+  config.num_attention_heads = 6;
+  config.num_key_value_heads = 2;
+  config.head_dim = 16;
+  config.fused_projections = wanted.fused;
+  config.sliding_window = wanted.every_part ? 100 : 0;
+  if (wanted.every_part) testing::AddEveryPart(config);
+  return config;
+}
+
+std::vector<data::Token> Tokens(data::CounterRandom& random, int count) {
+  std::vector<data::Token> tokens;
+  for (int i = 0; i < count; ++i) tokens.push_back(static_cast<data::Token>(random.Below(3000)));
+  return tokens;
+}
+
+// `responses` of 20 tokens behind one prompt.
+data::RowPass MakePass(data::Layout layout, int prompt_tokens, int responses) {
+  data::CounterRandom random{1};
+  data::LabelledGroup group;
+  const auto prompt = Tokens(random, prompt_tokens);
+  for (int r = 0; r < responses; ++r) {
+    data::LabelledSequence sequence;
+    sequence.prefix = prompt;
+    sequence.response = Tokens(random, 20);
+    sequence.likelihood.assign(20, 0.01);
+    sequence.unlikelihood.assign(20, 0.0);
+    group.sequences.push_back(std::move(sequence));
+  }
+  return data::PackGroups({&group, 1}, {.layout = layout, .row_budget = 1 << 20}, 1.0).at(0);
+}
+
+std::int64_t MeasuredPeak(const Case& wanted, const data::RowPass& pass) {
+  Decoder model(Shape(wanted), wanted.dtype, at::kCPU);
+  model.InitializeRandom(1);
+  if (wanted.targets.empty()) {
+    model.TrainBase();
+  } else {
+    model.AddAdapter({.rank = 8, .targets = wanted.targets}, 1);
+  }
+  for (const auto& [name, tensor] : model.TrainableParameters()) {
+    tensor.mutable_grad() = at::zeros_like(tensor);  // as in the flat buffer: nothing is left to allocate
+  }
+  const auto meter = std::make_shared<Meter>();
+  const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, meter);
+  RunPass(model, pass, {.recompute = wanted.recompute}).loss.backward();
+  return meter->Peak();
+}
+
+const std::vector<std::string> kAll = {"q_proj",    "k_proj",  "v_proj",    "o_proj",
+                                       "gate_proj", "up_proj", "down_proj", "lm_head"};
+
+const std::vector<std::string> kFused = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj", "lm_head"};
+
+// The formulas leave out what is small: pointers, indices, gradients of norms and factors. 5 % is the room
+// for these; a tensor of a row that is forgotten in every layer is more.
+TEST(MemoryModel, IsThePeakOfTensorsInAPass) {
+  for (const Case& wanted :
+       {Case{"peft", data::Layout::kTree, 200, 20, {"q_proj", "k_proj", "v_proj", "lm_head"}},
+        Case{"all linears", data::Layout::kTree, 100, 40, kAll},
+        Case{"double", data::Layout::kTree, 100, 40, kAll, at::kDouble},
+        Case{"long prompt", data::Layout::kTree, 1500, 2, {"o_proj", "down_proj"}},
+        Case{"all weights", data::Layout::kTree, 300, 30, {}},
+        Case{"plain", data::Layout::kPlain, 60, 20, kAll},
+        Case{"every part", data::Layout::kTree, 300, 30, kAll, at::kFloat, true},
+        Case{"every part, fused", data::Layout::kTree, 300, 30, kFused, at::kFloat, true, true},
+        Case{"fused, all weights", data::Layout::kTree, 300, 30, {}, at::kFloat, false, true},
+        Case{"recomputed", data::Layout::kTree, 900, 20, kAll, at::kFloat, false, false, true},
+        Case{"recomputed, all weights", data::Layout::kTree, 900, 20, {}, at::kFloat, true, false, true}}) {
+    const data::RowPass pass = MakePass(wanted.layout, wanted.prompt_tokens, wanted.responses);
+    const AdapterSettings adapter{.rank = 8, .targets = wanted.targets};
+    const PassMemory memory =
+        MemoryOfPass(Shape(wanted), wanted.targets.empty() ? nullptr : &adapter,
+                     static_cast<std::int64_t>(at::elementSize(wanted.dtype)), wanted.recompute, pass);
+    const auto measured = static_cast<double>(MeasuredPeak(wanted, pass));
+    EXPECT_NEAR(static_cast<double>(memory.PeakBytes()) / measured, 1.0, 0.05)
+        << wanted.name << ": predicted " << memory.PeakBytes() << " (saved " << memory.saved_bytes
+        << ", head " << memory.head_bytes << ", layer " << memory.layer_bytes << "), measured " << measured;
+  }
+}
+
+}  // namespace
+}  // namespace plural::trainer

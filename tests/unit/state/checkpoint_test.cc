@@ -1,0 +1,204 @@
+#include "trainer/state/checkpoint.h"
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "trainer/base/error.h"
+#include "trainer/base/file_io.h"
+
+namespace plural::trainer {
+namespace {
+namespace fs = std::filesystem;
+
+TrainState MakeState(std::int64_t columns = 5) {
+  std::vector<dist::NamedTensor> tensors = {{"a.lora_A.weight", at::zeros({3, columns})},
+                                            {"a.lora_B.weight", at::zeros({4, 3})}};
+  for (auto& named : tensors) named.tensor.set_requires_grad(true);
+  return TrainState(std::move(tensors), {});
+}
+
+// A state after `step` steps, with numbers that have no short decimal form.
+void Train(TrainState& state, std::int64_t step) {
+  for (; state.position.step < step; ++state.position.step) {
+    for (const auto& span : state.parameters.Spans()) {
+      for (std::int64_t e = 0; e < span.size; ++e) {
+        state.parameters.Gradients()[span.offset + e].fill_(1.0 /
+                                                            static_cast<double>(3 + e + state.position.step));
+      }
+    }
+    state.optimizer.Step(state.parameters, 0.1);
+  }
+  state.position.epoch = 2;
+  state.position.consumed_groups = 3 * step;
+  state.position.pass.groups = 7;
+  state.position.pass.loss = 1.0 / 3.0;
+  state.position.pass.kl_nats = 0x1.fffffffffffffp-1;
+  state.position.metrics_bytes = 1234;
+  state.identity = {
+      .seed = 0xFFFFFFFFFFFFFFFFULL, .recipe_sha256 = "r", .corpus = "c", .weights_sha256 = "w"};
+  state.provenance.ranks = 4;
+}
+
+class CheckpointTest : public testing::Test {
+ protected:
+  CheckpointTest() {
+    std::string pattern = (fs::temp_directory_path() / "plural-checkpoint-XXXXXX").string();
+    folder_ = fs::path(mkdtemp(pattern.data())) / "checkpoints";
+  }
+  ~CheckpointTest() override { fs::remove_all(folder_.parent_path()); }
+
+  void SaveSteps(const Checkpoints& checkpoints, std::initializer_list<std::int64_t> steps) {
+    TrainState state = MakeState();
+    for (const std::int64_t step : steps) {
+      Train(state, step);
+      checkpoints.Save(state);
+    }
+  }
+  static void Flip(const fs::path& file, std::int64_t offset) {
+    std::string bytes = ReadFile(file);
+    bytes[static_cast<std::size_t>(offset)] = static_cast<char>(bytes[static_cast<std::size_t>(offset)] ^ 4);
+    std::ofstream(file, std::ios::binary) << bytes;
+  }
+  std::vector<std::string> Names() const {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(folder_)) names.push_back(entry.path().filename());
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+
+  fs::path folder_;
+};
+
+TEST_F(CheckpointTest, GivesBackEveryBit) {
+  const Checkpoints checkpoints(folder_, 3);
+  TrainState saved = MakeState();
+  Train(saved, 4);
+  checkpoints.Save(saved);
+  TrainState loaded = MakeState();
+  const auto result = checkpoints.LoadNewest(loaded);
+  EXPECT_EQ(result.step, 4);
+  EXPECT_TRUE(result.warnings.empty());
+  EXPECT_EQ(ReplicaHash(loaded), ReplicaHash(saved));
+  EXPECT_EQ(loaded.optimizer.Updates(), 4);
+  EXPECT_EQ(StateToJson(loaded), StateToJson(saved));
+  EXPECT_EQ(loaded.position.pass.kl_nats, 0x1.fffffffffffffp-1);
+  EXPECT_EQ(loaded.identity.seed, 0xFFFFFFFFFFFFFFFFULL);
+  // And goes on alike.
+  Train(saved, 6);
+  Train(loaded, 6);
+  EXPECT_EQ(ReplicaHash(loaded), ReplicaHash(saved));
+}
+
+TEST_F(CheckpointTest, NoneThereIsNotAnError) {
+  TrainState state = MakeState();
+  EXPECT_TRUE(Checkpoints(folder_, 3).LoadNewest(state).folder.empty());
+}
+
+TEST_F(CheckpointTest, KeepsTheNewest) {
+  SaveSteps(Checkpoints(folder_, 2), {1, 2, 3, 10});
+  EXPECT_EQ(Names(), (std::vector<std::string>{"step-00000003", "step-00000010"}));
+}
+
+TEST_F(CheckpointTest, EqualStatesGiveEqualFiles) {
+  SaveSteps(Checkpoints(folder_ / "x", 2), {3});
+  SaveSteps(Checkpoints(folder_ / "y", 2), {3});
+  for (const char* name : {"trainable.safetensors", "optimizer.safetensors", "state.json", "manifest.json"}) {
+    EXPECT_EQ(ReadFile(folder_ / "x/step-00000003" / name), ReadFile(folder_ / "y/step-00000003" / name));
+  }
+}
+
+// A flipped bit anywhere, a file cut short by one byte, a missing file: the older one is taken, once told.
+TEST_F(CheckpointTest, FallsBackFromEveryDamage) {
+  const Checkpoints checkpoints(folder_, 3);
+  for (const char* name : {"trainable.safetensors", "optimizer.safetensors", "state.json", "manifest.json"}) {
+    for (const char* damage : {"flip first", "flip middle", "flip last", "truncate", "remove"}) {
+      fs::remove_all(folder_);
+      SaveSteps(checkpoints, {1, 2});
+      const fs::path file = folder_ / "step-00000002" / name;
+      const auto size = static_cast<std::int64_t>(fs::file_size(file));
+      const std::string kind = damage;
+      if (kind == "flip first") Flip(file, 0);
+      if (kind == "flip middle") Flip(file, size / 2);
+      if (kind == "flip last") Flip(file, size - 2);
+      if (kind == "truncate") fs::resize_file(file, static_cast<std::uintmax_t>(size - 2));
+      if (kind == "remove") fs::remove(file);
+      TrainState state = MakeState();
+      const auto loaded = checkpoints.LoadNewest(state);
+      EXPECT_EQ(loaded.step, 1) << name << ", " << damage;
+      EXPECT_EQ(loaded.warnings.size(), 1U);
+      EXPECT_EQ(state.optimizer.Updates(), 1);
+      const auto names = Names();
+      ASSERT_EQ(names.size(), 2U);
+      EXPECT_EQ(names[1].rfind("step-00000002.bad-", 0), 0U) << names[1];
+    }
+  }
+}
+
+TEST_F(CheckpointTest, NoneWholeIsBadDataNowAndLater) {
+  const Checkpoints checkpoints(folder_, 3);
+  SaveSteps(checkpoints, {1, 2});
+  Flip(folder_ / "step-00000001/trainable.safetensors", 200);
+  Flip(folder_ / "step-00000002/trainable.safetensors", 200);
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    TrainState state = MakeState();
+    try {
+      checkpoints.LoadNewest(state);
+      FAIL() << "accepted";
+    } catch (const ExitError& error) {
+      EXPECT_EQ(error.Code(), ExitCode::kBadData);
+    }
+  }
+}
+
+TEST_F(CheckpointTest, HalfWrittenFoldersAreRemovedAndNeverRead) {
+  const Checkpoints checkpoints(folder_, 3);
+  SaveSteps(checkpoints, {1});
+  fs::copy(folder_ / "step-00000001", folder_ / ".tmp-step-00000009-x");
+  fs::create_directories(folder_ / ".trash-step-00000000");
+  TrainState state = MakeState();
+  EXPECT_EQ(checkpoints.LoadNewest(state).step, 1);
+  checkpoints.RemoveLeftovers();
+  EXPECT_EQ(Names(), std::vector<std::string>{"step-00000001"});
+}
+
+TEST_F(CheckpointTest, AFolderUnderAnotherStepsNameIsRefused) {
+  SaveSteps(Checkpoints(folder_, 3), {1});
+  fs::rename(folder_ / "step-00000001", folder_ / "step-00000005");
+  TrainState state = MakeState();
+  EXPECT_THROW(LoadCheckpoint(folder_ / "step-00000005", state), ExitError);
+}
+
+TEST_F(CheckpointTest, AnotherLayoutIsRefused) {
+  SaveSteps(Checkpoints(folder_, 3), {1});
+  TrainState state = MakeState(/*columns=*/6);
+  try {
+    LoadCheckpoint(folder_ / "step-00000001", state);
+    FAIL() << "accepted";
+  } catch (const ExitError& error) {
+    EXPECT_NE(std::string(error.what()).find("a.lora_A.weight"), std::string::npos) << error.what();
+  }
+}
+
+TEST_F(CheckpointTest, AFailedSaveLeavesTheLastOne) {
+  const Checkpoints checkpoints(folder_, 1);
+  SaveSteps(checkpoints, {1});
+  // A file where the next one's folder must go cannot be replaced by a folder.
+  std::ofstream(folder_.string() + "-blocked") << "x";
+  TrainState state = MakeState();
+  Train(state, 2);
+  try {
+    Checkpoints(folder_.string() + "-blocked", 1).Save(state);
+    FAIL() << "saved";
+  } catch (const ExitError& error) {
+    EXPECT_EQ(error.Code(), ExitCode::kCheckpointWrite);
+  }
+  EXPECT_EQ(checkpoints.LoadNewest(state).step, 1);
+}
+
+}  // namespace
+}  // namespace plural::trainer

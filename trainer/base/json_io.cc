@@ -1,0 +1,88 @@
+#include "trainer/base/json_io.h"
+
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "trainer/base/error.h"
+#include "trainer/base/file_io.h"
+#include "trainer/base/printable.h"
+
+namespace plural {
+namespace fs = std::filesystem;
+using nlohmann::json;
+namespace {
+
+constexpr int kMaxDepth = 16;
+
+[[noreturn]] void Fail(const std::string& where, const std::string& what) {
+  throw ExitError(ExitCode::kBadData, Printable(where + ": " + what));
+}
+
+// "[json.exception.parse_error.101] parse error at ..." without the library's own number.
+std::string Reason(const json::exception& error) {
+  const std::string what = error.what();
+  const std::size_t end = what.find("] ");
+  return end == std::string::npos ? what : what.substr(end + 2);
+}
+
+}  // namespace
+
+json ParseJson(std::string_view text, const std::string& where) {
+  // The library takes a NUL byte for the end of the input and skips a byte order mark.
+  if (text.find('\0') != std::string_view::npos) Fail(where, "not JSON: it holds a NUL byte");
+  if (text.starts_with("\xEF\xBB\xBF")) Fail(where, "not JSON: it begins with a byte order mark; remove it");
+  std::vector<std::set<std::string>> keys;  // of the objects that are open
+  const json::parser_callback_t check = [&](int depth, json::parse_event_t event, json& value) {
+    if (depth > kMaxDepth) Fail(where, "nested deeper than " + std::to_string(kMaxDepth) + " levels");
+    if (event == json::parse_event_t::object_start) {
+      keys.emplace_back();
+    } else if (event == json::parse_event_t::object_end) {
+      keys.pop_back();
+    } else if (event == json::parse_event_t::key) {
+      const std::string& key = value.get_ref<const std::string&>();
+      if (!keys.back().insert(key).second) Fail(where, "key '" + key + "' stands twice; remove one");
+    }
+    return true;
+  };
+  try {
+    return json::parse(text, check);
+  } catch (const json::exception& error) {
+    Fail(where, "not valid JSON: " + Reason(error));
+  }
+}
+
+json ReadJsonFile(const fs::path& path, std::uintmax_t max_bytes) {
+  // Asked before opening: a pipe in place of the file would block for ever.
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (fs::exists(status) && !fs::is_regular_file(status)) {
+    throw ExitError(ExitCode::kMissingInput, "'" + path.string() + "' is not a regular file");
+  }
+  const std::uintmax_t size = fs::file_size(path, error);
+  if (!error && size > max_bytes) {
+    Fail("'" + path.string() + "'",
+         std::to_string(size) + " bytes; at most " + std::to_string(max_bytes) + " are accepted");
+  }
+  return ParseJson(ReadFile(path), "'" + path.string() + "'");
+}
+
+std::vector<std::int64_t> TokenIds(const json& object, const char* key, std::int64_t vocab_size,
+                                   const std::string& where) {
+  const auto list = object.find(key);
+  if (list == object.end()) Fail(where, "key '" + std::string(key) + "' is missing");
+  if (!list->is_array() || list->empty()) {
+    Fail(where, "'" + std::string(key) + "' must be a list of at least one token id");
+  }
+  std::vector<std::int64_t> ids;
+  ids.reserve(list->size());
+  for (const json& id : *list) {
+    if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= static_cast<std::uint64_t>(vocab_size)) {
+      Fail(where, "'" + std::string(key) + "' holds " + id.dump() + "; token ids of this model are 0 to " +
+                      std::to_string(vocab_size - 1));
+    }
+    ids.push_back(id.get<std::int64_t>());
+  }
+  return ids;
+}
+
+}  // namespace plural

@@ -1,0 +1,15 @@
+// Text from outside, shown to people.
+//
+// Owns: that names and values out of a file stay on one line and cannot control a terminal. Does not own:
+// shortening (recipe/scalar.h). Thread rule: pure.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace plural {
+
+// Control characters as \n, \t or \xHH, everything else as it is.
+std::string Printable(std::string_view text);
+
+}  // namespace plural

@@ -1,0 +1,8 @@
+// The program's version, as `plural --version` prints it and checkpoints record it.
+#pragma once
+
+namespace plural {
+
+const char* Version();  // "0.1.0"
+
+}  // namespace plural

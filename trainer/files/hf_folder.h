@@ -1,0 +1,84 @@
+// Hugging Face folders: models and PEFT adapters on disk.
+//
+// Owns: which tensor stands in which file, what is missing or does not fit, what is written. Does not
+// own: the safetensors format (safetensors.h), the config's meaning (config.h). Thread rule: one thread.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "trainer/files/weight_files.h"
+#include "trainer/model/decoder.h"
+
+namespace plural::trainer {
+
+struct AdapterPlan;  // peft_config.h
+
+// Which tensors of a model's weight files are its base parameters.
+struct BaseTensorNames {
+  std::map<std::string, std::string> in_file;  // parameter -> name in the files; its own where it is missing
+  std::vector<std::string> others;             // tensors that are no weights of their own
+  std::set<std::string> nf4;                   // parameters that are stored in NF4
+  bool two_heads = false;                      // a tied head is stored beside the embedding
+};
+BaseTensorNames FindBaseTensors(const Decoder& model, const WeightFiles& files);
+// Headers only. Errors: those of WeightFiles::Check and CheckNf4.
+void CheckBaseTensors(const Decoder& model, const BaseTensorNames& names, const WeightFiles& files);
+// Errors: ExitError(kBadData) when a tied head is stored and is not the embedding.
+void RequireTiedHead(const BaseTensorNames& names, const WeightFiles& files);
+
+// How the linear weights of the layers are held that a folder stores in full; what it stores in NF4 stays so.
+enum class FullLinears { kKeep, kToNf4 };
+
+// Fills the base weights of `model` from `folder` (one model.safetensors, or shards with
+// model.safetensors.index.json), converting to the model's dtype or quantising tensor by tensor. Linear
+// weights are in NF4 only in a model made with Decoder::Linears::kLater; everything else that the folder
+// stores in NF4 is dequantised. Errors: ExitError(kMissingInput) for absent files; ExitError(kBadData) that
+// lists missing, unexpected and mismatched tensors (at most 20 of each, and the count), non-finite values,
+// bad shards; those of ReadNf4.
+void LoadBaseWeights(Decoder& model, const std::filesystem::path& folder,
+                     FullLinears full_linears = FullLinears::kKeep);
+// Copies the files that belong to a model besides config and weights: tokenizer, chat template, generation
+// defaults, as far as there are any.
+void CopyCompanions(const std::filesystem::path& source, const std::filesystem::path& folder);
+// Writes config.json and model.safetensors; copies tokenizer files of `source` when it is not empty.
+// The folder appears whole: it is written beside `folder`, synced and renamed.
+void SaveModel(const Decoder& model, const std::filesystem::path& folder,
+               const std::filesystem::path& source);
+
+// What the adapter_config.json of an adapter says that training can go on with: one rank, alpha and list of
+// targets for the whole model. Errors: those of PeftConfig and PeftConfig::Uniform.
+AdapterSettings ReadAdapterConfig(const std::filesystem::path& folder);
+// Fills the LoRA factors of `model`, whose adapter must have the folder's rank and targets.
+void LoadAdapterWeights(Decoder& model, const std::filesystem::path& folder);
+// Adds any adapter that PeftConfig reads, for inference: what `plan` of the folder says, whose model has its
+// base weights already. Copies of whole layers take the place of the base's. Errors: those of
+// WeightFiles::Fill; ExitError(kBadData) when PEFT stored base weights of another model.
+void AttachAdapter(Decoder& model, const std::filesystem::path& folder, const AdapterPlan& plan);
+// For options that compare with the model without its adapter. Errors: ExitError(kUsage) naming the option
+// when the adapter (may be "") replaces base weights.
+void RequireBaseKept(const std::filesystem::path& adapter, const std::string& option);
+// adapter_config.json and adapter_model.safetensors as Hugging Face PEFT writes them; appears whole.
+void SaveAdapter(const Decoder& model, const std::filesystem::path& folder,
+                 const std::string& base_model_path);
+
+// latents.safetensors, which method cvf adds to the folder of its adapter or model: its metadata give the
+// format's version, the number of latents and the hidden size.
+// How many latents the folder has, 0 without the file. Errors: ExitError(kBadData) for a file of another
+// format.
+std::int64_t LatentsIn(const std::filesystem::path& folder);
+// Fills the latents of `model`, which has as many. Errors: those of LoadBaseWeights.
+void LoadLatents(Decoder& model, const std::filesystem::path& folder);
+// Into a folder that exists; SaveModel and SaveAdapter do so where the model has latents.
+void WriteLatents(const Latents& latents, const std::filesystem::path& folder);
+
+// SHA-256 over the names and bytes of the folder's weight files: what a resume compares.
+std::string WeightsFingerprint(const std::filesystem::path& folder);
+// SHA-256 of a tokenizer file of the folder, or "" when it has none of that name.
+std::string TokenizerSha256(const std::filesystem::path& folder, const std::string& file_name);
+
+}  // namespace plural::trainer

@@ -1,0 +1,241 @@
+#include "trainer/files/merge.h"
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/isfinite.h>
+
+#include <array>
+#include <cstdio>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "trainer/base/error.h"
+#include "trainer/base/file_io.h"
+#include "trainer/base/json_io.h"
+#include "trainer/files/adapter_files.h"
+#include "trainer/files/hf_folder.h"
+#include "trainer/files/nf4_files.h"
+#include "trainer/files/peft_config.h"
+#include "trainer/files/safetensors.h"
+
+namespace plural::trainer {
+namespace fs = std::filesystem;
+using nlohmann::json;
+namespace {
+
+constexpr const char* kHead = "lm_head.weight";
+constexpr const char* kEmbedding = "model.embed_tokens.weight";
+
+[[noreturn]] void Refuse(const fs::path& path, const std::string& what) {
+  throw ExitError(ExitCode::kBadData, "'" + path.string() + "': " + what);
+}
+
+// The name that config.json gives a dtype.
+const char* ConfigDType(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kDouble:
+      return "float64";
+    case at::kBFloat16:
+      return "bfloat16";
+    case at::kHalf:
+      return "float16";
+    default:
+      return "float32";
+  }
+}
+
+class Merger {
+ public:
+  explicit Merger(const MergeSettings& settings)
+      : settings_(settings),
+        config_(ReadConfig(settings.model)),
+        peft_(settings.adapter),
+        // Shapes without memory.
+        shape_(ModelConfig::FromFolder(settings.model), at::kFloat, at::Device(at::kMeta)),
+        plan_(peft_.PlanFor(shape_)),
+        base_(settings.model, "model"),
+        base_names_(FindBaseTensors(shape_, base_)),
+        replaced_(ReplacedNames()),
+        adapter_(settings.adapter, Parameters(), replaced_) {
+    for (const AdaptedLayer& layer : plan_.layers) layers_[layer.path + ".weight"] = layer;
+    untied_ = shape_.Config().tie_word_embeddings && layers_.contains(kHead);
+    CheckHeaders();
+  }
+
+  MergeReport Write() {
+    PendingFolder pending(settings_.output);
+    const std::vector<std::vector<SafetensorsWriter::Item>> shards = CutIntoShards();
+    report_.files = static_cast<std::int64_t>(shards.size());
+    std::map<std::string, std::string> files;
+    std::int64_t total = 0;
+    for (std::size_t s = 0; s < shards.size(); ++s) {
+      const std::string name = ShardName(s, shards.size());
+      SafetensorsWriter writer(pending.Path() / name, shards[s]);
+      for (const SafetensorsWriter::Item& item : writer.Items()) {
+        writer.Write(Merged(item));
+        files[item.name] = name;
+        total += item.Bytes();
+        ++report_.tensors;
+      }
+      report_.bytes += writer.Close().size_bytes;
+    }
+    if (shards.size() > 1) {
+      const json index = {{"metadata", {{"total_size", total}}}, {"weight_map", files}};
+      WriteFileDurably(pending.Path() / "model.safetensors.index.json", index.dump(2) + "\n");
+    }
+    WriteFileDurably(pending.Path() / "config.json", OutputConfig().dump(2) + "\n");
+    CopyCompanions(settings_.model, pending.Path());
+    pending.Commit(PendingFolder::IfExists::kFail);
+    report_.untied = untied_;
+    return report_;
+  }
+
+ private:
+  static json ReadConfig(const fs::path& model) {
+    const fs::path path = model / "config.json";
+    if (!fs::exists(path)) ModelConfig::FromFolder(model);  // which says what is missing
+    return ReadJsonFile(path);
+  }
+
+  std::set<std::string> Parameters() const {
+    std::set<std::string> names = {kHead};
+    for (const auto& [name, tensor] : shape_.BaseParameters()) names.insert(name);
+    return names;
+  }
+  std::set<std::string> ReplacedNames() const { return {plan_.replaced.begin(), plan_.replaced.end()}; }
+
+  // All names and shapes, before anything is written.
+  void CheckHeaders() const {
+    const auto meta = at::TensorOptions().dtype(at::kFloat).device(at::kMeta);
+    std::map<std::string, at::Tensor> base = {{kHead, shape_.Head().linear.weight_OI}};
+    std::vector<WeightFiles::Wanted> changes;
+    for (const auto& [name, tensor] : shape_.BaseParameters()) base[name] = tensor;
+    CheckBaseTensors(shape_, base_names_, base_);
+    RequireTiedHead(base_names_, base_);
+    for (const AdaptedLayer& layer : plan_.layers) {
+      const at::Tensor& weight_OI = base.at(layer.path + ".weight");
+      changes.push_back({layer.path + ".lora_A.weight", at::empty({layer.rank, weight_OI.size(1)}, meta)});
+      changes.push_back({layer.path + ".lora_B.weight", at::empty({weight_OI.size(0), layer.rank}, meta)});
+    }
+    for (const std::string& name : replaced_) changes.push_back({name, base.at(name)});
+    adapter_.Check(std::move(changes));
+  }
+
+  // A head that was tied comes from the embedding.
+  std::string ParameterInBase(const std::string& parameter) const {
+    return untied_ && parameter == kHead ? kEmbedding : parameter;
+  }
+
+  // In the model's order, each file filled up to the limit.
+  std::vector<std::vector<SafetensorsWriter::Item>> CutIntoShards() const {
+    std::vector<dist::NamedTensor> parameters = shape_.BaseParameters();
+    if (untied_) parameters.push_back({kHead, shape_.Head().linear.weight_OI});
+    std::vector<std::vector<SafetensorsWriter::Item>> shards(1);
+    std::int64_t filled = 0;
+    for (const auto& [name, tensor] : parameters) {
+      const bool as_is = settings_.dtype == at::ScalarType::Undefined;
+      SafetensorsWriter::Item item{name, as_is ? DTypeInBase(name, tensor.sizes()) : settings_.dtype,
+                                   tensor.sizes().vec()};
+      if (filled > 0 && filled + item.Bytes() > settings_.shard_bytes) {
+        shards.emplace_back();
+        filled = 0;
+      }
+      filled += item.Bytes();
+      shards.back().push_back(std::move(item));
+    }
+    return shards;
+  }
+
+  // Of a weight in NF4: what it was before.
+  at::ScalarType DTypeInBase(const std::string& name, at::IntArrayRef shape) const {
+    const std::string parameter = ParameterInBase(name);
+    const std::string& in_file = base_names_.in_file.at(parameter);
+    if (base_names_.nf4.contains(parameter)) return CheckNf4(base_, in_file, shape).dtype;
+    return base_.Tensors().at(in_file)->Entries().at(in_file).dtype;
+  }
+
+  static std::string ShardName(std::size_t shard, std::size_t shards) {
+    if (shards == 1) return "model.safetensors";
+    std::array<char, 64> name{};
+    std::snprintf(name.data(), name.size(), "model-%05zu-of-%05zu.safetensors", shard + 1, shards);
+    return name.data();
+  }
+
+  at::Tensor Merged(const SafetensorsWriter::Item& item) {
+    const std::string parameter = ParameterInBase(item.name);
+    const std::string& in_file = base_names_.in_file.at(parameter);
+    const bool nf4 = base_names_.nf4.contains(parameter);
+    if (nf4) ++report_.dequantized;
+    const at::Tensor stored =
+        nf4 ? ReadNf4(base_, in_file, item.shape).Dequantized(at::kFloat) : base_.ReadFinite(in_file);
+    adapter_.RequireSameBase(item.name, stored);
+    const auto layer = layers_.find(item.name);
+    at::Tensor merged = stored;
+    if (replaced_.contains(item.name)) {
+      merged = adapter_.Read(item.name);
+    } else if (layer != layers_.end()) {
+      const auto& [path, rank, alpha] = layer->second;
+      const at::ScalarType wide = stored.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+      merged = stored.to(wide);  // of fp32, the tensor itself
+      merged.addmm_(adapter_.Read(path + ".lora_B.weight").to(wide),
+                    adapter_.Read(path + ".lora_A.weight").to(wide), /*beta=*/1.0,
+                    /*alpha=*/alpha / static_cast<double>(rank));
+    } else if (merged.scalar_type() == item.dtype) {
+      return merged;
+    }
+    if (layer != layers_.end() || replaced_.contains(item.name)) ++report_.changed;
+    merged = merged.to(item.dtype);
+    if (!at::isfinite(merged).all().item<bool>()) {
+      Refuse(settings_.adapter, "merged, '" + item.name + "' holds values that " + ConfigDType(item.dtype) +
+                                    " cannot hold; export with --dtype fp32");
+    }
+    return merged;
+  }
+
+  json OutputConfig() const {
+    json config = config_;
+    if (untied_) config["tie_word_embeddings"] = false;
+    config.erase("quantization_config");
+    if (settings_.dtype != at::ScalarType::Undefined) {
+      // transformers 5 writes the one, transformers 4 the other.
+      config[config.contains("dtype") ? "dtype" : "torch_dtype"] = ConfigDType(settings_.dtype);
+    }
+    return config;
+  }
+
+  const MergeSettings& settings_;
+  json config_;
+  PeftConfig peft_;
+  Decoder shape_;
+  AdapterPlan plan_;
+  WeightFiles base_;
+  BaseTensorNames base_names_;
+  std::set<std::string> replaced_;
+  AdapterFiles adapter_;
+  std::map<std::string, AdaptedLayer> layers_;  // by the name of their weight
+  bool untied_ = false;
+  MergeReport report_;
+};
+
+}  // namespace
+
+MergeReport MergeAdapter(const MergeSettings& settings) {
+  const c10::NoGradGuard no_grad;
+  std::error_code error;
+  if (fs::exists(fs::symlink_status(settings.output, error))) {
+    throw ExitError(ExitCode::kCannotCreate,
+                    "'" + settings.output.string() + "' exists; name a new folder, or remove it");
+  }
+  for (const fs::path& folder : {settings.model, settings.adapter}) {
+    if (LatentsIn(folder) == 0) continue;
+    Refuse(folder, "has latents of method cvf, which a plain model cannot hold; use it as it is");
+  }
+  return Merger(settings).Write();
+}
+
+}  // namespace plural::trainer

@@ -1,0 +1,129 @@
+// CVF: recognition and generation with latents, after PLATO-2 on a decoder (methods.md 2.2).
+//
+// Owns: the two passes and the loss that joins them, the Gumbel draws. Does not own: the sequences
+// (data/labelling.h), the latents' parameters (model/latents.h), the order of a step (train_step.h). Thread
+// rule: one thread.
+//
+//   recognition   [prompt][response incl. EOS][query]   q = softmax of the logits at the query, over K
+//   latents generation    [prompt][latent][response incl. EOS]  NLL + bow_weight * BOW, token means of the
+//   response
+//
+// BOW predicts all tokens of the response from the hidden state at the latent alone, through the transform
+// and the head's base weight, which stays as it is even when all weights are trained.
+//
+//   gumbel_soft   e = w^T E with w = softmax((logits + g) / temperature), g drawn by (seed, epoch, group,
+//                 response); loss = NLL + bow_weight * BOW. The gradient reaches recognition through e alone
+//   exact         e = E_z in K branches of one tree; loss = sum_z q_z (NLL_z + bow_weight * BOW_z)
+//
+// Both passes of a unit (data::PackGroups) share one parameter set and one loss. Generation meets recognition
+// in the logits only, so the backward goes in two parts: each generation pass adds to the gradient of the
+// logits and frees its memory, then the recognition passes take that gradient on.
+#pragma once
+
+#include <ATen/core/TensorBody.h>
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "data/labelling.h"
+#include "data/rows.h"
+#include "trainer/method/latent_figures.h"
+#include "trainer/model/adapter_settings.h"
+#include "trainer/model/decoder.h"
+#include "trainer/model/head.h"
+
+namespace plural::trainer {
+
+struct LatentSettings {
+  LatentEstimator estimator = LatentEstimator::kGumbelSoft;
+  double temperature = 0.67;
+  double bow_weight = 1.0;
+  std::optional<std::uint64_t> dropout_key = {};  // as ObjectiveSettings::dropout_key, of both passes
+};
+
+// g = -log(eps - log(u + eps)), eps = 1e-10, of u uniform in [0, 1); as PLATO-2 draws it.
+at::Tensor GumbelNoise(const at::Tensor& uniform);
+// The K uniform draws of one response, fp64 on the host.
+at::Tensor LatentDraws(std::uint64_t latent_key, int response_index, std::int64_t latents);
+// softmax((logits + noise) / temperature) over the last dimension.
+at::Tensor SoftGumbel(const at::Tensor& logits_RK, const at::Tensor& noise_RK, double temperature);
+
+// Sum of -log p over the tokens of each sequence, with multiplicity, all predicted from one row: sequence q
+// from hidden row row_Q[q]. hidden_RE: after the bag-of-words transform. -> [Q] fp64.
+at::Tensor BagOfWords(const at::Tensor& hidden_RE, const VocabularyHead& head,
+                      const std::vector<std::int64_t>& row_Q,
+                      const std::vector<std::vector<data::Token>>& tokens_Q);
+
+// The passes of a unit: where they stand among all passes of a step.
+struct LatentUnitPasses {
+  std::span<const data::RowPass> recognition, generation;
+};
+std::vector<LatentUnitPasses> LatentUnitsOf(std::span<const data::RowPass> passes);
+
+// Logits of the responses of recognition passes, [R, K] with R in order of (pass, sequence); all passes' rows
+// one after the other. Differentiable.
+at::Tensor RecognitionLogits(const Decoder& model, std::span<const data::RowPass> passes,
+                             std::optional<std::uint64_t> dropout_key = {});
+
+// The most likely latent, 1..K, of each response of `group`. Errors: those of data::Label.
+std::vector<int> RecognizeLatents(const Decoder& model, const data::Group& group,
+                                  const data::PackSettings& pack);
+
+// What units have to say, summed over them.
+struct UnitFigures {
+  double likelihood = 0.0, bow = 0.0;  // the loss is their sum; bow_weight included
+  double logprob_nats = 0.0;           // of all responses, the expectation over q where all latents are tried
+  LatentSums sums;                     // `bow` is left 0
+};
+
+// Of groups that are not trained on.
+UnitFigures EvaluateLatents(const Decoder& model, std::span<const data::LabelledGroup> groups,
+                            const data::PackSettings& pack, const LatentSettings& settings);
+
+// One unit on its way through a step: construct (forward of recognition), Run each generation pass and
+// backward its loss, then FinishBackward. Without gradients (at::NoGradGuard) the figures alone.
+class LatentUnit {
+ public:
+  // `groups`: of the whole step on this rank; `scale`: 1 / groups of the step over all ranks. All references
+  // outlive this. `model` has latents.
+  LatentUnit(const Decoder& model, std::span<const data::RowPass> recognition,
+             std::span<const data::LabelledGroup> groups, double scale, const LatentSettings& settings);
+
+  // The loss of a generation pass, a scalar in fp64. `recompute`: layers of this pass are computed twice.
+  // Recognition passes never are: one backward goes through several of them, and a parameter's gradient must
+  // be whole when it is sent.
+  at::Tensor Run(const data::RowPass& pass, const HeadSettings& head = {}, bool recompute = false);
+  // Takes the gradient that the losses left at the logits through the recognition passes.
+  void FinishBackward();
+
+  // After all passes of the units ran, in one copy from the device.
+  static UnitFigures ReadFigures(std::span<const LatentUnit> units);
+
+ private:
+  // What a generation pass has to say: values still on the model's device, and whose they are.
+  struct PassValues {
+    at::Tensor likelihood, bow;                 // scalars; `bow` undefined: none
+    at::Tensor nll_Q;                           // sum of -log p over the response below its latent, nats
+    at::Tensor share_Q;                         // q of that latent; undefined: 1
+    std::vector<std::int64_t> row_Q, latent_Q;  // of logits_; from 0
+    std::vector<std::int64_t> tokens_Q;         // of the response
+  };
+  LatentSums Sums(const std::vector<double>& q_RK, const std::vector<std::vector<double>>& nll_RK) const;
+  // Row of logits_ of a response.
+  std::int64_t RowOf(const data::RowPass::SequenceRef& ref) const;
+
+  const Decoder& model_;
+  std::span<const data::LabelledGroup> groups_;
+  const double scale_;
+  const LatentSettings settings_;
+  std::vector<std::vector<std::int64_t>> row_of_;  // [group][response]; -1: of another unit
+  std::vector<data::RowPass::SequenceRef> responses_;
+  at::Tensor recognised_RK_;  // with the graph of recognition
+  at::Tensor logits_RK_;      // its values: a leaf, at which generation leaves its gradient
+  at::Tensor noise_RK_;       // gumbel_soft
+  std::vector<PassValues> passes_;
+};
+
+}  // namespace plural::trainer

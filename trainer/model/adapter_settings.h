@@ -1,0 +1,26 @@
+// What is trained beside a base model, as plain values.
+//
+// Owns: the settings of a LoRA adapter, the estimators of cvf. Does not own: parameters (linear.h,
+// latents.h). Thread rule: values.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace plural::trainer {
+
+struct AdapterSettings {
+  std::int64_t rank = 16;
+  double alpha = 32.0;
+  double dropout = 0.0;
+  std::vector<std::string> targets;  // names of linear layers (config.h), lm_head
+};
+
+// How a latent's choice becomes part of the loss (methods.md 2.2).
+enum class LatentEstimator : std::uint8_t {
+  kGumbelSoft,  // one soft draw a response, whose mixed embedding stands before it
+  kExact,       // the expectation over all latents
+};
+
+}  // namespace plural::trainer

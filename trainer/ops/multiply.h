@@ -1,0 +1,46 @@
+// The matrix multiplies of a forward and backward pass.
+//
+// Owns: which library does them. On the CPU in fp32 that is oneDNN, some 10 % faster here than the BLAS that
+// at::mm calls, of whole matrices, or of tiles (tile_multiply.h) where a matrix is narrow or sums of bf16
+// shall not be rounded; everything else is at::mm (which takes oneDNN for bf16). Inference on the CPU has
+// loops of its own (row_products.h). Not differentiable: for use inside hand-written functions and without
+// gradients. Thread rule: pure functions.
+//
+// Shape letters: R rows, I in features, O out features.
+#pragma once
+
+#include <ATen/core/TensorBody.h>
+
+#include <vector>
+
+#include "trainer/ops/nf4.h"
+#include "trainer/ops/tile_multiply.h"
+
+namespace plural::trainer {
+
+// x W^T + t B^T in one pass over the result, [R, O]; t [R, K] and B [O, K], an adapter's, may be undefined.
+at::Tensor MultiplyTransposed(const at::Tensor& x_RI, const at::Tensor& weight_OI,
+                              const at::Tensor& t_RK = {}, const at::Tensor& b_OK = {});
+// The same, of bf16 in fp32: sums are not rounded.
+at::Tensor MultiplyUnrounded(const at::Tensor& x_RI, const at::Tensor& weight_OI, const at::Tensor& t_RK = {},
+                             const at::Tensor& b_OK = {});
+// x B for few columns of B, [R, K], of bf16 in fp32.
+at::Tensor MultiplyNarrow(const at::Tensor& x_RI, const at::Tensor& b_IK);
+// x W, [R, I].
+at::Tensor Multiply(const at::Tensor& x_RO, const at::Tensor& weight_OI);
+// Adds the pairs' products, [M, N], to the sum, or puts them there if it is undefined.
+void AddProducts(at::Tensor& sum_MN, const std::vector<Factors>& pairs);
+
+// A^T B, [J, I], of A [R, J] and B [R, I]: the gradient of a weight. Of bf16 in fp32: sums over rows are not
+// rounded.
+at::Tensor SumOuterProducts(const at::Tensor& a_RJ, const at::Tensor& b_RI);
+
+// x W^T where each row's result depends on that row alone, added to y where one is given: what inference
+// uses, so that no batch changes an answer. On the CPU only that holds to the bit. bf16 gives (and adds to)
+// fp32: sums are not rounded.
+at::Tensor MultiplyRows(const at::Tensor& x_RI, const at::Tensor& weight_OI, const at::Tensor& y_RO = {});
+// The same bits with the weight in NF4, a few of its rows dequantised at a time: they stay in the cache, and
+// memory is read at four bits a value.
+at::Tensor MultiplyRows(const at::Tensor& x_RI, const Nf4Weight& weight);
+
+}  // namespace plural::trainer

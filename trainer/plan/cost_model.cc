@@ -1,0 +1,35 @@
+#include "trainer/plan/cost_model.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace plural::trainer {
+namespace {
+
+constexpr std::int64_t kMostRowsOnCpu = 2048;
+
+}  // namespace
+
+data::CostModel CostOf(const ModelConfig& config, bool train_all_weights, std::int64_t bytes_per_element,
+                       at::Device device, std::int64_t memory_bytes) {
+  const auto hidden = static_cast<double>(config.hidden_size);
+  const auto intermediate = static_cast<double>(config.intermediate_size);
+  const auto layers = static_cast<double>(config.num_hidden_layers);
+  const auto query = static_cast<double>(config.num_attention_heads * config.head_dim);
+  const auto key_value = static_cast<double>(config.num_key_value_heads * config.head_dim);
+  const double products = train_all_weights ? 3.0 : 2.0;
+
+  data::CostModel cost;
+  cost.per_row = products * layers * hidden * (2.0 * query + 2.0 * key_value + 3.0 * intermediate);
+  (device.is_cpu() ? cost.per_visible_pair : cost.per_row_pair) = 7.0 * layers * query;
+
+  // bytes = element * (activations * rows + rows^2), solved for rows.
+  const double activations = layers * (10.0 * hidden + 4.0 * intermediate);
+  const double elements = static_cast<double>(memory_bytes) / static_cast<double>(bytes_per_element);
+  const double rows = (std::sqrt(activations * activations + 4.0 * elements) - activations) / 2.0;
+  cost.max_rows = std::max<std::int64_t>(1, static_cast<std::int64_t>(rows));
+  if (device.is_cpu()) cost.max_rows = std::min(cost.max_rows, kMostRowsOnCpu);
+  return cost;
+}
+
+}  // namespace plural::trainer

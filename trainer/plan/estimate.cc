@@ -1,0 +1,58 @@
+#include "trainer/plan/estimate.h"
+
+#include <algorithm>
+
+#include "trainer/kernels/dtypes.h"
+#include "trainer/ops/nf4.h"
+
+namespace plural::trainer {
+
+std::int64_t AdapterParameterCount(const ModelConfig& config, const AdapterSettings& settings) {
+  std::int64_t count = 0;
+  for (const std::string& target : settings.targets) {
+    const std::int64_t layers = target == "lm_head" ? 1 : config.num_hidden_layers;
+    const LinearShape shape = config.LinearNamed(target);
+    count += layers * settings.rank * (shape.in_features + shape.out_features);
+  }
+  return count;
+}
+
+namespace {
+
+// Of weights that are not trained; in NF4 with the memory that they are dequantised into.
+std::int64_t FrozenBytes(const ModelConfig& config, bool nf4, std::int64_t element) {
+  if (!nf4) return config.ParameterCount() * element;
+  std::int64_t linears = 0, quantized = 0, largest = 0;  // values, bytes, values
+  for (const LinearShape& linear : config.LayerLinears()) {
+    const std::int64_t values = linear.in_features * linear.out_features;
+    linears += config.num_hidden_layers * values;
+    quantized += config.num_hidden_layers * Nf4Bytes(values);
+    largest = std::max(largest, values);
+  }
+  return (config.ParameterCount() - linears + largest) * element + quantized;
+}
+
+}  // namespace
+
+RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config) {
+  const std::int64_t element = ElementBytes(recipe.model.dtype);
+  const auto trained_element =
+      static_cast<std::int64_t>(c10::elementSize(ComputedIn(DTypeNamed(recipe.model.dtype))));
+  const bool lora = recipe.adapter.lora;
+  RunEstimate run;
+  run.base_parameters = config.ParameterCount();
+  run.trained_parameters =
+      lora ? AdapterParameterCount(config, recipe.adapter.settings) : run.base_parameters;
+  if (recipe.method == data::Method::kCvf) {
+    run.trained_parameters += LatentParameterCount(recipe.cvf.latents, config.hidden_size);
+  }
+  // An adapter is written as it is trained, a model in its own dtype.
+  run.trained_bytes = run.trained_parameters * (lora ? trained_element : element);
+  run.checkpoint_bytes = 3 * run.trained_parameters * trained_element;
+  const bool nf4 = recipe.model.quantize == "nf4" || config.stored_in_nf4;
+  run.weight_bytes = lora ? FrozenBytes(config, nf4, element) : 0;
+  run.training_bytes = 4 * run.trained_parameters * trained_element;
+  return run;
+}
+
+}  // namespace plural::trainer

@@ -1,0 +1,143 @@
+#include "trainer/plan/memory_model.h"
+
+#include <algorithm>
+#include <initializer_list>
+#include <string>
+
+#include "trainer/model/head.h"
+
+namespace plural::trainer {
+namespace {
+
+constexpr std::int64_t kFp32Bytes = 4;       // at least, of rotary tables and logits
+constexpr std::int64_t kStatisticBytes = 8;  // of the head's fp64 values a row or an edge
+
+struct Rows {
+  std::int64_t all = 0;      // fed, padding included
+  std::int64_t sources = 0;  // with an edge
+};
+
+Rows RowsOf(const data::RowPass& pass) {
+  Rows rows;
+  rows.all = pass.batch * pass.length;
+  std::int32_t last = -1;
+  for (const data::Edge& edge : pass.edges) {
+    rows.sources += edge.source != last ? 1 : 0;
+    last = edge.source;
+  }
+  return rows;
+}
+
+// Elements a row.
+struct Layer {
+  std::int64_t attention = 0;                                        // saved up to the scores' sum
+  std::int64_t feed_forward = 0;                                     // saved behind it
+  std::int64_t product = 0;                                          // of these, of gate and up
+  std::int64_t attention_gradients = 0, feed_forward_gradients = 0;  // alive at once in backward
+
+  std::int64_t Gradients() const { return std::max(attention_gradients, feed_forward_gradients); }
+};
+
+class Shape {
+ public:
+  Shape(const ModelConfig& config, const AdapterSettings* adapter) : config_(config), adapter_(adapter) {}
+
+  std::int64_t Queries() const { return config_.num_attention_heads * config_.head_dim; }
+  std::int64_t Keys() const { return config_.num_key_value_heads * config_.head_dim; }
+
+  // How many of these layers have an adapter; 1 for trained weights, which save their input too.
+  std::int64_t Trained(std::initializer_list<const char*> linears) const {
+    if (adapter_ == nullptr) return 1;
+    std::int64_t count = 0;
+    for (const char* linear : linears) {
+      count += std::count(adapter_->targets.begin(), adapter_->targets.end(), linear);
+    }
+    return count;
+  }
+  // `width` elements if one of the layers saves its input, and the adapters' inner values.
+  std::int64_t Input(std::int64_t width, std::initializer_list<const char*> linears) const {
+    const std::int64_t trained = Trained(linears);
+    return (trained > 0 ? width : 0) + (adapter_ != nullptr ? trained * adapter_->rank : 0);
+  }
+
+  Layer OfTree(bool tree) const {
+    const std::int64_t hidden = config_.hidden_size, inner = config_.intermediate_size;
+    Layer layer;
+    // Rotated queries and keys, values, output, and the softmax's statistic; plain rows repeat keys and
+    // values for all query heads.
+    layer.attention = Input(hidden, {"q_proj", "k_proj", "v_proj", "qkv_proj"}) + 2 * Queries() +
+                      2 * (tree ? Keys() : Queries()) + config_.num_attention_heads;
+    // The two residual sums, the norm between them, gate, up and their product.
+    layer.product = Input(inner, {"down_proj"});
+    layer.feed_forward = Input(0, {"o_proj"}) + 2 * hidden +
+                         Input(hidden, {"gate_proj", "up_proj", "gate_up_proj"}) + 2 * inner + layer.product;
+    // Norms save what they are given.
+    if (config_.qk_norm) layer.attention += Queries() + Keys();
+    if (config_.output_norms) layer.feed_forward += 2 * hidden;
+    layer.attention_gradients = hidden + 2 * Queries() + 2 * Keys();
+    layer.feed_forward_gradients = 2 * hidden + 3 * inner;
+    return layer;
+  }
+
+ private:
+  const ModelConfig& config_;
+  const AdapterSettings* adapter_;
+};
+
+}  // namespace
+
+std::int64_t PassMemory::PeakBytes() const { return saved_bytes + std::max(head_bytes, layer_bytes); }
+
+PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapter, std::int64_t element_bytes,
+                        bool recompute, const data::RowPass& pass) {
+  const Rows rows = RowsOf(pass);
+  const Shape shape(config, adapter);
+  const Layer layer = shape.OfTree(!pass.end.empty());
+  const std::int64_t layers = config.num_hidden_layers, hidden = config.hidden_size;
+
+  PassMemory memory;
+  const std::int64_t wide_bytes = std::max(element_bytes, kFp32Bytes);
+  // Embeddings, rotary table; the last layer's feed-forward sees rows with an edge only.
+  const std::int64_t tables = wide_bytes * rows.all * config.head_dim;
+  const std::int64_t whole = rows.all * hidden;
+  if (recompute) {
+    memory.saved_bytes =
+        tables + element_bytes * (whole + layers * rows.all * 2 * hidden + rows.sources * hidden);
+    // A whole layer comes back. The largest is the last but one: the last, of fewer rows, has given up its
+    // inputs; and the product of gate and up is gone when their gradients are there.
+    memory.layer_bytes = element_bytes * rows.all *
+                         (layer.attention + layer.feed_forward - layer.product + layer.Gradients() -
+                          (layers > 1 ? 2 * hidden : 0));
+  } else {
+    memory.saved_bytes =
+        tables +
+        element_bytes * (whole + layers * rows.all * layer.attention +
+                         ((layers - 1) * rows.all + rows.sources) * layer.feed_forward +
+                         rows.sources * (hidden + (shape.Trained({"o_proj"}) > 0 ? shape.Queries() : 0)));
+    // In backward of the last layer's feed-forward; of its attention; of the feed-forward before, the first
+    // of all rows, when the last layer's inputs are gone. The product of gate and up is when their gradients
+    // come.
+    const std::int64_t feed_forward = layer.feed_forward_gradients - layer.product;
+    const std::int64_t last = rows.sources * layer.feed_forward;
+    memory.layer_bytes =
+        element_bytes * std::max({rows.sources * feed_forward, rows.all * layer.attention_gradients - last,
+                                  layers > 1 ? rows.all * (feed_forward - layer.attention) - last : 0});
+  }
+
+  const HeadSettings head;
+  const std::int64_t row_bytes = config.vocab_size * wide_bytes;
+  const std::int64_t chunk = std::min(head.chunk_rows, rows.sources);
+  const std::int64_t kept_chunks = std::min(head.keep_bytes / (head.chunk_rows * row_bytes),
+                                            (rows.sources + head.chunk_rows - 1) / head.chunk_rows);
+  const std::int64_t kept = std::min(kept_chunks * head.chunk_rows, rows.sources);
+  const std::int64_t rank = adapter != nullptr && shape.Trained({"lm_head"}) > 0 ? adapter->rank : 0;
+  const std::int64_t rounded = element_bytes < wide_bytes ? chunk * config.vocab_size * element_bytes : 0;
+  memory.head_bytes = (kept + (kept < rows.sources ? chunk : 0)) * row_bytes + rounded +
+                      element_bytes * ((rows.sources + chunk) * hidden + 2 * rows.sources * rank +
+                                       2 * rank * config.vocab_size +
+                                       (adapter == nullptr ? 2 * config.vocab_size * hidden : 0)) +
+                      kStatisticBytes * 8 * static_cast<std::int64_t>(pass.edges.size());
+  return memory;
+}
+
+}  // namespace plural::trainer

@@ -1,0 +1,134 @@
+#include "trainer/run/run_folder.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "data/sha256.h"
+#include "trainer/base/error.h"
+#include "trainer/base/file_io.h"
+
+namespace plural::trainer {
+namespace {
+
+namespace fs = std::filesystem;
+
+int TakeLock(const fs::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (descriptor < 0) {
+    throw ExitError(ExitCode::kCannotCreate, path.string() + ": " + std::strerror(errno) +
+                                                 "; give a folder that can be written (run.dir)");
+  }
+  if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
+    const int reason = errno;
+    char holder[256] = {};
+    const ssize_t length = ::pread(descriptor, holder, sizeof(holder) - 1, 0);
+    ::close(descriptor);
+    if (reason != EWOULDBLOCK) {
+      throw ExitError(ExitCode::kCannotCreate,
+                      path.string() + ": cannot be locked: " + std::strerror(reason));
+    }
+    throw ExitError(ExitCode::kCannotCreate, path.string() + ": this run is being trained by " +
+                                                 (length > 0 ? std::string(holder) : "another process") +
+                                                 "; wait for it, or give this run another name");
+  }
+  char host[128] = {};
+  ::gethostname(host, sizeof(host) - 1);
+  const std::string self = "process " + std::to_string(::getpid()) + " on " + host;
+  // For people only: the lock is the flock, which a dead process cannot hold.
+  if (::ftruncate(descriptor, 0) != 0 ||
+      ::pwrite(descriptor, self.data(), self.size(), 0) != static_cast<ssize_t>(self.size())) {
+    const int reason = errno;
+    ::close(descriptor);
+    throw ExitError(ExitCode::kCannotCreate, path.string() + ": cannot be written: " + std::strerror(reason));
+  }
+  return descriptor;
+}
+
+}  // namespace
+
+fs::path RunPaths::LogOf(int rank) const {
+  char name[32];
+  std::snprintf(name, sizeof(name), "rank-%05d.log", rank);
+  return Logs() / name;
+}
+
+RunFolder::RunFolder(const Recipe& recipe) : paths_(recipe) {
+  std::error_code error;
+  fs::create_directories(paths_.Logs(), error);
+  if (error) {
+    throw ExitError(ExitCode::kCannotCreate, paths_.root.string() +
+                                                 ": the run folder cannot be made: " + error.message() +
+                                                 "; give a folder that can be written (run.dir)");
+  }
+  lock_ = TakeLock(paths_.Lock());
+  try {
+    if (fs::exists(paths_.RecipeFile())) RequireSameRecipe(paths_.RecipeFile(), recipe);
+    const std::string text = recipe.ResolvedYaml();
+    if (!fs::exists(paths_.RecipeFile()) || ReadFile(paths_.RecipeFile()) != text) {
+      WriteFileDurably(paths_.RecipeFile(), text);
+    }
+  } catch (...) {  // a constructor that throws has no destructor
+    ::close(lock_);
+    throw;
+  }
+}
+
+RunFolder::~RunFolder() { ::close(lock_); }
+
+void RequireSameRecipe(const fs::path& file, const Recipe& recipe) {
+  std::vector<std::string> differences;
+  try {
+    differences = Differences(recipe, LoadRecipe(file, {}));
+  } catch (const ExitError& error) {
+    throw ExitError(ExitCode::kBadRecipe, file.string() + ": the recipe of the earlier start is damaged (" +
+                                              error.what() + "); restore it or give the run another name");
+  }
+  if (differences.empty()) return;
+  std::string list;
+  for (const auto& difference : differences) list += (list.empty() ? "" : "; ") + difference;
+  throw ExitError(ExitCode::kBadRecipe, file.parent_path().string() +
+                                            ": this run was started with another recipe: " + list +
+                                            ". Give this one another name, or undo the change");
+}
+
+bool MayChange(const std::string& key) {
+  return key == "run.threads" || key == "run.dir" || key == "train.log_every_steps" ||
+         key.starts_with("train.activation_") || key.starts_with("checkpoint.") ||
+         key.starts_with("profile.");
+}
+
+std::map<std::string, nlohmann::json> DecidingKeys(const Recipe& recipe) {
+  std::map<std::string, nlohmann::json> keys;
+  const nlohmann::json canonical = recipe.Canonical();
+  for (const auto& [key, value] : canonical.items()) {
+    if (!MayChange(key)) keys.emplace(key, value);
+  }
+  return keys;
+}
+
+std::string RecipeSha256(const Recipe& recipe) {
+  return data::Sha256OfBytes(nlohmann::json(DecidingKeys(recipe)).dump());
+}
+
+std::vector<std::string> Differences(const Recipe& now, const Recipe& before) {
+  auto left = DecidingKeys(now);
+  auto right = DecidingKeys(before);
+  std::vector<std::string> differences;
+  for (const auto& [key, value] : left) {
+    const auto found = right.find(key);
+    const std::string was = found == right.end() ? "not set" : found->second.dump();
+    if (value.dump() != was) differences.push_back(key + ": " + value.dump() + " (was " + was + ")");
+    if (found != right.end()) right.erase(found);
+  }
+  for (const auto& [key, value] : right) {
+    differences.push_back(key + ": not set (was " + value.dump() + ")");
+  }
+  return differences;
+}
+
+}  // namespace plural::trainer

@@ -1,0 +1,434 @@
+#include "trainer/run/train.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <ctime>
+#include <iostream>
+#include <memory>
+#include <optional>
+
+#include "data/batch_plan.h"
+#include "data/corpus.h"
+#include "data/loader.h"
+#include "dist/agreement.h"
+#include "trainer/base/version.h"
+#include "trainer/files/hf_folder.h"
+#include "trainer/files/load_model.h"
+#include "trainer/ops/part_scope.h"
+#include "trainer/plan/process_memory.h"
+#include "trainer/plan/step_plan.h"
+#include "trainer/run/device_check.h"
+#include "trainer/run/metrics.h"
+#include "trainer/run/profile.h"
+#include "trainer/run/progress.h"
+#include "trainer/run/run_folder.h"
+#include "trainer/run/run_log.h"
+#include "trainer/run/self_consistency.h"
+#include "trainer/run/train_lines.h"
+#include "trainer/run/train_setup.h"
+#include "trainer/run/train_step.h"
+#include "trainer/run/validation.h"
+#include "trainer/state/checkpoint.h"
+#include "trainer/state/train_state.h"
+
+namespace plural::trainer {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Enough for a share that tells living latents from dead ones, and seconds beside a run.
+constexpr std::int64_t kLatentPrompts = 8;
+constexpr std::int64_t kLatentResponseTokens = 64;
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// The run once everything is checked and loaded.
+class Run {
+ public:
+  Run(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus,
+      std::optional<Validation> validation, Decoder& model, TrainState& state, const dist::World& world,
+      dist::Collectives& collectives, const StopSignal& stop, RunLog& log);
+
+  ExitCode ToTheEnd();
+
+ private:
+  bool Lead() const { return world_.Rank() == 0; }
+  void LogStart();
+  // One step with its wait for data; the groups it trained on stay in `batch`.
+  StepFigures TakeStep(TrainStep& step, data::StepBatch& batch, double& data_wait_seconds);
+  void LogStep(const StepFigures& figures, std::int64_t epoch, double seconds, double data_wait_seconds);
+  void EndPass();
+  void ShowProfile();
+  void Validate();
+  void MeasureLatents();
+  void Save();
+  void WriteResult();
+  bool Over() const { return state_.position.step >= last_step_ || state_.position.stopped_early; }
+
+  const Recipe& recipe_;
+  const RunPaths paths_;
+  Decoder& model_;
+  TrainState& state_;
+  const dist::World& world_;
+  dist::Collectives& collectives_;
+  const StopSignal& stop_;
+  RunLog& log_;
+  const Checkpoints checkpoints_;
+  const std::int64_t groups_, steps_per_epoch_, first_step_, last_step_;
+  std::int64_t saved_step_;
+  const std::optional<Validation> validation_;
+  std::int64_t validated_step_ = -1;
+  const data::PackSettings pack_;
+  std::vector<data::Group> latent_prompts_;  // of cvf: whose answers are recognised at the end
+  std::optional<data::Loader> loader_;
+  std::optional<MetricsLog> metrics_;  // rank 0
+  Progress progress_;
+  Profile profile_;
+  std::int64_t groups_shown_ = 0;  // since this start
+};
+
+Run::Run(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus,
+         std::optional<Validation> validation, Decoder& model, TrainState& state, const dist::World& world,
+         dist::Collectives& collectives, const StopSignal& stop, RunLog& log)
+    : recipe_(recipe),
+      paths_(recipe),
+      model_(model),
+      state_(state),
+      world_(world),
+      collectives_(collectives),
+      stop_(stop),
+      log_(log),
+      checkpoints_(paths_.Checkpoints(), recipe.checkpoint.keep),
+      groups_(corpus.Info().groups),
+      steps_per_epoch_(data::BatchPlan(groups_, PlanSettings(recipe)).StepsPerEpoch()),
+      first_step_(state.position.step),
+      last_step_(TotalSteps(recipe, groups_)),
+      saved_step_(first_step_ > 0 ? first_step_ : -1),
+      validation_(std::move(validation)),
+      pack_(LoaderSettings(recipe, config, model.Device(), world).pack),
+      progress_("train", "steps", last_step_, Lead(), first_step_),
+      profile_(recipe, model, world, collectives) {
+  if (Lead()) metrics_.emplace(paths_.Metrics(), state.position.metrics_bytes);
+  if (recipe.method == data::Method::kCvf) {
+    for (std::int64_t g = 0; g < std::min(groups_, kLatentPrompts); ++g) {
+      latent_prompts_.push_back(corpus.Read(g));
+    }
+  }
+  data::Loader::Settings settings = LoaderSettings(recipe, config, model.Device(), world);
+  settings.first_step = first_step_;
+  settings.last_step = Over() ? first_step_ : last_step_;
+  loader_.emplace(std::move(corpus), settings);
+}
+
+ExitCode Run::ToTheEnd() {
+  LogStart();
+  const Schedule schedule{recipe_.optimizer.schedule, recipe_.optimizer.lr, recipe_.optimizer.warmup_steps,
+                          last_step_};
+  TrainStep step(recipe_, schedule, model_, state_, world_, collectives_);
+  while (!Over()) {
+    profile_.BeforeStep();
+    const auto start = Clock::now();
+    data::StepBatch batch;
+    double data_wait_seconds = 0.0;
+    const StepFigures figures = TakeStep(step, batch, data_wait_seconds);
+    LogStep(figures, batch.epoch, SecondsSince(start), data_wait_seconds);
+    profile_.AfterStep(batch);
+    if (state_.position.step % steps_per_epoch_ == 0) EndPass();
+    if (Over()) break;
+    const auto due = [&](std::int64_t every) { return every > 0 && state_.position.step % every == 0; };
+    if (!figures.stop_requested && due(recipe_.validation.every_steps)) Validate();
+    if (figures.stop_requested || due(recipe_.checkpoint.every_steps)) Save();
+    if (figures.stop_requested) {
+      log_.Info("stopped on request after step " + std::to_string(state_.position.step));
+      ShowProfile();
+      progress_.Say("stopped on request: step " + std::to_string(state_.position.step) + " of " +
+                    std::to_string(last_step_) + " is saved; start again to go on");
+      return ExitCode::kStopped;
+    }
+  }
+  if (validated_step_ != state_.position.step) Validate();
+  if (saved_step_ != state_.position.step) {
+    MeasureLatents();
+    Save();
+  }
+  WriteResult();
+  ShowProfile();
+  return ExitCode::kDone;
+}
+
+StepFigures Run::TakeStep(TrainStep& step, data::StepBatch& batch, double& data_wait_seconds) {
+  const PartScope whole(Part::kStep);
+  const auto start = Clock::now();
+  {
+    const PartScope data(Part::kData);
+    batch = loader_->Next();
+  }
+  data_wait_seconds = SecondsSince(start);
+  return step.Take(batch, stop_.Requested());
+}
+
+// COLLECTIVE.
+void Run::ShowProfile() {
+  profile_.Finish();
+  if (!profile_.Report().empty()) progress_.Say(profile_.Report());
+}
+
+void Run::LogStart() {
+  const bool resumed = first_step_ > 0;
+  log_.Info((resumed ? "resume after step " + std::to_string(first_step_) : std::string("start")) +
+            ", rank " + std::to_string(world_.Rank()) + " of " + std::to_string(world_.Size()) + " on " +
+            world_.Host());
+  if (!Lead()) return;
+  MetricsLine line;
+  line["event"] = resumed ? "resume" : "start";
+  line["step"] = first_step_;
+  line["last_step"] = last_step_;
+  line["steps_per_epoch"] = steps_per_epoch_;
+  line["groups"] = groups_;
+  std::int64_t trained = 0;
+  for (const auto& span : state_.parameters.Spans()) trained += span.size;
+  line["trained_parameters"] = trained;
+  line["ranks"] = state_.provenance.ranks;
+  line["threads_per_rank"] = state_.provenance.threads;
+  line["version"] = state_.provenance.version;
+  line["restarts"] = state_.provenance.restarts;
+  line["time_unix_seconds"] = static_cast<std::int64_t>(std::time(nullptr));
+  metrics_->Write(line);
+  progress_.Say("run " + paths_.root.string() + ": " + (resumed ? "resumed after step " : "steps ") +
+                (resumed ? std::to_string(first_step_) + " of " : "1 to ") + std::to_string(last_step_) +
+                ", " + std::to_string(groups_) + " groups, " + std::to_string(trained) +
+                " trained parameters, " + std::to_string(world_.Size()) +
+                (world_.Size() == 1 ? " rank" : " ranks"));
+}
+
+void Run::LogStep(const StepFigures& figures, std::int64_t epoch, double seconds, double data_wait_seconds) {
+  if (!Lead()) return;
+  const std::int64_t step = state_.position.step;
+  if (step % recipe_.train.log_every_steps == 0 || Over()) {
+    metrics_->Write(StepLine(recipe_, figures, step, epoch, seconds, data_wait_seconds));
+  }
+  groups_shown_ += figures.groups.groups;
+  char note[80];
+  std::snprintf(note, sizeof(note), "loss %.4f  %.2f groups/s", figures.loss,
+                static_cast<double>(groups_shown_) / progress_.Seconds());
+  progress_.Update(step, note);
+}
+
+// Every group has been seen once more.
+void Run::EndPass() {
+  Position& position = state_.position;
+  if (recipe_.method == data::Method::kDistributionMatching && recipe_.early_stop.enabled) {
+    // methods.md 1.4: sums over all prompts, so that a prompt with many targets counts for more.
+    position.stopped_early = position.pass.cross_entropy_nats <=
+                             (1.0 + recipe_.early_stop.gamma) * position.pass.target_entropy_nats;
+  }
+  if (Lead()) {
+    metrics_->Write(PassLine(recipe_, position));
+    if (position.stopped_early) {
+      progress_.Say("stopped early after pass " + std::to_string(position.epoch + 1) +
+                    ": the loss is within early_stop.gamma of its minimum");
+    }
+  }
+  position.pass = {};
+  ++position.epoch;
+}
+
+// COLLECTIVE.
+void Run::Validate() {
+  if (!validation_) return;
+  const MetricsLine figures = validation_->Measure(model_, world_, collectives_);
+  validated_step_ = state_.position.step;
+  if (!Lead()) return;
+  MetricsLine line;
+  line["event"] = "validation";
+  line["step"] = state_.position.step;
+  line.update(figures);
+  metrics_->Write(line);
+  std::string shown = "validation after step " + std::to_string(state_.position.step) + ":";
+  for (const char* key :
+       {"loss", "perplexity", "kl_nats", "possibility_information_nats", "different_responses"}) {
+    if (figures.contains(key)) shown += std::string(" ") + key + " " + figures[key].dump();
+  }
+  progress_.Say(shown);
+}
+
+// COLLECTIVE.
+void Run::MeasureLatents() {
+  if (latent_prompts_.empty()) return;
+  const SelfConsistency found =
+      MeasureSelfConsistency(model_, latent_prompts_, kLatentResponseTokens, pack_, world_, collectives_);
+  if (!Lead()) return;
+  MetricsLine line;
+  line["event"] = "latents";
+  line["step"] = state_.position.step;
+  line["prompts"] = latent_prompts_.size();
+  line["responses"] = found.responses;
+  line["self_consistency"] = MetricsNumber(found.Share());
+  metrics_->Write(line);
+}
+
+void Run::Save() {
+  if (Lead()) {
+    MetricsLine line;
+    line["event"] = "checkpoint";
+    line["step"] = state_.position.step;
+    metrics_->Write(line);
+    metrics_->Sync();
+    state_.position.metrics_bytes = metrics_->Bytes();
+  }
+  const auto start = Clock::now();
+  SaveOnRankZero(checkpoints_, state_, world_, collectives_);
+  saved_step_ = state_.position.step;
+  char seconds[32];
+  std::snprintf(seconds, sizeof(seconds), "%.3f", SecondsSince(start));
+  log_.Info("checkpoint of step " + std::to_string(saved_step_) + " committed in " + seconds + " s");
+}
+
+void Run::WriteResult() {
+  if (Lead()) {
+    MetricsLine line;
+    line["event"] = "end";
+    line["step"] = state_.position.step;
+    line["epoch"] = state_.position.epoch;
+    line["groups"] = state_.position.consumed_groups;
+    line["stopped_early"] = state_.position.stopped_early;
+    line["seconds"] = progress_.Seconds();
+    line["peak_host_memory_bytes"] = PeakResidentBytes();
+    metrics_->Write(line);
+    metrics_->Sync();
+    // Last of all: the folder's presence says that the run is finished.
+    if (recipe_.adapter.lora) {
+      SaveAdapter(model_, paths_.Result(), recipe_.model.path);
+    } else {
+      SaveModel(model_, paths_.Result(), recipe_.model.path);
+    }
+    progress_.Say("finished: " + std::to_string(state_.position.step) + " steps, " +
+                  std::to_string(state_.position.consumed_groups) + " groups; result in " +
+                  paths_.Result().string());
+  }
+  collectives_.Barrier();
+  log_.Info("finished after step " + std::to_string(state_.position.step));
+}
+
+// Looks before anything heavy is loaded. True: nothing is left to do.
+bool IsFinished(const Recipe& recipe, const dist::World& world, dist::Collectives& collectives) {
+  std::string answer = "no";
+  OnEveryRank(world, collectives, [&] {
+    const RunPaths paths(recipe);
+    if (world.Rank() != 0 || !std::filesystem::exists(paths.RecipeFile())) return;
+    RequireSameRecipe(paths.RecipeFile(), recipe);
+    if (!std::filesystem::exists(paths.Result())) return;
+    std::cout << "run " << paths.root.string() << " is finished: the result is in " << paths.Result().string()
+              << "; give the run another name to train again\n";
+    answer = "yes";
+  });
+  collectives.Broadcast(answer, 0);
+  return answer == "yes";
+}
+
+// From the newest whole checkpoint, or from the start.
+void Resume(TrainState& state, const Recipe& recipe, const dist::World& world, dist::Collectives& collectives,
+            RunLog& log) {
+  const Identity identity = state.identity;
+  const Provenance provenance = state.provenance;
+  OnEveryRank(world, collectives, [&] {
+    if (world.Rank() != 0) return;
+    const Checkpoints checkpoints(RunPaths(recipe).Checkpoints(), recipe.checkpoint.keep);
+    checkpoints.RemoveLeftovers();
+    const Checkpoints::Loaded loaded = checkpoints.LoadNewest(state);
+    for (const auto& warning : loaded.warnings) log.Warn(warning);
+    if (loaded.folder.empty()) return;
+    RequireSameIdentity(identity, state.identity, loaded.folder.string());
+    const Provenance saved = state.provenance;
+    state.provenance = provenance;
+    state.provenance.restarts = saved.restarts + 1;
+    if (saved.ranks != provenance.ranks || saved.version != provenance.version ||
+        saved.threads != provenance.threads) {
+      log.Warn("resumed with " + std::to_string(provenance.ranks) + " ranks of " +
+               std::to_string(provenance.threads) + " threads, version " + provenance.version +
+               "; the checkpoint was made with " + std::to_string(saved.ranks) + " ranks of " +
+               std::to_string(saved.threads) + " threads, version " + saved.version +
+               ": numbers may differ in the last digits");
+    }
+  });
+  BroadcastState(state, collectives);
+}
+
+}  // namespace
+
+ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world,
+               dist::Collectives& collectives, const StopSignal& stop) {
+  if (IsFinished(recipe, world, collectives)) return ExitCode::kDone;
+
+  std::vector<std::string> warnings;
+  Identity identity;
+  const ModelConfig config = MakeOnEveryRank(world, collectives, [&] { return ConfigOf(recipe); });
+  data::Corpus corpus = MakeOnEveryRank(world, collectives, [&] {
+    data::CorpusLimits limits;
+    limits.verify_sidecar = limits.scan_tokens = world.Rank() == 0;
+    data::Corpus opened(recipe.data.train, limits);
+    warnings = CheckCorpus(opened, recipe, config);
+    identity = IdentityOf(recipe, opened, world);
+    return opened;
+  });
+  std::optional<Validation> validation;
+  OnEveryRank(world, collectives, [&] {
+    if (recipe.data.validation.empty()) return;
+    data::CorpusLimits limits;
+    limits.verify_sidecar = limits.scan_tokens = world.Rank() == 0;
+    data::Corpus opened(recipe.data.validation, limits);
+    for (const auto& warning : CheckCorpus(opened, recipe, config)) warnings.push_back(warning);
+    validation.emplace(recipe, config, device, opened);
+  });
+  RequireEqual("the corpus (data.train)", identity.corpus, world, collectives);
+  RequireEqual("the base model (model.path)", identity.weights_sha256, world, collectives);
+  Decoder model = MakeOnEveryRank(world, collectives, [&] { return MakeBase(recipe, config, device); });
+  if (!recipe.model.path.empty()) {
+    LoadBaseWeights(model, recipe.model.path, world, collectives,
+                    recipe.model.quantize == "nf4" ? FullLinears::kToNf4 : FullLinears::kKeep);
+  }
+  OnEveryRank(world, collectives, [&] {
+    CheckAttention(config, model.DType(), device);
+    AddTrained(recipe, model);
+  });
+
+  // From here on the disk is written to.
+  std::optional<RunFolder> folder;  // rank 0
+  OnEveryRank(world, collectives, [&] {
+    if (world.Rank() == 0) folder.emplace(recipe);
+  });
+  const RunPaths paths(recipe);
+  RunLog log = MakeOnEveryRank(world, collectives,
+                               [&] { return RunLog(paths.LogOf(world.Rank()), world.Rank() == 0); });
+  if (recipe.train.groups_per_step < world.Size()) {
+    warnings.push_back("train.groups_per_step is " + std::to_string(recipe.train.groups_per_step) + " on " +
+                       std::to_string(world.Size()) +
+                       " ranks: a group is never split, so some ranks have nothing to do in any step");
+  }
+  for (const auto& warning : warnings) log.Warn(warning);
+
+  TrainState state(
+      model.TrainableParameters(),
+      {recipe.optimizer.beta1, recipe.optimizer.beta2, recipe.optimizer.eps, recipe.optimizer.weight_decay},
+      LearningRateScales(recipe, model));
+  state.identity = identity;
+  state.provenance = {.version = Version(),
+                      .mpi = dist::World::LibraryVersion(),
+                      .host = world.Host(),
+                      .ranks = world.Size(),
+                      .threads = at::get_num_threads()};
+  RequireEqual("the hash of the initial parameters", ReplicaHash(state), world, collectives);
+  Resume(state, recipe, world, collectives, log);
+  state.parameters.CheckAliasing();
+
+  Run run(recipe, config, std::move(corpus), std::move(validation), model, state, world, collectives, stop,
+          log);
+  return run.ToTheEnd();
+}
+
+}  // namespace plural::trainer

@@ -1,0 +1,237 @@
+#include "trainer/run/train_setup.h"
+
+#include <algorithm>
+#include <set>
+
+#include "data/sha256.h"
+#include "trainer/base/error.h"
+#include "trainer/files/corpus_fit.h"
+#include "trainer/files/hf_folder.h"
+#include "trainer/kernels/dtypes.h"
+#include "trainer/plan/cost_model.h"
+#include "trainer/plan/step_plan.h"
+#include "trainer/recipe/schema.h"
+#include "trainer/run/run_folder.h"
+
+namespace plural::trainer {
+namespace {
+
+void RequireSameAdapter(const AdapterSettings& recipe, const AdapterSettings& folder,
+                        const std::string& path) {
+  const auto differ = [&](const std::string& key, const std::string& wanted, const std::string& found) {
+    throw ExitError(ExitCode::kBadRecipe, key + " is " + wanted + ", but the adapter of adapter.init_from (" +
+                                              path + ") has " + found + "; set " + key + " to that");
+  };
+  if (recipe.rank != folder.rank) {
+    differ("adapter.rank", std::to_string(recipe.rank), std::to_string(folder.rank));
+  }
+  if (recipe.alpha != folder.alpha) {
+    differ("adapter.alpha", std::to_string(recipe.alpha), std::to_string(folder.alpha));
+  }
+  const auto list = [](const std::vector<std::string>& targets) {
+    std::string text;  // in order of name: the order of targets means nothing
+    for (const auto& target : std::set(targets.begin(), targets.end())) {
+      text += (text.empty() ? "[" : ", ") + target;
+    }
+    return text + "]";
+  };
+  if (list(recipe.targets) != list(folder.targets)) {
+    differ("adapter.targets", list(recipe.targets), list(folder.targets));
+  }
+}
+
+void RequireSameLatents(const Recipe& recipe, std::int64_t found, const std::string& path) {
+  if (found == 0) return;
+  const std::string what = path + " has " + std::to_string(found) + " latents, made by method cvf; ";
+  if (recipe.method != data::Method::kCvf) {
+    throw ExitError(ExitCode::kBadRecipe, "adapter.init_from: " + what + "method " +
+                                              MethodName(recipe.method) +
+                                              " does not train them. Start from another adapter, or set "
+                                              "method to cvf");
+  }
+  if (recipe.cvf.latents != found) {
+    throw ExitError(ExitCode::kBadRecipe, "cvf.latents is " + std::to_string(recipe.cvf.latents) + ", but " +
+                                              what + "set cvf.latents to that");
+  }
+}
+
+// `extra`: rows of a sequence that are no tokens of the corpus.
+void CheckLengths(const data::Corpus& corpus, const ModelConfig& config, std::int64_t extra) {
+  auto longest = corpus.LongestSequence();
+  longest.tokens += extra;
+  if (longest.tokens <= config.max_position_embeddings) return;
+  throw ExitError(ExitCode::kBadData, corpus.Path().string() + ": group " + std::to_string(longest.group) +
+                                          " has a sequence of " + std::to_string(longest.tokens) + " tokens" +
+                                          (extra > 0 ? ", the latent included" : "") + "; the model takes " +
+                                          std::to_string(config.max_position_embeddings) +
+                                          " (max_position_embeddings); shorten it or leave it out");
+}
+
+void CheckCounts(const data::Corpus& corpus, const Recipe& recipe) {
+  const std::string file = corpus.Path().string();
+  if (corpus.Info().responses == 0) {
+    throw ExitError(
+        ExitCode::kBadData,
+        file + ": holds prompts without responses; nothing can be trained on it, only generated for");
+  }
+  if (recipe.method == data::Method::kPeft && corpus.Info().possibilities < recipe.group.possibilities) {
+    throw ExitError(ExitCode::kBadData, file + ": has " + std::to_string(corpus.Info().possibilities) +
+                                            " possibility numbers; group.possibilities asks for " +
+                                            std::to_string(recipe.group.possibilities) +
+                                            "; lower it, or prepare the corpus with --possibilities " +
+                                            std::to_string(recipe.group.possibilities));
+  }
+  if (recipe.method != data::Method::kPeft && recipe.method != data::Method::kOtmft &&
+      recipe.method != data::Method::kCvf) {
+    return;
+  }
+  for (std::int64_t group = 0; group < corpus.Info().groups; ++group) {
+    const auto responses = static_cast<std::int64_t>(corpus.Lengths(group).responses.size());
+    if (responses >= recipe.group.responses) continue;
+    throw ExitError(ExitCode::kBadData,
+                    file + ": group " + std::to_string(group) + " has " + std::to_string(responses) +
+                        " responses; group.responses asks for " + std::to_string(recipe.group.responses) +
+                        "; lower it, or leave the group out");
+  }
+}
+
+// An aligned assignment needs a corpus that says what exactly these numbers stand for.
+void CheckAlignment(const data::Corpus& corpus, const Recipe& recipe) {
+  if (recipe.method != data::Method::kPeft || recipe.group.assignment != data::Assignment::kAligned) return;
+  const std::int64_t wanted = recipe.group.possibilities;
+  const int found = corpus.Info().alignment.possibilities;
+  if (found == wanted) return;
+  const std::string again = "prepare it again with --align " + std::to_string(wanted) + " or --align kinds";
+  throw ExitError(ExitCode::kBadData,
+                  corpus.Path().string() +
+                      (found == 0 ? ": does not say what possibility numbers stand for, as group.assignment "
+                                    "aligned needs; " +
+                                        again
+                                  : ": says what " + std::to_string(found) +
+                                        " possibility numbers stand for; group.possibilities asks for " +
+                                        std::to_string(wanted) + "; set it to " + std::to_string(found) +
+                                        ", or " + again));
+}
+
+// Target sets are few and small beside the steps taken on them: all are labelled before the first step,
+// so that a bad one does not end a run half-way.
+void CheckTargets(data::Corpus& corpus, const Recipe& recipe, std::vector<std::string>& warnings) {
+  std::int64_t certain = 0;  // groups whose target is a single response
+  for (std::int64_t group = 0; group < corpus.Info().groups; ++group) {
+    const auto labelled = data::Label(corpus.Read(group), recipe.LabelSettings(), 0);
+    if (labelled.target_entropy_nats == 0.0) ++certain;
+  }
+  if (certain > 0 && recipe.early_stop.enabled) {
+    warnings.push_back(std::to_string(certain) +
+                       " groups have a single target, whose entropy is 0: their loss can never come within "
+                       "early_stop.gamma of it, and the run may not stop early");
+  }
+}
+
+// Of the adapter that the run goes on with; or of a model all of whose weights are trained.
+std::string LatentsFolder(const Recipe& recipe) {
+  return recipe.adapter.lora ? recipe.adapter.init_from : recipe.model.path;
+}
+
+}  // namespace
+
+ModelConfig ConfigOf(const Recipe& recipe) {
+  return recipe.model.path.empty() ? ModelConfig::FromJson(recipe.model.config, "model.config")
+                                   : ModelConfig::FromFolder(recipe.model.path);
+}
+
+Decoder MakeBase(const Recipe& recipe, const ModelConfig& config, at::Device device) {
+  if (!recipe.adapter.init_from.empty()) {
+    RequireSameAdapter(recipe.adapter.settings, ReadAdapterConfig(recipe.adapter.init_from),
+                       recipe.adapter.init_from);
+  }
+  const std::string latents_folder = LatentsFolder(recipe);
+  const bool may_have_latents = recipe.adapter.lora || recipe.method == data::Method::kCvf;
+  if (may_have_latents && !latents_folder.empty()) {
+    RequireSameLatents(recipe, LatentsIn(latents_folder), latents_folder);
+  }
+  const at::ScalarType dtype = DTypeNamed(recipe.model.dtype);
+  Decoder model(config, dtype, device, recipe.adapter.lora ? dtype : ComputedIn(dtype),
+                recipe.model.path.empty() ? Decoder::Linears::kNow : Decoder::Linears::kLater);
+  if (recipe.model.path.empty()) model.InitializeRandom(recipe.seed);
+  return model;
+}
+
+void AddTrained(const Recipe& recipe, Decoder& model) {
+  if (recipe.adapter.lora) {
+    model.AddAdapter(recipe.adapter.settings, recipe.seed);
+  } else {
+    for (const auto& [name, tensor] : model.BaseParameters()) {
+      if (model.Nf4(name) == nullptr) continue;
+      throw ExitError(ExitCode::kBadRecipe,
+                      "adapter.type is none, which trains all weights, but " + recipe.model.path +
+                          " (model.path) stores '" + name +
+                          "' in NF4, which cannot be trained; set adapter.type to lora or give the "
+                          "unquantised model");
+    }
+    model.TrainBase();
+  }
+  if (recipe.method == data::Method::kCvf) model.AddLatents(recipe.cvf.latents, recipe.seed);
+  if (!recipe.adapter.init_from.empty()) LoadAdapterWeights(model, recipe.adapter.init_from);
+  const std::string latents_folder = LatentsFolder(recipe);
+  if (model.LatentHeads() != nullptr && LatentsIn(latents_folder) > 0) LoadLatents(model, latents_folder);
+}
+
+std::vector<double> LearningRateScales(const Recipe& recipe, const Decoder& model) {
+  std::vector<double> scales;
+  for (const auto& [name, tensor] : model.TrainableParameters()) {
+    scales.push_back(name.starts_with(kLatentPrefix) ? recipe.cvf.new_lr_multiplier : 1.0);
+  }
+  return scales;
+}
+
+std::vector<std::string> CheckCorpus(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config) {
+  std::vector<std::string> warnings;
+  if (!CheckCorpusFitsModel(corpus, config, recipe.model.path) && !recipe.model.path.empty()) {
+    warnings.push_back(recipe.model.path + " has no tokenizer file " + corpus.Info().tokenizer_name +
+                       ": whether the corpus was prepared with the model's tokenizer is not checked");
+  }
+  CheckLengths(corpus, config, recipe.method == data::Method::kCvf ? 1 : 0);
+  CheckCounts(corpus, recipe);
+  CheckAlignment(corpus, recipe);
+  if (recipe.method == data::Method::kDistributionMatching) CheckTargets(corpus, recipe, warnings);
+  return warnings;
+}
+
+data::Loader::Settings LoaderSettings(const Recipe& recipe, const ModelConfig& config, at::Device device,
+                                      const dist::World& world) {
+  data::Loader::Settings settings;
+  settings.label = recipe.LabelSettings();
+  settings.pack.layout = recipe.train.layout;
+  settings.pack.cost = CostOf(config, !recipe.adapter.lora, ElementBytes(recipe.model.dtype), device);
+  settings.pack.row_budget = recipe.train.row_budget;
+  settings.plan = PlanSettings(recipe);
+  settings.rank = world.Rank();
+  settings.ranks = world.Size();
+  return settings;
+}
+
+Identity IdentityOf(const Recipe& recipe, const data::Corpus& corpus, const dist::World& world) {
+  Identity identity;
+  identity.seed = recipe.seed;
+  identity.recipe_sha256 = RecipeSha256(recipe);
+  identity.corpus = corpus.Info().sha256.empty() ? corpus.Fingerprint() : corpus.Info().sha256;
+  if (world.LocalRank() == 0 && !recipe.model.path.empty()) {
+    identity.weights_sha256 = WeightsFingerprint(recipe.model.path);
+  }
+  return identity;
+}
+
+void RequireSameIdentity(const Identity& now, const Identity& saved, const std::string& checkpoint) {
+  const auto require = [&](const std::string& what, const std::string& is, const std::string& was) {
+    if (is == was) return;
+    throw ExitError(ExitCode::kBadData, checkpoint + ": made with another " + what + " (" + was +
+                                            ", now it is " + is +
+                                            "); restore it, or give the run another name");
+  };
+  require("corpus, data.train", now.corpus, saved.corpus);
+  require("base model, model.path", now.weights_sha256, saved.weights_sha256);
+  require("recipe", now.recipe_sha256, saved.recipe_sha256);
+}
+
+}  // namespace plural::trainer

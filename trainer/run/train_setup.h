@@ -1,0 +1,52 @@
+// Train set-up: from a recipe to the parts a run is made of, each checked against the others.
+//
+// Owns: which model a recipe asks for, whether a corpus can serve it, the loader's settings. Does not own:
+// the loop (train.h). Thread rule: one thread; nothing here communicates, all ranks do the same.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/corpus.h"
+#include "data/loader.h"
+#include "dist/world.h"
+#include "trainer/model/config.h"
+#include "trainer/model/decoder.h"
+#include "trainer/recipe/recipe.h"
+#include "trainer/state/train_state.h"
+
+namespace plural::trainer {
+
+// The shape alone: cheap, so that everything can be checked before weights are read.
+ModelConfig ConfigOf(const Recipe& recipe);
+
+// The base model: random weights, or room for those of model.path, which are still to be loaded
+// (model/load_model.h). Looks first at the folders of what AddTrained adds. Errors: ExitError(kBadRecipe)
+// when the adapter of adapter.init_from has another rank, alpha or other targets than the recipe, other
+// latents, or latents that the method does not train.
+Decoder MakeBase(const Recipe& recipe, const ModelConfig& config, at::Device device);
+// Adds to a base with its weights what the recipe trains; that requires a gradient. Latents of the folder
+// that the run starts from go on; without, cvf starts with new ones. Errors: those of hf_folder.h.
+void AddTrained(const Recipe& recipe, Decoder& model);
+
+// What the learning rate of each trainable parameter is multiplied by: cvf.new_lr_multiplier for the latents'
+// own, 1 for the others.
+std::vector<double> LearningRateScales(const Recipe& recipe, const Decoder& model);
+
+// Reads lengths of every group, and for distribution matching every group, once. Returns warnings.
+// Errors: data::DataError or ExitError(kBadData) when the corpus has another tokenizer than the model, ids
+// beyond its vocabulary, sequences beyond its positions, too few possibility numbers or responses, or
+// targets that are not prefix-free.
+std::vector<std::string> CheckCorpus(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config);
+
+data::Loader::Settings LoaderSettings(const Recipe& recipe, const ModelConfig& config, at::Device device,
+                                      const dist::World& world);
+
+// What the run is bound to, as far as this rank knows: one rank a machine hashes the weights, the others
+// leave them empty.
+Identity IdentityOf(const Recipe& recipe, const data::Corpus& corpus, const dist::World& world);
+// Errors: ExitError(kBadData) naming what is no longer what the checkpoint was made with.
+void RequireSameIdentity(const Identity& now, const Identity& saved, const std::string& checkpoint);
+
+}  // namespace plural::trainer

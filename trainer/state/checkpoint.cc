@@ -1,0 +1,260 @@
+#include "trainer/state/checkpoint.h"
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <ctime>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "data/error.h"
+#include "data/sha256.h"
+#include "dist/agreement.h"
+#include "trainer/base/error.h"
+#include "trainer/base/file_io.h"
+#include "trainer/base/json_io.h"
+#include "trainer/files/safetensors.h"
+
+namespace plural::trainer {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kTrainable = "trainable.safetensors";
+constexpr const char* kOptimizer = "optimizer.safetensors";
+constexpr const char* kState = "state.json";
+constexpr const char* kManifest = "manifest.json";
+
+// 200 for "step-00000200", nothing for any other name.
+std::optional<std::int64_t> StepOf(const std::string& name) {
+  constexpr std::size_t kPrefix = 5, kDigits = 8;
+  if (name.compare(0, kPrefix, "step-") != 0 || name.size() < kPrefix + kDigits || name.size() > 20 ||
+      name.find_first_not_of("0123456789", kPrefix) != std::string::npos) {
+    return std::nullopt;
+  }
+  return std::stoll(name.substr(kPrefix));
+}
+
+// Sizes first: they cost nothing and find a truncated file at once.
+void VerifyManifest(const fs::path& folder) {
+  const fs::path path = folder / kManifest;
+  const nlohmann::json manifest = ReadJsonFile(path);
+  if (manifest.value("format", "") != "plural-checkpoint" || manifest.value("format_version", 0) != 1) {
+    throw ExitError(ExitCode::kBadData, path.string() + ": not a plural-checkpoint manifest of version 1");
+  }
+  const auto files = manifest.find("files");
+  for (const bool hashing : {false, true}) {
+    for (const char* name : {kTrainable, kOptimizer, kState}) {
+      if (files == manifest.end() || !files->is_object() || !files->contains(name) ||
+          !files->at(name).is_object() || !files->at(name).value("sha256", nlohmann::json()).is_string() ||
+          !files->at(name).value("size_bytes", nlohmann::json()).is_number_integer()) {
+        throw ExitError(ExitCode::kBadData, path.string() + ": no size and hash of " + name);
+      }
+      const nlohmann::json& entry = files->at(name);
+      const fs::path file = folder / name;
+      if (!hashing) {
+        std::error_code error;
+        const std::uintmax_t size = fs::file_size(file, error);
+        if (error) throw ExitError(ExitCode::kMissingInput, file.string() + ": " + error.message());
+        if (size != entry["size_bytes"].get<std::uintmax_t>()) {
+          throw ExitError(ExitCode::kBadData, file.string() + ": " + std::to_string(size) +
+                                                  " bytes; the manifest says " + entry["size_bytes"].dump());
+        }
+      } else if (const std::string sha256 = data::Sha256OfFile(file); sha256 != entry["sha256"]) {
+        throw ExitError(ExitCode::kBadData, file.string() + ": SHA-256 " + sha256 + "; the manifest says " +
+                                                entry["sha256"].get<std::string>());
+      }
+    }
+  }
+}
+
+void FillTensors(const fs::path& path, const std::vector<dist::NamedTensor>& tensors) {
+  const c10::NoGradGuard no_gradient;
+  const SafetensorsReader reader(path);
+  if (reader.Entries().size() != tensors.size()) {
+    throw ExitError(ExitCode::kBadData, path.string() + ": " + std::to_string(reader.Entries().size()) +
+                                            " tensors; this recipe trains " + std::to_string(tensors.size()));
+  }
+  for (const auto& [name, tensor] : tensors) {
+    const auto entry = reader.Entries().find(name);
+    if (entry == reader.Entries().end()) {
+      throw ExitError(ExitCode::kBadData, path.string() + ": tensor '" + name + "' is missing");
+    }
+    if (at::IntArrayRef(entry->second.shape) != tensor.sizes() ||
+        entry->second.dtype != tensor.scalar_type()) {
+      throw ExitError(ExitCode::kBadData, path.string() + ": tensor '" + name +
+                                              "' has another shape or dtype than this recipe's");
+    }
+    at::Tensor target = tensor;  // shares its memory with the flat buffer
+    target.copy_(reader.Read(name));
+  }
+}
+
+void ReadCheckpoint(const fs::path& folder, TrainState& state) {
+  VerifyManifest(folder);
+  const fs::path state_path = folder / kState;
+  const nlohmann::json json = ReadJsonFile(state_path);
+  StateFromJson(json, state_path.string(), state);
+  if (StepOf(folder.filename().string()) != state.position.step) {
+    throw ExitError(ExitCode::kBadData, state_path.string() + ": step " +
+                                            std::to_string(state.position.step) +
+                                            " does not belong into this folder");
+  }
+  FillTensors(folder / kTrainable, state.parameters.Tensors());
+  FillTensors(folder / kOptimizer, OptimizerTensors(state));
+  state.optimizer.Restore(json["optimizer"].value("updates", std::int64_t{-1}));
+  if (state.optimizer.Updates() != state.position.step) {
+    throw ExitError(ExitCode::kBadData, state_path.string() + ": optimizer.updates and position.step differ");
+  }
+  // The end-to-end check: what lies in memory now is what lay in memory then.
+  if (json.value("replica_sha256", "") != ReplicaHash(state)) {
+    throw ExitError(ExitCode::kBadData,
+                    state_path.string() + ": the tensors read do not have the hash saved");
+  }
+}
+
+void RemoveAfterRename(const fs::path& folder) {
+  const fs::path trash = folder.parent_path() / (".trash-" + folder.filename().string());
+  std::error_code ignored;
+  fs::remove_all(trash, ignored);
+  fs::rename(folder, trash, ignored);
+  fs::remove_all(trash, ignored);
+}
+
+}  // namespace
+
+void LoadCheckpoint(const fs::path& folder, TrainState& state) {
+  try {
+    ReadCheckpoint(folder, state);
+  } catch (const data::MissingInput& error) {
+    throw ExitError(ExitCode::kMissingInput, error.what());
+  } catch (const nlohmann::json::exception& error) {  // a value of another type
+    throw ExitError(ExitCode::kBadData, folder.string() + ": " + error.what());
+  }
+}
+
+Checkpoints::Checkpoints(fs::path folder, std::int64_t keep) : folder_(std::move(folder)), keep_(keep) {}
+
+fs::path Checkpoints::StepFolder(std::int64_t step) const {
+  char name[32];
+  std::snprintf(name, sizeof(name), "step-%08lld", static_cast<long long>(step));
+  return folder_ / name;
+}
+
+std::vector<std::int64_t> Checkpoints::Steps() const {
+  std::vector<std::int64_t> steps;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder_, error)) {
+    if (const auto step = StepOf(entry.path().filename().string())) steps.push_back(*step);
+  }
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
+
+void Checkpoints::RemoveLeftovers() const {
+  std::error_code error;
+  std::vector<fs::path> leftovers;
+  for (const auto& entry : fs::directory_iterator(folder_, error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(".tmp-") || name.starts_with(".trash-")) leftovers.push_back(entry.path());
+  }
+  for (const auto& leftover : leftovers) fs::remove_all(leftover, error);
+}
+
+void Checkpoints::Save(const TrainState& state) const {
+  const fs::path target = StepFolder(state.position.step);
+  try {
+    fs::create_directories(folder_);
+    PendingFolder pending(target);
+    nlohmann::json files;
+    const auto record = [&](const char* name, std::int64_t size_bytes, const std::string& sha256) {
+      files[name] = {{"size_bytes", size_bytes}, {"sha256", sha256}};
+    };
+    const auto trainable = WriteSafetensors(pending.Path() / kTrainable, state.parameters.Tensors());
+    record(kTrainable, trainable.size_bytes, trainable.sha256);
+    const auto moments = WriteSafetensors(pending.Path() / kOptimizer, OptimizerTensors(state));
+    record(kOptimizer, moments.size_bytes, moments.sha256);
+    const std::string json = StateToJson(state).dump(2) + "\n";
+    WriteFileDurably(pending.Path() / kState, json);
+    record(kState, static_cast<std::int64_t>(json.size()), data::Sha256OfBytes(json));
+    const nlohmann::json manifest = {{"format", "plural-checkpoint"},
+                                     {"format_version", 1},
+                                     {"step", state.position.step},
+                                     {"files", files}};
+    WriteFileDurably(pending.Path() / kManifest, manifest.dump(2) + "\n");
+    pending.Commit(PendingFolder::IfExists::kReplace);
+  } catch (const ExitError& error) {
+    throw ExitError(ExitCode::kCheckpointWrite, "checkpoint " + target.string() + ": " + error.what());
+  } catch (const fs::filesystem_error& error) {
+    throw ExitError(ExitCode::kCheckpointWrite, "checkpoint " + target.string() + ": " + error.what());
+  }
+  // Only now, when the new one is durable.
+  const std::vector<std::int64_t> steps = Steps();
+  for (std::size_t i = 0; i + static_cast<std::size_t>(keep_) < steps.size(); ++i) {
+    RemoveAfterRename(StepFolder(steps[i]));
+  }
+}
+
+Checkpoints::Loaded Checkpoints::LoadNewest(TrainState& state) const {
+  Loaded loaded;
+  std::vector<std::int64_t> steps = Steps();
+  std::reverse(steps.begin(), steps.end());
+  for (const std::int64_t step : steps) {
+    const fs::path folder = StepFolder(step);
+    try {
+      LoadCheckpoint(folder, state);
+      loaded.step = step;
+      loaded.folder = folder;
+      return loaded;
+    } catch (const ExitError& error) {
+      const fs::path bad = folder.string() + ".bad-" + std::to_string(std::time(nullptr));
+      std::error_code rename_error;
+      fs::rename(folder, bad, rename_error);
+      loaded.warnings.push_back("checkpoint is not whole, set aside as " + bad.string() + ": " +
+                                error.what());
+    }
+  }
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder_, error)) {
+    if (entry.path().filename().string().find(".bad-") == std::string::npos) continue;
+    throw ExitError(ExitCode::kBadData,
+                    folder_.string() + ": checkpoints exist but none of them is whole (" +
+                        (loaded.warnings.empty() ? "set aside earlier: " + entry.path().filename().string()
+                                                 : loaded.warnings.front()) +
+                        "); restore one, or remove the folder to train from the start");
+  }
+  return loaded;
+}
+
+void SaveOnRankZero(const Checkpoints& checkpoints, const TrainState& state, const dist::World& world,
+                    dist::Collectives& collectives) {
+  const std::vector<int> odd = dist::OddRanks(collectives.AllGather(ReplicaHash(state)));
+  if (!odd.empty()) {
+    FailTogether(world, collectives,
+                 ExitError(ExitCode::kReplicasDiffer,
+                           "step " + std::to_string(state.position.step) +
+                               ": parameters or moments of rank " + dist::JoinRanks(odd) +
+                               " differ from the other ranks'; no checkpoint was written. Suspect the memory "
+                               "or the processor of that machine; start again to go on from the last one"));
+  }
+  if (world.Rank() == 0) checkpoints.Save(state);
+  collectives.Barrier();  // nobody goes on before the commit
+}
+
+void BroadcastState(TrainState& state, dist::Collectives& collectives) {
+  nlohmann::json json = StateToJson(state);
+  std::string text = json.dump();
+  collectives.Broadcast(text, 0);
+  json = nlohmann::json::parse(text);
+  StateFromJson(json, "state of rank 0", state);
+  state.optimizer.Restore(json["optimizer"]["updates"].get<std::int64_t>());
+  collectives.Broadcast(state.parameters.Values(), 0);
+  collectives.Broadcast(state.optimizer.FirstMoment(), 0);
+  collectives.Broadcast(state.optimizer.SecondMoment(), 0);
+}
+
+}  // namespace plural::trainer

@@ -1,0 +1,69 @@
+// Checkpoints: the train state as folders on disk.
+//
+// Owns: their layout, commit, verification, retention. Does not own: what is in the state (train_state.h),
+// how files become durable (file_io.h). Thread rule: one thread; files are touched by rank 0 only.
+//
+//   checkpoints/step-00000200/trainable.safetensors   parameters under their Hugging Face names
+//                             optimizer.safetensors   <name>.exp_avg, <name>.exp_avg_sq
+//                             state.json              the rest; no decimal floats
+//                             manifest.json           size and SHA-256 of the three, written last
+//
+// Nothing in them depends on the number of ranks. A folder appears whole (temporary name, fsync, rename), so
+// whatever carries the name step-N was committed; what has gone bad since is found by its hash.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "dist/collectives.h"
+#include "dist/world.h"
+#include "trainer/state/train_state.h"
+
+namespace plural::trainer {
+
+class Checkpoints {
+ public:
+  // The newest `keep` >= 1 are kept. `folder` is made with the first checkpoint.
+  Checkpoints(std::filesystem::path folder, std::int64_t keep);
+
+  // Removes what a killed run left half-written or half-removed. The caller holds the run's lock.
+  void RemoveLeftovers() const;
+
+  // Writes step-<state.position.step>, then removes those beyond `keep`.
+  // Errors: ExitError(kCheckpointWrite); older checkpoints are untouched.
+  void Save(const TrainState& state) const;
+
+  struct Loaded {
+    std::int64_t step = 0;
+    std::filesystem::path folder;       // empty: there was none, the state is untouched
+    std::vector<std::string> warnings;  // one for each bad checkpoint passed over
+  };
+  // Fills `state`, which has the right layout, from the newest checkpoint that is whole. A bad one is renamed
+  // to step-N.bad-<unix time> and the next older one is tried.
+  // Errors: ExitError(kBadData) when there are checkpoints but none is whole.
+  Loaded LoadNewest(TrainState& state) const;
+
+  // Steps of the committed checkpoints, ascending.
+  std::vector<std::int64_t> Steps() const;
+  std::filesystem::path StepFolder(std::int64_t step) const;
+
+ private:
+  std::filesystem::path folder_;
+  std::int64_t keep_;
+};
+
+// Reads one checkpoint and checks sizes, hashes, names and shapes. Errors: ExitError(kBadData or
+// kMissingInput); `state` is then half filled.
+void LoadCheckpoint(const std::filesystem::path& folder, TrainState& state);
+
+// Checks that all ranks hold the same bits, then lets rank 0 save; returns when the checkpoint is committed.
+// COLLECTIVE. Errors: ExitError(kReplicasDiffer) naming the ranks that differ from most, nothing written.
+void SaveOnRankZero(const Checkpoints& checkpoints, const TrainState& state, const dist::World& world,
+                    dist::Collectives& collectives);
+
+// Rank 0's state to all. COLLECTIVE.
+void BroadcastState(TrainState& state, dist::Collectives& collectives);
+
+}  // namespace plural::trainer

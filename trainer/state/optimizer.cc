@@ -1,0 +1,219 @@
+#include "trainer/state/optimizer.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <stdexcept>
+
+namespace plural::trainer {
+namespace {
+
+// The scalars of one update, in the precision of the buffer.
+template <typename T>
+struct Update {
+  T gradient_scale, decay, one_minus_beta1, beta2, one_minus_beta2, correction2_sqrt, eps, step_size;
+};
+
+// A fused multiply-add on some machines only would make results depend on the machine; -O2 does not
+// vectorise loops of unknown length.
+#pragma GCC push_options
+#pragma GCC optimize("O3", "fp-contract=off")
+
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)  // clones are chosen before its runtime is ready
+#define PLURAL_EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define PLURAL_EVERY_CPU
+#endif
+
+constexpr std::int64_t kBlock = 512;
+
+// root[i] = sqrt(x[i]). Written out for x86 because a loop over sqrt(), which may set errno, stays scalar.
+[[gnu::always_inline]] inline void Roots(const float* x, float* root, std::int64_t size) {
+  std::int64_t i = 0;
+#ifdef __SSE2__
+  for (; i + 4 <= size; i += 4) _mm_storeu_ps(root + i, _mm_sqrt_ps(_mm_loadu_ps(x + i)));
+#endif
+  for (; i < size; ++i) root[i] = std::sqrt(x[i]);
+}
+[[gnu::always_inline]] inline void Roots(const double* x, double* root, std::int64_t size) {
+  std::int64_t i = 0;
+#ifdef __SSE2__
+  for (; i + 2 <= size; i += 2) _mm_storeu_pd(root + i, _mm_sqrt_pd(_mm_loadu_pd(x + i)));
+#endif
+  for (; i < size; ++i) root[i] = std::sqrt(x[i]);
+}
+
+// Same operations as torch.optim.AdamW: decay, lerp of the first moment, second moment, then
+// p -= step_size * m / (sqrt(v) / sqrt(1 - beta2^t) + eps). One pass over memory, block by block.
+template <typename T>
+[[gnu::always_inline]] inline void UpdateElements(T* __restrict p, const T* __restrict g, T* __restrict m,
+                                                  T* __restrict v, std::int64_t size, const Update<T> u) {
+  alignas(64) T root[kBlock];
+  for (std::int64_t start = 0; start < size; start += kBlock) {
+    const std::int64_t end = std::min(start + kBlock, size);
+    for (std::int64_t i = start; i < end; ++i) {
+      const T gradient = g[i] * u.gradient_scale;
+      m[i] += u.one_minus_beta1 * (gradient - m[i]);
+      v[i] = v[i] * u.beta2 + u.one_minus_beta2 * gradient * gradient;
+    }
+    Roots(v + start, root, end - start);
+    for (std::int64_t i = start; i < end; ++i) {
+      const T denominator = root[i - start] / u.correction2_sqrt + u.eps;
+      p[i] = p[i] * u.decay - u.step_size * (m[i] / denominator);
+    }
+  }
+}
+
+// Target clones cannot be templates.
+PLURAL_EVERY_CPU
+void UpdateRange(float* p, const float* g, float* m, float* v, std::int64_t size, const Update<float>& u) {
+  UpdateElements(p, g, m, v, size, u);
+}
+PLURAL_EVERY_CPU
+void UpdateRange(double* p, const double* g, double* m, double* v, std::int64_t size,
+                 const Update<double>& u) {
+  UpdateElements(p, g, m, v, size, u);
+}
+
+// Sixteen partial sums, whatever the vector width: the same bits on every machine.
+template <typename T>
+[[gnu::always_inline]] inline double SumOfSquares(const T* __restrict x, std::int64_t size) {
+  constexpr std::int64_t kLanes = 16;
+  double lane[kLanes] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) {
+    for (std::int64_t j = 0; j < kLanes; ++j) {
+      const auto value = static_cast<double>(x[i + j]);
+      lane[j] += value * value;
+    }
+  }
+  for (; i < size; ++i) lane[i % kLanes] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  double sum = 0.0;
+  for (const double partial : lane) sum += partial;
+  return sum;
+}
+
+PLURAL_EVERY_CPU
+double SquaresOf(const float* x, std::int64_t size) { return SumOfSquares(x, size); }
+PLURAL_EVERY_CPU
+double SquaresOf(const double* x, std::int64_t size) { return SumOfSquares(x, size); }
+
+#pragma GCC pop_options
+
+template <typename T>
+void UpdateOnCpu(const at::Tensor& values, const at::Tensor& gradients, const at::Tensor& first,
+                 const at::Tensor& second, std::int64_t offset, std::int64_t size, const Update<double>& u) {
+  const Update<T> rounded{static_cast<T>(u.gradient_scale),
+                          static_cast<T>(u.decay),
+                          static_cast<T>(u.one_minus_beta1),
+                          static_cast<T>(u.beta2),
+                          static_cast<T>(u.one_minus_beta2),
+                          static_cast<T>(u.correction2_sqrt),
+                          static_cast<T>(u.eps),
+                          static_cast<T>(u.step_size)};
+  UpdateRange(values.mutable_data_ptr<T>() + offset, gradients.const_data_ptr<T>() + offset,
+              first.mutable_data_ptr<T>() + offset, second.mutable_data_ptr<T>() + offset, size, rounded);
+}
+
+// The same update in ATen operations, for devices.
+void UpdateOnDevice(const at::Tensor& values, const at::Tensor& gradients, const at::Tensor& first,
+                    const at::Tensor& second, std::int64_t offset, std::int64_t size,
+                    const Update<double>& u) {
+  const c10::NoGradGuard no_gradient;
+  at::Tensor p = values.narrow(0, offset, size);
+  at::Tensor m = first.narrow(0, offset, size);
+  at::Tensor v = second.narrow(0, offset, size);
+  at::Tensor g = gradients.narrow(0, offset, size);
+  if (u.gradient_scale != 1.0) g = g * u.gradient_scale;
+  p.mul_(u.decay);
+  m.lerp_(g, u.one_minus_beta1);
+  v.mul_(u.beta2).addcmul_(g, g, u.one_minus_beta2);
+  p.addcdiv_(m, (v.sqrt() / u.correction2_sqrt).add_(u.eps), -u.step_size);
+}
+
+}  // namespace
+
+AdamW::AdamW(const dist::FlatParameters& parameters, const Settings& settings,
+             const std::vector<double>& lr_scales)
+    : settings_(settings) {
+  if (!lr_scales.empty() && lr_scales.size() != parameters.Spans().size()) {
+    throw std::logic_error("AdamW: one learning-rate scale a span is needed");
+  }
+  for (std::size_t i = 0; i < parameters.Spans().size(); ++i) {
+    const auto& span = parameters.Spans()[i];
+    const bool decays = settings.weight_decay != 0.0 && span.shape.size() >= 2;
+    const double lr_scale = lr_scales.empty() ? 1.0 : lr_scales[i];
+    if (!ranges_.empty() && ranges_.back().decays == decays && ranges_.back().lr_scale == lr_scale) {
+      // The padding between spans is zero and stays zero.
+      ranges_.back().size = span.offset + span.size - ranges_.back().offset;
+    } else {
+      ranges_.push_back({span.offset, span.size, decays, lr_scale});
+    }
+  }
+  first_moment_ = at::zeros_like(parameters.Values());
+  second_moment_ = at::zeros_like(parameters.Values());
+}
+
+void AdamW::Step(dist::FlatParameters& parameters, double lr, double gradient_scale) {
+  ++updates_;
+  const auto t = static_cast<double>(updates_);
+  Update<double> u{};
+  u.gradient_scale = gradient_scale;
+  u.one_minus_beta1 = 1.0 - settings_.beta1;
+  u.beta2 = settings_.beta2;
+  u.one_minus_beta2 = 1.0 - settings_.beta2;
+  u.correction2_sqrt = std::sqrt(1.0 - std::pow(settings_.beta2, t));
+  u.eps = settings_.eps;
+  const double correction1 = 1.0 - std::pow(settings_.beta1, t);
+
+  const at::Tensor values = parameters.Values();
+  const at::Tensor gradients = parameters.Gradients();
+  const auto update = !values.is_cpu()                      ? UpdateOnDevice
+                      : values.scalar_type() == at::kDouble ? UpdateOnCpu<double>
+                                                            : UpdateOnCpu<float>;
+  for (const Range& range : ranges_) {
+    const double range_lr = lr * range.lr_scale;
+    u.step_size = range_lr / correction1;
+    u.decay = range.decays ? 1.0 - range_lr * settings_.weight_decay : 1.0;
+    update(values, gradients, first_moment_, second_moment_, range.offset, range.size, u);
+  }
+}
+
+double GradientNorm(const dist::FlatParameters& parameters) {
+  const at::Tensor gradients = parameters.Gradients();
+  if (!gradients.is_cpu()) return at::linalg_vector_norm(gradients, 2, {}, false, at::kDouble).item<double>();
+  double sum = 0.0;
+  for (const auto& span : parameters.Spans()) {
+    sum += gradients.scalar_type() == at::kDouble
+               ? SquaresOf(gradients.const_data_ptr<double>() + span.offset, span.size)
+               : SquaresOf(gradients.const_data_ptr<float>() + span.offset, span.size);
+  }
+  return std::sqrt(sum);
+}
+
+double ClipScale(double norm, double max_norm) {
+  if (max_norm <= 0.0) return 1.0;
+  return std::min(1.0, max_norm / (norm + 1e-6));
+}
+
+double Schedule::LearningRate(std::int64_t step) const {
+  if (step < warmup_steps) return lr * static_cast<double>(step) / static_cast<double>(warmup_steps);
+  if (kind == "constant") return lr;
+  const double progress = static_cast<double>(step - warmup_steps) /
+                          static_cast<double>(std::max<std::int64_t>(1, total_steps - warmup_steps));
+  if (kind == "linear") return lr * std::max(0.0, 1.0 - progress);
+  if (kind == "cosine") return lr * 0.5 * (1.0 + std::cos(std::numbers::pi * std::min(1.0, progress)));
+  throw std::logic_error("schedule '" + kind + "' passed the recipe's check");
+}
+
+}  // namespace plural::trainer

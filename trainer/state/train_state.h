@@ -1,0 +1,87 @@
+// The train state: everything that decides how a run goes on, in one struct.
+//
+// Owns: the trainable values, the optimizer, where in the data the run stands, and what the run is bound
+// to. What is not in here (caches, timings, the reader's look-ahead) may be lost at any moment without
+// changing a later step. Does not own: files (checkpoint.h). Thread rule: one thread.
+//
+// Needed nowhere in here: random states. Every draw is a function of the seed and of counters kept below.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "dist/flat_parameters.h"
+#include "trainer/method/latent_figures.h"
+#include "trainer/state/optimizer.h"
+
+namespace plural::trainer {
+
+// Sums over the groups of the pass (epoch) so far, each measured before its step (methods.md 1.4).
+struct PassSums {
+  std::int64_t groups = 0;
+  std::int64_t unpenalised_groups = 0;  // groups with negatives none of whose tokens are penalised
+  double loss = 0.0;                    // of groups, not of steps: the mean is loss / groups
+  // Distribution matching only, nats.
+  double kl_nats = 0.0;
+  double cross_entropy_nats = 0.0;
+  double target_entropy_nats = 0.0;
+  double target_mass = 0.0;
+  double entropy_nats = 0.0;
+  LatentSums latents;  // cvf only
+};
+
+struct Position {
+  std::int64_t step = 0;             // optimizer steps done
+  std::int64_t epoch = 0;            // of the next step
+  std::int64_t consumed_groups = 0;  // over all epochs
+  bool stopped_early = false;        // the early-stop rule has ended the run at `step`
+  PassSums pass;
+  std::int64_t metrics_bytes = 0;  // of metrics.jsonl, that describe the steps done
+};
+
+// What the values mean anything for. A resume with other ones is refused.
+struct Identity {
+  std::uint64_t seed = 0;
+  std::string recipe_sha256;   // of the keys that decide the run (run_folder.h)
+  std::string corpus;          // SHA-256 of the corpus, or its fingerprint where it has no sidecar
+  std::string weights_sha256;  // of the base weights; "" for random ones, which the recipe decides
+};
+
+// Who made it. Recorded for people; a resume elsewhere is told, not refused.
+struct Provenance {
+  std::string version;  // of plural
+  std::string mpi;
+  std::string host;  // of rank 0
+  std::int64_t ranks = 0;
+  std::int64_t threads = 0;  // compute threads a rank
+  std::int64_t restarts = 0;
+};
+
+struct TrainState {
+  dist::FlatParameters parameters;
+  AdamW optimizer;
+  Position position;
+  Identity identity;
+  Provenance provenance;
+
+  // `lr_scales` as in AdamW's constructor.
+  TrainState(std::vector<dist::NamedTensor> trainable, const AdamW::Settings& settings,
+             const std::vector<double>& lr_scales = {})
+      : parameters(std::move(trainable)), optimizer(parameters, settings, lr_scales) {}
+};
+
+// SHA-256 of parameters and moments: equal on all ranks, always.
+std::string ReplicaHash(const TrainState& state);
+
+// Everything but the tensors. Numbers are exact: integers as integers, floats as C hexadecimal floats in
+// strings ("0x1.8p+1").
+nlohmann::json StateToJson(const TrainState& state);
+// Fills `state` but for the tensors. Errors: ExitError(kBadData) naming `where` and the key.
+void StateFromJson(const nlohmann::json& json, const std::string& where, TrainState& state);
+
+// The moments as tensors named like torch's: "<parameter>.exp_avg" and "<parameter>.exp_avg_sq".
+std::vector<dist::NamedTensor> OptimizerTensors(const TrainState& state);
+
+}  // namespace plural::trainer

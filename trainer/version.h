@@ -1,8 +1,0 @@
-// The program's version, as `plural --version` prints it and checkpoints record it.
-#pragma once
-
-namespace plural::trainer {
-
-const char* Version();  // "0.1.0"
-
-}  // namespace plural::trainer
