@@ -172,7 +172,7 @@ void AddNegatives(const Group& group, const LabelSettings& settings, std::int64_
 }
 
 // Turns positives into the sequences of cvf: what recognises each response's latent, and the response below
-// its latent or below every one (methods.md 2.2).
+// its latent or below every one (docs/methods.md 4.2).
 void AddLatents(const Group& group, const LabelSettings& settings, std::int64_t epoch,
                 LabelledGroup& labelled) {
   labelled.latent_key =
@@ -207,7 +207,7 @@ std::string FirstTokens(const std::vector<Token>& tokens) {
 }
 
 // A target that begins another one would get the other's mass too: the loss would have no minimum at p*
-// (methods.md 1.4, the prefix trap).
+// (docs/methods.md 3.5).
 void CheckPrefixFree(const Group& group) {
   const std::vector<Response>& targets = group.responses;
   std::vector<std::size_t> order(targets.size());

@@ -27,7 +27,7 @@ enum class Selection : std::uint8_t {
   kAligned,  // those whose best assignment to numbers has the largest total affinity
 };
 
-// How a group's token losses become one number (methods.md 1.0).
+// How a group's token losses become one number (docs/methods.md 2.3).
 enum class Normalization : std::uint8_t {
   kGroupTokenMean,  // mean over positive tokens + alpha * mean over penalised tokens
   kSequenceSum,     // (sum over positive tokens + alpha * sum over penalised tokens) / positives

@@ -164,7 +164,7 @@ TEST(LabellingTest, NothingPenalisedAddsNothing) {
   }
 }
 
-// methods.md 1.3: "I'm a doctor, and I love 3 big dogs." under the three masks.
+// docs/methods.md 2.5: "I'm a doctor, and I love 3 big dogs." under the three masks.
 TEST(LabellingTest, MaskModesPenaliseTheirOwnTokens) {
   const std::vector<std::vector<int>> masks = {
       {1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1, 1, 1, 0, 0},   // content_first
@@ -331,7 +331,6 @@ TEST(LabellingTest, AlignedNumbersNeedAffinitiesToAllNumbers) {
   EXPECT_TRUE(Contains(ErrorOf(last, settings), "response 3 has affinities to 0"));
 }
 
-// methods.md 1.4: weights 0.5, 0.25, 0.25 in nats.
 TEST(LabellingTest, LatentsStandBetweenPromptAndResponse) {
   const Group group = FourResponses();
   LabelSettings settings{.method = Method::kCvf, .responses = 2};
@@ -365,6 +364,7 @@ TEST(LabellingTest, LatentsStandBetweenPromptAndResponse) {
   EXPECT_EQ(exact.positive_tokens, 5);
 }
 
+// docs/methods.md 3.5: weights 0.5, 0.25, 0.25 in nats.
 TEST(LabellingTest, DistributionMatchingWeighsEveryTokenByItsTarget) {
   Group group;
   group.id = "numbers";

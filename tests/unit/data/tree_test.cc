@@ -231,7 +231,7 @@ TEST(TreeTest, DepthIsNotBoundedByTheStack) {
   EXPECT_EQ(tree.end.front(), static_cast<std::int32_t>(kTokens));
 }
 
-// token-tree.md 2.2, less the terminal tokens: p + N k + N^2 (r - 1) rows instead of N^2 (p + k + r).
+// docs/methods.md 5.6: p + N k + N^2 (r - 1) rows instead of N^2 (p + k + r).
 TEST(TreeTest, CountsOfPossibilityExploration) {
   struct Shape {
     int prompt, tail, response, responses;
