@@ -4,8 +4,8 @@
 // driver over the model, one prefill a prompt. Does not own: the cache, files, ranks. Thread rule: one
 // thread.
 //
-// The rules are those of Hugging Face transformers since release 4.36 (methods.md 3.2): the penalty stays in
-// a hypothesis's score, and the score is the sum divided by the number of generated tokens.
+// The rules are those of Hugging Face transformers since release 4.36 (docs/methods.md 9.4): the penalty
+// stays in a hypothesis's score, and the score is the sum divided by the number of generated tokens.
 #pragma once
 
 #include <cstdint>

@@ -6,7 +6,7 @@
 // A rating corpus is an ordinary corpus (`plural prepare --template coherence-rating`): a group's prompt is
 // the text up to the response's place, its tail 0 the text after it, its ten responses the ratings 1 to 10.
 // The judged sequence is prompt, response, tail 0, rating. Nothing is decoded: the likelihoods of the ten
-// ratings, renormalised, are the distribution (methods.md 2.2).
+// ratings, renormalised, are the distribution (docs/methods.md 9.6).
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// CVF: recognition and generation with latents, after PLATO-2 on a decoder (methods.md 2.2).
+// CVF: recognition and generation with latents, after PLATO-2 on a decoder (docs/methods.md 4).
 //
 // Owns: the two passes and the loss that joins them, the Gumbel draws. Does not own: the sequences
 // (data/labelling.h), the latents' parameters (model/latents.h), the order of a step (train_step.h). Thread

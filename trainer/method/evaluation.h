@@ -34,8 +34,8 @@ struct GroupFigures {
   std::int64_t response_tokens = 0;
   double logprob_nats = 0.0;             // of all responses, without a number
   std::optional<TargetFigures> targets;  // of a target set
-  // Targets expected among 1,000 draws of the model: sum of 1 - (1 - p)^1000 (methods.md 4.5). The prompt's
-  // `coverage_valid`, without sampling.
+  // Targets expected among 1,000 draws of the model: sum of 1 - (1 - p)^1000 (docs/methods.md 8.3). The
+  // prompt's `coverage_valid`, without sampling.
   double expected_coverage = 0.0;
 };
 constexpr double kCoverageDraws = 1000.0;
@@ -52,7 +52,7 @@ std::optional<PossibilityFigures> EvaluatePossibilities(const Decoder& model, co
 PossibilityFigures FiguresOfPossibilities(const std::vector<std::vector<double>>& log_p);
 
 // Sum over the group's response tokens of KL(p_from || p_to) of the next-token distributions, nats, without a
-// number: how far tuning has moved the model on text it was not tuned on (methods.md 4.9).
+// number: how far tuning has moved the model on text it was not tuned on (docs/methods.md 8.6).
 double TokenKl(const Decoder& from, const Decoder& to, const data::Group& group,
                const data::PackSettings& pack);
 

@@ -4,7 +4,7 @@
 // own: the posteriors (cvf.h). Thread rule: pure functions.
 //
 // A method without prior and KL term may leave latents dead: what to look at is how many are used, and how
-// much they say about the response (methods.md 2.2).
+// much they say about the response (docs/methods.md 8.5).
 #pragma once
 
 #include <cstdint>

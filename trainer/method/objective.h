@@ -59,7 +59,7 @@ std::vector<PassFigures> ReadFigures(std::span<const data::RowPass> passes,
 PassFigures ReadFigures(const data::RowPass& pass, const PassValues& values);
 
 // Exact figures of one group of distribution matching from its sequences' log-probabilities
-// (methods.md 4.7), all in nats: KL(p* || p), cross-entropy, H(p*), mass on targets, entropy of p
+// (docs/methods.md 8.2), all in nats: KL(p* || p), cross-entropy, H(p*), mass on targets, entropy of p
 // renormalised on the targets.
 struct TargetFigures {
   double kl_nats = 0.0;

@@ -5,7 +5,7 @@
 // values into coefficients (objective.h). Thread rule: one thread.
 //
 // Whatever the objective, the gradient with respect to a row's logits z is
-//     a * softmax(z / b) + c * p + h * p * (log p + H) + scatter(t_e at y_e)        (beyond.md 1.1)
+//     a * softmax(z / b) + c * p + h * p * (log p + H) + scatter(t_e at y_e)   (docs/methods.md 6.3)
 // so backward takes three scalars a row and one value an edge. `log p` and `log(1-p)`
 // need c and t only; a, b and h are zero until an objective uses them.
 #pragma once
@@ -49,7 +49,7 @@ struct HeadSettings {
 struct EdgeLogProbs {
   at::Tensor log_p;             // [E] log p of the target, fp64
   at::Tensor log_one_minus_p;   // [E] log(1 - p), from the logsumexp over all other tokens: finite digits
-                                // where 1 - p underflows (token-tree.md 4.3)
+                                // where 1 - p underflows (docs/methods.md 6.2)
   at::Tensor row_entropy_nats;  // [S], not differentiable
 };
 

@@ -1,4 +1,4 @@
-// Self-consistency: whether a latent's own response is recognised as that latent's (methods.md 2.2).
+// Self-consistency: whether a latent's own response is recognised as that latent's (docs/methods.md 8.5).
 //
 // Owns: which prompts are asked, the counting. Does not own: decoding (generate/generator.h), recognition
 // (cvf.h). Thread rule: one thread.

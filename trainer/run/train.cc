@@ -223,7 +223,7 @@ void Run::LogStep(const StepFigures& figures, std::int64_t epoch, double seconds
 void Run::EndPass() {
   Position& position = state_.position;
   if (recipe_.method == data::Method::kDistributionMatching && recipe_.early_stop.enabled) {
-    // methods.md 1.4: sums over all prompts, so that a prompt with many targets counts for more.
+    // docs/methods.md 3.5: sums over all prompts, so that a prompt with many targets counts for more.
     position.stopped_early = position.pass.cross_entropy_nats <=
                              (1.0 + recipe_.early_stop.gamma) * position.pass.target_entropy_nats;
   }

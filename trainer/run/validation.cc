@@ -19,8 +19,8 @@ namespace {
 
 using Tokens = std::vector<data::Token>;
 
-// Distinct-n over token ids (methods.md 4.1 without words: no text is at hand here): different n-grams /
-// n-grams.
+// Distinct-n over token ids, since no text is at hand here: different n-grams / n-grams
+// (docs/methods.md 8.8).
 double TokenDistinct(const std::vector<std::vector<Tokens>>& responses, std::size_t n) {
   std::set<Tokens> different;
   std::size_t total = 0;

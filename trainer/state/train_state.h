@@ -18,7 +18,7 @@
 
 namespace plural::trainer {
 
-// Sums over the groups of the pass (epoch) so far, each measured before its step (methods.md 1.4).
+// Sums over the groups of the pass (epoch) so far, each measured before its step (docs/methods.md 3.5).
 struct PassSums {
   std::int64_t groups = 0;
   std::int64_t unpenalised_groups = 0;  // groups with negatives none of whose tokens are penalised

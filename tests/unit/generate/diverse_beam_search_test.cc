@@ -71,7 +71,7 @@ DiverseBeamSettings ThreeOfOne(double penalty) {
   return {.beams = 3, .groups = 3, .diversity_penalty = penalty, .max_new_tokens = 3};
 }
 
-// methods.md 3.2.
+// docs/methods.md 9.4.
 TEST(DiverseBeamSearch, WithoutPenaltyAllGroupsFindTheSame) {
   ExpectHypotheses(Search(ThreeOfOne(0.0)),
                    {{-0.735758, "ab.", 2}, {-0.735758, "ab.", 1}, {-0.735758, "ab.", 0}});

@@ -14,7 +14,7 @@
 namespace plural::trainer {
 namespace {
 
-// methods.md 4.3.
+// docs/methods.md 9.6.
 TEST(Rating, WorkedExample) {
   std::vector<double> log_p;
   for (const double p : {.01, .01, .02, .03, .05, .08, .15, .30, .25, .10}) log_p.push_back(std::log(p));

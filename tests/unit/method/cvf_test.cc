@@ -44,7 +44,7 @@ at::Tensor Doubles(const std::vector<double>& values) {
   return at::tensor(at::ArrayRef<double>(values), at::kDouble);
 }
 
-// methods.md 2.2, its vectors; printed there with six digits.
+// docs/methods.md 4.7; printed there with six digits.
 TEST(Vectors, SoftGumbelWeights) {
   const at::Tensor noise = GumbelNoise(Doubles({0.3, 0.8, 0.6}));
   const std::array<double, 3> wanted_noise = {-0.185627, 1.499940, 0.671727};
@@ -202,7 +202,8 @@ void ExpectEqual(const Outcome& found, const Outcome& wanted) {
   }
 }
 
-// The loss as methods.md 2.2 writes it: every sequence alone, ordinary autograd through everything at once.
+// The loss as docs/methods.md 4.3 writes it: every sequence alone, ordinary autograd through everything at
+// once.
 class Definition {
  public:
   Definition(const Decoder& model, const LatentSettings& settings) : model_(model), settings_(settings) {}

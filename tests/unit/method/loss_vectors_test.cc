@@ -49,7 +49,7 @@ RowPass OnlyPass(const LabelledGroup& group, Layout layout = Layout::kTree) {
   return passes[0];
 }
 
-// ---- methods.md 1.0: two responses, two numbers ----
+// ---- docs/methods.md 3.4: two responses, two numbers ----
 
 constexpr Token kNumber1 = 11;
 constexpr Token kNumber2 = 12;
@@ -205,7 +205,7 @@ TEST(LossVectorsTest, AGroupWithoutPenalisedTokensAddsZero) {
   EXPECT_NEAR(result.loss.item<double>(), 0.390471, kSixDecimals);
 }
 
-// ---- methods.md 1.3: which tokens are penalised ----
+// ---- docs/methods.md 2.5: which tokens are penalised ----
 
 TEST(LossVectorsTest, MasksCountTheirTokens) {
   const std::string content_first = "100010001011100";
@@ -236,7 +236,7 @@ TEST(LossVectorsTest, MasksCountTheirTokens) {
   }
 }
 
-// ---- methods.md 1.4: the targets {1}, {2}, {10} ----
+// ---- docs/methods.md 3.5: the targets {1}, {2}, {10} ----
 
 enum : Token { kOpen, kOne, kTwo, kZero, kClose, kEnd, kElse, kPrompt };
 
