@@ -11,7 +11,7 @@ import unittest
 from unittest import mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "data" / "reproduction"))
+sys.path.insert(0, str(ROOT / "recipes" / "reproduction"))
 
 import distribution_grammar  # noqa: E402
 import distributions  # noqa: E402
@@ -99,8 +99,8 @@ class Study(unittest.TestCase):
 
 class CommandLine(unittest.TestCase):
     def test_an_unknown_part_is_one_line(self):
-        path = {"PYTHONPATH": f"{ROOT}/data/reproduction:{ROOT}/data/text"}
-        done = subprocess.run([sys.executable, ROOT / "data/reproduction/distributions.py", "--parts", "numbers"],
+        path = {"PYTHONPATH": f"{ROOT}/recipes/reproduction:{ROOT}/data/text"}
+        done = subprocess.run([sys.executable, ROOT / "recipes/reproduction/distributions.py", "--parts", "numbers"],
                               capture_output=True, text=True, timeout=60, env={**os.environ, **path})
         self.assertEqual(done.returncode, 2)
         self.assertIn("no part 'numbers'; there are closed_sets, names,", done.stderr)

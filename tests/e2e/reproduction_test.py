@@ -11,7 +11,7 @@ import unittest
 from dataclasses import replace
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "data/reproduction"))
+sys.path.insert(0, str(ROOT / "recipes/reproduction"))
 
 import reply_study  # noqa: E402
 from reply_grammar import ReplyGrammar  # noqa: E402

@@ -11,7 +11,7 @@ import tempfile
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "data/reproduction"))
+sys.path.insert(0, str(ROOT / "recipes/reproduction"))
 
 from persona_grammar import PersonaGrammar  # noqa: E402
 from reply_grammar import ReplyGrammar  # noqa: E402
@@ -93,7 +93,7 @@ class ReplyMeaning(unittest.TestCase):
     def test_no_two_openers_have_the_same_length(self):
         # Else diverse beam search would meet the deciding word at one step in several groups, and penalise it.
         for name in ("dialogue", "story"):
-            openers = json.loads((ROOT / f"data/reproduction/{name}.json").read_text())["openers"]
+            openers = json.loads((ROOT / f"recipes/reproduction/{name}.json").read_text())["openers"]
             lengths = [len(re.findall(r"\w+|[^\w\s]", opener)) for opener in openers]
             self.assertEqual(len(set(lengths)), len(lengths), openers)
 

@@ -20,7 +20,7 @@ from real_text_material import Material
 from report import Figure, Row
 from study import RECIPES, Seed, Study, run
 
-TEMPLATE = RECIPES.parents[1] / "data" / "reproduction" / "templates" / "real-text.json"
+TEMPLATE = RECIPES / "templates" / "real-text.json"
 REPLIES, TOP_K, REPLY_TOKENS = 5, 50, 64
 TEMPERATURES = (0.5, 0.75, 1.0)
 NUMBERS, KINDS = 9, 6
