@@ -1,7 +1,7 @@
 """The grammar of distribution matching (distribution.json): requests, target sets, biographies.
 
 Owns: what a model from nothing reads, target sets as `plural prepare` takes them. Does not own: files, commands,
-what an answer means (plural_text.coverage, plural_text.biography). Every draw comes from the Random that is passed in.
+what an answer means (plural_text.metrics.coverage, plural_text.metrics.biography). Every draw comes from the Random that is passed in.
 
 A request is asked with a cue. 'usual' and 'random' are answered with a favourite most of the time, 'variety' with
 every answer alike: so the model has a sense of variety on all tasks, shared by them, which 'random' does not call
@@ -162,7 +162,7 @@ class DistributionGrammar:
 
 
 def _record(values: dict[str, str], fields: tuple[str, ...]) -> str:
-    """Braces as plural_text.biography parses them: the name in one pair, every other field in its own."""
+    """Braces as plural_text.metrics.biography parses them: the name in one pair, every other field in its own."""
     texts = [f"{values['first_name']} {values['last_name']}", *(values[field] for field in fields[2:])]
     return " ".join(f"{{{text}}}" for text in texts)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from plural_text.biography import ATTRIBUTES
+from plural_text.metrics.biography import ATTRIBUTES
 
 from report import Figure, Report, Row
 

@@ -14,8 +14,8 @@ import statistics
 import sys
 from pathlib import Path
 
-from plural_text.biography import ATTRIBUTES, attribute_values, gender_distance, parse
-from plural_text.coverage import answer_key, key_figures
+from plural_text.metrics.biography import ATTRIBUTES, attribute_values, gender_distance, parse
+from plural_text.metrics.coverage import answer_key, key_figures
 
 from distribution_grammar import DistributionGrammar, Request
 from distribution_tables import SAMPLES, tables

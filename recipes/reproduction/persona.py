@@ -14,7 +14,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from plural_text.entropy import entropy_bits
+from plural_text.metrics.entropy import entropy_bits
 
 from persona_grammar import PersonaGrammar
 from reply_study import CANDIDATES, METHODS, TEMPLATES, TOP_K, Method, tune

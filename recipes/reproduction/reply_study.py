@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from plural_text.distinct import distinct_n
+from plural_text.metrics.distinct import distinct_n
 
 from reply_grammar import ReplyGrammar
 from report import Figure

@@ -19,8 +19,8 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "down_proj", "lm_head"]
 
 def write_corpus(path, count, seed=11):
     """Groups of random tokens. Possibility numbers take one or two tokens; responses share beginnings."""
-    from plural_text.corpus_writer import CorpusWriter
-    from plural_text.groups import Group
+    from plural_text.prepare.corpus_writer import CorpusWriter
+    from plural_text.prepare.groups import Group
     generator = torch.Generator().manual_seed(seed)
 
     def tokens(low, high):

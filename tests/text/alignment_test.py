@@ -8,9 +8,10 @@ from unittest import mock
 import h5py
 import numpy
 
-from plural_text import alignment, encoder, kmeans
 from plural_text.__main__ import main
-from plural_text.formats import Record
+from plural_text.common import encoder
+from plural_text.prepare import alignment, kmeans
+from plural_text.prepare.formats import Record
 from text.support import FolderTest, byte_level_folder, write_lines
 
 # Replies of three kinds to prompts of several topics, whose words they repeat.

@@ -10,11 +10,11 @@ from unittest import mock
 
 import h5py
 
-from plural_text import corpus_writer
-from plural_text.corpus_writer import CorpusWriter
-from plural_text.errors import CannotCreate
-from plural_text.groups import Group
-from plural_text.id_set import IdSet
+from plural_text.common.errors import CannotCreate
+from plural_text.prepare import corpus_writer
+from plural_text.prepare.corpus_writer import CorpusWriter
+from plural_text.prepare.groups import Group
+from plural_text.prepare.id_set import IdSet
 from text.support import FolderTest, read_corpus
 
 ATTRIBUTES = {"vocab_size": 3, "possibilities": 1, "source_format": "dialogue", "tokenizer_name": "tokenizer.json",

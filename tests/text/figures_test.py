@@ -6,8 +6,19 @@ import unittest
 
 import numpy
 
-from plural_text import bootstrap, coverage, distinct, entropy, incoherence, latency, self_bleu, semantic, unigram, words
-from plural_text.responses import Answers, Response
+from plural_text.metrics import (
+    bootstrap,
+    coverage,
+    distinct,
+    entropy,
+    incoherence,
+    latency,
+    self_bleu,
+    semantic,
+    unigram,
+    words,
+)
+from plural_text.metrics.responses import Answers, Response
 
 CATS = [["I like cats.", "I like dogs!"], ["Cats like me."]]
 

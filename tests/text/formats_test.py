@@ -2,9 +2,9 @@
 
 import unittest
 
-from plural_text import formats
-from plural_text.errors import BadData, MissingInput
-from plural_text.formats import InputFiles
+from plural_text.common.errors import BadData, MissingInput
+from plural_text.prepare import formats
+from plural_text.prepare.formats import InputFiles
 from text.support import FolderTest, write_lines
 
 GOOD = {"context": "Hello.\nHow are you?", "candidates": ["Fine.", "Well."]}

@@ -4,13 +4,13 @@ import json
 import random
 import unittest
 
-from plural_text import groups
-from plural_text.errors import BadData
-from plural_text.formats import Record
-from plural_text.groups import GroupBuilder, Limits
-from plural_text.masks import MaskBuilder, StopWords
-from plural_text.templates import open_template
-from text.support import FolderTest, MISTRAL_V1, PieceTokenizer, TEKKEN, byte_level_folder, open_tokenizer
+from plural_text.common.errors import BadData
+from plural_text.prepare import groups
+from plural_text.prepare.formats import Record
+from plural_text.prepare.groups import GroupBuilder, Limits
+from plural_text.prepare.masks import MaskBuilder, StopWords
+from plural_text.prepare.templates import open_template
+from text.support import MISTRAL_V1, TEKKEN, FolderTest, PieceTokenizer, byte_level_folder, open_tokenizer
 
 
 class Builders(FolderTest):

@@ -4,10 +4,10 @@ import json
 import threading
 import unittest
 
-from plural_text import judge
-from plural_text.asking import AnswerCache
-from plural_text.endpoint import Endpoint, EndpointFailed, EndpointLimits
-from plural_text.errors import BadData, CannotCreate
+from plural_text.common.asking import AnswerCache
+from plural_text.common.endpoint import Endpoint, EndpointFailed, EndpointLimits
+from plural_text.common.errors import BadData, CannotCreate
+from plural_text.metrics import judge
 from text.chat_server import completion, server
 from text.support import FolderTest, run, write_lines
 

@@ -3,8 +3,8 @@
 import hashlib
 import unittest
 
-from plural_text.masks import ENGLISH, MaskBuilder, StopWords
-from text.support import FolderTest, MISTRAL_V1, PieceTokenizer, TEKKEN, open_tokenizer
+from plural_text.prepare.masks import ENGLISH, MaskBuilder, StopWords
+from text.support import MISTRAL_V1, TEKKEN, FolderTest, PieceTokenizer, open_tokenizer
 
 SENTENCE = "I'm a doctor, and I love 3 big dogs."
 #               I  '  m  a  do ,  and I love _ 3 big dogs .

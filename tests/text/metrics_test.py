@@ -4,9 +4,10 @@ import json
 import math
 import unittest
 
-from plural_text import biography, figure_report, metrics
-from plural_text.errors import BadData
-from plural_text.responses import read_answers
+from plural_text.common.errors import BadData
+from plural_text.metrics import biography, figure_report
+from plural_text.metrics import command as metrics
+from plural_text.metrics.responses import read_answers
 from text.support import FolderTest, byte_level_folder, run, shared_data, write_lines
 
 LINES = [

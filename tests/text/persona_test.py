@@ -9,8 +9,11 @@ import sys
 import time
 import unittest
 
-from plural_text import conversation, persona_figures, persona_values
-from plural_text.conversation import ScriptedSeeker, converse
+from plural_text.persona import conversation
+from plural_text.persona.conversation import ScriptedSeeker, converse
+from plural_text.persona.figures import answered, parse_extraction
+from plural_text.persona.figures import figures as persona_figures
+from plural_text.persona.values import read_value_sets, values_of
 from text.chat_server import completion, server
 from text.support import FolderTest, byte_level_folder, run, running, write_lines
 
@@ -18,7 +21,7 @@ from text.support import FolderTest, byte_level_folder, run, running, write_line
 # the prompts were made with, so a wrong prompt gives a wrong answer.
 REVEALER = """#!{python}
 import json, os, sys
-from plural_text.tokenizer import open_tokenizer
+from plural_text.prepare.tokenizer_files import open_tokenizer
 from pathlib import Path
 assert sys.argv[1:3] == ["generate", "--stream"], sys.argv
 options = dict(zip(sys.argv[3::2], sys.argv[4::2]))
@@ -45,7 +48,7 @@ for line in sys.stdin:
 
 
 class Values(unittest.TestCase):
-    SETS = persona_values.read_value_sets()
+    SETS = read_value_sets()
 
     def test_sizes_as_published(self):
         self.assertEqual({name: len(values) for name, values in self.SETS.items()},
@@ -65,7 +68,7 @@ class Values(unittest.TestCase):
             ("education", "A PhD after my bachelor's", ["doctorate"]), ("education", "Bachelors degree", ["bachelor"]),
             ("occupation", "software developer", ["technology"]), ("occupation", "astronaut", ["others"]),
             ("colour", "  Dark Red. ", ["dark red"])]:
-            found = persona_values.values_of(attribute, said, self.SETS)
+            found = values_of(attribute, said, self.SETS)
             self.assertEqual(sorted(found), sorted(values), (attribute, said))
 
 
@@ -73,7 +76,7 @@ class Figures(unittest.TestCase):
     def test_published_units_and_drops(self):
         # 225, 50, 15, 10 give 1.121765 bits; one persona says nothing and does not count.
         own = [["a"]] * 225 + [["b"]] * 50 + [["c"]] * 15 + [["d"]] * 10 + [[]]
-        found = {f.name: f for f in persona_figures.figures({"age": own, "gender": [["x"], ["y"]] * 150 + [[]]}, 310)}
+        found = {f.name: f for f in persona_figures({"age": own, "gender": [["x"], ["y"]] * 150 + [[]]}, 310)}
         self.assertAlmostEqual(found["age_entropy_bits"].value, 1.121765, delta=5e-7)
         self.assertEqual((found["age_entropy_bits"].count, found["age_coverage"].value), (300, 4))
         self.assertEqual((found["age_top_share"].value, found["age_top_share"].note), (0.75, "a"))
@@ -83,28 +86,28 @@ class Figures(unittest.TestCase):
         self.assertTrue(1.121765 - 0.2 < spread.low < 1.121765 < spread.high < 1.121765 + 0.2)
 
     def test_several_values_of_a_persona(self):
-        found = {f.name: f for f in persona_figures.figures({"location": [["s", "g"], ["s"], []]}, 3)}
+        found = {f.name: f for f in persona_figures({"location": [["s", "g"], ["s"], []]}, 3)}
         self.assertAlmostEqual(found["location_entropy_bits"].value, math.log2(3) - 2 / 3)
         self.assertEqual(found["location_entropy_bits"].count, 2)
 
     def test_undefined(self):
-        found = {f.name: f for f in persona_figures.figures({"age": [[], []], "gender": [["x"], []]}, 2)}
+        found = {f.name: f for f in persona_figures({"age": [[], []], "gender": [["x"], []]}, 2)}
         self.assertEqual((found["age_entropy_bits"].value, found["gender_entropy_bits"].value), (None, 0))
         self.assertIn("no persona tells its age", found["age_entropy_bits"].reason)
         self.assertIsNone(found["average_entropy_bits"].value)
-        none = {f.name: f for f in persona_figures.figures({}, 2)}
+        none = {f.name: f for f in persona_figures({}, 2)}
         self.assertEqual((none["persona_rate"].value, none["average_entropy_bits"].value), (0, None))
 
     def test_extraction(self):
         lines = ["Age: 34", "- gender: none", "Country of residence: none.", "**country of birth:** Spain", "education: MSc",
                  "occupation: chef: pastry", "hobby: chess"]
         persona = {"age": "34", "gender": "none", "location": "Spain", "education": "MSc", "occupation": "chef: pastry"}
-        self.assertEqual(persona_figures.parse_extraction("\n".join(lines)), persona)
+        self.assertEqual(parse_extraction("\n".join(lines)), persona)
         lines[2] = "Country of residence: Peru"
-        self.assertEqual(persona_figures.parse_extraction("\n".join(lines))["location"], "Peru")
+        self.assertEqual(parse_extraction("\n".join(lines))["location"], "Peru")
         for missing in range(6):
-            self.assertIsNone(persona_figures.parse_extraction("\n".join(lines[:missing] + lines[missing + 1:])))
-        self.assertIsNone(persona_figures.parse_extraction("I do not know."))
+            self.assertIsNone(parse_extraction("\n".join(lines[:missing] + lines[missing + 1:])))
+        self.assertIsNone(parse_extraction("I do not know."))
 
 
 class Turns(unittest.TestCase):
@@ -117,7 +120,7 @@ class Turns(unittest.TestCase):
         self.assertEqual((found.asked, found.possibilities), (["age", "location", "age"], [3, 5, 7]))
         self.assertEqual([len(turns) for turns in seen], [3, 5, 7])
         found.turns[7] = "later"
-        self.assertEqual(persona_figures.answered(found), {"age": "later", "location": "yes and no"})
+        self.assertEqual(answered(found), {"age": "later", "location": "yes and no"})
 
     def seek(self, revealed_at, said="Nice. Where? Third."):
         """Lengths at which the closing question came, and at which it was checked whether all is revealed."""

@@ -9,9 +9,20 @@ import subprocess
 import time
 import unittest
 
-from plural_text.progress import Progress
-from text.support import (FolderTest, MISTRAL_V1, TEKKEN, byte_level_folder, command, open_tokenizer, read_corpus, run,
-                          running, shared_data, write_lines)
+from plural_text.common.progress import Progress
+from text.support import (
+    MISTRAL_V1,
+    TEKKEN,
+    FolderTest,
+    byte_level_folder,
+    command,
+    open_tokenizer,
+    read_corpus,
+    run,
+    running,
+    shared_data,
+    write_lines,
+)
 
 DIALOGUES = [{"context": f"Hello {n}.\nI like dogs.", "candidates": ["Big dogs?", "The doctor, too."]} for n in range(5)]
 

@@ -3,14 +3,22 @@
 import json
 import unittest
 
-from plural_text.errors import BadData
-from plural_text.formats import Record
-from plural_text.groups import Limits
-from plural_text.masks import ENGLISH, MaskBuilder, StopWords
-from plural_text.ratings import RatingBuilder
-from plural_text.templates import open_template
-from text.support import (FolderTest, MISTRAL_V1, MISTRAL_V3, TEKKEN, byte_level_folder, open_tokenizer, read_corpus,
-                          write_lines)
+from plural_text.common.errors import BadData
+from plural_text.prepare.formats import Record
+from plural_text.prepare.groups import Limits
+from plural_text.prepare.masks import ENGLISH, MaskBuilder, StopWords
+from plural_text.prepare.ratings import RatingBuilder
+from plural_text.prepare.templates import open_template
+from text.support import (
+    MISTRAL_V1,
+    MISTRAL_V3,
+    TEKKEN,
+    FolderTest,
+    byte_level_folder,
+    open_tokenizer,
+    read_corpus,
+    write_lines,
+)
 
 CONTEXT = "Hello!\nHi, how are you?\nFine. And the dog?"
 SPOKEN = "Person A: Hello!\nPerson B: Hi, how are you?\nPerson A: Fine. And the dog?"

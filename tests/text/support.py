@@ -12,7 +12,8 @@ from pathlib import Path
 import h5py
 import mistral_common
 
-from plural_text.tokenizer import Tokenizer, open_tokenizer
+from plural_text.prepare.tokenizer import Tokenizer
+from plural_text.prepare.tokenizer_files import open_tokenizer
 
 _MISTRAL = Path(mistral_common.__file__).parent / "data"
 MISTRAL_V1 = _MISTRAL / "tokenizer.model.v1"

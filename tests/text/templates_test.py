@@ -3,9 +3,9 @@
 import json
 import unittest
 
-from plural_text.errors import BadData, MissingInput, UsageError
-from plural_text.templates import TemplateRefused, open_template, template_names
-from text.support import FolderTest, MISTRAL_V1, byte_level_folder, open_tokenizer
+from plural_text.common.errors import BadData, MissingInput, UsageError
+from plural_text.prepare.templates import TemplateRefused, open_template, template_names
+from text.support import MISTRAL_V1, FolderTest, byte_level_folder, open_tokenizer
 
 TURNS = ["Hello.", "Hi! {k} {context}", "How are you?"]
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello."},

@@ -5,9 +5,17 @@ import json
 import shutil
 import unittest
 
-from plural_text.errors import BadData, MissingInput
-from text.support import (FolderTest, HARD_TEXT, MISTRAL_V1, MISTRAL_V3, TEKKEN, byte_level_folder, open_tokenizer,
-                          train_byte_level)
+from plural_text.common.errors import BadData, MissingInput
+from text.support import (
+    HARD_TEXT,
+    MISTRAL_V1,
+    MISTRAL_V3,
+    TEKKEN,
+    FolderTest,
+    byte_level_folder,
+    open_tokenizer,
+    train_byte_level,
+)
 
 
 def metaspace_json(path):

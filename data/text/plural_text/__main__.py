@@ -10,14 +10,14 @@ import os
 import signal
 import sys
 
-from plural_text.errors import CommandError, UsageError, WriteFailed
+from plural_text.common.errors import CommandError, UsageError, WriteFailed
 
 # Word -> (module, one line for --help). The module is imported only when its word is given.
 COMMANDS = {
-    "prepare": ("plural_text.prepare", "text to a pre-tokenized corpus"),
+    "prepare": ("plural_text.prepare.command", "text to a pre-tokenized corpus"),
     "postprocess": ("plural_text.postprocess", "texts of generated responses, cleaned step by step"),
-    "metrics": ("plural_text.metrics", "figures of generated responses: diversity, coverage, coherence, cost"),
-    "persona": ("plural_text.persona", "talks with a model, and how varied the personas are that it takes on"),
+    "metrics": ("plural_text.metrics.command", "figures of generated responses: diversity, coverage, coherence, cost"),
+    "persona": ("plural_text.persona.command", "talks with a model, and how varied the personas are that it takes on"),
 }
 
 

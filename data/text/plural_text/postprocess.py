@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from plural_text.errors import BadData, CannotCreate, UsageError, WriteFailed
-from plural_text.json_lines import kind, read_objects, text_of
+from plural_text.common.errors import BadData, CannotCreate, UsageError, WriteFailed
+from plural_text.common.json_lines import kind, read_objects, text_of
 
 _SPEAKERS = ("Person A", "Person B")
 # "1.", "2)", "(3)", "4:", "#5", "Response 6:", or a bullet; not "3.50", "5:30", "-2".

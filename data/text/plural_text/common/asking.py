@@ -1,0 +1,109 @@
+"""Single questions to an endpoint, many at a time, each answer kept.
+
+Owns: the file of answers, which lets an interrupted run go on where it was; the order of asking. Does not own:
+the endpoint (endpoint.py), what questions and answers mean (metrics/judge.py, persona/). Questions are asked at
+temperature 0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+
+from plural_text.common.endpoint import Endpoint, EndpointFailed
+from plural_text.common.errors import CommandError
+from plural_text.common.json_lines import text_of
+from plural_text.common.kept_lines import KeptLines
+from plural_text.common.parallel import Parallel
+
+TEMPERATURE = 0.0
+MAX_TOKENS = 1024
+
+_PROGRESS_SECONDS = 10.0
+
+
+class AnswerCache:
+    """Answers of endpoints in a file, a JSON object a line; what was answered once is not asked again.
+
+    Each answer is on disk before the next is waited for. Thread rule: one thread at a time. Errors: those of
+    KeptLines.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._lines = KeptLines(path, "key")
+        try:
+            self._answers = {text_of(fields, "key", where): text_of(fields, "answer", where)
+                             for where, fields in self._lines.found()}
+        except BaseException:
+            self._lines.__exit__()
+            raise
+
+    def __enter__(self) -> "AnswerCache":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._lines.__exit__()
+
+    def get(self, endpoint: Endpoint, question: str) -> str | None:
+        return self._answers.get(_key(endpoint, question))
+
+    def put(self, endpoint: Endpoint, question: str, answer: str) -> None:
+        key, answer = _key(endpoint, question), answer.encode("utf-8", "replace").decode()
+        self._answers[key] = answer
+        self._lines.append({"key": key, "model": endpoint.model, "answer": answer})
+
+
+def ask_all(questions: list[str], endpoint: Endpoint, cache: AnswerCache, parallel: int = 4,
+            progress=None) -> list[str]:
+    """The answers, in order; equal questions are asked once. progress(what, done, all) is called as they come.
+
+    Errors: EndpointFailed, saying how many answers are kept; WriteFailed.
+    """
+    different = list(dict.fromkeys(questions))
+    _ask_new(different, endpoint, cache, parallel, progress)
+    return [cache.get(endpoint, question) for question in questions]
+
+
+def report_progress(quiet: bool):
+    """A function (what, done, all) that prints a line now and then."""
+    shown = time.monotonic()
+
+    def show(what: str, done: int, count: int) -> None:
+        nonlocal shown
+        if not quiet and time.monotonic() - shown >= _PROGRESS_SECONDS:
+            shown = time.monotonic()
+            print(f"{what}: {done:,} of {count:,}", file=sys.stderr, flush=True)
+    return show
+
+
+def _ask_new(questions: list[str], endpoint: Endpoint, cache: AnswerCache, parallel: int, progress) -> None:
+    new = [question for question in questions if cache.get(endpoint, question) is None]
+    done = len(questions) - len(new)
+    failure: CommandError | None = None
+    asked = Parallel(lambda question: _ask(endpoint, question), new, parallel)
+    for question, answer, error in asked:
+        if error:  # answers under way are still kept
+            failure = failure or error
+            asked.stop()
+            continue
+        cache.put(endpoint, question, answer)
+        done += 1
+        if progress:
+            progress(f"answers of {endpoint.model}", done, len(questions))
+    if failure:
+        raise EndpointFailed(f"{failure}; {done:,} of {len(questions):,} answers are kept in {cache.path}, the same "
+                             "command goes on from there")
+
+
+def _ask(endpoint: Endpoint, question: str) -> str:
+    return endpoint.ask([{"role": "user", "content": question}], TEMPERATURE, MAX_TOKENS)
+
+
+def _key(endpoint: Endpoint, question: str) -> str:
+    """An answer is kept for what was asked: server, model, settings, question."""
+    content = json.dumps([endpoint.base_url, endpoint.model, TEMPERATURE, MAX_TOKENS, question])
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -1,0 +1,77 @@
+"""A growing file of JSON lines that survives an interruption: what is in it need not be done again.
+
+Owns: the lock, appending, what a kill leaves behind. Does not own: what lines mean. Thread rule: one thread at
+a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from plural_text.common.errors import BadData, CannotCreate, WriteFailed
+from plural_text.common.json_lines import parse_object
+
+
+class KeptLines:
+    """`first_key` is the key every line begins with: it tells a line of ours that was cut by a kill, which is
+    taken off, from a file of somebody else's, which is never touched.
+
+    Errors: CannotCreate, also where another process has the file open; BadData naming file and line.
+    """
+
+    def __init__(self, path: Path, first_key: str):
+        self.path = path
+        self._start = json.dumps({first_key: ""})[:-2].encode()
+        try:
+            self._file = open(path, "a+b")
+        except OSError as error:
+            raise CannotCreate(f"{path}: cannot be opened for writing: {error.strerror}") from None
+        try:
+            self._lock()
+            self._lines = self._read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> "KeptLines":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+    def found(self) -> Iterator[tuple[str, dict]]:
+        """("file:line", object) of what was in the file when it was opened."""
+        yield from self._lines
+
+    def append(self, fields: dict) -> None:
+        """Errors: WriteFailed."""
+        try:
+            self._file.write(json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise WriteFailed(f"{self.path}: a line cannot be written: {error.strerror}") from None
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotCreate(f"{self.path}: another process is writing this file") from None
+
+    def _read(self) -> list[tuple[str, dict]]:
+        self._file.seek(0)
+        content = self._file.read()
+        whole = content.rfind(b"\n") + 1
+        lines = []
+        for number, line in enumerate(content[:whole].split(b"\n")[:-1], 1):
+            where = f"{self.path}:{number}"
+            if not line.startswith(self._start):
+                raise BadData(f"{where}: not a line that was kept here; name another file")
+            lines.append((where, parse_object(line, where)))
+        cut = content[whole:]
+        if not (cut.startswith(self._start) or self._start.startswith(cut)):
+            raise BadData(f"{self.path}:{len(lines) + 1}: not a line that was kept here; name another file")
+        self._file.truncate(whole)
+        return lines

@@ -1,0 +1,102 @@
+"""Conversations to the figures of the persona study: entropy of each attribute in bits.
+
+Owns: what each persona is (from its own answers, or through a model that reads the conversation), which personas
+and values are dropped, the figures. Does not own: value sets (values.py).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from plural_text.metrics.bootstrap import influence_interval, wilson
+from plural_text.metrics.entropy import entropy_bits
+from plural_text.metrics.figure import Figure, undefined
+from plural_text.persona.conversation import Conversation
+from plural_text.persona.values import ATTRIBUTES, ValueSet, values_of
+
+# A persona: attribute -> what was said about it. Location comes from the first of its labels that says something.
+Persona = dict[str, str]
+_LABELS = ("age", "gender", "country of residence", "country of birth", "education", "occupation")
+_SAYS_NOTHING = re.compile(r"\W*(none\W*)?", re.IGNORECASE)
+
+
+def answered(conversation: Conversation) -> Persona:
+    """The persona of a scripted conversation: the answer to the last question for each attribute."""
+    answers = conversation.turns[conversation.opening + 1::2]
+    return {attribute: answer for attribute, answer in zip(conversation.asked, answers) if attribute}
+
+
+def parse_extraction(answer: str) -> Persona | None:
+    """The persona in a model's "label: value" lines; None, dropped, when one of the six labels is missing."""
+    found = {}
+    for line in answer.splitlines():
+        label, colon, value = line.partition(":")
+        if colon:
+            found.setdefault(label.strip(" \t*-").lower(), value.strip(" \t*"))
+    if any(label not in found for label in _LABELS):
+        return None
+    home, birth = found["country of residence"], found["country of birth"]
+    return {"age": found["age"], "gender": found["gender"], "education": found["education"],
+            "occupation": found["occupation"], "location": birth if _SAYS_NOTHING.fullmatch(home) else home}
+
+
+def persona_values(personas: Sequence[Persona], sets: dict[str, ValueSet]) -> dict[str, list[list[str]]]:
+    """Attribute -> the values of each persona, empty where it says nothing. Attributes in the published order,
+    others after them."""
+    named = {attribute for persona in personas for attribute in persona}
+    order = [attribute for attribute in ATTRIBUTES if attribute in named] + sorted(named - set(ATTRIBUTES))
+    return {attribute: [values_of(attribute, persona.get(attribute, ""), sets) for persona in personas]
+            for attribute in order}
+
+
+def figures(values: dict[str, list[list[str]]], conversations: int) -> list[Figure]:
+    """Entropy, different values and the most frequent value of each attribute, over the personas that have it;
+    the mean entropy of the attributes. A persona with several values counts under each."""
+    personas = len(next(iter(values.values()), []))
+    found = [Figure("persona_rate", personas / conversations, conversations, "conversations",
+                    wilson(personas, conversations, "conversations"))]
+    entropies: list[float | None] = []
+    without: list[list[float]] = []  # per attribute, without each persona
+    for attribute, own in values.items():
+        counts = Counter(value for persona in own for value in persona)
+        count = sum(map(bool, own))
+        if not count:
+            reason = f"no persona tells its {attribute}"
+            found += [undefined(f"{attribute}_{figure}", 0, "personas", reason)
+                      for figure in ("entropy_bits", "coverage", "top_share")]
+            entropies.append(None)
+            continue
+        bits = entropy_bits(counts.values())
+        without.append(_without_each(counts, own))
+        entropies.append(bits)
+        top, hits = counts.most_common(1)[0]
+        found += [
+            Figure(f"{attribute}_entropy_bits", bits, count, "personas", _interval(bits, without[-1])),
+            Figure(f"{attribute}_coverage", len(counts), count, "personas"),
+            Figure(f"{attribute}_top_share", hits / count, count, "personas", wilson(hits, count, "personas"),
+                   note=top),
+        ]
+    known = [bits for bits in entropies if bits is not None]
+    if not known or len(known) < len(entropies):
+        reason = "an attribute has no entropy" if personas else "no conversation tells a persona"
+        return found + [undefined("average_entropy_bits", len(known), "attributes", reason)]
+    average = math.fsum(known) / len(known)
+    means = [math.fsum(own) / len(known) for own in zip(*without)]
+    return found + [Figure("average_entropy_bits", average, len(known), "attributes", _interval(average, means))]
+
+
+def _without_each(counts: Counter, personas: list[list[str]]) -> list[float]:
+    """The entropy without each persona. Personas of equal values have equal ones."""
+    known: dict[tuple[str, ...], float] = {}
+    for persona in map(tuple, personas):
+        if persona not in known:
+            rest = counts - Counter(persona)
+            known[persona] = entropy_bits(rest.values()) if rest else 0.0
+    return [known[tuple(persona)] for persona in personas]
+
+
+def _interval(value: float, without: list[float]):
+    return influence_interval(value, without, units="personas", range_of_values=(0.0, math.inf))

@@ -1,0 +1,258 @@
+"""Turns text into a pre-tokenized corpus that `plural train` and `plural generate` read.
+
+formats (one JSON object a line in .jsonl files, or one a .json file; a folder means all in it):
+  dialogue  {"context": turns joined by newline, "candidates": [replies]}; the last turn is Person A's
+  targets   {"request", "response": prefix, "targets": [...], "weights": [...], "eos": true}
+  chat      {"messages": [{"role", "content"}, ...], "responses": [...]}
+  text      .txt documents, or {"text": ...}
+Every object may carry its own "id". Without candidates, targets or responses it is a prompt to generate
+for. dialogue and chat may bring "kinds", one a reply, for --align kinds.
+"""
+
+# Owns: the command line, the order of work, warnings. Does not own: any step of it.
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from plural_text.common.errors import BadData, CannotCreate, UsageError
+from plural_text.common.progress import Progress
+from plural_text.prepare.alignment import Aligner, open_aligner
+from plural_text.prepare.corpus_writer import CorpusWriter
+from plural_text.prepare.formats import FORMATS, InputFiles, Record
+from plural_text.prepare.groups import GroupBuilder, Limits
+from plural_text.prepare.id_set import IdSet
+from plural_text.prepare.masks import ENGLISH, MODES, MaskBuilder, StopWords
+from plural_text.prepare.ratings import RatingBuilder
+from plural_text.prepare.summary import Summary
+from plural_text.prepare.templates import DEFAULTS, open_template, template_names
+from plural_text.prepare.tokenizer_files import open_tokenizer
+
+_DEFAULT_POSSIBILITIES = {"dialogue": 9, "chat": 9, "targets": 0, "text": 0}
+_DEFAULT_RESPONSE_WORDS = {"dialogue": 60}
+_MAX_POSSIBILITIES = 1000
+_MAX_LENGTH = 1 << 20
+# A batch ends at the first of these: enough for the tokenizer to be fast, little enough to hold.
+_BATCH_RECORDS = 128
+_BATCH_CHARACTERS = 1 << 20
+_SHARES = 1 << 20  # the search for clusters counts as so much work
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="files or folders")
+    add("--tokenizer", required=True, type=Path, metavar="DIR_OR_FILE",
+        help="model folder, tokenizer.json, sentencepiece .model or tekken .json")
+    add("--format", required=True, choices=FORMATS, help="what the inputs hold")
+    add("-o", "--output", required=True, type=Path, metavar="CORPUS.h5",
+        help="written whole or not at all; a SHA-256 goes beside it")
+    add("--template", metavar="NAME_OR_FILE",
+        help=f"prompt template: {', '.join(template_names())}, or a .json file, or a .jinja chat template "
+             f"(default: {', '.join(f'{v} for {k}' for k, v in DEFAULTS.items() if k != v)}, and the "
+             "tokenizer's own for chat)")
+    add("--possibilities", type=_count, metavar="M",
+        help="largest possibility number, 0 for none (default: 9 for dialogue and chat where the template has a place for it, else 0)")
+    add("--align", metavar="M|kinds|CORPUS.h5",
+        help="give numbers a meaning that is the same for every prompt, for group.assignment aligned: M clusters of "
+             "replies found by a sentence encoder, the records' own \"kinds\", or what another corpus's numbers mean; "
+             "sets --possibilities")
+    add("--align-seed", type=_count, metavar="SEED", help="for --align M (default: 0)")
+    add("--encoder", type=Path, metavar="DIR",
+        help="sentence-transformers model for --align (default: all-MiniLM-L6-v2, which comes with plural)")
+    add("--max-prompt-tokens", type=_count, default=0, metavar="N",
+        help="drop whole oldest turns until prompts fit; 0: no limit (default)")
+    add("--max-response-words", type=_count, metavar="N",
+        help="cut longer responses, the end token stays; 0: no limit (default: 60 for dialogue, else 0)")
+    add("--max-length", type=_count, default=1024, metavar="N",
+        help="tokens of a piece of plain text, begin token included (default: 1024)")
+    add("--prompts-only", action="store_true", help="leave responses out: a corpus to generate for")
+    add("--strict-sharing", action="store_true",
+        help="refuse a template whose possibility number stands before the content")
+    add("--stopwords", type=Path, default=ENGLISH, metavar="FILE",
+        help="words that content masks leave out, one a line (default: English)")
+    add("--bos", metavar="TOKEN", help="begin token (default: the tokenizer's)")
+    add("--eos", metavar="TOKEN", help="end token (default: the tokenizer's)")
+    add("--quiet", action="store_true", help="no progress and no summary; warnings stay")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    limits = _limits(arguments)
+    progress = None
+
+    def warn(line: str) -> None:
+        if progress:
+            progress.clear()
+        print(f"plural: warning: {line}", file=sys.stderr)
+
+    inputs = InputFiles(arguments.inputs, arguments.format, warn, arguments.prompts_only)
+    _check_output(arguments.output, inputs.files)
+    _check_align(arguments)
+    stop_words = StopWords(arguments.stopwords)
+    tokenizer = open_tokenizer(arguments.tokenizer, arguments.bos, arguments.eos)
+    template = open_template(arguments.template, arguments.format, tokenizer)
+    if arguments.possibilities is None and not template.has_numbers():
+        limits = replace(limits, possibilities=0)
+    if arguments.align and not template.has_numbers():
+        raise UsageError(f"template '{template.name}' has no place for a possibility number, to which --align would "
+                         "give a meaning; give another --template")
+    aligner = _open_aligner(arguments, inputs)
+    if aligner:
+        limits = _with_numbers_of(aligner, limits, arguments)
+    if limits.possibilities and not template.has_numbers():
+        raise UsageError(f"template '{template.name}' has no place for a possibility number; give "
+                         "--possibilities 0 or another --template")
+    builder = (RatingBuilder if template.ratings else GroupBuilder)(
+        tokenizer, template, MaskBuilder(tokenizer, stop_words), limits)
+    attributes = {
+        "vocab_size": len(tokenizer.token_bytes),
+        "possibilities": limits.possibilities,
+        "source_format": arguments.format,
+        "tokenizer_name": tokenizer.name,
+        "tokenizer_sha256": tokenizer.sha256,
+        "bos_token_id": -1 if tokenizer.bos_id is None else tokenizer.bos_id,
+        "eos_token_id": tokenizer.eos_id,
+        "template_name": template.name,
+        "mask_modes": ",".join(MODES),
+        "stopwords_sha256": stop_words.sha256,
+    }
+    summary, ids = Summary(), IdSet()
+    progress = Progress(inputs.total_bytes, sys.stderr, arguments.quiet)
+    try:
+        with (CorpusWriter(arguments.output, attributes, tokenizer.token_bytes, template.json) as writer,
+              aligner or contextlib.nullcontext()):
+            for batch in _batches(_unique(inputs, ids)):
+                for group in builder.build(batch):
+                    writer.append(group)
+                    summary.add(group)
+                if aligner:
+                    aligner.add(batch)
+                if arguments.strict_sharing:
+                    _check_sharing(builder, summary)
+                progress.update(inputs.bytes_read, summary.groups)
+            if summary.groups == 0:
+                raise BadData(f"{', '.join(arguments.inputs)}: no records in the input")
+            if summary.responses == 0 and not arguments.prompts_only:
+                raise BadData(f"{', '.join(arguments.inputs)}: no record has responses; check the keys, or give "
+                              "--prompts-only for a corpus to generate for")
+            if aligner:
+                progress.clear()
+                progress = Progress(_SHARES, sys.stderr, arguments.quiet, items="vectors")
+                alignment = aligner.finish(lambda share, rows: progress.update(share * _SHARES, rows))
+                writer.add_alignment(alignment)
+                summary.alignment = alignment.summary
+            sha256 = writer.commit()
+    finally:
+        progress.clear()
+    _report_changes(builder, summary, warn)
+    if not arguments.quiet:
+        print("\n".join(summary.lines(builder.changes, str(arguments.output), sha256)))
+    return 0
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of 0 or more")
+    return int(text)
+
+
+def _limits(arguments: argparse.Namespace) -> Limits:
+    source_format = arguments.format
+    possibilities = arguments.possibilities
+    if possibilities is None:
+        possibilities = _DEFAULT_POSSIBILITIES[source_format]
+    if possibilities > _MAX_POSSIBILITIES:
+        raise UsageError(f"--possibilities {possibilities}: at most {_MAX_POSSIBILITIES}")
+    words = arguments.max_response_words
+    if words is None:
+        words = _DEFAULT_RESPONSE_WORDS.get(source_format, 0)
+    if words and source_format in ("targets", "text"):
+        raise UsageError(f"--max-response-words cuts dialogue and chat responses only, not {source_format}")
+    if not 2 <= arguments.max_length <= _MAX_LENGTH:
+        raise UsageError(f"--max-length {arguments.max_length}: from 2 (the begin token and one more) to {_MAX_LENGTH}")
+    return Limits(possibilities, arguments.max_prompt_tokens, words, arguments.max_length)
+
+
+def _check_align(arguments: argparse.Namespace) -> None:
+    if arguments.align is None:
+        for option, value in (("--align-seed", arguments.align_seed), ("--encoder", arguments.encoder)):
+            if value is not None:
+                raise UsageError(f"{option} has no effect without --align; leave it out")
+    elif arguments.format not in ("dialogue", "chat"):
+        raise UsageError(f"--align gives replies their numbers, --format {arguments.format} has no possibility "
+                         "numbers; it goes with dialogue and chat")
+    elif arguments.prompts_only:
+        raise UsageError("--align needs responses, --prompts-only leaves them out; give --possibilities M instead, "
+                         "prompts need no alignment")
+
+
+def _open_aligner(arguments: argparse.Namespace, inputs: InputFiles) -> Aligner | None:
+    if arguments.align is None:
+        return None
+
+    def records() -> Iterator[Record]:
+        again = InputFiles(arguments.inputs, arguments.format, lambda line: None)
+        again.reads_kinds = True
+        return iter(again)
+
+    aligner = open_aligner(arguments.align, arguments.align_seed, arguments.encoder, arguments.output.parent, records)
+    inputs.reads_kinds = aligner.reads_kinds
+    return aligner
+
+
+def _with_numbers_of(aligner: Aligner, limits: Limits, arguments: argparse.Namespace) -> Limits:
+    if arguments.possibilities is not None and arguments.possibilities < aligner.possibilities:
+        raise UsageError(f"--possibilities {arguments.possibilities} is fewer than the {aligner.possibilities} "
+                         f"numbers of --align {arguments.align}; leave it out, or give at least as many")
+    return replace(limits, possibilities=arguments.possibilities or aligner.possibilities)
+
+
+def _check_output(output: Path, inputs: list[Path]) -> None:
+    if not output.parent.is_dir():
+        raise CannotCreate(f"{output}: folder {output.parent} does not exist; create it first")
+    if output.exists() and any(output.samefile(file) for file in inputs):
+        raise UsageError(f"{output}: is an input too; name another output")
+
+
+def _unique(records: Iterable[Record], ids: IdSet) -> Iterator[Record]:
+    for record in records:
+        if not ids.add(record.id):
+            raise BadData(f"{record.where}: id '{record.id}' stands twice; ids must differ (without own ids "
+                          "they are made of file names: rename one of two files of the same name)")
+        yield record
+
+
+def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    batch, characters = [], 0
+    for record in records:
+        batch.append(record)
+        characters += sum(len(turn) for turn in record.turns)
+        if len(batch) >= _BATCH_RECORDS or characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _sharing_line(builder: GroupBuilder, summary: Summary) -> str:
+    lost = builder.changes.prompt_tokens_lost / summary.groups
+    return (f"the template puts the possibility number before the content: {lost:.1f} prompt tokens lost "
+            "per group (mean) against the number placed last")
+
+
+def _check_sharing(builder: GroupBuilder, summary: Summary) -> None:
+    if builder.number_is_early:
+        raise BadData(f"{_sharing_line(builder, summary)}; move {{k}} behind the content in the template")
+
+
+def _report_changes(builder: GroupBuilder, summary: Summary, warn) -> None:
+    changes = builder.changes
+    if builder.number_is_early:
+        warn(_sharing_line(builder, summary))
+    if changes.respelled_responses:
+        warn(f"the tokenizer spells {changes.respelled_responses:,} responses other than they are written, "
+             f"the first in {changes.first_respelled}; the model learns the tokenizer's spelling")

@@ -1,0 +1,68 @@
+"""What a corpus holds, counted while it is written.
+
+Owns: the figures that `prepare` prints. Thread rule: one thread at a time.
+"""
+
+from __future__ import annotations
+
+import os
+
+from plural_text.prepare.groups import Changes, Group
+
+# The number of responses that possibility exploration trains on by default.
+_PEFT_RESPONSES = 4
+
+
+class Summary:
+    def __init__(self):
+        self.groups = 0
+        self.responses = 0
+        self.prompt_tokens = 0
+        self.tail_tokens = 0
+        self.response_tokens = 0
+        self.longest_tokens = 0
+        self.longest_id = ""
+        self.alignment: list[str] = []  # what the alignment found, where there is one
+        # Tokens of all sequences of their own against tokens with the prompt held once, of a group.
+        self._plain = self._shared = 0
+        self._peft_plain = self._peft_shared = 0
+
+    def add(self, group: Group) -> None:
+        prompt = len(group.prompt)
+        lengths = [len(tokens) for tokens in group.responses]
+        self.groups += 1
+        self.responses += len(lengths)
+        self.prompt_tokens += prompt
+        self.tail_tokens += sum(map(len, group.tails))
+        self.response_tokens += sum(lengths)
+        longest = prompt + max(map(len, group.tails)) + max(lengths, default=0)
+        if longest > self.longest_tokens:
+            self.longest_tokens, self.longest_id = longest, group.id
+        head = prompt + len(group.tails[0])
+        self._plain += head * len(lengths) + sum(lengths)
+        self._shared += head + sum(lengths)
+        if len(group.tails) > 1:
+            n = min(_PEFT_RESPONSES, len(lengths))
+            used = n * sum(lengths[:n])
+            tail = len(group.tails[1])
+            common = len(os.path.commonprefix([min(group.tails[1:]), max(group.tails[1:])]))
+            self._peft_plain += n * n * (prompt + tail) + used
+            self._peft_shared += prompt + common + n * (tail - common) + used
+
+    def lines(self, changes: Changes, output: str, sha256: str) -> list[str]:
+        rows = [("corpus", output), ("groups", f"{self.groups:,}"), ("responses", f"{self.responses:,}"),
+                ("tokens", f"{self.prompt_tokens:,} prompts, {self.tail_tokens:,} tails, "
+                           f"{self.response_tokens:,} responses"),
+                ("longest sequence", f"{self.longest_tokens:,} tokens, in {self.longest_id}")]
+        if self.responses:
+            ratio = f"{self._plain / self._shared:.2f} (one sequence a response"
+            if self._peft_shared:
+                ratio += (f"), {self._peft_plain / self._peft_shared:.2f} (peft with "
+                          f"{_PEFT_RESPONSES} responses")
+            rows.append(("sharing ratio, about", ratio + ")"))
+        if changes.trimmed_prompts:
+            rows.append(("prompts trimmed", f"{changes.trimmed_prompts:,}"))
+        rows.append(("responses cut", f"{changes.truncated_responses:,}"))
+        rows += [("aligned", line) for line in self.alignment]
+        rows.append(("sha256", sha256))
+        return [f"{name:<21} {value}" for name, value in rows]

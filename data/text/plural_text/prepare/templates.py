@@ -1,0 +1,264 @@
+"""Prompt templates: data files that turn a record into the text of a prompt.
+
+Owns: reading and checking a template, rendering, which oldest turns may be dropped. Does not own:
+tokenising. A template serves training and generation alike; its JSON is stored in the corpus.
+
+A template is a JSON object. For dialogue and targets:
+  name, description, format
+  bos                 put the begin token first (true unless said otherwise)
+  speakers            {"a": ..., "b": ...}: labels before the turns, backwards from the last turn, which
+                      is Person A's; left out: bare turns
+  prompt              text without a possibility number, with {context} (dialogue) or {request} (targets)
+  prompt_with_number  the same with {k}, the possibility number; left out: no numbers
+  ratings             dialogue only: the ten ratings, lowest first. It makes the template a question how well a
+                      response fits (ratings.py); `prompt` then has {response}, too, behind {context}
+For chat: `chat_template` (Jinja; left out: the tokenizer's own) and `number`, the text with {k} that is
+added to the last user message. For text: `bos` alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from plural_text.common.errors import BadData, MissingInput, UsageError
+
+FOLDER = Path(__file__).resolve().parents[2] / "templates"
+# Used when --template is not given.
+DEFAULTS = {"dialogue": "plain-dialogue", "targets": "plain-targets", "chat": "chat", "text": "text"}
+
+_CONTENT = {"dialogue": "context", "targets": "request"}
+_KEYS = {
+    "dialogue": {"speakers", "prompt", "prompt_with_number", "ratings"},
+    "targets": {"prompt", "prompt_with_number"},
+    "chat": {"chat_template", "number"},
+    "text": set(),
+}
+RATINGS = 10
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+
+class TemplateRefused(Exception):
+    """A chat template that does not take a record's messages; the caller adds file and line."""
+
+
+class Template:
+    """A checked template; subclasses render. `turns` below is Record.turns (formats.py)."""
+
+    def __init__(self, spec: dict, where: str):
+        self.spec = spec
+        self.name: str = spec["name"]
+        self.format: str = spec["format"]
+        self.bos: bool = spec.get("bos", True)
+        self.where = where
+
+    @property
+    def ratings(self) -> list[str]:
+        """The ratings of a question how well a response fits; empty: an ordinary template."""
+        return self.spec.get("ratings", [])
+
+    @property
+    def json(self) -> str:
+        return json.dumps(self.spec, ensure_ascii=False, indent=1)
+
+    def has_numbers(self) -> bool:
+        """Whether prompts with a possibility number can be rendered."""
+        return False
+
+    def number_is_early(self) -> bool:
+        """Whether content follows the number, so that prompts of one group cannot share it."""
+        return False
+
+    def with_number_last(self) -> "Template":
+        """The same template with the number moved to the end of the prompt."""
+        raise NotImplementedError
+
+    def render(self, turns: list, k: int) -> str:
+        """The prompt's text for possibility number k; k = 0: without a number."""
+        raise NotImplementedError
+
+    def without_oldest(self, turns: list) -> list | None:
+        """The turns without the oldest ones that may go; None when nothing may go."""
+        return None
+
+
+class TextTemplate(Template):
+    """Prompts made of strings with placeholders."""
+
+    def has_numbers(self) -> bool:
+        return "prompt_with_number" in self.spec
+
+    def number_is_early(self) -> bool:
+        order = _PLACEHOLDER.findall(self.spec.get("prompt_with_number", "{k}"))
+        return order[-1] != "k"
+
+    def with_number_last(self) -> "TextTemplate":
+        text = self.spec["prompt_with_number"].replace("{k}", "") + " {k}"
+        return TextTemplate({**self.spec, "prompt_with_number": text}, self.where)
+
+    @property
+    def after_response(self) -> str:
+        """What follows the response in a question how well it fits; render() gives what precedes it."""
+        return self.spec["prompt"].split("{response}")[1]
+
+    def render(self, turns: list[str], k: int) -> str:
+        values = {_CONTENT[self.format]: "\n".join(self._labelled(turns)), "k": str(k)}
+        text = self.spec["prompt_with_number" if k else "prompt"].split("{response}")[0]
+        return _PLACEHOLDER.sub(lambda m: values[m[1]], text)
+
+    def without_oldest(self, turns: list[str]) -> list[str] | None:
+        return turns[1:] if len(turns) > 1 else None
+
+    def _labelled(self, turns: list[str]) -> list[str]:
+        speakers = self.spec.get("speakers")
+        if not speakers:
+            return turns
+        last = len(turns) - 1
+        return [speakers["a" if (last - i) % 2 == 0 else "b"] + turn for i, turn in enumerate(turns)]
+
+
+class ChatTemplate(Template):
+    """Prompts made by a Jinja chat template, as Hugging Face's apply_chat_template renders them."""
+
+    def __init__(self, spec: dict, where: str, bos_token: str, eos_token: str):
+        import jinja2
+        import jinja2.ext
+        import jinja2.sandbox
+
+        super().__init__(spec, where)
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
+        environment.filters["tojson"] = lambda value, **options: json.dumps(
+            value, ensure_ascii=False, **options)
+
+        def refuse(message):
+            raise jinja2.TemplateError(message)
+
+        environment.globals.update(raise_exception=refuse, bos_token=bos_token, eos_token=eos_token)
+        self._error = jinja2.TemplateError
+        try:
+            self._jinja = environment.from_string(spec["chat_template"])
+        except jinja2.TemplateError as error:
+            raise BadData(f"{where}: chat template: {error}") from None
+
+    def has_numbers(self) -> bool:
+        return "number" in self.spec
+
+    def render(self, turns: list[dict], k: int) -> str:
+        if k:
+            last = max(i for i, turn in enumerate(turns) if turn["role"] == "user")
+            number = self.spec["number"].replace("{k}", str(k))
+            turns = [{**turn, "content": turn["content"] + number} if i == last else turn
+                     for i, turn in enumerate(turns)]
+        try:
+            return self._jinja.render(messages=turns, add_generation_prompt=True)
+        except (self._error, TypeError, ValueError, OverflowError) as error:
+            raise TemplateRefused(f"chat template of {self.where} refuses it: {error}") from None
+
+    def without_oldest(self, turns: list[dict]) -> list[dict] | None:
+        """Drops the oldest exchange: all up to the second user message, system messages kept."""
+        users = [i for i, turn in enumerate(turns) if turn["role"] == "user"]
+        if len(users) < 2:
+            return None
+        return [turn for i, turn in enumerate(turns) if i >= users[1] or turn["role"] == "system"]
+
+
+def template_names() -> list[str]:
+    """Names of the templates that come with the project."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def open_template(name_or_file: str | None, source_format: str, tokenizer) -> Template:
+    """The template of a name, a .json file, or (chat) a .jinja file; None: the format's default.
+
+    Errors: MissingInput, BadData naming the file and key, UsageError for another format's template.
+    """
+    path, spec = _read(name_or_file or DEFAULTS[source_format])
+    _check(spec, path)
+    if spec["format"] != source_format:
+        fitting = [n for n in template_names() if _read(n)[1]["format"] == source_format]
+        raise UsageError(f"template '{spec['name']}' is for --format {spec['format']}, not "
+                         f"{source_format}; for {source_format}: {', '.join(fitting)}, or a file")
+    if source_format == "chat":
+        if "chat_template" not in spec:
+            if not tokenizer.chat_template:
+                raise BadData(f"{tokenizer.path}: no chat template beside this tokenizer; give one with "
+                              "--template FILE.jinja")
+            spec["chat_template"] = tokenizer.chat_template
+        return ChatTemplate(spec, str(path), tokenizer.token_text(tokenizer.bos_id),
+                            tokenizer.token_text(tokenizer.eos_id))
+    return (Template if source_format == "text" else TextTemplate)(spec, str(path))
+
+
+def _read(name_or_file: str) -> tuple[Path, dict]:
+    path = Path(name_or_file)
+    is_name = "/" not in name_or_file and path.suffix not in (".json", ".jinja")
+    if is_name:
+        path = FOLDER / f"{name_or_file}.json"
+        if not path.is_file():
+            raise MissingInput(f"no template '{name_or_file}'; known: {', '.join(template_names())}, or "
+                               "give a .json or .jinja file")
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".jinja":
+            return path, {**_read("chat")[1], "name": path.stem, "chat_template": text}
+        return path, json.loads(text)
+    except OSError as error:
+        raise MissingInput(f"{path}: template cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadData(f"{path}: template is not valid JSON: {error}") from None
+
+
+def _check(spec, path: Path) -> None:
+    def refuse(key, found, allowed):
+        raise BadData(f"{path}: template key '{key}': {found}; {allowed}")
+
+    if not isinstance(spec, dict):
+        raise BadData(f"{path}: a template must be a JSON object, this is a {type(spec).__name__}")
+    source_format = spec.get("format")
+    if source_format not in _KEYS:
+        refuse("format", f"found {source_format!r}", f"allowed: {', '.join(_KEYS)}")
+    allowed = {"name", "description", "format", "bos"} | _KEYS[source_format]
+    for key in spec:
+        if key not in allowed:
+            refuse(key, "not known", f"allowed for {source_format}: {', '.join(sorted(allowed))}")
+    required = {"name"} | ({"prompt"} if source_format in _CONTENT else set())
+    for key in sorted(required | (allowed & spec.keys()) - {"bos", "speakers", "ratings"}):
+        if not isinstance(spec.get(key), str) or not spec[key]:
+            refuse(key, f"found {spec.get(key)!r}", "must be a text that is not empty")
+    if not isinstance(spec.get("bos", True), bool):
+        refuse("bos", f"found {spec['bos']!r}", "must be true or false")
+    speakers = spec.get("speakers", {"a": "", "b": ""})
+    if not (isinstance(speakers, dict) and speakers.keys() == {"a", "b"}
+            and all(isinstance(label, str) for label in speakers.values())):
+        refuse("speakers", f"found {speakers!r}", 'must be {"a": label, "b": label}')
+    if "ratings" in spec:
+        _check_question(spec, refuse)
+    elif source_format in _CONTENT:
+        content = _CONTENT[source_format]
+        _check_placeholders(spec, "prompt", {content}, refuse)
+        if "prompt_with_number" in spec:
+            _check_placeholders(spec, "prompt_with_number", {content, "k"}, refuse)
+    if "number" in spec:
+        _check_placeholders(spec, "number", {"k"}, refuse)
+
+
+def _check_question(spec: dict, refuse) -> None:
+    ratings = spec["ratings"]
+    if not (isinstance(ratings, list) and len(ratings) == RATINGS and all(isinstance(r, str) and r for r in ratings)):
+        refuse("ratings", f"found {ratings!r}", f"must be {RATINGS} texts, the lowest rating first")
+    if "prompt_with_number" in spec:
+        refuse("prompt_with_number", "stands beside 'ratings'", "a rating does not depend on a number; leave it out")
+    _check_placeholders(spec, "prompt", {"context", "response"}, refuse)
+    before, after = spec["prompt"].split("{response}")
+    if "{context}" in after or not after:
+        refuse("prompt", "{context} stands behind {response}, or nothing does",
+               "needs {context}, {response} and what the rating answers, in this order")
+
+
+def _check_placeholders(spec: dict, key: str, needed: set[str], refuse) -> None:
+    found = _PLACEHOLDER.findall(spec[key])
+    if sorted(found) != sorted(needed):
+        names = " and ".join("{%s}" % name for name in sorted(needed))
+        refuse(key, f"placeholders found: {', '.join(found) or 'none'}", f"needs {names}, each once")

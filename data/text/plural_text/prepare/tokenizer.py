@@ -1,0 +1,68 @@
+"""The interface of a tokenizer: text to ids, ids to bytes, fingerprint.
+
+Owns: what every kind of tokenizer offers, its SHA-256, JSON files beside it. Does not own: the kinds
+(hf_tokenizer.py, sentencepiece_tokenizer.py, tekken_tokenizer.py), which of them a file is
+(tokenizer_files.py). Thread rule: one thread at a time.
+"""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+import json
+from pathlib import Path
+
+from plural_text.common.errors import BadData
+
+
+class Tokenizer(abc.ABC):
+    """One opened tokenizer.
+
+    token_bytes[id] is what the token stands for as bytes of UTF-8 text (special tokens: their own
+    text; ids that stand for nothing: empty). Its length is the vocabulary size. Joining the bytes of an
+    encoded text gives the text, with one space before it where the tokenizer marks word starts.
+    """
+
+    def __init__(self, path: Path, content: bytes):
+        self.path = path
+        self.name = path.name
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        self.token_bytes: list[bytes] = []
+        self.bos_id: int | None = None
+        self.eos_id: int | None = None
+        # Jinja text of the folder's chat template, if it has one.
+        self.chat_template: str | None = None
+
+    @abc.abstractmethod
+    def encode_text(self, texts: list[str]) -> list[list[int]]:
+        """Ids of each text. The text of a special token inside it stays plain text where the kind can
+        do that. No begin or end token is added."""
+
+    @abc.abstractmethod
+    def encode_prompts(self, texts: list[str]) -> list[list[int]]:
+        """Ids of each text, in which the text of a special token stands for that token, as chat
+        markers do. No begin or end token is added."""
+
+    @abc.abstractmethod
+    def id_of(self, token: str) -> int | None:
+        """The id of a token by its text."""
+
+    def decode(self, ids: list[int]) -> bytes:
+        return b"".join(map(self.token_bytes.__getitem__, ids))
+
+    def token_text(self, token_id: int | None) -> str:
+        return "" if token_id is None else self.token_bytes[token_id].decode("utf-8", "replace")
+
+
+def read_json_beside(folder: Path, name: str) -> dict:
+    """A JSON object that may lie beside the tokenizer; {} when absent. Errors: BadData."""
+    file = folder / name
+    try:
+        value = json.loads(file.read_bytes())
+    except OSError:
+        return {}
+    except (ValueError, RecursionError) as error:
+        raise BadData(f"{file}: not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise BadData(f"{file}: holds a {type(value).__name__}, must hold an object")
+    return value
