@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 import unittest
+from unittest import mock
 
 from plural_text.common.progress import Progress
 from text.support import (
@@ -269,26 +270,34 @@ class ProgressLines(unittest.TestCase):
 
     def lines(self, terminal, quiet=False):
         now, stream = [0.0], self.Stream(terminal)
-        progress = Progress(1000, stream, quiet, clock=lambda: now[0])
-        for second in range(1, 31):
-            now[0] = float(second)
-            progress.update(second * 25, second * 10)
-        progress.clear()
+        with (mock.patch("tqdm.std.time", lambda: now[0]),
+              Progress("prepare", 1000, "groups", stream, quiet=quiet) as progress):
+            for second in range(1, 31):
+                now[0] = float(second)
+                progress.update(second * 25, second * 10)
         return stream
 
     def test_a_log_gets_a_plain_line_now_and_then(self):
         self.assertEqual(self.lines(terminal=False), [
-            "prepare:  25%  100 groups  10 groups/s  30 s left\n", "prepare:  50%  200 groups  10 groups/s  20 s left\n",
-            "prepare:  75%  300 groups  10 groups/s  10 s left\n"])
+            "prepare:  25%, 100 groups, 10 groups/s, 00:30 left\n", "prepare:  50%, 200 groups, 10 groups/s, 00:20 left\n",
+            "prepare:  75%, 300 groups, 10 groups/s, 00:10 left\n"])
 
     def test_a_terminal_gets_a_bar_that_goes_away(self):
-        lines = self.lines(terminal=True)
-        self.assertEqual(len(lines), 31)
-        self.assertTrue(lines[19].startswith("\r[############............]  50%  200 groups"), lines[19])
-        self.assertEqual(lines[-1], "\r\x1b[K")
+        lines = [line for line in self.lines(terminal=True) if line.strip()]
+        self.assertEqual(len(lines), 30)
+        self.assertRegex(lines[19], r"^\rprepare:  50%\|#+ *\|, 200 groups, 10 groups/s, 00:20 left$")
+        self.assertEqual(self.lines(terminal=True)[-2].strip(" "), "\r")  # spaces over the line
 
     def test_quiet(self):
         self.assertEqual(self.lines(terminal=True, quiet=True), [])
+
+    def test_work_that_was_done_before_does_not_count_for_the_rate(self):
+        now, stream = [0.0], self.Stream(terminal=False)
+        with (mock.patch("tqdm.std.time", lambda: now[0]),
+              Progress("judge", 100, "answers", stream, done=40) as progress):
+            now[0] = 10.0
+            progress.update(50, 10)
+        self.assertEqual(stream, ["judge:  50%, 10 answers, 1 answers/s, 00:50 left\n"])
 
 
 class RealInputs(Prepare):

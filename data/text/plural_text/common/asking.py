@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-import time
 from pathlib import Path
 
 from plural_text.common.endpoint import Endpoint, EndpointFailed
@@ -18,11 +17,10 @@ from plural_text.common.errors import CommandError
 from plural_text.common.json_lines import text_of
 from plural_text.common.kept_lines import KeptLines
 from plural_text.common.parallel import Parallel
+from plural_text.common.progress import Progress
 
 TEMPERATURE = 0.0
 MAX_TOKENS = 1024
-
-_PROGRESS_SECONDS = 10.0
 
 
 class AnswerCache:
@@ -58,42 +56,30 @@ class AnswerCache:
 
 
 def ask_all(questions: list[str], endpoint: Endpoint, cache: AnswerCache, parallel: int = 4,
-            progress=None) -> list[str]:
-    """The answers, in order; equal questions are asked once. progress(what, done, all) is called as they come.
+            quiet: bool = True) -> list[str]:
+    """The answers, in order; equal questions are asked once. Unless quiet, progress is shown on stderr.
 
     Errors: EndpointFailed, saying how many answers are kept; WriteFailed.
     """
     different = list(dict.fromkeys(questions))
-    _ask_new(different, endpoint, cache, parallel, progress)
+    _ask_new(different, endpoint, cache, parallel, quiet)
     return [cache.get(endpoint, question) for question in questions]
 
 
-def report_progress(quiet: bool):
-    """A function (what, done, all) that prints a line now and then."""
-    shown = time.monotonic()
-
-    def show(what: str, done: int, count: int) -> None:
-        nonlocal shown
-        if not quiet and time.monotonic() - shown >= _PROGRESS_SECONDS:
-            shown = time.monotonic()
-            print(f"{what}: {done:,} of {count:,}", file=sys.stderr, flush=True)
-    return show
-
-
-def _ask_new(questions: list[str], endpoint: Endpoint, cache: AnswerCache, parallel: int, progress) -> None:
+def _ask_new(questions: list[str], endpoint: Endpoint, cache: AnswerCache, parallel: int, quiet: bool) -> None:
     new = [question for question in questions if cache.get(endpoint, question) is None]
-    done = len(questions) - len(new)
+    kept = done = len(questions) - len(new)
     failure: CommandError | None = None
     asked = Parallel(lambda question: _ask(endpoint, question), new, parallel)
-    for question, answer, error in asked:
-        if error:  # answers under way are still kept
-            failure = failure or error
-            asked.stop()
-            continue
-        cache.put(endpoint, question, answer)
-        done += 1
-        if progress:
-            progress(f"answers of {endpoint.model}", done, len(questions))
+    with Progress(endpoint.model, len(questions), "answers", sys.stderr, quiet=quiet, done=kept) as progress:
+        for question, answer, error in asked:
+            if error:  # answers under way are still kept
+                failure = failure or error
+                asked.stop()
+                continue
+            cache.put(endpoint, question, answer)
+            done += 1
+            progress.update(done, done - kept)
     if failure:
         raise EndpointFailed(f"{failure}; {done:,} of {len(questions):,} answers are kept in {cache.path}, the same "
                              "command goes on from there")

@@ -1,58 +1,73 @@
-"""Progress of a stream on a terminal or in a log.
+"""Progress of a stream of work on a terminal or in a log, shown by tqdm.
 
-Owns: how often and how it is shown. A terminal gets one line that is rewritten; anything else gets a
-plain line now and then, so that logs stay readable. Thread rule: one thread at a time.
+Owns: how often and in which form it is shown. A terminal gets one line that is rewritten; anything else gets a
+plain line every ten seconds, so that logs stay readable. Thread rule: one thread at a time.
 """
 
 from __future__ import annotations
 
-import time
+import threading
 from typing import TextIO
 
 _TERMINAL_SECONDS = 0.2
 _LOG_SECONDS = 10.0
-_BAR_CELLS = 24
 
 
 class Progress:
-    def __init__(self, total_bytes: int, stream: TextIO, quiet: bool = False, clock=time.monotonic,
-                 items: str = "groups"):
-        """total_bytes: of the work, in whatever unit update() is told; items: what is counted beside it."""
-        self._total = max(total_bytes, 1)
-        self._items = items
-        self._stream = stream
-        self._quiet = quiet
-        self._clock = clock
-        self._terminal = stream.isatty()
-        self._start = self._shown = clock()
-        self._open_line = False
+    """Use as a context manager, or call close()."""
 
-    def update(self, bytes_read: float, count: int) -> None:
-        now = self._clock()
-        if self._quiet or now - self._shown < (_TERMINAL_SECONDS if self._terminal else _LOG_SECONDS):
-            return
-        self._shown = now
-        elapsed = now - self._start
-        share = min(bytes_read / self._total, 1.0)
-        left = f"{_duration(elapsed * (1 - share) / share)} left" if share else "time left unknown"
-        line = f"{share:4.0%}  {count:,} {self._items}  {count / elapsed:,.0f} {self._items}/s  {left}"
-        if self._terminal:
-            cells = round(share * _BAR_CELLS)
-            self._stream.write(f"\r[{'#' * cells}{'.' * (_BAR_CELLS - cells)}] {line}\x1b[K")
-            self._open_line = True
-        else:
-            self._stream.write(f"prepare: {line}\n")
-        self._stream.flush()
+    def __init__(self, what: str, total: float, items: str, stream: TextIO, *, quiet: bool = False, done: float = 0):
+        """what: stands at the beginning of the line. total: the whole work, in the unit of update(); `done` of it
+        is behind already. items: the word for what is counted."""
+        self._items = items
+        self._bar = None if quiet else _bar(what, max(total, 1), done, stream)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def update(self, done: float, count: int) -> None:
+        """`done` of the total is behind, which makes `count` items since the beginning."""
+        if self._bar is not None:
+            elapsed = self._bar.format_dict["elapsed"]
+            rate = f", {count / elapsed:,.0f} {self._items}/s" if elapsed > 0 else ""
+            self._bar.set_postfix_str(f"{count:,} {self._items}{rate}", refresh=False)
+            self._bar.update(min(done, self._bar.total) - self._bar.n)
 
     def clear(self) -> None:
-        """Takes the bar away, so that other lines can be written."""
-        if self._open_line:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
-            self._open_line = False
+        """Takes the line off the terminal, so that others can be written; the next update shows it again."""
+        if self._bar is not None:
+            self._bar.clear()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
 
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+class _Log:
+    """What tqdm writes to rewrite one line, as lines."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            self._stream.write(line + "\n")
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def _bar(what: str, total: float, done: float, stream: TextIO):
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0          # no thread of its own; update() is called often enough
+    tqdm.set_lock(threading.RLock())   # nor a semaphore that processes share
+    terminal = stream.isatty()
+    seconds = _TERMINAL_SECONDS if terminal else _LOG_SECONDS
+    return tqdm(desc=what, total=total, initial=done, file=stream if terminal else _Log(stream), leave=False,
+                delay=seconds, mininterval=seconds, miniters=0, smoothing=0, dynamic_ncols=terminal,
+                bar_format="{desc}: {percentage:3.0f}%" + "|{bar}|" * terminal + "{postfix}, {remaining} left")

@@ -74,7 +74,7 @@ def _rated(answers: list[Answers]) -> list[Figure]:
 
 
 def _judged(answers: list[Answers], arguments) -> list[Figure]:
-    from plural_text.common.asking import AnswerCache, report_progress
+    from plural_text.common.asking import AnswerCache
     from plural_text.metrics.judge import COHERENCE, rate, read_template
 
     judges = _judges(arguments)
@@ -84,7 +84,7 @@ def _judged(answers: list[Answers], arguments) -> list[Figure]:
                  for prompt in answers for response in prompt.responses]
     with AnswerCache(arguments.judge_cache or _beside(arguments.responses)) as cache:
         ratings = rate(questions, judges, template.label, cache, threshold=THRESHOLD,
-                       parallel=arguments.judge_parallel, progress=report_progress(arguments.quiet))
+                       parallel=arguments.judge_parallel, quiet=arguments.quiet)
     return judged_figures(ratings, [judge.model for judge in judges])
 
 

@@ -17,13 +17,14 @@ import random
 import sys
 from pathlib import Path
 
-from plural_text.common.asking import AnswerCache, ask_all, report_progress
+from plural_text.common.asking import AnswerCache, ask_all
 from plural_text.common.endpoint import DEFAULT_KEY_VARIABLE, Endpoint, EndpointLimits
 from plural_text.common.errors import BadData, CommandError, UsageError
 from plural_text.common.json_lines import kind
 from plural_text.common.kept_lines import KeptLines
 from plural_text.common.options import number, whole_number
 from plural_text.common.parallel import Parallel
+from plural_text.common.progress import Progress
 from plural_text.metrics.figure_report import check_output, table, write_report
 from plural_text.persona import conversation as talk
 from plural_text.persona.conversation import Conversation, ScriptedSeeker, converse
@@ -124,9 +125,11 @@ def _talk(names: list[str], arguments, protocol, kept: KeptLines, talks: dict[st
     seeker = ScriptedSeeker(talk.read_questions(arguments.questions)) if arguments.questions else talk.EndpointSeeker(
         _endpoint(arguments, arguments.seeker, arguments.seeker_model), protocol)
     prompts = RevealerPrompts(arguments)
-    settings, progress = _settings(arguments), report_progress(arguments.quiet)
+    settings, before = _settings(arguments), len(talks)
     failure: CommandError | None = None
-    with Revealer(_command(arguments)) as revealer:
+    with (Revealer(_command(arguments)) as revealer,
+          Progress("persona", arguments.conversations, "conversations", sys.stderr, quiet=arguments.quiet,
+                   done=before) as progress):
 
         def hold(name: str) -> Conversation:
             opening = random.Random(f"{arguments.seed}:{name}").choice(openings) if openings else []
@@ -140,7 +143,7 @@ def _talk(names: list[str], arguments, protocol, kept: KeptLines, talks: dict[st
                 continue
             talks[name] = found
             kept.append(found.json() | {"settings": settings})
-            progress("conversations", len(talks), arguments.conversations)
+            progress.update(len(talks), len(talks) - before)
     if failure:
         # Its own kind and code, with what the user needs to know besides.
         failure.args = (f"{failure}; {len(talks):,} conversations are kept in {kept.path}, the same command goes on "
@@ -253,7 +256,7 @@ def _personas(talks: list[Conversation], arguments, protocol) -> list[Persona]:
     questions = [protocol.extract.replace("{conversation}", found.text()) for found in talks]
     endpoint = _endpoint(arguments, arguments.extractor, arguments.extractor_model)
     with AnswerCache(arguments.output.with_name(f"{arguments.output.name}.extracted.jsonl")) as cache:
-        answers = ask_all(questions, endpoint, cache, arguments.parallel, report_progress(arguments.quiet))
+        answers = ask_all(questions, endpoint, cache, arguments.parallel, arguments.quiet)
     personas = [persona for answer in answers if (persona := parse_extraction(answer))]
     if not personas:
         print(f"plural: warning: no answer of '{endpoint.model}' has the six labels that are asked for",

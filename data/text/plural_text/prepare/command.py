@@ -40,7 +40,6 @@ _MAX_LENGTH = 1 << 20
 # A batch ends at the first of these: enough for the tokenizer to be fast, little enough to hold.
 _BATCH_RECORDS = 128
 _BATCH_CHARACTERS = 1 << 20
-_SHARES = 1 << 20  # the search for clusters counts as so much work
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
         "stopwords_sha256": stop_words.sha256,
     }
     summary, ids = Summary(), IdSet()
-    progress = Progress(inputs.total_bytes, sys.stderr, arguments.quiet)
+    progress = Progress("prepare", inputs.total_bytes, "groups", sys.stderr, quiet=arguments.quiet)
     try:
         with (CorpusWriter(arguments.output, attributes, tokenizer.token_bytes, template.json) as writer,
               aligner or contextlib.nullcontext()):
@@ -140,14 +139,14 @@ def run(arguments: argparse.Namespace) -> int:
                 raise BadData(f"{', '.join(arguments.inputs)}: no record has responses; check the keys, or give "
                               "--prompts-only for a corpus to generate for")
             if aligner:
-                progress.clear()
-                progress = Progress(_SHARES, sys.stderr, arguments.quiet, items="vectors")
-                alignment = aligner.finish(lambda share, rows: progress.update(share * _SHARES, rows))
+                progress.close()
+                progress = Progress("align", 1.0, "vectors", sys.stderr, quiet=arguments.quiet)
+                alignment = aligner.finish(progress.update)
                 writer.add_alignment(alignment)
                 summary.alignment = alignment.summary
             sha256 = writer.commit()
     finally:
-        progress.clear()
+        progress.close()
     _report_changes(builder, summary, warn)
     if not arguments.quiet:
         print("\n".join(summary.lines(builder.changes, str(arguments.output), sha256)))
