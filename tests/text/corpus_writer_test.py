@@ -14,7 +14,6 @@ from plural_text.common.errors import CannotCreate
 from plural_text.prepare import corpus_writer
 from plural_text.prepare.corpus_writer import CorpusWriter
 from plural_text.prepare.groups import Group
-from plural_text.prepare.id_set import IdSet
 from text.support import FolderTest, read_corpus
 
 ATTRIBUTES = {"vocab_size": 3, "possibilities": 1, "source_format": "dialogue", "tokenizer_name": "tokenizer.json",
@@ -96,24 +95,6 @@ class Layout(WriterTest):
         # written: 8.4 MB. The file is over three times that.
         self.assertGreater(self.path.stat().st_size, 3 * 8.4e6)
         self.assertLess(peak, 8.4e6)
-
-
-class Ids(unittest.TestCase):
-    def test_duplicates_are_found_however_long_ago(self):
-        ids = IdSet()
-        self.assertTrue(all(ids.add(str(i)) for i in range(20_000)))
-        self.assertEqual([i for i in range(0, 20_000, 7) if ids.add(str(i))], [])
-        self.assertTrue(ids.add("20000"))
-
-    def test_memory(self):
-        ids = IdSet()
-        tracemalloc.start()
-        self.addCleanup(tracemalloc.stop)
-        for i in range(200_000):
-            ids.add(str(i))
-        held, _ = tracemalloc.get_traced_memory()
-        # 8 bytes an id, and at most 1/16 of them as objects of about 100 bytes: under 16 bytes an id.
-        self.assertLess(held, 16 * 200_000)
 
 
 class Crashes(WriterTest):

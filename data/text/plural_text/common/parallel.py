@@ -1,7 +1,7 @@
 """A function applied to many items by a few threads, results as they come.
 
-Owns: the threads. They are daemons: who is interrupted while a thread waits for a server ends at once, without
-waiting for it. Thread rule: iterate and stop in one thread; the function runs in others.
+Owns: the threads. They are daemons, unlike those of concurrent.futures, which Python joins at its exit: a command
+that is interrupted while threads wait for a server ends at once. Thread rule: iterate and stop in one thread; the function runs in others.
 """
 
 from __future__ import annotations

@@ -26,7 +26,6 @@ from plural_text.prepare.alignment import Aligner, open_aligner
 from plural_text.prepare.corpus_writer import CorpusWriter
 from plural_text.prepare.formats import FORMATS, InputFiles, Record
 from plural_text.prepare.groups import GroupBuilder, Limits
-from plural_text.prepare.id_set import IdSet
 from plural_text.prepare.masks import ENGLISH, MODES, MaskBuilder, StopWords
 from plural_text.prepare.ratings import RatingBuilder
 from plural_text.prepare.summary import Summary
@@ -119,12 +118,12 @@ def run(arguments: argparse.Namespace) -> int:
         "mask_modes": ",".join(MODES),
         "stopwords_sha256": stop_words.sha256,
     }
-    summary, ids = Summary(), IdSet()
+    summary = Summary()
     progress = Progress("prepare", inputs.total_bytes, "groups", sys.stderr, quiet=arguments.quiet)
     try:
         with (CorpusWriter(arguments.output, attributes, tokenizer.token_bytes, template.json) as writer,
               aligner or contextlib.nullcontext()):
-            for batch in _batches(_unique(inputs, ids)):
+            for batch in _batches(_unique(inputs)):
                 for group in builder.build(batch):
                     writer.append(group)
                     summary.add(group)
@@ -217,11 +216,13 @@ def _check_output(output: Path, inputs: list[Path]) -> None:
         raise UsageError(f"{output}: is an input too; name another output")
 
 
-def _unique(records: Iterable[Record], ids: IdSet) -> Iterator[Record]:
+def _unique(records: Iterable[Record]) -> Iterator[Record]:
+    ids: set[str] = set()  # all that stays in memory of a record: some 100 bytes
     for record in records:
-        if not ids.add(record.id):
+        if record.id in ids:
             raise BadData(f"{record.where}: id '{record.id}' stands twice; ids must differ (without own ids "
                           "they are made of file names: rename one of two files of the same name)")
+        ids.add(record.id)
         yield record
 
 
