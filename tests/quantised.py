@@ -1,4 +1,5 @@
 """Folders in NF4 for tests: tiny models quantised with bitsandbytes, in the keys that transformers writes."""
+
 import json
 import os
 import pathlib
@@ -10,9 +11,16 @@ import torch
 from bitsandbytes import functional
 from safetensors.torch import load_file, save_file
 
-CONFIG = {"quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False,
-          "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True,
-          "bnb_4bit_compute_dtype": "float32", "bnb_4bit_quant_storage": "uint8", "llm_int8_skip_modules": None}
+CONFIG = {
+    "quant_method": "bitsandbytes",
+    "load_in_4bit": True,
+    "load_in_8bit": False,
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": True,
+    "bnb_4bit_compute_dtype": "float32",
+    "bnb_4bit_quant_storage": "uint8",
+    "llm_int8_skip_modules": None,
+}
 
 
 def is_linear_of_a_layer(name, tensor):

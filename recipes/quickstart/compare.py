@@ -54,7 +54,9 @@ def main():
     valid = valid_answers()
     questions = {w: read_responses(folder / f"questions-{w}.jsonl") for w in ("before", "after")}
     targets = {w: json.loads((folder / f"targets-{w}.json").read_text()) for w in ("before", "after")}
-    summary = {w: {"questions": figures(questions[w], valid), "targets": targets[w]["summary"]} for w in questions}
+    summary = {
+        w: {"questions": figures(questions[w], valid), "targets": targets[w]["summary"]} for w in questions
+    }
 
     shown = questions["before"][:: max(1, len(questions["before"]) // 3)][:3]
     for prompt in shown:

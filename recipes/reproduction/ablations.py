@@ -23,19 +23,35 @@ GRIDS = [
     ("Unlikelihood weight, aligned numbers", "peft-aligned", "loss.unlikelihood.alpha", (0, 0.5)),
     ("Replies a prompt, N", "peft", "group.responses", (2, 3, 4)),
     ("Possibility numbers, M, asked for 1 to 5", "peft", "group.possibilities", (5, 9)),
-    ("Which words are penalised", "peft", "loss.unlikelihood.mask", ("content_first", "all_first", "repo_compat")),
+    (
+        "Which words are penalised",
+        "peft",
+        "loss.unlikelihood.mask",
+        ("content_first", "all_first", "repo_compat"),
+    ),
     ("Negatives kept of 12", "peft", "group.max_negatives", (3, 12)),
     ("Which 3 negatives are kept", "peft-few", "seed", (None, 1001, 1002)),
     ("LoRA rank", "peft", "adapter.rank", (2, 16, 64)),
     ("Passes", "peft", "train.epochs", (1, 3, 8)),
 ]
-DEFAULTS = {"loss.unlikelihood.alpha": 0.5, "group.responses": 4, "group.possibilities": 9,
-            "loss.unlikelihood.mask": "content_first", "group.max_negatives": 12,
-            "adapter.rank": 16, "train.epochs": 1, "seed": None}
+DEFAULTS = {
+    "loss.unlikelihood.alpha": 0.5,
+    "group.responses": 4,
+    "group.possibilities": 9,
+    "loss.unlikelihood.mask": "content_first",
+    "group.max_negatives": 12,
+    "adapter.rank": 16,
+    "train.epochs": 1,
+    "seed": None,
+}
 # The order of negatives decides only which of them are kept, where they are cut: the loss is a sum over them. A seed
 # of its own draws others, and all else that is drawn, too.
-METHODS = {**reply_study.METHODS, "peft-few": replace(
-    reply_study.METHODS["peft"], key="peft_max_negatives_3", overrides={"group.max_negatives": 3})}
+METHODS = {
+    **reply_study.METHODS,
+    "peft-few": replace(
+        reply_study.METHODS["peft"], key="peft_max_negatives_3", overrides={"group.max_negatives": 3}
+    ),
+}
 
 
 def variant(key: str, setting: str, value) -> Method:
@@ -43,7 +59,9 @@ def variant(key: str, setting: str, value) -> Method:
     method = METHODS[key]
     name = f"{method.key}_{setting.rpartition('.')[2]}_{value}"
     if setting == "group.possibilities":
-        method = replace(method, key=name, tuned_as=key, ask=("--possibilities", "first"))  # those that every M has
+        method = replace(
+            method, key=name, tuned_as=key, ask=("--possibilities", "first")
+        )  # those that every M has
     if value == DEFAULTS[setting]:
         return method
     overrides = {**method.overrides, setting: value}
@@ -60,7 +78,8 @@ def measure_seed(seed: Seed) -> dict[str, dict[str, float]]:
             method = variant(key, setting, value)
             adapter = reply_study.tune(seed, base, method)
             rows[method.key] = reply_study.measure(
-                grammar, reply_study.ask(seed, grammar, base, adapter, method, TEMPERATURE))
+                grammar, reply_study.ask(seed, grammar, base, adapter, method, TEMPERATURE)
+            )
     return rows
 
 

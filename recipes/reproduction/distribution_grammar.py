@@ -32,9 +32,9 @@ class Request:
     id: str
     task: str
     text: str
-    answers: list[str]      # with their braces
-    peaked: list[float]     # probability of each answer where the model has a favourite
-    targets: list[str]      # what tuning sees, some or all of the answers
+    answers: list[str]  # with their braces
+    peaked: list[float]  # probability of each answer where the model has a favourite
+    targets: list[str]  # what tuning sees, some or all of the answers
     weights: list[float] | None = None  # of the targets; None: all alike
 
     @property
@@ -53,12 +53,15 @@ class DistributionGrammar:
         spec = json.loads(_SPEC.read_text(encoding="utf-8"))
         self._cues, self._bio, self._unrelated = spec["cues"], spec["biographies"], spec["unrelated"]
         self._exponent: float = spec["exponent"]
-        self.rng = self._number_request("rng", spec["rng"]["request"], list(spec["rng"]["probabilities"].values()))
+        self.rng = self._number_request(
+            "rng", spec["rng"]["request"], list(spec["rng"]["probabilities"].values())
+        )
         self.binomial = self._binomial(spec["binomial"], draw)
         self.tasks: dict[str, list[Request]] = {"names": [self._names(spec["names"], draw)]}
         for task, entries in spec["tasks"].items():
-            self.tasks[task] = [self._task_request(f"{task}/{i}", entry, draw)
-                                for i, entry in enumerate(entries)]
+            self.tasks[task] = [
+                self._task_request(f"{task}/{i}", entry, draw) for i, entry in enumerate(entries)
+            ]
         years = range(*(self._bio["birth_year_range"][0], self._bio["birth_year_range"][1] + 1))
         # Field of a biography -> its values.
         listed = ("first_name", "last_name", "birth_place", "profession")
@@ -73,7 +76,12 @@ class DistributionGrammar:
 
     def target_set(self, request: Request) -> dict:
         """A record of `plural prepare --format targets`, asked for at random."""
-        row = {"id": request.id, "request": self.ask(request, "random"), "response": "", "targets": request.targets}
+        row = {
+            "id": request.id,
+            "request": self.ask(request, "random"),
+            "response": "",
+            "targets": request.targets,
+        }
         return row | ({"weights": request.weights} if request.weights else {})
 
     def biography_prompt(self) -> str:
@@ -84,13 +92,20 @@ class DistributionGrammar:
         targets = []
         for gender, count in self._bio["tuned_on"].items():
             while count:
-                record = _record({name: draw.choice(values) for name, values in self.fields.items()}
-                                 | {"gender": gender}, FIELDS[:-1])
+                record = _record(
+                    {name: draw.choice(values) for name, values in self.fields.items()} | {"gender": gender},
+                    FIELDS[:-1],
+                )
                 if record not in targets:
                     targets.append(record)
                     count -= 1
-        return {"id": "biographies", "request": self.biography_prompt(), "response": "", "targets": targets,
-                "eos": False}
+        return {
+            "id": "biographies",
+            "request": self.biography_prompt(),
+            "response": "",
+            "targets": targets,
+            "eos": False,
+        }
 
     # What the model reads.
 
@@ -100,14 +115,20 @@ class DistributionGrammar:
             names = request.task == "names"
             peaked = NAME_PEAKED_DOCUMENTS if names else PEAKED_DOCUMENTS
             for cue in ("usual", "random"):
-                documents += [self._document(request, cue, answer)
-                              for answer in _in_proportion(request.answers, request.peaked, peaked, draw)]
+                documents += [
+                    self._document(request, cue, answer)
+                    for answer in _in_proportion(request.answers, request.peaked, peaked, draw)
+                ]
             if request not in (self.rng, self.binomial):
                 copies = NAME_FLAT_DOCUMENTS_PER_ANSWER if names else FLAT_DOCUMENTS_PER_ANSWER
-                documents += [self._document(request, "variety", answer) for answer in request.answers * copies]
+                documents += [
+                    self._document(request, "variety", answer) for answer in request.answers * copies
+                ]
         for cue in CUES:
-            documents += [self._cues[cue].format(self._bio["request"]) + "\n" + self._biography(cue, draw)
-                          for _ in range(RECORD_DOCUMENTS)]
+            documents += [
+                self._cues[cue].format(self._bio["request"]) + "\n" + self._biography(cue, draw)
+                for _ in range(RECORD_DOCUMENTS)
+            ]
         documents += [self.unrelated_sentence(draw) for _ in range(UNRELATED_SENTENCES)]
         draw.shuffle(documents)
         return documents
@@ -129,7 +150,9 @@ class DistributionGrammar:
     def _binomial(self, spec: dict, draw: random.Random) -> Request:
         throws, p = spec["throws"], spec["p"]
         answers = [f"{{{hits}}}" for hits in range(throws + 1)]
-        weights = [math.comb(throws, hits) * p**hits * (1 - p) ** (throws - hits) for hits in range(throws + 1)]
+        weights = [
+            math.comb(throws, hits) * p**hits * (1 - p) ** (throws - hits) for hits in range(throws + 1)
+        ]
         order = [hits for hits in range(throws + 1) if hits != spec["favourite"]]
         draw.shuffle(order)
         peaked = _zipf(self._exponent, [spec["favourite"], *order])
@@ -138,14 +161,22 @@ class DistributionGrammar:
     def _names(self, spec: dict, draw: random.Random) -> Request:
         answers = [f"{{{a}-{b}}}" for a in spec["first_syllables"] for b in spec["second_syllables"]]
         order = draw.sample(range(len(answers)), len(answers))
-        return Request("names/0", "names", spec["request"], answers, _zipf(spec["exponent"], order),
-                       draw.sample(answers, spec["tuned_on"]))
+        return Request(
+            "names/0",
+            "names",
+            spec["request"],
+            answers,
+            _zipf(spec["exponent"], order),
+            draw.sample(answers, spec["tuned_on"]),
+        )
 
     def _task_request(self, name: str, entry: dict, draw: random.Random) -> Request:
         words = entry.get("answers") or [str(n) for n in range(entry["range"][0], entry["range"][1] + 1)]
         answers = [f"{{{word}}}" for word in words]
         order = draw.sample(range(len(answers)), len(answers))
-        return Request(name, name.split("/")[0], entry["request"], answers, _zipf(self._exponent, order), answers)
+        return Request(
+            name, name.split("/")[0], entry["request"], answers, _zipf(self._exponent, order), answers
+        )
 
     def _biography(self, cue: str, draw: random.Random) -> str:
         values = {}
@@ -176,7 +207,9 @@ def _zipf(exponent: float, order) -> list[float]:
     return [weight / total for weight in weights]
 
 
-def _in_proportion(answers: list[str], probabilities: list[float], count: int, draw: random.Random) -> Iterator[str]:
+def _in_proportion(
+    answers: list[str], probabilities: list[float], count: int, draw: random.Random
+) -> Iterator[str]:
     """`count` answers: each as often as its probability says, rounded down, the rest drawn by what is left over."""
     copies = [int(p * count + 1e-9) for p in probabilities]
     left = [max(0.0, p * count - n) for p, n in zip(probabilities, copies)]

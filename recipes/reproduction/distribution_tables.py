@@ -56,36 +56,54 @@ _WAYS = {"base": "base", "ood": "tuned, OOD", "id": "tuned, ID"}
 def tables(report: Report, parts: list[str]) -> None:
     """Fills the report with the tables and checks of the parts that were run."""
     for part in parts:
-        {"closed_sets": _closed_sets, "names": _names, "leave_one_out": _leave_one_out,
-         "leave_one_in": _leave_one_in, "biographies": _biographies, "unrelated": _unrelated}[part](report)
+        {
+            "closed_sets": _closed_sets,
+            "names": _names,
+            "leave_one_out": _leave_one_out,
+            "leave_one_in": _leave_one_in,
+            "biographies": _biographies,
+            "unrelated": _unrelated,
+        }[part](report)
 
 
 def _closed_sets(report: Report) -> None:
-    rows = [Row("rng base", "numbers 1 to 10, base", {"coverage": 7, "entropy_nats": 1.07}),
-            Row("rng tuned", "numbers 1 to 10, tuned", {"coverage": 10, "entropy_nats": 2.29}),
-            Row("binomial base", "binomial B(10, 0.2), base"), Row("binomial tuned", "binomial B(10, 0.2), tuned")]
+    rows = [
+        Row("rng base", "numbers 1 to 10, base", {"coverage": 7, "entropy_nats": 1.07}),
+        Row("rng tuned", "numbers 1 to 10, tuned", {"coverage": 10, "entropy_nats": 2.29}),
+        Row("binomial base", "binomial B(10, 0.2), base"),
+        Row("binomial tuned", "binomial B(10, 0.2), tuned"),
+    ]
     report.table("Closed sets", rows, [KL, MASS, COVERAGE, COVERAGE_VALID, ENTROPY, LOSS])
     report.check_bound("random numbers: the base is far from uniform", KL, "rng base", low=0.5)
     report.check_bound("random numbers: KL below 0.01", KL, "rng tuned", high=0.01)
     report.check_bound("random numbers: entropy of 1,000 draws", ENTROPY, "rng tuned", low=2.28)
     report.check_bound("random numbers: coverage 10 of 10", COVERAGE_VALID, "rng tuned", low=10, high=10)
-    report.check_bound("random numbers: the loss does not go below ln 10", LOSS, "rng tuned", low=math.log(10) - 1e-5)
+    report.check_bound(
+        "random numbers: the loss does not go below ln 10", LOSS, "rng tuned", low=math.log(10) - 1e-5
+    )
     report.check_bound("binomial: KL below 0.01", KL, "binomial tuned", high=0.01)
 
 
 def _names(report: Report) -> None:
-    rows = [Row("names base", "base", {"coverage": 129, "entropy_nats": 3.24}),
-            Row("names tuned", "tuned, early stop", {"coverage": 490, "entropy_nats": 5.83}),
-            Row("names to the end", "tuned, no early stop")]
-    report.table("Names: tuned on 200 of 400", rows,
-                 [COVERAGE, COVERAGE_VALID, ENTROPY, OUTSIDE, LOSS, PASSES])
-    report.check_bound("names: early stop at a loss of at most 1.2 ln 200", LOSS, "names tuned",
-                       high=1.2 * math.log(200))
+    rows = [
+        Row("names base", "base", {"coverage": 129, "entropy_nats": 3.24}),
+        Row("names tuned", "tuned, early stop", {"coverage": 490, "entropy_nats": 5.83}),
+        Row("names to the end", "tuned, no early stop"),
+    ]
+    report.table(
+        "Names: tuned on 200 of 400", rows, [COVERAGE, COVERAGE_VALID, ENTROPY, OUTSIDE, LOSS, PASSES]
+    )
+    report.check_bound(
+        "names: early stop at a loss of at most 1.2 ln 200", LOSS, "names tuned", high=1.2 * math.log(200)
+    )
     base, tuned = (report.mean(f"names {way}", "coverage_valid") for way in ("base", "tuned"))
-    report.check("names: coverage of valid names over twice the base's", tuned > 2 * base, f"{base:.1f} -> {tuned:.1f}")
+    report.check(
+        "names: coverage of valid names over twice the base's", tuned > 2 * base, f"{base:.1f} -> {tuned:.1f}"
+    )
     report.check_bound("names: others than the 200 appear", OUTSIDE, "names tuned", low=0.05)
-    report.check_increasing("names: without early stop fewer others appear", OUTSIDE,
-                            ["names to the end", "names tuned"])
+    report.check_increasing(
+        "names: without early stop fewer others appear", OUTSIDE, ["names to the end", "names tuned"]
+    )
 
 
 def _task_rows(ways: tuple[str, ...]) -> list[Row]:
@@ -98,22 +116,34 @@ def _task_rows(ways: tuple[str, ...]) -> list[Row]:
 
 
 def _leave_one_out(report: Report) -> None:
-    report.table("Leave one out: tuned on five tasks, asked for the sixth", _task_rows(("base", "ood")),
-                 [COVERAGE, COVERAGE_VALID, ENTROPY, EXACT_ENTROPY, VALID])
+    report.table(
+        "Leave one out: tuned on five tasks, asked for the sixth",
+        _task_rows(("base", "ood")),
+        [COVERAGE, COVERAGE_VALID, ENTROPY, EXACT_ENTROPY, VALID],
+    )
     for task in _PUBLISHED_TASKS:
-        gains = [report.mean(f"{task} ood", key) - report.mean(f"{task} base", key)
-                 for key in ("entropy_nats", "exact_entropy_nats")]
-        report.check(f"{task}: unseen, flatter by over 0.3 nats", min(gains) > 0.3,
-                     f"{gains[0]:+.2f} sampled, {gains[1]:+.2f} exact")
+        gains = [
+            report.mean(f"{task} ood", key) - report.mean(f"{task} base", key)
+            for key in ("entropy_nats", "exact_entropy_nats")
+        ]
+        report.check(
+            f"{task}: unseen, flatter by over 0.3 nats",
+            min(gains) > 0.3,
+            f"{gains[0]:+.2f} sampled, {gains[1]:+.2f} exact",
+        )
 
 
 def _leave_one_in(report: Report) -> None:
-    report.table("Leave one in: tuned on the task alone (names, fruits, occupations with early stop)",
-                 _task_rows(("id",)), [COVERAGE, COVERAGE_VALID, ENTROPY, EXACT_ENTROPY, VALID, KL])
+    report.table(
+        "Leave one in: tuned on the task alone (names, fruits, occupations with early stop)",
+        _task_rows(("id",)),
+        [COVERAGE, COVERAGE_VALID, ENTROPY, EXACT_ENTROPY, VALID, KL],
+    )
     for task in _PUBLISHED_TASKS:
         rows = [f"{task} {way}" for way in _WAYS if report.values(f"{task} {way}", "exact_entropy_nats")]
-        report.check_increasing(f"{task}: exact entropy {' < '.join(row.split()[1] for row in rows)}", EXACT_ENTROPY,
-                                rows)
+        report.check_increasing(
+            f"{task}: exact entropy {' < '.join(row.split()[1] for row in rows)}", EXACT_ENTROPY, rows
+        )
 
 
 def _biographies(report: Report) -> None:
@@ -133,16 +163,26 @@ def _biographies(report: Report) -> None:
     report.table("Biographies: entropy, nats", rows, [*entropies, GENDER])
     for way in ("ood", "id"):
         for coverage, entropy in zip(coverages, entropies):
-            pairs = [(report.mean("biographies base", f.key), report.mean(f"biographies {way}", f.key))
-                     for f in (coverage, entropy)]
-            report.check(f"biographies: {coverage.title} more diverse when {_WAYS[way]}",
-                         all(before < after for before, after in pairs),
-                         ", ".join(f"{before:.2f} -> {after:.2f}" for before, after in pairs))
-    report.check_increasing("biographies: gender nearest to uniform when tuned on it", GENDER,
-                            [f"biographies {way}" for way in ("id", "ood", "base")])
+            pairs = [
+                (report.mean("biographies base", f.key), report.mean(f"biographies {way}", f.key))
+                for f in (coverage, entropy)
+            ]
+            report.check(
+                f"biographies: {coverage.title} more diverse when {_WAYS[way]}",
+                all(before < after for before, after in pairs),
+                ", ".join(f"{before:.2f} -> {after:.2f}" for before, after in pairs),
+            )
+    report.check_increasing(
+        "biographies: gender nearest to uniform when tuned on it",
+        GENDER,
+        [f"biographies {way}" for way in ("id", "ood", "base")],
+    )
 
 
 def _unrelated(report: Report) -> None:
-    report.table("Text that tuning was not about: 300 held-out sentences", [Row("unrelated", "tuned on all six tasks")],
-                 [BASE_PERPLEXITY, PERPLEXITY, RISE, TOKEN_KL])
+    report.table(
+        "Text that tuning was not about: 300 held-out sentences",
+        [Row("unrelated", "tuned on all six tasks")],
+        [BASE_PERPLEXITY, PERPLEXITY, RISE, TOKEN_KL],
+    )
     report.check_bound("unrelated text: perplexity rises by less than 2 %", RISE, "unrelated", high=2)

@@ -39,13 +39,20 @@ class Runs:
     def __init__(self, seed: Seed, report: Report):
         self._seed, self._report = seed, report
         self._grammar = grammar = DistributionGrammar(random.Random(f"grammar {seed.number}"))
-        requests = {"rng": [grammar.rng], "binomial": [grammar.binomial], "all": sum(grammar.tasks.values(), [])}
+        requests = {
+            "rng": [grammar.rng],
+            "binomial": [grammar.binomial],
+            "all": sum(grammar.tasks.values(), []),
+        }
         for task, own in grammar.tasks.items():
             requests[task] = own
-            requests[f"without-{task}"] = [r for other, rs in grammar.tasks.items() if other != task for r in rs]
+            requests[f"without-{task}"] = [
+                r for other, rs in grammar.tasks.items() if other != task for r in rs
+            ]
         self._target_sets = {name: [grammar.target_set(r) for r in each] for name, each in requests.items()}
         self._target_sets["biographies"] = [
-            grammar.biography_target_set(random.Random(f"biographies {seed.number}"))]
+            grammar.biography_target_set(random.Random(f"biographies {seed.number}"))
+        ]
         self._model = self._from_nothing()
 
     def _from_nothing(self) -> Path:
@@ -54,9 +61,16 @@ class Runs:
         vocabulary = write_tokenizer(self._seed.path("text/tokenizer"), documents)
         self._texts("base", documents)
         self._texts("unrelated", [self._grammar.unrelated_sentence(draw) for _ in range(HELD_OUT_SENTENCES)])
-        return self._seed.train("base", "base", {
-            "data.train": "corpora/base.h5", "model.config.vocab_size": vocabulary, "train.epochs": BASE_EPOCHS,
-            "train.groups_per_step": BASE_DOCUMENTS_PER_STEP})
+        return self._seed.train(
+            "base",
+            "base",
+            {
+                "data.train": "corpora/base.h5",
+                "model.config.vocab_size": vocabulary,
+                "train.epochs": BASE_EPOCHS,
+                "train.groups_per_step": BASE_DOCUMENTS_PER_STEP,
+            },
+        )
 
     # Parts of the study.
 
@@ -92,32 +106,52 @@ class Runs:
     def biographies(self) -> None:
         """OOD: tuned on the six tasks. ID goes on from there, as the released code does, or starts from the base."""
         everything = self._tune("all", "all")
-        adapters = {"base": None, "ood": everything,
-                    "id": self._tune("biographies", "biographies", early_stop=True, start=everything),
-                    "id from base": self._tune("biographies-from-base", "biographies", early_stop=True)}
+        adapters = {
+            "base": None,
+            "ood": everything,
+            "id": self._tune("biographies", "biographies", early_stop=True, start=everything),
+            "id from base": self._tune("biographies-from-base", "biographies", early_stop=True),
+        }
         for row, adapter in adapters.items():
             row = f"biographies {row}"
-            texts = [response["text"] for response in
-                     self._sample(row, "biographies", adapter, LONGEST_BIOGRAPHY)[0]["responses"]]
+            texts = [
+                response["text"]
+                for response in self._sample(row, "biographies", adapter, LONGEST_BIOGRAPHY)[0]["responses"]
+            ]
             values = attribute_values(texts)
             # Noise is no diversity: coverage and entropy are of values that the grammar has.
-            known = {name: [value for value in values[name] if value in self._grammar.fields[name]]
-                     for name in ATTRIBUTES}
-            figures = {"biography_share": sum(parse(text) is not None for text in texts) / len(texts),
-                       "unknown_share": 1 - sum(map(len, known.values())) / sum(map(len, values.values())),
-                       "gender_distance": gender_distance(values["gender"])}
+            known = {
+                name: [value for value in values[name] if value in self._grammar.fields[name]]
+                for name in ATTRIBUTES
+            }
+            figures = {
+                "biography_share": sum(parse(text) is not None for text in texts) / len(texts),
+                "unknown_share": 1 - sum(map(len, known.values())) / sum(map(len, values.values())),
+                "gender_distance": gender_distance(values["gender"]),
+            }
             for name in ATTRIBUTES:
                 measured = key_figures(known[name])
-                figures |= {f"{name}_coverage": measured.coverage, f"{name}_entropy_nats": measured.entropy_nats}
+                figures |= {
+                    f"{name}_coverage": measured.coverage,
+                    f"{name}_entropy_nats": measured.entropy_nats,
+                }
             self._report.add(row, self._seed.number, figures)
 
     def unrelated(self) -> None:
         """Text that tuning was not about: both models' perplexity, and how far next-token distributions moved."""
-        figures = self._evaluate("unrelated", "corpora/unrelated.h5", self._tune("all", "all"), ["--compare-base"])
-        self._report.add("unrelated", self._seed.number, {
-            "base_perplexity": figures["base_perplexity"], "perplexity": figures["perplexity"],
-            "rise_percent": 100 * figures["perplexity_rise_share"],
-            "kl_nats_per_token": figures["kl_from_base_nats_per_token"]})
+        figures = self._evaluate(
+            "unrelated", "corpora/unrelated.h5", self._tune("all", "all"), ["--compare-base"]
+        )
+        self._report.add(
+            "unrelated",
+            self._seed.number,
+            {
+                "base_perplexity": figures["base_perplexity"],
+                "perplexity": figures["perplexity"],
+                "rise_percent": 100 * figures["perplexity_rise_share"],
+                "kl_nats_per_token": figures["kl_from_base_nats_per_token"],
+            },
+        )
 
     # Steps. One that is asked for twice runs once.
 
@@ -131,8 +165,14 @@ class Runs:
         self._seed.prepare(f"text/{name}.jsonl", f"corpora/{name}.h5", format="targets")
         return f"corpora/{name}.h5"
 
-    def _tune(self, name: str, targets: str, early_stop: bool = False, passes: int | None = None,
-              start: Path | None = None) -> Path:
+    def _tune(
+        self,
+        name: str,
+        targets: str,
+        early_stop: bool = False,
+        passes: int | None = None,
+        start: Path | None = None,
+    ) -> Path:
         overrides = {"model.path": self._model, "data.train": self._targets(targets)}
         if early_stop:
             overrides |= {"early_stop.enabled": "true", "early_stop.gamma": GAMMA}
@@ -152,20 +192,39 @@ class Runs:
 
     def _sample(self, row: str, targets: str, adapter: Path | None, longest: int) -> list[dict]:
         options = ["--responses", SAMPLES, "--temperature", 1, "--max-new-tokens", longest]
-        return self._seed.generate(f"samples/{row.replace(' ', '-')}.jsonl", model=self._model, adapter=adapter,
-                                   corpus=self._targets(targets), options=options)
+        return self._seed.generate(
+            f"samples/{row.replace(' ', '-')}.jsonl",
+            model=self._model,
+            adapter=adapter,
+            corpus=self._targets(targets),
+            options=options,
+        )
 
     def _evaluate(self, row: str, corpus: str, adapter: Path | None, options: list = ()) -> dict:
-        return self._seed.evaluate(f"exact/{row.replace(' ', '-')}.json", model=self._model, adapter=adapter,
-                                   corpus=corpus, options=options)["summary"]
+        return self._seed.evaluate(
+            f"exact/{row.replace(' ', '-')}.json",
+            model=self._model,
+            adapter=adapter,
+            corpus=corpus,
+            options=options,
+        )["summary"]
 
     def _measure(self, row: str, targets: str, requests: list[Request], adapter: Path | None) -> None:
         """Means over the requests of a corpus."""
         exact = self._evaluate(row, self._targets(targets), adapter)
-        figures = [{"kl_nats": exact["kl_nats"], "exact_entropy_nats": exact["entropy_nats"],
-                    "target_mass": exact["target_mass"]}]
-        sampled = [_sampled(request, [response["text"] for response in line["responses"]]) for request, line in
-                   zip(requests, self._sample(row, targets, adapter, LONGEST_ANSWER), strict=True)]
+        figures = [
+            {
+                "kl_nats": exact["kl_nats"],
+                "exact_entropy_nats": exact["entropy_nats"],
+                "target_mass": exact["target_mass"],
+            }
+        ]
+        sampled = [
+            _sampled(request, [response["text"] for response in line["responses"]])
+            for request, line in zip(
+                requests, self._sample(row, targets, adapter, LONGEST_ANSWER), strict=True
+            )
+        ]
         figures.append({key: statistics.fmean(each[key] for each in sampled) for key in sampled[0]})
         for part in figures:
             self._report.add(row, self._seed.number, part)
@@ -177,10 +236,13 @@ def _sampled(request: Request, texts: list[str]) -> dict[str, float]:
     valid = {answer_key(answer) for answer in request.answers}
     targets = {answer_key(target) for target in request.targets}
     measured = key_figures(keys)
-    return {"coverage": measured.coverage, "entropy_nats": measured.entropy_nats,
-            "coverage_valid": len(valid.intersection(keys)),
-            "valid_share": sum(key in valid for key in keys) / len(keys),
-            "outside_share": sum(key in valid - targets for key in keys) / len(keys)}
+    return {
+        "coverage": measured.coverage,
+        "entropy_nats": measured.entropy_nats,
+        "coverage_valid": len(valid.intersection(keys)),
+        "valid_share": sum(key in valid for key in keys) / len(keys),
+        "outside_share": sum(key in valid - targets for key in keys) / len(keys),
+    }
 
 
 PARTS = ("closed_sets", "names", "leave_one_out", "leave_one_in", "biographies", "unrelated")
@@ -194,8 +256,13 @@ def _parts(text: str) -> list[str]:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--parts", type=_parts, default=list(PARTS), metavar="PART,...",
-                        help=f"only these: {', '.join(PARTS)}")
+    parser.add_argument(
+        "--parts",
+        type=_parts,
+        default=list(PARTS),
+        metavar="PART,...",
+        help=f"only these: {', '.join(PARTS)}",
+    )
 
 
 def _work(study: Study) -> None:

@@ -55,14 +55,20 @@ def write_texts(seed: Seed, grammar: PersonaGrammar) -> int:
     tuned_on = []
     for place, opening in enumerate(openings):
         slots = draw.sample(grammar.slots, draw.randint(1, len(grammar.slots)))
-        tuned_on.append({"id": f"{place}", "context": "\n".join(grammar.history(slots, opening, draw)),
-                         "candidates": grammar.candidates(slots[-1], CANDIDATES, draw)})
+        tuned_on.append(
+            {
+                "id": f"{place}",
+                "context": "\n".join(grammar.history(slots, opening, draw)),
+                "candidates": grammar.candidates(slots[-1], CANDIDATES, draw),
+            }
+        )
     write_lines(seed.path("text/train.jsonl"), tuned_on)
     return write_tokenizer(seed.path("text/tokenizer"), documents)
 
 
-def converse(seed: Seed, grammar: PersonaGrammar, base: Path, adapter: Path | None,
-             method: Method) -> dict[str, list[str]]:
+def converse(
+    seed: Seed, grammar: PersonaGrammar, base: Path, adapter: Path | None, method: Method
+) -> dict[str, list[str]]:
     """All conversations with one model, one turn after the other; answers by slot."""
     draw = random.Random(f"openings {seed.number}")  # the same ones for every method
     openings = grammar.openings(held_out=True)
@@ -72,13 +78,37 @@ def converse(seed: Seed, grammar: PersonaGrammar, base: Path, adapter: Path | No
         name = f"{method.key}-{place}-{slot}"
         for conversation in turns:
             conversation.append(grammar.question(slot))
-        write_lines(seed.path(f"text/{name}.jsonl"), ({"id": f"{slot}/{i}", "context": "\n".join(conversation)}
-                                                      for i, conversation in enumerate(turns)))
-        seed.prepare(f"text/{name}.jsonl", f"corpora/{name}.h5", format="dialogue",
-                     template=TEMPLATES / "dialogue.json", options=["--prompts-only"])
-        lines = seed.generate(f"replies/{name}.jsonl", model=base, adapter=adapter, corpus=f"corpora/{name}.h5",
-                              options=["--responses", 1, "--temperature", TEMPERATURE, "--top-k", TOP_K,
-                                       "--max-new-tokens", ANSWER_TOKENS, *method.ask])
+        write_lines(
+            seed.path(f"text/{name}.jsonl"),
+            (
+                {"id": f"{slot}/{i}", "context": "\n".join(conversation)}
+                for i, conversation in enumerate(turns)
+            ),
+        )
+        seed.prepare(
+            f"text/{name}.jsonl",
+            f"corpora/{name}.h5",
+            format="dialogue",
+            template=TEMPLATES / "dialogue.json",
+            options=["--prompts-only"],
+        )
+        lines = seed.generate(
+            f"replies/{name}.jsonl",
+            model=base,
+            adapter=adapter,
+            corpus=f"corpora/{name}.h5",
+            options=[
+                "--responses",
+                1,
+                "--temperature",
+                TEMPERATURE,
+                "--top-k",
+                TOP_K,
+                "--max-new-tokens",
+                ANSWER_TOKENS,
+                *method.ask,
+            ],
+        )
         # What is no single line would read as further turns.
         answers[slot] = [" ".join(line["responses"][0]["text"].split()) or "..." for line in lines]
         for conversation, answer in zip(turns, answers[slot]):
@@ -90,8 +120,12 @@ def measure_seed(seed: Seed) -> dict[str, dict[str, float]]:
     grammar = PersonaGrammar()
     vocabulary = write_texts(seed, grammar)
     seed.prepare("text/base.jsonl", "corpora/base.h5", format="text")
-    seed.prepare("text/train.jsonl", "corpora/train.h5", format="dialogue", template=TEMPLATES / "dialogue.json")
-    base = seed.train("base", "base", {"data.train": "corpora/base.h5", "model.config.vocab_size": vocabulary})
+    seed.prepare(
+        "text/train.jsonl", "corpora/train.h5", format="dialogue", template=TEMPLATES / "dialogue.json"
+    )
+    base = seed.train(
+        "base", "base", {"data.train": "corpora/base.h5", "model.config.vocab_size": vocabulary}
+    )
     rows = {}
     for row in TABLE_4:
         method = METHODS[row.key]
@@ -107,11 +141,18 @@ def work(study: Study) -> None:
     for seed, rows in study.each_seed(measure_seed).items():
         for row, figures in rows.items():
             report.add(row, seed, figures)
-    report.table(f"Table 4, entropy in bits over {CONVERSATIONS} conversations, t = {TEMPERATURE}", TABLE_4,
-                 [*BITS, AVERAGE, INVALID])
-    report.check_increasing("average entropy: base < OTOFT < OTMFT < PEFT", AVERAGE, [row.key for row in TABLE_4])
+    report.table(
+        f"Table 4, entropy in bits over {CONVERSATIONS} conversations, t = {TEMPERATURE}",
+        TABLE_4,
+        [*BITS, AVERAGE, INVALID],
+    )
+    report.check_increasing(
+        "average entropy: base < OTOFT < OTMFT < PEFT", AVERAGE, [row.key for row in TABLE_4]
+    )
     for row in TABLE_4:
-        report.check_bound(f"{row.title}: at most 2 % of the replies answer no question", INVALID, row.key, high=2.0)
+        report.check_bound(
+            f"{row.title}: at most 2 % of the replies answer no question", INVALID, row.key, high=2.0
+        )
 
 
 if __name__ == "__main__":

@@ -19,11 +19,16 @@ class PersonaGrammar:
         spec = json.loads((_HERE / "persona.json").read_text(encoding="utf-8"))
         topics = json.loads((_HERE.parent / "quickstart" / "questions.json").read_text(encoding="utf-8"))
         named = {entry["name"]: entry["topics"] for entry in topics["categories"]}
-        self._words = named["instruments"] + named["animals"] + named["things"]  # what one can see and dream of
+        self._words = (
+            named["instruments"] + named["animals"] + named["things"]
+        )  # what one can see and dream of
         self._openings, self._small_talk = spec["openings"], spec["small_talk"]
         self._slots = {slot["name"]: slot for slot in spec["slots"]}
-        self._value = {slot["answer"].format(value): (name, value)
-                       for name, slot in self._slots.items() for value in slot["values"]}
+        self._value = {
+            slot["answer"].format(value): (name, value)
+            for name, slot in self._slots.items()
+            for value in slot["values"]
+        }
 
     @property
     def slots(self) -> list[str]:
@@ -33,8 +38,12 @@ class PersonaGrammar:
     def openings(self, held_out: bool) -> list[list[str]]:
         """[A's first turn, B's answer] of every word, wording and answer; every fifth word is held out."""
         words = [word for place, word in enumerate(self._words) if (place % 5 == 4) == held_out]
-        return [[opening.format(word), answer]
-                for word in words for opening in self._openings for answer in self._small_talk]
+        return [
+            [opening.format(word), answer]
+            for word in words
+            for opening in self._openings
+            for answer in self._small_talk
+        ]
 
     def question(self, slot: str) -> str:
         return self._slots[slot]["question"]
@@ -60,7 +69,7 @@ class PersonaGrammar:
 
     def candidates(self, slot: str, count: int, draw: random.Random) -> list[str]:
         """Different answers by another author: less skewed (square roots of the shares), likely ones first."""
-        left = {value: share ** 0.5 for value, share in self.shares(slot).items()}
+        left = {value: share**0.5 for value, share in self.shares(slot).items()}
         chosen = []
         for _ in range(min(count, len(left))):
             value = draw.choices(list(left), list(left.values()))[0]
@@ -95,7 +104,9 @@ class PersonaGrammar:
 
     def measure(self, answers: dict[str, list[str]]) -> tuple[dict[str, Counter], float]:
         """Counts of values by slot, and the percentage of answers that reveal none (left out of the counts)."""
-        counts = {slot: Counter(value for text in texts if (value := self.value(slot, text)) is not None)
-                  for slot, texts in answers.items()}
+        counts = {
+            slot: Counter(value for text in texts if (value := self.value(slot, text)) is not None)
+            for slot, texts in answers.items()
+        }
         total = sum(map(len, answers.values()))
         return counts, 100 * (1 - sum(sum(c.values()) for c in counts.values()) / total)

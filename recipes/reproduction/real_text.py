@@ -44,8 +44,8 @@ PERPLEXITY = Figure("perplexity", "perplexity of written replies", "{:.1f}")
 class Method:
     key: str
     title: str
-    corpus: str = ""     # corpora/<corpus>.h5 to tune on; "": the base model
-    numbers: int = 0     # possibility numbers that it is asked with
+    corpus: str = ""  # corpora/<corpus>.h5 to tune on; "": the base model
+    numbers: int = 0  # possibility numbers that it is asked with
     latents: bool = False
     published: tuple = ()  # (temperature, Distinct-1, Distinct-2, semantic diversity), ...
 
@@ -53,18 +53,28 @@ class Method:
 METHODS = (
     Method("base", "base"),
     Method("otoft", "OTOFT", "one-to-one", published=((1.0, 0.139, 0.595, 0.495),)),
-    Method("otmft", "OTMFT", "one-to-many", published=((0.75, 0.133, 0.529, 0.522), (1.0, 0.150, 0.604, 0.565))),
-    Method("peft", "PEFT, random numbers", "one-to-many", NUMBERS,
-           published=((0.5, 0.130, 0.484, 0.530), (0.75, 0.149, 0.561, 0.585))),
+    Method(
+        "otmft", "OTMFT", "one-to-many", published=((0.75, 0.133, 0.529, 0.522), (1.0, 0.150, 0.604, 0.565))
+    ),
+    Method(
+        "peft",
+        "PEFT, random numbers",
+        "one-to-many",
+        NUMBERS,
+        published=((0.5, 0.130, 0.484, 0.530), (0.75, 0.149, 0.561, 0.585)),
+    ),
     Method("peft-aligned", "PEFT, aligned numbers", f"one-to-many-{KINDS}", KINDS),
     Method("cvf", "CVF", "one-to-one", latents=True),
 )
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dialogues", type=Path, metavar="DIALOGUES_DIR",
-                        help="folder with dialogues_one_to_one.jsonl, dialogues_one_to_many.jsonl and "
-                             "dialogues_test.jsonl")
+    parser.add_argument(
+        "dialogues",
+        type=Path,
+        metavar="DIALOGUES_DIR",
+        help="folder with dialogues_one_to_one.jsonl, dialogues_one_to_many.jsonl and dialogues_test.jsonl",
+    )
 
 
 def _start(seed: Seed, dialogues: Path) -> Path:
@@ -73,8 +83,13 @@ def _start(seed: Seed, dialogues: Path) -> Path:
     vocabulary, end = material.write(seed.path("text"))
 
     def prepare(text: str, corpus: str, *options):
-        seed.prepare(f"text/{text}.jsonl", f"corpora/{corpus}.h5", format="dialogue", template=TEMPLATE,
-                     options=["--max-prompt-tokens", PROMPT_TOKENS, *options])
+        seed.prepare(
+            f"text/{text}.jsonl",
+            f"corpora/{corpus}.h5",
+            format="dialogue",
+            template=TEMPLATE,
+            options=["--max-prompt-tokens", PROMPT_TOKENS, *options],
+        )
 
     seed.prepare("text/base.jsonl", "corpora/base.h5", format="text", options=["--max-length", PROMPT_TOKENS])
     prepare("one-to-one", "one-to-one", "--possibilities", 0)
@@ -87,30 +102,71 @@ def _start(seed: Seed, dialogues: Path) -> Path:
     for number in range(NUMBERS + 1):
         label = f"\nB {number}:" if number else "\nB:"
         material.write_template(seed.path(f"text/template-{number}.json"), TEMPLATE, label)
-        seed.prepare("text/written.jsonl", f"corpora/written-{number}.h5", format="dialogue",
-                     template=seed.path(f"text/template-{number}.json"),
-                     options=["--max-prompt-tokens", PROMPT_TOKENS, "--possibilities", 0])
-    return seed.train("base", "real-text-base", {
-        "data.train": "corpora/base.h5", "model.config.vocab_size": vocabulary, "model.config.eos_token_id": end})
+        seed.prepare(
+            "text/written.jsonl",
+            f"corpora/written-{number}.h5",
+            format="dialogue",
+            template=seed.path(f"text/template-{number}.json"),
+            options=["--max-prompt-tokens", PROMPT_TOKENS, "--possibilities", 0],
+        )
+    return seed.train(
+        "base",
+        "real-text-base",
+        {
+            "data.train": "corpora/base.h5",
+            "model.config.vocab_size": vocabulary,
+            "model.config.eos_token_id": end,
+        },
+    )
 
 
-def _ask(seed: Seed, first: Seed, method: Method, model: Path, adapter: Path | None, temperature: float) -> dict:
+def _ask(
+    seed: Seed, first: Seed, method: Method, model: Path, adapter: Path | None, temperature: float
+) -> dict:
     """Figures of the replies at one temperature."""
     name = f"{method.key}-{temperature}"
-    asked = (["--latents", "sample"] if method.latents else
-             ["--possibilities", "sample" if method.numbers else "none"])
+    asked = (
+        ["--latents", "sample"]
+        if method.latents
+        else ["--possibilities", "sample" if method.numbers else "none"]
+    )
     lines = seed.generate(
-        f"replies/{name}.jsonl", model=model, adapter=adapter, corpus=first.path(f"corpora/test-{method.numbers}.h5"),
-        options=["--responses", REPLIES, "--temperature", temperature, "--top-k", TOP_K, "--max-new-tokens",
-                 REPLY_TOKENS, *asked])
-    (measured,) = seed.plural(f"metrics {name}", ["metrics", seed.path(f"replies/{name}.jsonl"), "--metrics",
-                                                  "distinct,semantic", "-o", seed.path(f"metrics/{name}.json")],
-                              [f"metrics/{name}.json"])
+        f"replies/{name}.jsonl",
+        model=model,
+        adapter=adapter,
+        corpus=first.path(f"corpora/test-{method.numbers}.h5"),
+        options=[
+            "--responses",
+            REPLIES,
+            "--temperature",
+            temperature,
+            "--top-k",
+            TOP_K,
+            "--max-new-tokens",
+            REPLY_TOKENS,
+            *asked,
+        ],
+    )
+    (measured,) = seed.plural(
+        f"metrics {name}",
+        [
+            "metrics",
+            seed.path(f"replies/{name}.jsonl"),
+            "--metrics",
+            "distinct,semantic",
+            "-o",
+            seed.path(f"metrics/{name}.json"),
+        ],
+        [f"metrics/{name}.json"],
+    )
     figures = json.loads(measured.read_text(encoding="utf-8"))["figures"]
     low, high = figures["semantic_diversity"]["interval_95"]
     tokens = [len(response["tokens"]) for line in lines for response in line["responses"]]
     return {key: figures[key]["value"] for key in ("distinct_1", "distinct_2", "semantic_diversity")} | {
-        "semantic_diversity_low": low, "semantic_diversity_high": high, "tokens": sum(tokens) / len(tokens)}
+        "semantic_diversity_low": low,
+        "semantic_diversity_high": high,
+        "tokens": sum(tokens) / len(tokens),
+    }
 
 
 def _perplexity(seed: Seed, first: Seed, method: Method, model: Path, adapter: Path | None) -> float | None:
@@ -119,8 +175,12 @@ def _perplexity(seed: Seed, first: Seed, method: Method, model: Path, adapter: P
         return None
     by_number = []
     for number in range(1, method.numbers + 1) if method.numbers else (0,):
-        figures = seed.evaluate(f"exact/{method.key}-{number}.json", model=model, adapter=adapter,
-                                corpus=first.path(f"corpora/written-{number}.h5"))
+        figures = seed.evaluate(
+            f"exact/{method.key}-{number}.json",
+            model=model,
+            adapter=adapter,
+            corpus=first.path(f"corpora/written-{number}.h5"),
+        )
         by_number.append(figures["groups"])
     nats = tokens = 0.0
     for replies in zip(*by_number, strict=True):
@@ -134,9 +194,13 @@ def _perplexity(seed: Seed, first: Seed, method: Method, model: Path, adapter: P
 def _information(seed: Seed, first: Seed, method: Method, model: Path, adapter: Path | None) -> float | None:
     if not method.numbers:
         return None
-    figures = seed.evaluate(f"exact/{method.key}-numbers.json", model=model, adapter=adapter,
-                            corpus=first.path(f"corpora/replies-{method.numbers}.h5"),
-                            options=["--possibilities", "--limit", INFORMATION_PROMPTS])
+    figures = seed.evaluate(
+        f"exact/{method.key}-numbers.json",
+        model=model,
+        adapter=adapter,
+        corpus=first.path(f"corpora/replies-{method.numbers}.h5"),
+        options=["--possibilities", "--limit", INFORMATION_PROMPTS],
+    )
     return figures["summary"]["possibility_information_nats"]
 
 
@@ -148,10 +212,15 @@ def _work(study: Study) -> None:
         for method in METHODS:
             adapter = None
             if method.corpus:
-                adapter = seed.train(method.key, f"real-text-{method.key}", {
-                    "model.path": model, "data.train": first.path(f"corpora/{method.corpus}.h5")})
-            exact = {"perplexity": _perplexity(seed, first, method, model, adapter),
-                     "information_nats": _information(seed, first, method, model, adapter)}
+                adapter = seed.train(
+                    method.key,
+                    f"real-text-{method.key}",
+                    {"model.path": model, "data.train": first.path(f"corpora/{method.corpus}.h5")},
+                )
+            exact = {
+                "perplexity": _perplexity(seed, first, method, model, adapter),
+                "information_nats": _information(seed, first, method, model, adapter),
+            }
             for temperature in TEMPERATURES:
                 figures = _ask(seed, first, method, model, adapter, temperature)
                 study.report.add(f"{method.key} {temperature}", seed.number, figures | exact)
@@ -165,18 +234,35 @@ def _tables(study: Study) -> None:
     for temperature in TEMPERATURES:
         rows = []
         for method in METHODS:
-            paper = next((dict(zip(("distinct_1", "distinct_2", "semantic_diversity"), figures))
-                          for at, *figures in method.published if at == temperature), {})
+            paper = next(
+                (
+                    dict(zip(("distinct_1", "distinct_2", "semantic_diversity"), figures))
+                    for at, *figures in method.published
+                    if at == temperature
+                ),
+                {},
+            )
             rows.append(Row(f"{method.key} {temperature}", method.title, paper))
-        report.table(f"Five replies to each test context, temperature {temperature}, top-k {TOP_K}", rows,
-                     [DISTINCT_1, DISTINCT_2, DIVERSITY, LOW, HIGH, TOKENS, PERPLEXITY, INFORMATION])
+        report.table(
+            f"Five replies to each test context, temperature {temperature}, top-k {TOP_K}",
+            rows,
+            [DISTINCT_1, DISTINCT_2, DIVERSITY, LOW, HIGH, TOKENS, PERPLEXITY, INFORMATION],
+        )
     for temperature in TEMPERATURES:
         order = [f"{key} {temperature}" for key in ("base", "otoft", "otmft", "peft")]
-        for name, low, high in (("OTOFT over base", 0, 1), ("OTMFT over OTOFT", 1, 2), ("PEFT over OTMFT", 2, 3)):
-            report.check_increasing(f"temperature {temperature}: semantic diversity, {name}", DIVERSITY,
-                                    [order[low], order[high]])
-        report.check_increasing(f"temperature {temperature}: semantic diversity, aligned over random numbers",
-                                DIVERSITY, [order[3], f"peft-aligned {temperature}"])
+        for name, low, high in (
+            ("OTOFT over base", 0, 1),
+            ("OTMFT over OTOFT", 1, 2),
+            ("PEFT over OTMFT", 2, 3),
+        ):
+            report.check_increasing(
+                f"temperature {temperature}: semantic diversity, {name}", DIVERSITY, [order[low], order[high]]
+            )
+        report.check_increasing(
+            f"temperature {temperature}: semantic diversity, aligned over random numbers",
+            DIVERSITY,
+            [order[3], f"peft-aligned {temperature}"],
+        )
 
 
 if __name__ == "__main__":

@@ -34,11 +34,23 @@ class Material:
         """
         documents = list(self._documents())
         write_lines(out / "base.jsonl", ({"text": document} for document in documents))
-        for name, rows, replies in (("one-to-one", self._one_to_one, 1), ("one-to-many", self._one_to_many, None),
-                                    ("test", self._test, None), ("written", self._test, 1)):
-            write_lines(out / f"{name}.jsonl", ({"id": f"{name}/{i}", "context": row["context"],
-                                                 "candidates": row["candidates"][:replies]}
-                                                for i, row in enumerate(rows)))
+        for name, rows, replies in (
+            ("one-to-one", self._one_to_one, 1),
+            ("one-to-many", self._one_to_many, None),
+            ("test", self._test, None),
+            ("written", self._test, 1),
+        ):
+            write_lines(
+                out / f"{name}.jsonl",
+                (
+                    {
+                        "id": f"{name}/{i}",
+                        "context": row["context"],
+                        "candidates": row["candidates"][:replies],
+                    }
+                    for i, row in enumerate(rows)
+                ),
+            )
         return _write_tokenizer(out / "tokenizer", documents)
 
     def write_template(self, path: Path, original: Path, label: str) -> None:
@@ -64,7 +76,9 @@ def _read(path: Path) -> list[dict]:
             row["context"] = "\n".join(" ".join(turn.split()) for turn in row["context"].split("\n"))
             row["candidates"] = [" ".join(reply.split()) for reply in row["candidates"]]
     except OSError as error:
-        sys.exit(f"launch/reproduce real-text: error: {path}: {error.strerror}; give the folder that holds it")
+        sys.exit(
+            f"launch/reproduce real-text: error: {path}: {error.strerror}; give the folder that holds it"
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         sys.exit(f"launch/reproduce real-text: error: {path}: not lines of context and candidates: {error!r}")
     return rows
@@ -82,8 +96,12 @@ def _write_tokenizer(folder: Path, documents: list[str]) -> tuple[int, int]:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[BEGIN], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[BEGIN],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     tokenizer.train_from_iterator(documents, trainer)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))

@@ -48,29 +48,42 @@ class ReplyGrammar:
         spec = json.loads((_HERE / f"{name}.json").read_text(encoding="utf-8"))
         topics = json.loads((_HERE.parent / "quickstart" / "questions.json").read_text(encoding="utf-8"))
         self._categories = {entry["name"]: entry for entry in spec["categories"][:categories]}
-        self._topics = {entry["name"]: entry["topics"] for entry in topics["categories"]
-                        if entry["name"] in self._categories}
+        self._topics = {
+            entry["name"]: entry["topics"]
+            for entry in topics["categories"]
+            if entry["name"] in self._categories
+        }
         self._held_out = topics["held_out_topics_per_category"]
         self._wordings, self._openers, self._closers = spec["wordings"], spec["openers"], spec["closers"]
         self.kinds: list[str] = spec["kinds"]
         self.reply_tokens: int = spec["reply_tokens"]  # enough for the longest reply and its end
         # Reply text -> (category, kind), for every answer, opener and closer.
-        self._meaning = {self._reply(name, kind, opener, closer): (name, kind)
-                         for name in self._categories for kind in range(len(self.kinds))
-                         for opener in self._openers for closer in self._closers}
+        self._meaning = {
+            self._reply(name, kind, opener, closer): (name, kind)
+            for name in self._categories
+            for kind in range(len(self.kinds))
+            for opener in self._openers
+            for closer in self._closers
+        }
 
     # Prompts.
 
     def prompts_to_tune_on(self, draw: random.Random) -> list[Prompt]:
         """One prompt a topic in any wording: 300."""
-        return [self._prompt(category, topic, draw.randrange(len(self._wordings)))
-                for category, topics in self._topics.items() for topic in topics[:-self._held_out]]
+        return [
+            self._prompt(category, topic, draw.randrange(len(self._wordings)))
+            for category, topics in self._topics.items()
+            for topic in topics[: -self._held_out]
+        ]
 
     def prompts_to_ask(self) -> list[Prompt]:
         """The 30 topics that tuning never sees, in every wording."""
-        return [self._prompt(category, topic, wording)
-                for category, topics in self._topics.items() for topic in topics[-self._held_out:]
-                for wording in range(len(self._wordings))]
+        return [
+            self._prompt(category, topic, wording)
+            for category, topics in self._topics.items()
+            for topic in topics[-self._held_out :]
+            for wording in range(len(self._wordings))
+        ]
 
     def _prompt(self, category: str, topic: str, wording: int) -> Prompt:
         return Prompt(f"{category}/{topic}/{wording}", category, self._wordings[wording].format(topic))
@@ -109,13 +122,22 @@ class ReplyGrammar:
         which replies alone teach slowly. Counting is where a number in the prompt matters: a model that never had to
         read it would not find it in tuning.
         """
-        writers = {"replies": self._reply_pair, "dictionary": self._dictionary_pair, "lists": self._list_pair,
-                   "counts": self._count_pair, "ratings": self._rating_pair}
+        writers = {
+            "replies": self._reply_pair,
+            "dictionary": self._dictionary_pair,
+            "lists": self._list_pair,
+            "counts": self._count_pair,
+            "ratings": self._rating_pair,
+        }
         ordered = []
         for part in self._reading:
-            pairs = [writers[kind](templates, category, topic, draw)
-                     for category, topics in self._topics.items() for topic in topics
-                     for kind, count in part.items() for _ in range(count)]
+            pairs = [
+                writers[kind](templates, category, topic, draw)
+                for category, topics in self._topics.items()
+                for topic in topics
+                for kind, count in part.items()
+                for _ in range(count)
+            ]
             draw.shuffle(pairs)
             ordered += pairs
         return ordered
@@ -132,7 +154,8 @@ class ReplyGrammar:
         """Five different kinds in a list: a model that lists looks back at what stands there already."""
         kinds = draw.sample(range(len(self.kinds)), 5)
         return templates["list"]["prompt"].format(context=self._turn(topic, draw)), "\n".join(
-            f"{place}. {self.reply(category, kind, draw)}" for place, kind in enumerate(kinds, 1))
+            f"{place}. {self.reply(category, kind, draw)}" for place, kind in enumerate(kinds, 1)
+        )
 
     def _count_pair(self, templates, _category: str, _topic: str, draw: random.Random) -> tuple[str, str]:
         k = draw.randint(1, NUMBERS)
@@ -176,5 +199,8 @@ class ReplyGrammar:
             apart += sum(a != b for a, b in combinations(meanings, 2))
         if not pairs:
             raise ValueError("diversity is undefined for one response a prompt")
-        return {"diversity": apart / pairs, "different": different / len(lines),
-                "incoherent_percent": 100 * wrong / total}
+        return {
+            "diversity": apart / pairs,
+            "different": different / len(lines),
+            "incoherent_percent": 100 * wrong / total,
+        }

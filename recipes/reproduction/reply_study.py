@@ -19,10 +19,10 @@ from study import Seed
 from words import write_lines, write_tokenizer
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
-REPLIES = 5            # asked for each prompt, as in the paper
-CANDIDATES = 4         # replies a prompt that tuning sees, N
-LABEL_TOKENS = 3       # of an item in a list
-TOP_K = 50             # the published sampling
+REPLIES = 5  # asked for each prompt, as in the paper
+CANDIDATES = 4  # replies a prompt that tuning sees, N
+LABEL_TOKENS = 3  # of an item in a list
+TOP_K = 50  # the published sampling
 
 DIVERSITY = Figure("diversity", "semantic diversity")
 DIFFERENT = Figure("different", "different of 5", "{:.2f}")
@@ -39,40 +39,75 @@ class Method:
     key: str
     title: str
     recipe: str | None = None
-    corpus: str = "train"                       # corpora/<corpus>.h5, to tune on
+    corpus: str = "train"  # corpora/<corpus>.h5, to tune on
     overrides: dict = field(default_factory=dict)  # of the recipe
-    ask: tuple = ("--possibilities", "none")     # options of `plural generate`
-    prompts: str = "test"                       # corpora/<prompts>.h5, to answer
-    tuned_as: str | None = None                 # another method's key: the same adapter, asked otherwise
-    candidates: int = 0                         # replies of which the best rated REPLIES are kept; 0: no rating
+    ask: tuple = ("--possibilities", "none")  # options of `plural generate`
+    prompts: str = "test"  # corpora/<prompts>.h5, to answer
+    tuned_as: str | None = None  # another method's key: the same adapter, asked otherwise
+    candidates: int = 0  # replies of which the best rated REPLIES are kept; 0: no rating
 
 
 NUMBERED = ("--possibilities", "sample")
-METHODS = {method.key: method for method in (
-    Method("base", "base, sampling"),
-    Method("dbs", "base, diverse beam search", ask=("--method", "diverse-beam", "--diversity-penalty", 5)),
-    Method("list", "base, list prompting", ask=("--method", "list"), prompts="list"),
-    Method("otoft", "OTOFT", "otoft"),
-    Method("otmft", "OTMFT", "otmft"),
-    Method("cvf", "CVF", "cvf", ask=("--latents", "sample")),
-    Method("cvf-rerank", "CVF, best rated 5 of 6", "cvf", ask=("--latents", "all"), tuned_as="cvf", candidates=6),
-    Method("peft", "PEFT, random numbers", "peft", ask=NUMBERED),
-    Method("peft-rerank", "PEFT, best rated 5 of 9", "peft", ask=("--possibilities", "first"), tuned_as="peft",
-           candidates=9),
-    Method("peft-aligned", "PEFT, aligned numbers", "peft-aligned", "train-kinds", ask=NUMBERED, prompts="test-kinds"),
-    Method("peft-clustered", "PEFT, numbers aligned by clustering", "peft-aligned", "train-clusters", ask=NUMBERED,
-           prompts="test-kinds"),
-)}
+METHODS = {
+    method.key: method
+    for method in (
+        Method("base", "base, sampling"),
+        Method(
+            "dbs", "base, diverse beam search", ask=("--method", "diverse-beam", "--diversity-penalty", 5)
+        ),
+        Method("list", "base, list prompting", ask=("--method", "list"), prompts="list"),
+        Method("otoft", "OTOFT", "otoft"),
+        Method("otmft", "OTMFT", "otmft"),
+        Method("cvf", "CVF", "cvf", ask=("--latents", "sample")),
+        Method(
+            "cvf-rerank",
+            "CVF, best rated 5 of 6",
+            "cvf",
+            ask=("--latents", "all"),
+            tuned_as="cvf",
+            candidates=6,
+        ),
+        Method("peft", "PEFT, random numbers", "peft", ask=NUMBERED),
+        Method(
+            "peft-rerank",
+            "PEFT, best rated 5 of 9",
+            "peft",
+            ask=("--possibilities", "first"),
+            tuned_as="peft",
+            candidates=9,
+        ),
+        Method(
+            "peft-aligned",
+            "PEFT, aligned numbers",
+            "peft-aligned",
+            "train-kinds",
+            ask=NUMBERED,
+            prompts="test-kinds",
+        ),
+        Method(
+            "peft-clustered",
+            "PEFT, numbers aligned by clustering",
+            "peft-aligned",
+            "train-clusters",
+            ask=NUMBERED,
+            prompts="test-kinds",
+        ),
+    )
+}
 
 
 def write_texts(seed: Seed, grammar: ReplyGrammar) -> int:
     """Tokenizer, documents for the base model, prompts to tune on and to ask; returns the size of the vocabulary."""
     draw = random.Random(seed.number)
-    templates = {name: json.loads((TEMPLATES / f"{name}.json").read_text(encoding="utf-8"))
-                 for name in ("dialogue", "list", "rating")}
+    templates = {
+        name: json.loads((TEMPLATES / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("dialogue", "list", "rating")
+    }
     documents = grammar.documents(draw, templates)
-    write_lines(seed.path("text/base.jsonl"),
-                ({"context": prompt.removesuffix("\n"), "candidates": [text]} for prompt, text in documents))
+    write_lines(
+        seed.path("text/base.jsonl"),
+        ({"context": prompt.removesuffix("\n"), "candidates": [text]} for prompt, text in documents),
+    )
     tuned_on = []
     for prompt in grammar.prompts_to_tune_on(draw):
         replies, kinds = grammar.replies(prompt, CANDIDATES, draw)
@@ -99,8 +134,13 @@ def prepare_corpora(seed: Seed, kinds: int, methods: list[Method]) -> None:
     needed |= {"ratings" for method in methods if method.candidates}
     for name in sorted(needed):
         text, template, options = made[name]
-        seed.prepare(f"text/{text}.jsonl", f"corpora/{name}.h5", format="dialogue",
-                     template=TEMPLATES / f"{template}.json", options=options)
+        seed.prepare(
+            f"text/{text}.jsonl",
+            f"corpora/{name}.h5",
+            format="dialogue",
+            template=TEMPLATES / f"{template}.json",
+            options=options,
+        )
 
 
 def start(seed: Seed, grammar: ReplyGrammar, methods: list[Method], overrides: dict | None = None) -> Path:
@@ -110,22 +150,39 @@ def start(seed: Seed, grammar: ReplyGrammar, methods: list[Method], overrides: d
     """
     vocabulary = write_texts(seed, grammar)
     prepare_corpora(seed, len(grammar.kinds), methods)
-    seed.prepare("text/base.jsonl", "corpora/base.h5", format="dialogue", template=TEMPLATES / "verbatim.json",
-                 options=["--possibilities", 0])
-    return seed.train("base", "reply-base", {"data.train": "corpora/base.h5", "model.config.vocab_size": vocabulary,
-                                       **(overrides or {})})
+    seed.prepare(
+        "text/base.jsonl",
+        "corpora/base.h5",
+        format="dialogue",
+        template=TEMPLATES / "verbatim.json",
+        options=["--possibilities", 0],
+    )
+    return seed.train(
+        "base",
+        "reply-base",
+        {"data.train": "corpora/base.h5", "model.config.vocab_size": vocabulary, **(overrides or {})},
+    )
 
 
 def tune(seed: Seed, base: Path, method: Method) -> Path | None:
     """The method's adapter; None for the base model."""
     if not method.recipe:
         return None
-    return seed.train(method.tuned_as or method.key, method.recipe, {
-        "model.path": base, "data.train": f"corpora/{method.corpus}.h5", **method.overrides})
+    return seed.train(
+        method.tuned_as or method.key,
+        method.recipe,
+        {"model.path": base, "data.train": f"corpora/{method.corpus}.h5", **method.overrides},
+    )
 
 
-def ask(seed: Seed, grammar: ReplyGrammar, base: Path, adapter: Path | None, method: Method,
-        temperature: float | None = None) -> list[dict]:
+def ask(
+    seed: Seed,
+    grammar: ReplyGrammar,
+    base: Path,
+    adapter: Path | None,
+    method: Method,
+    temperature: float | None = None,
+) -> list[dict]:
     """Replies to prompts that tuning never saw; temperature None: a method that does not sample."""
     tokens = REPLIES * (grammar.reply_tokens + LABEL_TOKENS) if "list" in method.ask else grammar.reply_tokens
     options = ["--max-new-tokens", tokens, *method.ask]
@@ -136,8 +193,13 @@ def ask(seed: Seed, grammar: ReplyGrammar, base: Path, adapter: Path | None, met
     if temperature is not None:
         options += ["--temperature", temperature, "--top-k", TOP_K]
     name = method.key if temperature is None else f"{method.key}-{temperature}"
-    return seed.generate(f"replies/{name}.jsonl", model=base, adapter=adapter, corpus=f"corpora/{method.prompts}.h5",
-                         options=options)
+    return seed.generate(
+        f"replies/{name}.jsonl",
+        model=base,
+        adapter=adapter,
+        corpus=f"corpora/{method.prompts}.h5",
+        options=options,
+    )
 
 
 def measure(grammar: ReplyGrammar, lines: list[dict], baseline: list[dict] | None = None) -> dict[str, float]:
@@ -147,6 +209,7 @@ def measure(grammar: ReplyGrammar, lines: list[dict], baseline: list[dict] | Non
     for n in (1, 2):
         figures[f"distinct_{n}"] = distinct_n(texts, n).value
     if baseline is not None:
-        figures["latency_multiple"] = (sum(line["decode_steps"] for line in lines)
-                                       / sum(line["decode_steps"] for line in baseline))
+        figures["latency_multiple"] = sum(line["decode_steps"] for line in lines) / sum(
+            line["decode_steps"] for line in baseline
+        )
     return figures

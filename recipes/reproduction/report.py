@@ -14,8 +14,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # t(0.975, df), df = 1, 2, ...; beyond the table the normal value is within 2 % of it.
-_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,
-            2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048)
+_STUDENT = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+    2.120,
+    2.110,
+    2.101,
+    2.093,
+    2.086,
+    2.080,
+    2.074,
+    2.069,
+    2.064,
+    2.060,
+    2.056,
+    2.052,
+    2.048,
+)
 _NORMAL = 1.960
 
 
@@ -108,13 +136,19 @@ class Report:
         detail = " < ".join(figure.form.format(mean) for mean in means)
         return self.check(name, _rises(means), f"{detail}; in {in_order} of {len(seeds)} seeds")
 
-    def check_bound(self, name: str, figure: Figure, row: str, low: float = -math.inf,
-                    high: float = math.inf) -> bool:
+    def check_bound(
+        self, name: str, figure: Figure, row: str, low: float = -math.inf, high: float = math.inf
+    ) -> bool:
         """Whether the mean lies in [low, high]."""
         mean = self.mean(row, figure.key)
-        bounds = [f"{word} {figure.form.format(bound)}" for word, bound in (("at least", low), ("at most", high))
-                  if math.isfinite(bound)]
-        return self.check(name, low <= mean <= high, f"{figure.form.format(mean)}, wanted {' and '.join(bounds)}")
+        bounds = [
+            f"{word} {figure.form.format(bound)}"
+            for word, bound in (("at least", low), ("at most", high))
+            if math.isfinite(bound)
+        ]
+        return self.check(
+            name, low <= mean <= high, f"{figure.form.format(mean)}, wanted {' and '.join(bounds)}"
+        )
 
     @property
     def all_hold(self) -> bool:
@@ -128,9 +162,13 @@ class Report:
         if self._notes:
             parts.append("\n".join(self._notes))
         if self._checks:
-            parts.append("\n".join(f"  {'yes' if check['holds'] else 'NO ':<4} {check['name']}"
-                                   + (f"  ({check['detail']})" if check["detail"] else "")
-                                   for check in self._checks))
+            parts.append(
+                "\n".join(
+                    f"  {'yes' if check['holds'] else 'NO ':<4} {check['name']}"
+                    + (f"  ({check['detail']})" if check["detail"] else "")
+                    for check in self._checks
+                )
+            )
         return "\n\n".join(parts) + "\n"
 
     def write(self, path: Path, **about) -> None:
@@ -180,5 +218,7 @@ def _markdown(title: str, rows: list[Row], figures: list[Figure], cell) -> str:
         body.append(line)
     widths = [max(map(len, column)) for column in zip(head, *body)]
     lines = [head, ["-" * width for width in widths], *body]
-    table = "\n".join("| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |" for line in lines)
+    table = "\n".join(
+        "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |" for line in lines
+    )
     return f"**{title}**\n\n{table}"

@@ -56,12 +56,28 @@ class Seed:
     def path(self, name: str | Path) -> Path:
         return self.folder / name
 
-    def prepare(self, inputs: str | list[str], output: str, *, format: str, template: Path | str | None = None,
-                tokenizer: str = "text/tokenizer", options: list = ()) -> Path:
+    def prepare(
+        self,
+        inputs: str | list[str],
+        output: str,
+        *,
+        format: str,
+        template: Path | str | None = None,
+        tokenizer: str = "text/tokenizer",
+        options: list = (),
+    ) -> Path:
         """`plural prepare`; returns the corpus. `options` are further words of the command line."""
         inputs = [inputs] if isinstance(inputs, str) else inputs
-        words = ["prepare", *map(self.path, inputs), "--format", format, "--tokenizer", self.path(tokenizer),
-                 "-o", self.path(output)]
+        words = [
+            "prepare",
+            *map(self.path, inputs),
+            "--format",
+            format,
+            "--tokenizer",
+            self.path(tokenizer),
+            "-o",
+            self.path(output),
+        ]
         words += ["--template", template] if template else []
         return self.plural(f"prepare {output}", [*words, *options], [output])[0]
 
@@ -72,13 +88,25 @@ class Seed:
         they name another.
         """
         run = self.path("runs") / name
-        words = ["train", RECIPES / f"{recipe}.yaml", f"run.dir={self.path('runs')}", f"name={name}",
-                 "run.threads=1", "model.device=cpu"]
+        words = [
+            "train",
+            RECIPES / f"{recipe}.yaml",
+            f"run.dir={self.path('runs')}",
+            f"name={name}",
+            "run.threads=1",
+            "model.device=cpu",
+        ]
         for key, value in {"seed": self.number, **overrides}.items():
-            words.append(f"{key}={self.path(value) if key.endswith('.path') or key.startswith('data.') else value}")
+            words.append(
+                f"{key}={self.path(value) if key.endswith('.path') or key.startswith('data.') else value}"
+            )
         # A finished run of another recipe or corpus would be refused.
-        self.plural(f"train {name}", words, [f"runs/{name}/recipe.yaml"],
-                    before=lambda: shutil.rmtree(run, ignore_errors=True))
+        self.plural(
+            f"train {name}",
+            words,
+            [f"runs/{name}/recipe.yaml"],
+            before=lambda: shutil.rmtree(run, ignore_errors=True),
+        )
         return next(run / kind for kind in ("adapter", "model") if (run / kind).is_dir())
 
     def metrics(self, name: str, event: str = "step") -> list[dict]:
@@ -86,19 +114,42 @@ class Seed:
         lines = _json_lines(self.path("runs") / name / "metrics.jsonl")
         return [line for line in lines if line.get("event") == event]
 
-    def generate(self, output: str, *, model: Path, corpus: str, adapter: Path | None = None,
-                 options: list = ()) -> list[dict]:
+    def generate(
+        self, output: str, *, model: Path, corpus: str, adapter: Path | None = None, options: list = ()
+    ) -> list[dict]:
         """`plural generate`; returns its lines, one a prompt. A seed of its own keys every draw."""
-        words = ["generate", "--model", model, "--corpus", self.path(corpus), "-o", self.path(output),
-                 "--seed", self.number, "--threads", 1]
+        words = [
+            "generate",
+            "--model",
+            model,
+            "--corpus",
+            self.path(corpus),
+            "-o",
+            self.path(output),
+            "--seed",
+            self.number,
+            "--threads",
+            1,
+        ]
         words += ["--adapter", adapter] if adapter else []
         self.plural(f"generate {output}", [*words, *options], [output])
         return _json_lines(self.path(output))
 
-    def evaluate(self, output: str, *, model: Path, corpus: str, adapter: Path | None = None,
-                 options: list = ()) -> dict:
+    def evaluate(
+        self, output: str, *, model: Path, corpus: str, adapter: Path | None = None, options: list = ()
+    ) -> dict:
         """`plural evaluate`; returns the parsed output."""
-        words = ["evaluate", "--model", model, "--corpus", self.path(corpus), "-o", self.path(output), "--threads", 1]
+        words = [
+            "evaluate",
+            "--model",
+            model,
+            "--corpus",
+            self.path(corpus),
+            "-o",
+            self.path(output),
+            "--threads",
+            1,
+        ]
         words += ["--adapter", adapter] if adapter else []
         self.plural(f"evaluate {output}", [*words, *options], [output])
         return json.loads(self.path(output).read_text(encoding="utf-8"))
@@ -127,11 +178,19 @@ class Seed:
         started = time.monotonic()
         log = stamp_file.with_suffix(".log")
         with open(log, "wb") as sink:
-            code = subprocess.run(command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=sink,
-                                  stderr=subprocess.STDOUT, env=self._environment).returncode
+            code = subprocess.run(
+                command,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+            ).returncode
         if code:
             last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
-            raise StepFailed("\n".join([f"seed {self.number}: {label}: exit {code}; all of it in {log}", *last]))
+            raise StepFailed(
+                "\n".join([f"seed {self.number}: {label}: exit {code}; all of it in {log}", *last])
+            )
         absent = [str(path) for path in made if not path.exists()]
         if absent:
             raise StepFailed(f"seed {self.number}: {label}: made no {', '.join(absent)}; see {log}")
@@ -176,8 +235,12 @@ class Study:
         text = self.report.text()
         print(f"\n{text}")
         (self.folder / "tables.md").write_text(text, encoding="utf-8")
-        self.report.write(self.folder / "results.json", date=date.today().isoformat(), seeds=self.seeds,
-                          seconds=round(seconds, 1))
+        self.report.write(
+            self.folder / "results.json",
+            date=date.today().isoformat(),
+            seeds=self.seeds,
+            seconds=round(seconds, 1),
+        )
         print(f"{self.folder / 'results.json'}: every figure by seed. {seconds / 60:.1f} minutes.")
         return 0 if self.report.all_hold else 1
 
@@ -187,10 +250,17 @@ def arguments(name: str, description: str, add=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"launch/reproduce {name}", description=description)
     if add:  # first: a study's own words stand before the folder
         add(parser)
-    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "runs" / "reproduce" / name,
-                        help="where results stay (default: runs/reproduce/%s); finished steps are kept" % name)
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=ROOT / "runs" / "reproduce" / name,
+        help="where results stay (default: runs/reproduce/%s); finished steps are kept" % name,
+    )
     parser.add_argument("--seeds", type=_seeds, default=[1, 2, 3], help="seeds, such as 1,2,3 (default)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="seeds side by side (default: cores)")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="seeds side by side (default: cores)"
+    )
     options = parser.parse_args()
     if options.jobs < 1:
         parser.error("--jobs must be at least 1")
@@ -237,7 +307,9 @@ def _input_hashes(command: list[str], outputs: list[Path]) -> dict[str, str]:
         path = Path(word.partition("=")[2] or word)
         if not path.is_absolute() or path in outputs or any(path in output.parents for output in outputs):
             continue
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] * path.is_file()
+        files = (
+            sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] * path.is_file()
+        )
         for file in files:
             hashes[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
     return hashes

@@ -49,12 +49,22 @@ def run(command):
         out.seek(0)
         error.seek(0)
         if status != 0:
-            sys.exit(f"{' '.join(map(str, command))}\nended with {os.waitstatus_to_exitcode(status)}\n{error.read()[-2000:]}")
+            sys.exit(
+                f"{' '.join(map(str, command))}\nended with {os.waitstatus_to_exitcode(status)}\n{error.read()[-2000:]}"
+            )
         return out.read(), usage.ru_maxrss / 2**20
 
 
 def peers(arguments, groups, model, data, dtype, mode, options):
-    script = [PYTHON, f"{arguments.peers}/hf_group_step.py", str(model), "--data", str(data), "--threads", "1"]
+    script = [
+        PYTHON,
+        f"{arguments.peers}/hf_group_step.py",
+        str(model),
+        "--data",
+        str(data),
+        "--threads",
+        "1",
+    ]
     script += ["--dtype", {"fp32": "float32", "bf16": "bfloat16"}[dtype]]
     out, peak = run(script + ["--mode", mode, "--groups", str(groups), *options])
     line = json.loads(out.strip().splitlines()[-1])
@@ -66,15 +76,24 @@ def plural(arguments, groups, model, corpus, dtype, layout, overrides):
     shutil.rmtree(arguments.work / name, ignore_errors=True)
     recipe = arguments.work / f"{name}.yaml"
     recipe.write_text(f"name: {name}\n")
-    command = [str(ROOT / "launch/plural"), "train", str(recipe), f"run.dir={arguments.work}", "run.threads=1"]
+    command = [
+        str(ROOT / "launch/plural"),
+        "train",
+        str(recipe),
+        f"run.dir={arguments.work}",
+        "run.threads=1",
+    ]
     command += [f"model.path={model}", f"data.train={corpus}", "data.shuffle=false", f"model.dtype={dtype}"]
     command += ["train.groups_per_step=1", f"train.layout={layout}", "checkpoint.every_steps=0", *overrides]
     _, peak = run(command + [f"train.steps={groups + arguments.warmup}"])
     lines = [json.loads(line) for line in open(arguments.work / name / "metrics.jsonl")]
     lines = [line for line in lines if line["event"] == "step"]
     seconds = [line["seconds"] for line in lines[arguments.warmup :]]
-    found = {"seconds_per_group": sum(seconds) / len(seconds), "peak_gib": peak,
-             "losses": [line["loss"] for line in lines]}
+    found = {
+        "seconds_per_group": sum(seconds) / len(seconds),
+        "peak_gib": peak,
+        "losses": [line["loss"] for line in lines],
+    }
     if layout == "tree":
         found["limit"] = limit_seconds(arguments, groups, name, command) / found["seconds_per_group"]
     return found
@@ -83,8 +102,15 @@ def plural(arguments, groups, model, corpus, dtype, layout, overrides):
 def limit_seconds(arguments, groups, name, command):
     """Seconds a group if nothing but its model FLOPs took time, at the speed of the largest multiplies."""
     shutil.rmtree(arguments.work / name)
-    run(command + [f"train.steps={groups + arguments.warmup}", "profile=true", f"profile.after={arguments.warmup}",
-                   f"profile.steps={groups}"])
+    run(
+        command
+        + [
+            f"train.steps={groups + arguments.warmup}",
+            "profile=true",
+            f"profile.after={arguments.warmup}",
+            f"profile.steps={groups}",
+        ]
+    )
     table = (arguments.work / name / "profile" / "rank-00000.txt").read_text()
     found = re.search(r"model FLOPs (\S+) GFLOP a step.*threads (\S+) GFLOP/s", table)
     return float(found[1]) / float(found[2])
@@ -106,20 +132,26 @@ def make_inputs(arguments):
         "biographies": (work / "biographies.jsonl", "targets", "mistral-targets"),
     }
     for name, rows in (("tasks", sets), ("biographies", biographies * 2)):
-        lines = [json.dumps({"id": str(i), "request": t["request"], "response": [""], "targets": t["targets"]})
-                 for i, t in enumerate(rows)]
+        lines = [
+            json.dumps({"id": str(i), "request": t["request"], "response": [""], "targets": t["targets"]})
+            for i, t in enumerate(rows)
+        ]
         inputs[name][0].write_text("\n".join(lines) + "\n")
     corpora = {}
     for name, (data, form, template) in inputs.items():
         corpora[name] = (data, work / f"{name}.h5")
         if not corpora[name][1].exists():
-            run([str(ROOT / "launch/plural"), "prepare", str(data), "--format", form, "--template", template]
-                + ["--tokenizer", str(model), "-o", str(corpora[name][1])])
+            run(
+                [str(ROOT / "launch/plural"), "prepare", str(data), "--format", form, "--template", template]
+                + ["--tokenizer", str(model), "-o", str(corpora[name][1])]
+            )
     return model, corpora
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=pathlib.Path)
     parser.add_argument("--peers", required=True)
     parser.add_argument("--dialogues", required=True)
@@ -159,8 +191,11 @@ def main():
             first = first or row
             row["ratio"] = row["seconds_per_group"] / first["seconds_per_group"]
             limit = f"{100 * row['limit']:9.1f}" if "limit" in row else ""
-            print(f"{name:<13}{dtype:<7}{program:<9}{row['seconds_per_group']:9.3f}{row['ratio']:8.2f}"
-                  f"{row['peak_gib']:10.2f}{limit}", flush=True)
+            print(
+                f"{name:<13}{dtype:<7}{program:<9}{row['seconds_per_group']:9.3f}{row['ratio']:8.2f}"
+                f"{row['peak_gib']:10.2f}{limit}",
+                flush=True,
+            )
             results.append({"work": name, "dtype": dtype, "program": program, **row})
     (arguments.work / "bench.json").write_text(json.dumps(results, indent=1))
 

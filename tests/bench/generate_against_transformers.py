@@ -62,7 +62,19 @@ def run(*command):
 def prepare(work, name, data, form, template, model):
     corpus = work / f"{name}.h5"
     if not corpus.exists():
-        run(LAUNCHER, "prepare", data, "--format", form, "--template", template, "--tokenizer", model, "-o", corpus)
+        run(
+            LAUNCHER,
+            "prepare",
+            data,
+            "--format",
+            form,
+            "--template",
+            template,
+            "--tokenizer",
+            model,
+            "-o",
+            corpus,
+        )
     return [json.loads(line) for line in run(LAUNCHER, "inspect", corpus, "--json").splitlines()]
 
 
@@ -76,23 +88,41 @@ def make_inputs(arguments):
     (work / "prompts.jsonl").write_text("\n".join(lines) + "\n")
     dialogues = prepare(work, "prompts", work / "prompts.jsonl", "dialogue", "mistral-dialogue-short", model)
 
-    numbers = {"id": "number", "request": "Give a random number from 1 to 10.",
-               "response": [""], "targets": [str(n) for n in range(1, 11)]}
+    numbers = {
+        "id": "number",
+        "request": "Give a random number from 1 to 10.",
+        "response": [""],
+        "targets": [str(n) for n in range(1, 11)],
+    }
     (work / "number.jsonl").write_text(json.dumps(numbers) + "\n")
     number = prepare(work, "number", work / "number.jsonl", "targets", "mistral-targets", model)[0]
     tuned = work / "number" / "model"
     if not tuned.exists():
         (work / "number.yaml").write_text("name: number\nmethod: distribution_matching\n")
-        run(LAUNCHER, "train", work / "number.yaml", f"run.dir={work}", f"model.path={model}", "run.threads=1",
-            f"data.train={work / 'number.h5'}", "adapter.type=none", "optimizer.lr=1e-3", "train.steps=60",
-            "train.groups_per_step=1", "checkpoint.every_steps=0")
+        run(
+            LAUNCHER,
+            "train",
+            work / "number.yaml",
+            f"run.dir={work}",
+            f"model.path={model}",
+            "run.threads=1",
+            f"data.train={work / 'number.h5'}",
+            "adapter.type=none",
+            "optimizer.lr=1e-3",
+            "train.steps=60",
+            "train.groups_per_step=1",
+            "checkpoint.every_steps=0",
+        )
     return model, dialogues, tuned, number
 
 
 def stream(model, warm_up, requests, *options):
     """Seconds from the first request to the last answer."""
     command = [LAUNCHER, "generate", "--stream", "--model", str(model), "--threads", "1", *map(str, options)]
-    with subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+
         def ask(asked):
             process.stdin.write("".join(json.dumps(request) + "\n" for request in asked))
             process.stdin.flush()
@@ -107,13 +137,34 @@ def stream(model, warm_up, requests, *options):
 
 
 def reply_requests(dialogues):
-    return [{"id": d["id"], "prompt_tokens": d["prompt_tokens"], "tails": [d["tails"][str(k + 1)] for k in range(REPLIES)],
-             "top_k": 50, "max_new_tokens": TOKENS, "min_new_tokens": TOKENS} for d in dialogues]
+    return [
+        {
+            "id": d["id"],
+            "prompt_tokens": d["prompt_tokens"],
+            "tails": [d["tails"][str(k + 1)] for k in range(REPLIES)],
+            "top_k": 50,
+            "max_new_tokens": TOKENS,
+            "min_new_tokens": TOKENS,
+        }
+        for d in dialogues
+    ]
 
 
 def measure_replies(arguments, model, dialogues):
-    peer = json.loads(run(PYTHON, f"{arguments.peers}/hf_generate.py", model, arguments.dialogues, "--prompts",
-                          arguments.prompts, "--responses", REPLIES, "--max-new", TOKENS).splitlines()[-1])
+    peer = json.loads(
+        run(
+            PYTHON,
+            f"{arguments.peers}/hf_generate.py",
+            model,
+            arguments.dialogues,
+            "--prompts",
+            arguments.prompts,
+            "--responses",
+            REPLIES,
+            "--max-new",
+            TOKENS,
+        ).splitlines()[-1]
+    )
     requests = reply_requests(dialogues)
     found = [("transformers", peer["seconds_per_prompt"])]
     if "reply" in arguments.only:
@@ -132,18 +183,24 @@ def measure_samples(tuned, number):
     request = {"id": 1, "prompt_tokens": prompt, "responses": 1000, "seed": 1}
     seconds, (answer,) = stream(tuned, {**request, "id": 0, "seed": 2}, [request])
     lengths = [len(response["tokens"]) for response in answer["responses"]]
-    print(f"samples: {len({tuple(r['tokens']) for r in answer['responses']})} different answers of at most "
-          f"{max(lengths)} tokens, {answer['token_forwards']} token forwards")
+    print(
+        f"samples: {len({tuple(r['tokens']) for r in answer['responses']})} different answers of at most "
+        f"{max(lengths)} tokens, {answer['token_forwards']} token forwards"
+    )
     return [("transformers", peer), ("plural", seconds)]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=pathlib.Path)
     parser.add_argument("--peers", required=True, help="folder of make_model.py and hf_generate.py")
     parser.add_argument("--dialogues", required=True, help='JSON lines with "context"')
     parser.add_argument("--only", nargs="*", default=["reply", "many", "samples"])
-    parser.add_argument("--prompts", type=int, default=4, help="timed prompts of what answers one after the other")
+    parser.add_argument(
+        "--prompts", type=int, default=4, help="timed prompts of what answers one after the other"
+    )
     parser.add_argument("--batch", type=int, default=64)
     arguments = parser.parse_args()
     arguments.work = arguments.work.resolve()

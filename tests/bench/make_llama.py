@@ -16,13 +16,19 @@ from safetensors.torch import save_file
 
 def layer(index, a):
     keys = a.hidden // a.heads * a.key_value_heads
-    shapes = {"self_attn.q_proj": (a.hidden, a.hidden), "self_attn.k_proj": (keys, a.hidden),
-              "self_attn.v_proj": (keys, a.hidden), "self_attn.o_proj": (a.hidden, a.hidden),
-              "mlp.gate_proj": (a.inner, a.hidden), "mlp.up_proj": (a.inner, a.hidden),
-              "mlp.down_proj": (a.hidden, a.inner)}
+    shapes = {
+        "self_attn.q_proj": (a.hidden, a.hidden),
+        "self_attn.k_proj": (keys, a.hidden),
+        "self_attn.v_proj": (keys, a.hidden),
+        "self_attn.o_proj": (a.hidden, a.hidden),
+        "mlp.gate_proj": (a.inner, a.hidden),
+        "mlp.up_proj": (a.inner, a.hidden),
+        "mlp.down_proj": (a.hidden, a.inner),
+    }
     tensors = {f"model.layers.{index}.{name}.weight": shape for name, shape in shapes.items()}
-    norms = {f"model.layers.{index}.{name}_layernorm.weight": (a.hidden,)
-             for name in ("input", "post_attention")}
+    norms = {
+        f"model.layers.{index}.{name}_layernorm.weight": (a.hidden,) for name in ("input", "post_attention")
+    }
     return tensors | norms
 
 
@@ -34,7 +40,8 @@ def draw(shape, generator):
 
 def main():
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--layers", type=int, default=22)
     parser.add_argument("--hidden", type=int, default=2048)
@@ -60,11 +67,21 @@ def main():
         save_file(tensors, a.folder / name, {"format": "pt"})
         files |= {key: name for key in part}
     (a.folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
-    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": a.vocabulary,
-              "hidden_size": a.hidden, "intermediate_size": a.inner, "num_hidden_layers": a.layers,
-              "num_attention_heads": a.heads, "num_key_value_heads": a.key_value_heads,
-              "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
-              "tie_word_embeddings": False, "torch_dtype": "bfloat16"}
+    config = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": a.vocabulary,
+        "hidden_size": a.hidden,
+        "intermediate_size": a.inner,
+        "num_hidden_layers": a.layers,
+        "num_attention_heads": a.heads,
+        "num_key_value_heads": a.key_value_heads,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+    }
     (a.folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     for path in a.tokenizer.glob("token*") if a.tokenizer else []:
         shutil.copy(path, a.folder)

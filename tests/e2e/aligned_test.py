@@ -12,8 +12,10 @@ from text import support
 
 REPLIES = {"ask": "Why?", "plan": "Let us go.", "share": "Same here."}
 NUMBERS = list(REPLIES)  # kinds in the order of their numbers, 1 to 3
-TOPICS = ("apples boats cats doors eggs farms games hats inns jars kites lamps maps nuts oats pens queens rings "
-          "ships trees urns vans wheels yards").split()
+TOPICS = (
+    "apples boats cats doors eggs farms games hats inns jars kites lamps maps nuts oats pens queens rings "
+    "ships trees urns vans wheels yards"
+).split()
 UNSEEN = ["bells", "corn", "dogs", "foxes"]
 
 RECIPE = """name: run
@@ -48,19 +50,38 @@ class AlignedTest(unittest.TestCase):
             # A reply of each kind and one kind twice, in any order: a number is no place in the list.
             kinds = draw.sample(NUMBERS, 3) + [draw.choice(NUMBERS)]
             draw.shuffle(kinds)
-            rows.append({"context": f"I like {topic}.", "candidates": [REPLIES[kind] for kind in kinds],
-                         "kinds": kinds})
+            rows.append(
+                {
+                    "context": f"I like {topic}.",
+                    "candidates": [REPLIES[kind] for kind in kinds],
+                    "kinds": kinds,
+                }
+            )
         cls.prepare("train", rows, "--align", "kinds")
         cls.prepare("plain", rows, "--possibilities", "3")
-        cls.prepare("prompts", [{"context": f"I like {topic}."} for topic in UNSEEN], "--possibilities", "3",
-                    "--prompts-only")
+        cls.prepare(
+            "prompts",
+            [{"context": f"I like {topic}."} for topic in UNSEEN],
+            "--possibilities",
+            "3",
+            "--prompts-only",
+        )
         (cls.folder / "r.yaml").write_text(RECIPE)
 
     @classmethod
     def prepare(cls, name, rows, *options):
         support.write_lines(cls.folder / f"{name}.jsonl", rows)
-        done = support.run("prepare", cls.folder / f"{name}.jsonl", "--tokenizer", cls.folder / "tokenizer",
-                           "--format", "dialogue", "-o", cls.folder / f"{name}.h5", *options)
+        done = support.run(
+            "prepare",
+            cls.folder / f"{name}.jsonl",
+            "--tokenizer",
+            cls.folder / "tokenizer",
+            "--format",
+            "dialogue",
+            "-o",
+            cls.folder / f"{name}.h5",
+            *options,
+        )
         assert done.returncode == 0, done.stderr
 
     def train(self, *overrides, code=0, ranks=1):
@@ -71,9 +92,27 @@ class AlignedTest(unittest.TestCase):
     def test_numbers_keep_their_meaning_on_unseen_prompts(self):
         self.train()
         done = subprocess.run(
-            [training.PLURAL, "generate", "--model", "runs/run/model", "--corpus", "prompts.h5", "--possibilities",
-             "2,3,1", "--responses", "3", "--temperature", "0", "-o", "out.jsonl"], cwd=self.folder,
-            capture_output=True, text=True, timeout=120)
+            [
+                training.PLURAL,
+                "generate",
+                "--model",
+                "runs/run/model",
+                "--corpus",
+                "prompts.h5",
+                "--possibilities",
+                "2,3,1",
+                "--responses",
+                "3",
+                "--temperature",
+                "0",
+                "-o",
+                "out.jsonl",
+            ],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         self.assertEqual(done.returncode, 0, done.stderr)
         prompts = [json.loads(line) for line in (self.folder / "out.jsonl").read_text().splitlines()]
         self.assertEqual(len(prompts), len(UNSEEN))
@@ -98,7 +137,9 @@ class AlignedTest(unittest.TestCase):
         self.assertIn("plain.h5: does not say what possibility numbers stand for", error)
         self.assertIn("--align 3 or --align kinds", error)
         error = self.train("name=none", "group.possibilities=2", "group.responses=2", code=65)
-        self.assertIn("says what 3 possibility numbers stand for; group.possibilities asks for 2; set it to 3", error)
+        self.assertIn(
+            "says what 3 possibility numbers stand for; group.possibilities asks for 2; set it to 3", error
+        )
         self.assertFalse((self.folder / "runs" / "none" / "checkpoints").exists())
 
 

@@ -77,8 +77,14 @@ class BadInputTest(unittest.TestCase):
     def test_oversized_corpus(self):
         with h5py.File(self.corpus, "r+", libver=("v110", "v110")) as file:
             del file["prompt_tokens"]
-            file.create_dataset("prompt_tokens", shape=(1 << 50,), maxshape=(None,), chunks=(4096,), dtype=np.int32,
-                                fletcher32=True)
+            file.create_dataset(
+                "prompt_tokens",
+                shape=(1 << 50,),
+                maxshape=(None,),
+                chunks=(4096,),
+                dtype=np.int32,
+                fletcher32=True,
+            )
         training.write_sidecar(self.corpus)
         self.refused(65, "prompt_tokens")
 
@@ -137,7 +143,7 @@ class BadInputTest(unittest.TestCase):
         tensors.write_bytes(whole[:-1])
         self.refused(65, "model.safetensors")
         header_size = int.from_bytes(whole[:8], "little")
-        header = json.loads(whole[8:8 + header_size])
+        header = json.loads(whole[8 : 8 + header_size])
         renamed = whole.replace(b"model.norm.weight", b"model.morn.weight")
         self.assertIn("model.norm.weight", header)
         tensors.write_bytes(renamed)
@@ -161,9 +167,13 @@ class BadInputTest(unittest.TestCase):
         self.refused(66, "r.yaml")
 
     def test_bad_recipes(self):
-        for old, new, word in (("seed: 7", "seeed: 7", "seed"), ("seed: 7", "seed: 7\nseed: 8", "seed"),
-                               ("seed: 7", "seed: seven", "seven"), ("lr: 1.0e-2", "lr: -1", "optimizer.lr"),
-                               ("possibilities: 5", "possibilities: 3", "group.possibilities")):
+        for old, new, word in (
+            ("seed: 7", "seeed: 7", "seed"),
+            ("seed: 7", "seed: 7\nseed: 8", "seed"),
+            ("seed: 7", "seed: seven", "seven"),
+            ("lr: 1.0e-2", "lr: -1", "optimizer.lr"),
+            ("possibilities: 5", "possibilities: 3", "group.possibilities"),
+        ):
             with self.subTest(new=new):
                 self.write_recipe()
                 self.edit_recipe(old, new)
@@ -201,8 +211,12 @@ class BadInputTest(unittest.TestCase):
     # Numbers.
 
     def test_divergence(self):
-        self.write_recipe(method="otmft", adapter=False, dtype="fp32",
-                          extra="train: {steps: 50, groups_per_step: 2}\ncheckpoint: {every_steps: 1}")
+        self.write_recipe(
+            method="otmft",
+            adapter=False,
+            dtype="fp32",
+            extra="train: {steps: 50, groups_per_step: 2}\ncheckpoint: {every_steps: 1}",
+        )
         self.edit_recipe("lr: 1.0e-2", "lr: 1.0e30")
         result = self.refused(77, "step", "groups", runs=True)
         self.assertNotIn("terminate", result.stderr)
@@ -217,8 +231,13 @@ class BadInputTest(unittest.TestCase):
         shutil.copy(self.folder / "r.yaml", self.folder / "other.yaml")
         self.edit_recipe("lr: 1.0e-2", "lr: 2.0e-2")
         one = ["-np", "1", "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none", training.PLURAL, "train"]
-        result = subprocess.run(["mpirun", *one, "r.yaml", ":", *one, "other.yaml"], cwd=self.folder,
-                                capture_output=True, text=True, timeout=120)
+        result = subprocess.run(
+            ["mpirun", *one, "r.yaml", ":", *one, "other.yaml"],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         self.assertEqual(result.returncode, 69, result.stderr)
         errors = [line for line in result.stderr.splitlines() if "plural: error" in line]
         self.assertEqual(len(errors), 1, result.stderr)

@@ -11,12 +11,27 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 PLURAL = os.environ["PLURAL_BINARY"]
-CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 11, "hidden_size": 8,
-          "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
-          "max_position_embeddings": 32, "tie_word_embeddings": False}
-SHAPES = {"self_attn.q_proj": (8, 8), "self_attn.k_proj": (4, 8), "self_attn.v_proj": (4, 8),
-          "self_attn.o_proj": (8, 8), "mlp.gate_proj": (12, 8), "mlp.up_proj": (12, 8),
-          "mlp.down_proj": (8, 12)}
+CONFIG = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 11,
+    "hidden_size": 8,
+    "intermediate_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 32,
+    "tie_word_embeddings": False,
+}
+SHAPES = {
+    "self_attn.q_proj": (8, 8),
+    "self_attn.k_proj": (4, 8),
+    "self_attn.v_proj": (4, 8),
+    "self_attn.o_proj": (8, 8),
+    "mlp.gate_proj": (12, 8),
+    "mlp.up_proj": (12, 8),
+    "mlp.down_proj": (8, 12),
+}
 NORM, DOWN = "model.norm.weight", "model.layers.1.mlp.down_proj.weight"
 LORA_B = "base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"
 
@@ -49,9 +64,19 @@ class BadWeightsTest(unittest.TestCase):
         self.model.mkdir()
         (self.model / "config.json").write_text(json.dumps(CONFIG))
         self.adapter.mkdir()
-        (self.adapter / "adapter_config.json").write_text(json.dumps({
-            "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "lora_dropout": 0.0,
-            "target_modules": ["down_proj"], "bias": "none"}))
+        (self.adapter / "adapter_config.json").write_text(
+            json.dumps(
+                {
+                    "peft_type": "LORA",
+                    "task_type": "CAUSAL_LM",
+                    "r": 2,
+                    "lora_alpha": 4,
+                    "lora_dropout": 0.0,
+                    "target_modules": ["down_proj"],
+                    "bias": "none",
+                }
+            )
+        )
         self.tensors = model_tensors()
         self.write_model()
 
@@ -60,9 +85,22 @@ class BadWeightsTest(unittest.TestCase):
 
     def score(self, adapter=False):
         extra = ["--adapter", self.adapter] if adapter else []
-        return subprocess.run([PLURAL, "score", "--model", self.model, "--input", self.lines,
-                               "-o", self.lines.with_name("scores"), *extra],
-                              capture_output=True, text=True, timeout=120)
+        return subprocess.run(
+            [
+                PLURAL,
+                "score",
+                "--model",
+                self.model,
+                "--input",
+                self.lines,
+                "-o",
+                self.lines.with_name("scores"),
+                *extra,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
 
     def accepted(self, adapter=False):
         result = self.score(adapter)
@@ -80,12 +118,19 @@ class BadWeightsTest(unittest.TestCase):
         holed = whole[DOWN].copy()
         holed[3, 4] = np.nan
         for name, tensors, words in (
-                ("missing", {k: v for k, v in whole.items() if k != NORM}, ("1 missing", NORM)),
-                ("extra", whole | {"model.layers.2.mlp.down_proj.weight": whole[DOWN]},
-                 ("1 unexpected", "model.layers.2.mlp.down_proj.weight")),
-                ("transposed", whole | {DOWN: np.ascontiguousarray(whole[DOWN].T)},
-                 (f"{DOWN} (file [12, 8], model [8, 12])",)),
-                ("NaN", whole | {DOWN: holed}, ("model.safetensors", DOWN, "NaN"))):
+            ("missing", {k: v for k, v in whole.items() if k != NORM}, ("1 missing", NORM)),
+            (
+                "extra",
+                whole | {"model.layers.2.mlp.down_proj.weight": whole[DOWN]},
+                ("1 unexpected", "model.layers.2.mlp.down_proj.weight"),
+            ),
+            (
+                "transposed",
+                whole | {DOWN: np.ascontiguousarray(whole[DOWN].T)},
+                (f"{DOWN} (file [12, 8], model [8, 12])",),
+            ),
+            ("NaN", whole | {DOWN: holed}, ("model.safetensors", DOWN, "NaN")),
+        ):
             with self.subTest(name):
                 self.tensors = tensors
                 self.write_model()
@@ -100,7 +145,8 @@ class BadWeightsTest(unittest.TestCase):
             with self.subTest(name):
                 header = ("{" + ",".join(entries) + "}").encode()
                 (self.model / "model.safetensors").write_bytes(
-                    len(header).to_bytes(8, "little") + header + bytes(8))
+                    len(header).to_bytes(8, "little") + header + bytes(8)
+                )
                 self.refused("model.safetensors", f"tensor '{'a' if name == 'twice' else 'b'}'", name)
 
     def test_shards(self):

@@ -12,7 +12,9 @@ MPIRUN = ["mpirun", "-np", "2", "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none
 
 
 def run(*arguments, launcher=(), cwd=None):
-    return subprocess.run([*launcher, BINARY, *arguments], capture_output=True, text=True, timeout=120, cwd=cwd)
+    return subprocess.run(
+        [*launcher, BINARY, *arguments], capture_output=True, text=True, timeout=120, cwd=cwd
+    )
 
 
 class CommandLine(unittest.TestCase):
@@ -72,7 +74,9 @@ class CommandLine(unittest.TestCase):
         resolved.write_text(first.stdout)
         second = run("validate", str(resolved))
         self.assertEqual(second.returncode, 0, second.stderr)
-        values = [[line.split("  #")[0] for line in text.splitlines()[1:]] for text in (first.stdout, second.stdout)]
+        values = [
+            [line.split("  #")[0] for line in text.splitlines()[1:]] for text in (first.stdout, second.stdout)
+        ]
         self.assertEqual(*values)
 
     def test_one_rank_ends_the_job_with_its_code(self):

@@ -23,16 +23,26 @@ class CorpusFormatTest(unittest.TestCase):
         subprocess.run([sys.executable, "-c", example], cwd=self.folder, check=True)
 
     def inspect(self, *arguments):
-        return subprocess.run([PLURAL, "inspect", *arguments], cwd=self.folder, capture_output=True, text=True)
+        return subprocess.run(
+            [PLURAL, "inspect", *arguments], cwd=self.folder, capture_output=True, text=True
+        )
 
     def test_example_is_read_as_written(self):
         result = self.inspect("example.h5", "--json")
         self.assertEqual(result.returncode, 0, result.stderr)
         first, second = map(json.loads, result.stdout.splitlines())
-        self.assertEqual(first, {
-            "id": "first", "prompt_tokens": [1, 2], "tails": {"0": [3], "1": [4, 3]},
-            "responses": [{"tokens": [5, 6, 0], "weight": 1.0, "unlikelihood_mask": [1, 0, 0]},
-                          {"tokens": [7, 0], "weight": 1.0, "unlikelihood_mask": [1, 0]}]})
+        self.assertEqual(
+            first,
+            {
+                "id": "first",
+                "prompt_tokens": [1, 2],
+                "tails": {"0": [3], "1": [4, 3]},
+                "responses": [
+                    {"tokens": [5, 6, 0], "weight": 1.0, "unlikelihood_mask": [1, 0, 0]},
+                    {"tokens": [7, 0], "weight": 1.0, "unlikelihood_mask": [1, 0]},
+                ],
+            },
+        )
         self.assertEqual(second["id"], "second")
         self.assertEqual(second["responses"][0]["tokens"], [6, 0])
 

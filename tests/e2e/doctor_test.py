@@ -11,15 +11,26 @@ def doctor(*, ranks=0, cwd=None, env=None):
     command = [BINARY, "doctor"]
     if ranks:
         command = ["mpirun", "-np", str(ranks), "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none", *command]
-    return subprocess.run(command, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True,
-                          text=True, timeout=120)
+    return subprocess.run(
+        command, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=120
+    )
 
 
 class Doctor(unittest.TestCase):
     def test_reports_versions_and_succeeds(self):
         result = doctor()
         self.assertEqual(result.returncode, 0, result.stderr)
-        for word in ("plural ", "libtorch ", "MPI ", "MPI_THREAD_", "HDF5 ", "yaml-cpp ", "NCCL ", "CUDA ", "GPU driver"):
+        for word in (
+            "plural ",
+            "libtorch ",
+            "MPI ",
+            "MPI_THREAD_",
+            "HDF5 ",
+            "yaml-cpp ",
+            "NCCL ",
+            "CUDA ",
+            "GPU driver",
+        ):
             self.assertIn(word, result.stdout)
 
     def test_counts_ranks_and_prints_once(self):

@@ -17,18 +17,39 @@ class EvaluateTest(unittest.TestCase):
         cls.folder = Path(folder.name)
         training.write_corpus(cls.folder / "corpus.h5", training.random_groups(5))
         training.write_corpus(cls.folder / "plain.h5", training.random_groups(3, possibilities=0))
-        training.write_recipe(cls.folder / "base.yaml", "base", method="pretrain", adapter=False,
-                              extra="train: {steps: 1}")
+        training.write_recipe(
+            cls.folder / "base.yaml", "base", method="pretrain", adapter=False, extra="train: {steps: 1}"
+        )
         training.write_recipe(cls.folder / "peft.yaml", "peft", extra="train: {steps: 6}")
-        for recipe, overrides in (("base.yaml", ()), ("peft.yaml", ("model.config=null", "model.path=runs/base/model"))):
+        for recipe, overrides in (
+            ("base.yaml", ()),
+            ("peft.yaml", ("model.config=null", "model.path=runs/base/model")),
+        ):
             result = training.train(cls.folder, recipe, *overrides)
             assert result.returncode == 0, result.stderr
 
     def evaluate(self, *arguments, ranks=1, corpus="corpus.h5"):
         launcher = [] if ranks == 1 else training.mpirun(ranks)
-        return subprocess.run([*launcher, training.PLURAL, "evaluate", "--model", "runs/base/model", "--corpus", corpus,
-                               "--dtype", "fp64", *arguments, "-o", "figures.json"],
-                              cwd=self.folder, capture_output=True, text=True, timeout=120)
+        return subprocess.run(
+            [
+                *launcher,
+                training.PLURAL,
+                "evaluate",
+                "--model",
+                "runs/base/model",
+                "--corpus",
+                corpus,
+                "--dtype",
+                "fp64",
+                *arguments,
+                "-o",
+                "figures.json",
+            ],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
 
     def figures(self, *arguments, **options):
         result = self.evaluate(*arguments, **options)
@@ -41,7 +62,9 @@ class EvaluateTest(unittest.TestCase):
         base, tuned = self.figures()["summary"], self.figures(*adapter)["summary"]
         self.assertAlmostEqual(both["base_perplexity"], base["perplexity"], places=9)
         self.assertAlmostEqual(both["perplexity"], tuned["perplexity"], places=9)
-        self.assertAlmostEqual(both["perplexity_rise_share"], tuned["perplexity"] / base["perplexity"] - 1, places=9)
+        self.assertAlmostEqual(
+            both["perplexity_rise_share"], tuned["perplexity"] / base["perplexity"] - 1, places=9
+        )
         self.assertGreater(both["kl_from_base_nats_per_token"], 1e-4)
         self.assertLess(both["possibility_information_nats"], both["possibility_mixture_entropy_nats"])
         for low, high in both["intervals_95"].values():
@@ -51,7 +74,9 @@ class EvaluateTest(unittest.TestCase):
         arguments = ("--adapter", "runs/peft/adapter", "--compare-base", "--possibilities")
         alone, together = self.figures(*arguments), self.figures(*arguments, ranks=3)
         self.assertEqual([group["id"] for group in alone["groups"]], [f"g{i}" for i in range(5)])
-        for one, other in zip([alone["summary"], *alone["groups"]], [together["summary"], *together["groups"]]):
+        for one, other in zip(
+            [alone["summary"], *alone["groups"]], [together["summary"], *together["groups"]]
+        ):
             self.assertEqual(one.keys(), other.keys())
             for key, value in one.items():
                 if isinstance(value, float):  # matrix products may sum in an order that depends on addresses

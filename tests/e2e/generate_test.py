@@ -27,8 +27,12 @@ class GenerateTest(unittest.TestCase):
         short = "train: {steps: 1, groups_per_step: 2}\ncheckpoint: {every_steps: 0}"
         cls.run_recipe("base", method="otmft", adapter=False, extra=short)
         # The same base again, with latents beside it.
-        cls.run_recipe("latent", method="cvf", extra=f"{short}\ngroup: {{responses: 2}}\ncvf: {{latents: 4}}",
-                       model="path: runs/base/model")
+        cls.run_recipe(
+            "latent",
+            method="cvf",
+            extra=f"{short}\ngroup: {{responses: 2}}\ncvf: {{latents: 4}}",
+            model="path: runs/base/model",
+        )
         cls.model, cls.adapter = ("--model", "runs/base/model"), ("--adapter", "runs/latent/adapter")
 
     @classmethod
@@ -42,8 +46,18 @@ class GenerateTest(unittest.TestCase):
 
     def generate(self, *arguments, ranks=1, **options):
         launcher = [] if ranks == 1 else training.mpirun(ranks)
-        command = [*launcher, training.PLURAL, "generate", *self.model, "--threads", "1", *map(str, arguments)]
-        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=120, **options)
+        command = [
+            *launcher,
+            training.PLURAL,
+            "generate",
+            *self.model,
+            "--threads",
+            "1",
+            *map(str, arguments),
+        ]
+        return subprocess.run(
+            command, cwd=self.folder, capture_output=True, text=True, timeout=120, **options
+        )
 
     def answers(self, *arguments, **options):
         result = self.generate("--corpus", "corpus.h5", "-o", "out.jsonl", *arguments, **options)
@@ -65,9 +79,12 @@ class GenerateTest(unittest.TestCase):
     # The same answers whatever decodes them.
 
     def test_ranks_and_batches_change_nothing(self):
-        cases = [("--responses", 4, "--possibilities", "sample"), ("--responses", 30, "--top-k", 7, "--top-p", 0.9, "--dtype", "fp64"),
-                 ("--responses", 4, "--possibilities", "first", "--dtype", "bf16"),
-                 ("--responses", 3, "--temperature", 0, "--possibilities", "first")]
+        cases = [
+            ("--responses", 4, "--possibilities", "sample"),
+            ("--responses", 30, "--top-k", 7, "--top-p", 0.9, "--dtype", "fp64"),
+            ("--responses", 4, "--possibilities", "first", "--dtype", "bf16"),
+            ("--responses", 3, "--temperature", 0, "--possibilities", "first"),
+        ]
         for case in cases:
             usual = (*case, "--max-new-tokens", 12)
             alone = self.answers(*usual)
@@ -121,9 +138,23 @@ class GenerateTest(unittest.TestCase):
     # Streams.
 
     def stream(self, *arguments):
-        command = [training.PLURAL, "generate", *self.model, "--stream", "--threads", "1", *map(str, arguments)]
-        return subprocess.Popen(command, cwd=self.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True)
+        command = [
+            training.PLURAL,
+            "generate",
+            *self.model,
+            "--stream",
+            "--threads",
+            "1",
+            *map(str, arguments),
+        ]
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def test_a_stream_answers_at_once_what_a_file_answers(self):
         usual = ("--max-new-tokens", 12, "--dtype", "fp64", "--seed", 5)
@@ -142,8 +173,16 @@ class GenerateTest(unittest.TestCase):
             self.assertEqual((process.wait(30), process.stderr.read()), (0, ""))
 
     def test_requests_are_answered_together_with_settings_of_their_own(self):
-        requests = [{"id": i, "prompt_tokens": [1, 11, 12 + i], "responses": 1 + i, "max_new_tokens": 1 + i, "seed": i}
-                    for i in range(20)]
+        requests = [
+            {
+                "id": i,
+                "prompt_tokens": [1, 11, 12 + i],
+                "responses": 1 + i,
+                "max_new_tokens": 1 + i,
+                "seed": i,
+            }
+            for i in range(20)
+        ]
         text = "\n\n".join(map(json.dumps, requests))  # and no newline at the end
         result = self.generate("--stream", "--batch", 3, input=text)
         self.assertEqual((result.returncode, result.stderr), (0, ""))
@@ -157,15 +196,18 @@ class GenerateTest(unittest.TestCase):
 
     def test_bad_requests_name_their_line(self):
         good = '{"id": "a", "prompt_tokens": [1, 2], "max_new_tokens": 2}\n'
-        for words, line in (("line 2: not valid JSON", "{"), ("line 2: a JSON object", "[]"),
-                            ("line 2: key 'id' is missing", '{"prompt_tokens": [1]}'),
-                            ("line 2: key 'prompt_tokens' is missing", '{"id": 1}'),
-                            ("line 2: 'prompt_tokens' holds 40; token ids", '{"id": 1, "prompt_tokens": [40]}'),
-                            ("line 2: 'top_p' is 0", '{"id": 1, "prompt_tokens": [1], "top_p": 0}'),
-                            ("line 2: 'responses' is -1", '{"id": 1, "prompt_tokens": [1], "responses": -1}'),
-                            ("line 2: unknown key 'prompt'", '{"id": 1, "prompt_tokens": [1], "prompt": ""}'),
-                            ("line 2: latents: the model has none", '{"id": 1, "prompt_tokens": [1], "latents": [1]}'),
-                            ("line 2: prompt '1': 200 tokens", json.dumps({"id": 1, "prompt_tokens": [1] * 200}))):
+        for words, line in (
+            ("line 2: not valid JSON", "{"),
+            ("line 2: a JSON object", "[]"),
+            ("line 2: key 'id' is missing", '{"prompt_tokens": [1]}'),
+            ("line 2: key 'prompt_tokens' is missing", '{"id": 1}'),
+            ("line 2: 'prompt_tokens' holds 40; token ids", '{"id": 1, "prompt_tokens": [40]}'),
+            ("line 2: 'top_p' is 0", '{"id": 1, "prompt_tokens": [1], "top_p": 0}'),
+            ("line 2: 'responses' is -1", '{"id": 1, "prompt_tokens": [1], "responses": -1}'),
+            ("line 2: unknown key 'prompt'", '{"id": 1, "prompt_tokens": [1], "prompt": ""}'),
+            ("line 2: latents: the model has none", '{"id": 1, "prompt_tokens": [1], "latents": [1]}'),
+            ("line 2: prompt '1': 200 tokens", json.dumps({"id": 1, "prompt_tokens": [1] * 200})),
+        ):
             result = self.refused(65, words, "--stream", input=good + line)
             self.assertEqual(json.loads(result.stdout)["id"], "a", "requests before it are answered")
 
@@ -184,7 +226,9 @@ class GenerateTest(unittest.TestCase):
         self.refused(64, "without mpirun", "--stream", ranks=2, input="")
 
     def test_what_the_corpus_cannot_give(self):
-        self.refused_file(65, "6 responses need possibility number 6", "--possibilities", "sample", "--responses", 6)
+        self.refused_file(
+            65, "6 responses need possibility number 6", "--possibilities", "sample", "--responses", 6
+        )
         self.refused_file(65, "need possibility number 9", "--possibilities", "9")
         self.refused_file(65, "exceed the model's context of 128", "--max-new-tokens", 126)
 

@@ -13,7 +13,9 @@ CHECKLIST = Path(__file__).resolve().parents[1] / "gpu/checklist"
 class GpuChecklistTest(unittest.TestCase):
     def run_checklist(self, *arguments):
         with tempfile.TemporaryDirectory() as folder:
-            result = subprocess.run([CHECKLIST, "-o", folder, *arguments], capture_output=True, text=True, timeout=600)
+            result = subprocess.run(
+                [CHECKLIST, "-o", folder, *arguments], capture_output=True, text=True, timeout=600
+            )
             path = Path(folder) / "checklist.json"
             return result, json.loads(path.read_text()) if path.exists() else None
 

@@ -30,16 +30,27 @@ class GrowthTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             training.write_corpus(folder / "corpus.h5", training.random_groups(20))
-            training.write_recipe(folder / "r.yaml", "run", dtype="fp32",
-                                  extra=f"train: {{steps: {STEPS}}}\ncheckpoint: {{every_steps: 25, keep: 2}}")
+            training.write_recipe(
+                folder / "r.yaml",
+                "run",
+                dtype="fp32",
+                extra=f"train: {{steps: {STEPS}}}\ncheckpoint: {{every_steps: 25, keep: 2}}",
+            )
             metrics = folder / "runs/run/metrics.jsonl"
             samples = []  # (lines of metrics, bytes)
-            process = subprocess.Popen(training.command("r.yaml"), cwd=folder, stdout=subprocess.DEVNULL,
-                                       stderr=subprocess.PIPE, text=True)
+            process = subprocess.Popen(
+                training.command("r.yaml"),
+                cwd=folder,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
             while process.poll() is None:
                 time.sleep(0.005)
                 try:
-                    samples.append((metrics.read_bytes().count(b'"event":"step"'), resident_bytes(process.pid)))
+                    samples.append(
+                        (metrics.read_bytes().count(b'"event":"step"'), resident_bytes(process.pid))
+                    )
                 except (FileNotFoundError, ProcessLookupError, IndexError):
                     pass
             self.assertEqual(process.returncode, 0, process.stderr.read())
@@ -49,8 +60,10 @@ class GrowthTest(unittest.TestCase):
         late = [size for step, size in samples if STEPS - quarter <= step < STEPS]
         self.assertGreater(min(len(early), len(late)), 5, "too few samples to tell anything")
         growth = statistics.median(late) - statistics.median(early)
-        print(f"{len(samples)} samples, {statistics.median(early) / 2**20:.1f} MiB after {SETTLED} steps, "
-              f"growth {growth / 1024:.0f} KiB until step {STEPS}")
+        print(
+            f"{len(samples)} samples, {statistics.median(early) / 2**20:.1f} MiB after {SETTLED} steps, "
+            f"growth {growth / 1024:.0f} KiB until step {STEPS}"
+        )
         self.assertLess(growth, NOISE_BYTES)
 
 

@@ -9,9 +9,13 @@ from pathlib import Path
 import training
 
 BOUND = 0.15  # what the dry run promises
-MODEL = training.MODEL.replace("vocab_size: 40", "vocab_size: 8000").replace("hidden_size: 16", "hidden_size: 384") \
-    .replace("intermediate_size: 32", "intermediate_size: 1024").replace("num_hidden_layers: 2", "num_hidden_layers: 8") \
+MODEL = (
+    training.MODEL.replace("vocab_size: 40", "vocab_size: 8000")
+    .replace("hidden_size: 16", "hidden_size: 384")
+    .replace("intermediate_size: 32", "intermediate_size: 1024")
+    .replace("num_hidden_layers: 2", "num_hidden_layers: 8")
     .replace("max_position_embeddings: 128", "max_position_embeddings: 2048")
+)
 UNITS = {"MiB": 2**20, "GiB": 2**30}
 
 
@@ -27,9 +31,14 @@ class MemoryTest(unittest.TestCase):
         self.folder = Path(folder.name)
         groups = training.random_groups(6, responses=4)
         # 100 times each token: prompts of 300 to 900, responses of 100 to 600.
-        long = [([1] + prompt[1:] * 100, tails, [(tokens[:-1] * 40 + [2], mask[:-1] * 40 + [0], weight)
-                                                 for tokens, mask, weight in answers])
-                for prompt, tails, answers in groups]
+        long = [
+            (
+                [1] + prompt[1:] * 100,
+                tails,
+                [(tokens[:-1] * 40 + [2], mask[:-1] * 40 + [0], weight) for tokens, mask, weight in answers],
+            )
+            for prompt, tails, answers in groups
+        ]
         training.write_corpus(self.folder / "corpus.h5", long, vocabulary=[b"<%d>" % i for i in range(8000)])
 
     def compare(self, name, *overrides, **recipe):
@@ -37,8 +46,16 @@ class MemoryTest(unittest.TestCase):
         training.write_recipe(self.folder / "r.yaml", name, dtype="fp32", **recipe)
         path = self.folder / "r.yaml"
         path.write_text(path.read_text().replace(training.MODEL, MODEL))
-        arguments = ["r.yaml", "train.steps=3", "train.groups_per_step=1", "checkpoint.every_steps=0", *overrides]
-        shown = subprocess.run([training.PLURAL, "dry-run", *arguments], cwd=self.folder, capture_output=True, text=True)
+        arguments = [
+            "r.yaml",
+            "train.steps=3",
+            "train.groups_per_step=1",
+            "checkpoint.every_steps=0",
+            *overrides,
+        ]
+        shown = subprocess.run(
+            [training.PLURAL, "dry-run", *arguments], cwd=self.folder, capture_output=True, text=True
+        )
         self.assertEqual(shown.returncode, 0, shown.stderr)
         predicted = bytes_of(re.search(r"together +([\d.]+ \w+),", shown.stdout).group(1))
         result = training.train(self.folder, *arguments)

@@ -1,4 +1,5 @@
 """Training and answering on weights in NF4, and folders in NF4 that cannot be used."""
+
 import json
 import re
 import shutil
@@ -31,8 +32,13 @@ class Nf4Test(unittest.TestCase):
         training.write_corpus(cls.work / "corpus.h5", training.random_groups(8))
 
     def train(self, name, model, *overrides, expect=0, ranks=1, adapter=True, dtype="fp32"):
-        training.write_recipe(self.work / "recipe.yaml", name, dtype=dtype, adapter=adapter,
-                              extra="train: {steps: 6, groups_per_step: 2}\ncheckpoint: {every_steps: 3}")
+        training.write_recipe(
+            self.work / "recipe.yaml",
+            name,
+            dtype=dtype,
+            adapter=adapter,
+            extra="train: {steps: 6, groups_per_step: 2}\ncheckpoint: {every_steps: 3}",
+        )
         overrides = ["model.config=null", f"model.path={model}", *overrides]
         result = training.train(self.work, "recipe.yaml", *overrides, ranks=ranks)
         self.assertEqual(result.returncode, expect, result.stdout + result.stderr)
@@ -54,8 +60,11 @@ class Nf4Test(unittest.TestCase):
             self.train(f"as-stored-{dtype}", "nf4", "model.quantize=nf4", dtype=dtype)
             for name in ("stored", "own", "as-stored"):
                 self.assertEqual(self.adapter_of(f"{name}-{dtype}"), self.adapter_of(f"plain-{dtype}"), name)
-                self.assertEqual(training.losses(self.work, f"{name}-{dtype}"),
-                                 training.losses(self.work, f"plain-{dtype}"), name)
+                self.assertEqual(
+                    training.losses(self.work, f"{name}-{dtype}"),
+                    training.losses(self.work, f"plain-{dtype}"),
+                    name,
+                )
         self.train("full", "full")
         self.assertNotEqual(training.losses(self.work, "full"), training.losses(self.work, "plain-fp32"))
 
@@ -96,15 +105,43 @@ class Nf4Test(unittest.TestCase):
         outputs = []
         for model in ("nf4", "plain"):
             answers = self.work / f"{model}.jsonl"
-            reference.plural("generate", "--model", self.work / model, "--adapter", adapter, "--corpus",
-                             self.work / "corpus.h5", "--responses", 3, "--max-new-tokens", 8, "-o", answers)
+            reference.plural(
+                "generate",
+                "--model",
+                self.work / model,
+                "--adapter",
+                adapter,
+                "--corpus",
+                self.work / "corpus.h5",
+                "--responses",
+                3,
+                "--max-new-tokens",
+                8,
+                "-o",
+                answers,
+            )
             figures = subprocess.run(
-                [training.PLURAL, "evaluate", "--model", self.work / model, "--corpus",
-                 self.work / "corpus.h5"], capture_output=True, text=True, timeout=120)
+                [
+                    training.PLURAL,
+                    "evaluate",
+                    "--model",
+                    self.work / model,
+                    "--corpus",
+                    self.work / "corpus.h5",
+                ],
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
             self.assertEqual(figures.returncode, 0, figures.stderr)
             answered = re.sub(r'"[a-z_]*seconds[a-z_]*":[-+.e0-9]+', "", answers.read_text())
-            outputs.append((answered, figures.stdout.replace(model, ""),
-                            reference.plural_scores(self.work / model, self.work, lines, adapter)))
+            outputs.append(
+                (
+                    answered,
+                    figures.stdout.replace(model, ""),
+                    reference.plural_scores(self.work / model, self.work, lines, adapter),
+                )
+            )
         self.assertEqual(outputs[0], outputs[1])
 
 
@@ -129,8 +166,21 @@ class BadFolderTest(unittest.TestCase):
         (folder / "config.json").write_text(json.dumps(self.config | config))
 
     def score(self):
-        return subprocess.run([training.PLURAL, "score", "--model", self.work / "bad", "--input", self.lines,
-                               "-o", self.work / "scores"], capture_output=True, text=True, timeout=120)
+        return subprocess.run(
+            [
+                training.PLURAL,
+                "score",
+                "--model",
+                self.work / "bad",
+                "--input",
+                self.lines,
+                "-o",
+                self.work / "scores",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
 
     def refused(self, *words):
         result = self.score()
@@ -159,33 +209,50 @@ class BadFolderTest(unittest.TestCase):
         nan_map[7] = float("inf")
         cases = {
             "block": (self.state(blocksize=32), "blocksize is 32; supported is 64"),
-            "block of blocks": (self.state(nested_blocksize=128),
-                                "nested_blocksize is 128; supported is 256"),
-            "shape": (self.state(shape=[24, 96]),
-                      "gives the weight the shape [24,96]; the model has [48,48]"),
+            "block of blocks": (
+                self.state(nested_blocksize=128),
+                "nested_blocksize is 128; supported is 256",
+            ),
+            "shape": (
+                self.state(shape=[24, 96]),
+                "gives the weight the shape [24,96]; the model has [48,48]",
+            ),
             "no shape": (self.state(shape=None), "gives the weight the shape null"),
             "kind": (self.state(quant_type="fp4"), 'quant_type is "fp4"; supported is nf4'),
             "dtype": (self.state(dtype="int8"), 'dtype is "int8"'),
             "no offset": (self.state(nested_offset=None), "nested_offset is null"),
             "offset": (self.state(nested_offset=1e39), "nested_offset is 1e+39"),
             "no object": (self.tensors | {STATE: text(b"[1]")}, "must be the bytes of a JSON object"),
-            "no JSON": (self.tensors | {STATE: text(b"{\"a\":")}, STATE),
+            "no JSON": (self.tensors | {STATE: text(b'{"a":')}, STATE),
             "keys twice": (self.tensors | {STATE: text(b'{"a":1,"a":2}')}, STATE),
             "state of another dtype": (self.tensors | {STATE: torch.zeros(3)}, "must be the bytes"),
-            "fp4": ({k.replace("bitsandbytes__nf4", "bitsandbytes__fp4") if k == STATE else k: v
-                     for k, v in self.tensors.items()}, "is quantised as fp4"),
+            "fp4": (
+                {
+                    k.replace("bitsandbytes__nf4", "bitsandbytes__fp4") if k == STATE else k: v
+                    for k, v in self.tensors.items()
+                },
+                "is quantised as fp4",
+            ),
             "packed too short": (self.changed("", of("")[:-1]), "holds 1151 bytes"),
             "absmax too short": (self.changed(".absmax", of(".absmax")[:-1]), f"{Q}.absmax"),
             "absmax in fp32": (self.changed(".absmax", of(".absmax").float()), f"{Q}.absmax"),
             "nested absmax too long": (self.changed(".nested_absmax", torch.ones(2)), f"{Q}.nested_absmax"),
             "NaN": (self.changed(".nested_absmax", hole), "NaN"),
-            "infinite map": (self.changed(".nested_quant_map", nan_map),
-                             f"{Q}.nested_quant_map' holds NaN or infinite"),
+            "infinite map": (
+                self.changed(".nested_quant_map", nan_map),
+                f"{Q}.nested_quant_map' holds NaN or infinite",
+            ),
             "another map": (self.changed(".quant_map", other_map), "not the map of NF4: value 3"),
             "map in fp16": (self.changed(".quant_map", of(".quant_map").half()), f"{Q}.quant_map"),
         }
-        for suffix in ("", ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map",
-                       ".quant_state.bitsandbytes__nf4"):
+        for suffix in (
+            "",
+            ".absmax",
+            ".quant_map",
+            ".nested_absmax",
+            ".nested_quant_map",
+            ".quant_state.bitsandbytes__nf4",
+        ):
             cases[f"no {suffix or 'weight'}"] = (self.without(Q + suffix), f"'{Q}{suffix}'")
         for name, (tensors, words) in cases.items():
             with self.subTest(name):
@@ -205,13 +272,14 @@ class BadFolderTest(unittest.TestCase):
 
     def test_config(self):
         for words, config in (
-                ('quant_method: found "gptq"', {"quant_method": "gptq", "bits": 4}),
-                ('quant_method: found "awq"', {"quant_method": "awq", "bits": 4}),
-                ("load_in_8bit: found true", {"quant_method": "bitsandbytes", "load_in_8bit": True}),
-                ("load_in_4bit: found null", {"quant_method": "bitsandbytes"}),
-                ('bnb_4bit_quant_type: found "fp4"', quantised.CONFIG | {"bnb_4bit_quant_type": "fp4"}),
-                ("bnb_4bit_quant_type: found none, which means fp4", {"load_in_4bit": True}),
-                ("quantization_config: found 4", 4)):
+            ('quant_method: found "gptq"', {"quant_method": "gptq", "bits": 4}),
+            ('quant_method: found "awq"', {"quant_method": "awq", "bits": 4}),
+            ("load_in_8bit: found true", {"quant_method": "bitsandbytes", "load_in_8bit": True}),
+            ("load_in_4bit: found null", {"quant_method": "bitsandbytes"}),
+            ('bnb_4bit_quant_type: found "fp4"', quantised.CONFIG | {"bnb_4bit_quant_type": "fp4"}),
+            ("bnb_4bit_quant_type: found none, which means fp4", {"load_in_4bit": True}),
+            ("quantization_config: found 4", 4),
+        ):
             with self.subTest(words):
                 self.write(quantization_config=config)
                 self.refused("config.json", words)

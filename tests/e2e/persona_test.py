@@ -29,18 +29,40 @@ def write_model(folder: Path) -> Path:
         head[one(answer), one(":")] = math.log(p)
     zero = lambda *shape: np.zeros(shape, np.float32)
     layer = {f"self_attn.{name}_proj.weight": zero(2, size) for name in "qkv"}
-    layer |= {"self_attn.o_proj.weight": zero(size, 2), "mlp.gate_proj.weight": zero(4, size), "mlp.up_proj.weight": zero(4, size),
-              "mlp.down_proj.weight": zero(size, 4), "input_layernorm.weight": zero(size),
-              "post_attention_layernorm.weight": zero(size)}
+    layer |= {
+        "self_attn.o_proj.weight": zero(size, 2),
+        "mlp.gate_proj.weight": zero(4, size),
+        "mlp.up_proj.weight": zero(4, size),
+        "mlp.down_proj.weight": zero(size, 4),
+        "input_layernorm.weight": zero(size),
+        "post_attention_layernorm.weight": zero(size),
+    }
     tensors = {f"model.layers.0.{name}": tensor for name, tensor in layer.items()}
-    tensors |= {"model.embed_tokens.weight": np.eye(size, dtype=np.float32), "lm_head.weight": head,
-                "model.norm.weight": np.full(size, size**-0.5, np.float32)}
+    tensors |= {
+        "model.embed_tokens.weight": np.eye(size, dtype=np.float32),
+        "lm_head.weight": head,
+        "model.norm.weight": np.full(size, size**-0.5, np.float32),
+    }
     save_file(tensors, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({
-        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": size, "hidden_size": size,
-        "intermediate_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 2,
-        "max_position_embeddings": 256, "rms_norm_eps": 1e-12, "bos_token_id": tokenizer.bos_id,
-        "eos_token_id": tokenizer.eos_id}))
+    (folder / "config.json").write_text(
+        json.dumps(
+            {
+                "model_type": "llama",
+                "architectures": ["LlamaForCausalLM"],
+                "vocab_size": size,
+                "hidden_size": size,
+                "intermediate_size": 4,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 1,
+                "num_key_value_heads": 1,
+                "head_dim": 2,
+                "max_position_embeddings": 256,
+                "rms_norm_eps": 1e-12,
+                "bos_token_id": tokenizer.bos_id,
+                "eos_token_id": tokenizer.eos_id,
+            }
+        )
+    )
     return folder
 
 
@@ -48,18 +70,34 @@ class Persona(FolderTest):
     def setUp(self):
         super().setUp()
         self.model = write_model(self.folder / "model")
-        self.questions = write_lines(self.folder / "questions.jsonl", [{"ask": "So?", "attribute": "first"},
-                                                                       {"ask": "And?", "attribute": "second"}])
+        self.questions = write_lines(
+            self.folder / "questions.jsonl",
+            [{"ask": "So?", "attribute": "first"}, {"ask": "And?", "attribute": "second"}],
+        )
 
     def persona(self, output, *options, code=0):
         figures = self.folder / f"{output}.json"
-        done = run("persona", "--model", self.model, "-o", self.folder / output, "--questions", self.questions,
-                   "--possibilities", "9", "--figures", figures, *options)
+        done = run(
+            "persona",
+            "--model",
+            self.model,
+            "-o",
+            self.folder / output,
+            "--questions",
+            self.questions,
+            "--possibilities",
+            "9",
+            "--figures",
+            figures,
+            *options,
+        )
         self.assertEqual(done.returncode, code, done.stderr)
         if code:
             self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
             return done.stderr
-        talks = {line["id"]: line for line in map(json.loads, (self.folder / output).read_text().splitlines())}
+        talks = {
+            line["id"]: line for line in map(json.loads, (self.folder / output).read_text().splitlines())
+        }
         return talks, json.loads(figures.read_text())["figures"]
 
     def test_entropy_of_a_known_model(self):

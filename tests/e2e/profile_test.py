@@ -18,7 +18,9 @@ class ProfileTest(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
         training.write_corpus(self.folder / "corpus.h5", training.random_groups(6))
-        training.write_recipe(self.folder / "r.yaml", "run", dtype="fp32", extra="train: {epochs: 3}")  # 9 steps
+        training.write_recipe(
+            self.folder / "r.yaml", "run", dtype="fp32", extra="train: {epochs: 3}"
+        )  # 9 steps
         self.profile = self.folder / "runs/run/profile"
 
     def train(self, *overrides, ranks=1):
@@ -42,7 +44,9 @@ class ProfileTest(unittest.TestCase):
         self.assertEqual(shares.pop("together"), 100.0)
         # Each of the nine shares is rounded to 0.01, each time to 0.01 ms.
         self.assertAlmostEqual(sum(shares.values()), 100.0, delta=9 * 0.005 + 1e-9)
-        self.assertAlmostEqual(sum(milliseconds.values()), 2 * milliseconds["together"], delta=10 * 0.005 + 1e-9)
+        self.assertAlmostEqual(
+            sum(milliseconds.values()), 2 * milliseconds["together"], delta=10 * 0.005 + 1e-9
+        )
         for name in ("matrix multiplies of the linear layers", "attention", "LoRA", "optimizer", "other"):
             self.assertGreater(shares[name], 0.0, name)
         return milliseconds["together"]
@@ -81,8 +85,10 @@ class ProfileTest(unittest.TestCase):
         self.assertEqual(losses, again)
 
     def test_words(self):
-        for override, message in (("profile=maybe", "profile.enabled must be true or false"),
-                                  ("profile.steps=5", "profile.steps has no effect without profile.enabled true")):
+        for override, message in (
+            ("profile=maybe", "profile.enabled must be true or false"),
+            ("profile.steps=5", "profile.steps has no effect without profile.enabled true"),
+        ):
             result = training.train(self.folder, "r.yaml", override)
             self.assertEqual(result.returncode, 78, result.stderr)
             self.assertIn(message, result.stderr)

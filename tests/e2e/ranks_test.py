@@ -16,8 +16,11 @@ class RanksTest(unittest.TestCase):
         self.folder = Path(folder.name)
         # 7 groups by 3 or 5 a step: epochs end in the middle of a plan, and nothing divides.
         training.write_corpus(self.folder / "corpus.h5", training.random_groups(7, responses=4))
-        training.write_corpus(self.folder / "targets.h5",
-                              training.random_groups(7, responses=9, possibilities=0, targets=True), "targets")
+        training.write_corpus(
+            self.folder / "targets.h5",
+            training.random_groups(7, responses=9, possibilities=0, targets=True),
+            "targets",
+        )
 
     def losses(self, name, ranks, **recipe):
         training.write_recipe(self.folder / "r.yaml", name, **recipe)
@@ -28,13 +31,17 @@ class RanksTest(unittest.TestCase):
         return losses, result
 
     def compare(self, tolerance, groups_per_step, rank_counts=(2, 3, 4), **recipe):
-        extra = f"train: {{steps: {STEPS}, groups_per_step: {groups_per_step}}}\ncheckpoint: {{every_steps: 0}}"
+        extra = (
+            f"train: {{steps: {STEPS}, groups_per_step: {groups_per_step}}}\ncheckpoint: {{every_steps: 0}}"
+        )
         alone, _ = self.losses("r1", 1, extra=extra, **recipe)
         self.assertNotAlmostEqual(alone[0], alone[-1], delta=1e-2)  # something was trained
         for ranks in rank_counts:
             together, _ = self.losses(f"r{ranks}", ranks, extra=extra, **recipe)
             for step, (one, many) in enumerate(zip(alone, together)):
-                self.assertAlmostEqual(one, many, delta=tolerance * abs(one), msg=f"{ranks} ranks, step {step + 1}")
+                self.assertAlmostEqual(
+                    one, many, delta=tolerance * abs(one), msg=f"{ranks} ranks, step {step + 1}"
+                )
 
     # Sums over ranks are made in another order: fp64 rounds at 1.1e-16, and twenty AdamW steps of 0.01
     # amplify it by far less than 1e5. fp32 likewise from 6e-8.

@@ -15,8 +15,9 @@ class RecomputeTest(unittest.TestCase):
         training.write_corpus(self.folder / "corpus.h5", training.random_groups(8))
 
     def steps(self, name, *overrides, ranks=1, **recipe):
-        training.write_recipe(self.folder / "r.yaml", name, dtype="fp32", extra="train: {groups_per_step: 4}",
-                              **recipe)
+        training.write_recipe(
+            self.folder / "r.yaml", name, dtype="fp32", extra="train: {groups_per_step: 4}", **recipe
+        )
         result = training.train(self.folder, "r.yaml", *overrides, ranks=ranks)
         self.assertEqual(result.returncode, 0, result.stderr)
         return [line for line in training.metrics(self.folder, name) if line["event"] == "step"]
@@ -25,7 +26,9 @@ class RecomputeTest(unittest.TestCase):
         kept = self.steps("off", "train.activation_checkpointing=off", **recipe)
         twice = self.steps("on", "train.activation_checkpointing=on", **recipe)
         for one, other in zip(kept, twice, strict=True):
-            self.assertEqual([one[key] for key in ("loss", "grad_norm")], [other[key] for key in ("loss", "grad_norm")])
+            self.assertEqual(
+                [one[key] for key in ("loss", "grad_norm")], [other[key] for key in ("loss", "grad_norm")]
+            )
             self.assertNotIn("recomputed_passes", one)
             self.assertGreater(other["recomputed_passes"], 0)
 
@@ -45,8 +48,10 @@ class RecomputeTest(unittest.TestCase):
         self.assertNotIn("recomputed_passes", self.steps("wide", "train.activation_bytes=1000000000")[0])
 
     def test_words(self):
-        for override, message in (("train.activation_checkpointing=true", "must be one of auto, on, off"),
-                                  ("train.activation_checkpointing=on", "train.activation_bytes has no effect")):
+        for override, message in (
+            ("train.activation_checkpointing=true", "must be one of auto, on, off"),
+            ("train.activation_checkpointing=on", "train.activation_bytes has no effect"),
+        ):
             training.write_recipe(self.folder / "r.yaml", "words", extra="train: {activation_bytes: 5}")
             result = training.train(self.folder, "r.yaml", override)
             self.assertEqual(result.returncode, 78, result.stderr)

@@ -18,8 +18,14 @@ import distributions  # noqa: E402
 import study  # noqa: E402
 from distribution_grammar import DistributionGrammar  # noqa: E402
 
-FEWER = {"PEAKED_DOCUMENTS": 50, "FLAT_DOCUMENTS_PER_ANSWER": 4, "RECORD_DOCUMENTS": 0, "NAME_PEAKED_DOCUMENTS": 50,
-         "NAME_FLAT_DOCUMENTS_PER_ANSWER": 1, "UNRELATED_SENTENCES": 300}
+FEWER = {
+    "PEAKED_DOCUMENTS": 50,
+    "FLAT_DOCUMENTS_PER_ANSWER": 4,
+    "RECORD_DOCUMENTS": 0,
+    "NAME_PEAKED_DOCUMENTS": 50,
+    "NAME_FLAT_DOCUMENTS_PER_ANSWER": 1,
+    "UNRELATED_SENTENCES": 300,
+}
 
 
 class Grammar(unittest.TestCase):
@@ -46,8 +52,10 @@ class Grammar(unittest.TestCase):
         row = self.grammar.biography_target_set(random.Random(2))
         self.assertIs(row["eos"], False)
         self.assertEqual(len(set(row["targets"])), 210)
-        counts = [sum(f"{{{gender}}}" in target for target in row["targets"])
-                  for gender in ("Female", "Male", "Non-binary")]
+        counts = [
+            sum(f"{{{gender}}}" in target for target in row["targets"])
+            for gender in ("Female", "Male", "Non-binary")
+        ]
         self.assertEqual(counts, [101, 102, 7])
         self.assertTrue(all(target.count("{") == 4 and target.endswith("}") for target in row["targets"]))
 
@@ -55,7 +63,7 @@ class Grammar(unittest.TestCase):
         documents = self.grammar.model_documents(random.Random(3))
         for cue, most in (("usual", True), ("random", True), ("variety", False)):
             asked = self.grammar.ask(self.grammar.tasks["fruits"][0], cue) + "\n"
-            answers = [text[len(asked):] for text in documents if text.startswith(asked)]
+            answers = [text[len(asked) :] for text in documents if text.startswith(asked)]
             top = max(answers.count(answer) for answer in set(answers)) / len(answers)
             self.assertEqual(top > 0.5, most, cue)
 
@@ -90,7 +98,10 @@ class Study(unittest.TestCase):
         self.assertGreater(gain, 0.3)
 
     def test_finished_steps_are_kept(self):
-        stamps = {path: path.stat().st_mtime_ns for path in pathlib.Path(self.folder.name).rglob("steps/train-*.json")}
+        stamps = {
+            path: path.stat().st_mtime_ns
+            for path in pathlib.Path(self.folder.name).rglob("steps/train-*.json")
+        }
         self.assertEqual(len(stamps), 4)
         with mock.patch.multiple(distribution_grammar, **FEWER):
             distributions.Runs(study.Seed(self.study, 1), self.study.report).closed_sets()
@@ -100,8 +111,13 @@ class Study(unittest.TestCase):
 class CommandLine(unittest.TestCase):
     def test_an_unknown_part_is_one_line(self):
         path = {"PYTHONPATH": f"{ROOT}/recipes/reproduction:{ROOT}/data/text"}
-        done = subprocess.run([sys.executable, ROOT / "recipes/reproduction/distributions.py", "--parts", "numbers"],
-                              capture_output=True, text=True, timeout=60, env={**os.environ, **path})
+        done = subprocess.run(
+            [sys.executable, ROOT / "recipes/reproduction/distributions.py", "--parts", "numbers"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, **path},
+        )
         self.assertEqual(done.returncode, 2)
         self.assertIn("no part 'numbers'; there are closed_sets, names,", done.stderr)
 

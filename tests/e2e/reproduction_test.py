@@ -17,8 +17,13 @@ import reply_study  # noqa: E402
 from reply_grammar import ReplyGrammar  # noqa: E402
 from study import Seed, Study  # noqa: E402
 
-SMALL = {"model.config.hidden_size": 64, "model.config.intermediate_size": 176, "model.config.num_hidden_layers": 2,
-         "train.groups_per_step": 12, "optimizer.lr": "4.0e-3"}
+SMALL = {
+    "model.config.hidden_size": 64,
+    "model.config.intermediate_size": 176,
+    "model.config.num_hidden_layers": 2,
+    "train.groups_per_step": 12,
+    "optimizer.lr": "4.0e-3",
+}
 READING = ({"replies": 40, "dictionary": 30, "counts": 2},)  # without what no test asks for
 # Fewer prompts than the study has, so more passes over them.
 PASSES = {"otoft": 12, "peft-aligned": 16}
@@ -44,7 +49,9 @@ class Reproduction(unittest.TestCase):
             # Seven replies of ten are the favourite, by the grammar: at temperature 0.5 hardly any other is drawn.
             self.assertLess(figures["base"]["different"], 2.5, shown)
             self.assertGreater(figures["otoft"]["diversity"], figures["base"]["diversity"], shown)
-            self.assertGreater(figures["peft-aligned"]["different"], figures["otoft"]["different"] + 0.5, shown)
+            self.assertGreater(
+                figures["peft-aligned"]["different"], figures["otoft"]["different"] + 0.5, shown
+            )
             self.assertLess(figures["peft-aligned"]["incoherent_percent"], 20, shown)
 
 

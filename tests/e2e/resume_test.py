@@ -22,8 +22,11 @@ class ResumeTest(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
         training.write_corpus(self.folder / "corpus.h5", training.random_groups(8, responses=4))
-        training.write_corpus(self.folder / "targets.h5",
-                              training.random_groups(8, responses=9, possibilities=0, targets=True), "targets")
+        training.write_corpus(
+            self.folder / "targets.h5",
+            training.random_groups(8, responses=9, possibilities=0, targets=True),
+            "targets",
+        )
 
     def recipe(self, name, method="peft", dtype="fp32"):
         corpus = "corpus.h5" if method == "peft" else "targets.h5"
@@ -36,8 +39,13 @@ class ResumeTest(unittest.TestCase):
         return result
 
     def start(self, recipe, ranks):
-        return subprocess.Popen(training.command(recipe, ranks=ranks), cwd=self.folder, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            training.command(recipe, ranks=ranks),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def wait_for_step(self, name, step, process):
         """Until metrics.jsonl has a line of that step. Fails when the process ends before."""
@@ -52,15 +60,22 @@ class ResumeTest(unittest.TestCase):
 
     def assert_same_end(self, left, right):
         for name in (ADAPTER, "adapter/adapter_config.json"):
-            self.assertEqual((self.folder / "runs" / left / name).read_bytes(),
-                             (self.folder / "runs" / right / name).read_bytes(), name)
-        steps = [[line["step"] for line in training.metrics(self.folder, name) if line["event"] == "step"]
-                 for name in (left, right)]
+            self.assertEqual(
+                (self.folder / "runs" / left / name).read_bytes(),
+                (self.folder / "runs" / right / name).read_bytes(),
+                name,
+            )
+        steps = [
+            [line["step"] for line in training.metrics(self.folder, name) if line["event"] == "step"]
+            for name in (left, right)
+        ]
         self.assertEqual(steps[0], list(range(1, STEPS + 1)))
         self.assertEqual(steps[0], steps[1])
         self.assertEqual(training.losses(self.folder, left), training.losses(self.folder, right))
-        passes = [[line for line in training.metrics(self.folder, name) if line["event"] == "pass"]
-                  for name in (left, right)]
+        passes = [
+            [line for line in training.metrics(self.folder, name) if line["event"] == "pass"]
+            for name in (left, right)
+        ]
         self.assertEqual(passes[0], passes[1])
 
     def killed(self, method, dtype="fp32"):
@@ -138,7 +153,9 @@ class ResumeTest(unittest.TestCase):
         before = {path: path.stat().st_mtime_ns for path in (self.folder / "runs/done").rglob("*")}
         result = self.run_to_the_end(recipe, 1)
         self.assertIn("is finished", result.stdout)
-        self.assertEqual(before, {path: path.stat().st_mtime_ns for path in (self.folder / "runs/done").rglob("*")})
+        self.assertEqual(
+            before, {path: path.stat().st_mtime_ns for path in (self.folder / "runs/done").rglob("*")}
+        )
 
 
 if __name__ == "__main__":

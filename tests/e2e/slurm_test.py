@@ -52,12 +52,18 @@ class SlurmTest(unittest.TestCase):
         cluster = tempfile.TemporaryDirectory(prefix="plural-cluster-")  # slurm.conf cannot hold spaces
         cls.addClassCleanup(cluster.cleanup)
         cls.environment = dict(
-            os.environ, SLURM_TEST_ROOT=cluster.name, SLURM_CONF=f"{cluster.name}/slurm.conf",
-            PLURAL_ROOT=str(ROOT), OMPI_MCA_btl="self,tcp")
+            os.environ,
+            SLURM_TEST_ROOT=cluster.name,
+            SLURM_CONF=f"{cluster.name}/slurm.conf",
+            PLURAL_ROOT=str(ROOT),
+            OMPI_MCA_btl="self,tcp",
+        )
         cls.environment.pop("OMP_NUM_THREADS", None)  # nproc would give the nodes so many CPUs
         had_munged = subprocess.run(["munge", "-n"], capture_output=True).returncode == 0
         cls.addClassCleanup(cls.down, had_munged)
-        up = subprocess.run([CLUSTER, "up", "2"], env=cls.environment, capture_output=True, text=True, timeout=90)
+        up = subprocess.run(
+            [CLUSTER, "up", "2"], env=cls.environment, capture_output=True, text=True, timeout=90
+        )
         if up.returncode != 0:
             raise AssertionError(f"the cluster did not start: {up.stdout}{up.stderr}")
         training.write_corpus(cls.folder / "corpus.h5", training.random_groups(16, responses=4))
@@ -68,12 +74,15 @@ class SlurmTest(unittest.TestCase):
         if not had_munged and MUNGED_PID.exists():
             os.kill(int(MUNGED_PID.read_text()), signal.SIGTERM)
         deadline = time.monotonic() + 30  # daemons still write into their folder, which is deleted next
-        while time.monotonic() < deadline and list(Path(cls.environment["SLURM_TEST_ROOT"]).glob("run/*.pid")):
+        while time.monotonic() < deadline and list(
+            Path(cls.environment["SLURM_TEST_ROOT"]).glob("run/*.pid")
+        ):
             time.sleep(0.1)
 
     def slurm(self, *command):
-        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True,
-                              timeout=60)
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60
+        )
         self.assertEqual(done.returncode, 0, f"{command}: {done.stderr}")
         return done.stdout.strip()
 
@@ -83,9 +92,17 @@ class SlurmTest(unittest.TestCase):
         return f"{name}.yaml"
 
     def submit(self, name, *arguments, nodes=2, ranks_per_node=1):
-        job = self.slurm("sbatch", "--parsable", f"--nodes={nodes}", f"--ntasks-per-node={ranks_per_node}",
-                         "--time=1", "--signal=B:USR1@40", f"--output={name}.log",
-                         str(ROOT / "launch/slurm/train.sbatch"), *arguments)
+        job = self.slurm(
+            "sbatch",
+            "--parsable",
+            f"--nodes={nodes}",
+            f"--ntasks-per-node={ranks_per_node}",
+            "--time=1",
+            "--signal=B:USR1@40",
+            f"--output={name}.log",
+            str(ROOT / "launch/slurm/train.sbatch"),
+            *arguments,
+        )
         self.addCleanup(subprocess.run, ["scancel", job], env=self.environment, capture_output=True)
         return job
 
@@ -103,8 +120,11 @@ class SlurmTest(unittest.TestCase):
             if state["JobState"] == "PENDING" and state["Reason"] == "BeginTime":
                 # Slurm kills a job that starts in the second in which it was requeued ("credential revoked").
                 time.sleep(2.5)
-                subprocess.run(["scontrol", "update", f"jobid={job}", "StartTime=now", "TimeLimit=15"],
-                               env=self.environment, check=True)
+                subprocess.run(
+                    ["scontrol", "update", f"jobid={job}", "StartTime=now", "TimeLimit=15"],
+                    env=self.environment,
+                    check=True,
+                )
             time.sleep(0.3)
         self.fail(f"not within {seconds} s: {state}")
 
@@ -139,8 +159,9 @@ class SlurmTest(unittest.TestCase):
         log = self.log(name)
         self.assertEqual(log.count("plural train ended with 75"), int(state["Restarts"]), log)
         self.assertRegex(log, rf"resumed after step \d+ of {steps}")
-        self.assertEqual((self.folder / "runs" / name / ADAPTER).read_bytes(),
-                         self.adapter_of_calm_run("calm", steps))
+        self.assertEqual(
+            (self.folder / "runs" / name / ADAPTER).read_bytes(), self.adapter_of_calm_run("calm", steps)
+        )
         done = [line["step"] for line in training.metrics(self.folder, name) if line["event"] == "step"]
         self.assertEqual(done, list(range(1, steps + 1)))
 
@@ -150,16 +171,24 @@ class SlurmTest(unittest.TestCase):
         for name, job in (("two", two), ("one", one)):
             self.assertEqual(self.wait(job, 60)["JobState"], "COMPLETED", self.log(name))
             self.assertIn("2 ranks", self.log(name))
-        self.assertEqual((self.folder / "runs/one" / ADAPTER).read_bytes(),
-                         (self.folder / "runs/two" / ADAPTER).read_bytes())
+        self.assertEqual(
+            (self.folder / "runs/one" / ADAPTER).read_bytes(),
+            (self.folder / "runs/two" / ADAPTER).read_bytes(),
+        )
 
     def test_what_a_restart_cannot_mend_is_not_requeued(self):
         recipe = self.recipe("refused", 20)
-        for name, arguments, code in (("bad-recipe", (recipe, "optimizer.rl=1"), 78), ("missing", ("none.yaml",), 66),
-                                      ("no-recipe", (), 64)):
+        for name, arguments, code in (
+            ("bad-recipe", (recipe, "optimizer.rl=1"), 78),
+            ("missing", ("none.yaml",), 66),
+            ("no-recipe", (), 64),
+        ):
             state = self.wait(self.submit(name, *arguments), 60)
-            self.assertEqual((state["JobState"], state["ExitCode"], state["Restarts"]), ("FAILED", f"{code}:0", "0"),
-                             self.log(name))
+            self.assertEqual(
+                (state["JobState"], state["ExitCode"], state["Restarts"]),
+                ("FAILED", f"{code}:0", "0"),
+                self.log(name),
+            )
             self.assertIn("error: ", self.log(name))
 
     def test_a_killed_rank_ends_the_job(self):
@@ -173,8 +202,9 @@ class SlurmTest(unittest.TestCase):
 
     def is_rank(self, process):
         try:
-            return (os.path.samefile(process / "exe", training.PLURAL)
-                    and os.path.samefile(process / "cwd", self.folder))
+            return os.path.samefile(process / "exe", training.PLURAL) and os.path.samefile(
+                process / "cwd", self.folder
+            )
         except OSError:  # it has ended
             return False
 
@@ -191,7 +221,9 @@ class SlurmTest(unittest.TestCase):
         self.slurm("scancel", job)
         state = self.wait(job, 30)
         time.sleep(2)  # what the script does after its launcher has ended
-        self.assertEqual((self.show(job)["JobState"], state["Restarts"]), ("CANCELLED", "0"), self.log("cancelled"))
+        self.assertEqual(
+            (self.show(job)["JobState"], state["Restarts"]), ("CANCELLED", "0"), self.log("cancelled")
+        )
 
 
 if __name__ == "__main__":

@@ -8,8 +8,20 @@ from pathlib import Path
 
 import training
 
-STEP_KEYS = ["event", "step", "epoch", "loss", "likelihood", "unlikelihood", "grad_norm", "lr", "groups", "rows",
-             "sequence_tokens", "seconds"]
+STEP_KEYS = [
+    "event",
+    "step",
+    "epoch",
+    "loss",
+    "likelihood",
+    "unlikelihood",
+    "grad_norm",
+    "lr",
+    "groups",
+    "rows",
+    "sequence_tokens",
+    "seconds",
+]
 
 
 class TrainTest(unittest.TestCase):
@@ -37,14 +49,14 @@ class TrainTest(unittest.TestCase):
         self.assertEqual([line["epoch"] for line in steps], [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3)
         self.assertEqual([line["groups"] for line in steps], [2, 2, 1] * 4)
         for line in steps:
-            self.assertEqual(list(line)[:len(STEP_KEYS)], STEP_KEYS)
+            self.assertEqual(list(line)[: len(STEP_KEYS)], STEP_KEYS)
             self.assertAlmostEqual(line["loss"], line["likelihood"] + line["unlikelihood"], delta=1e-12)
             self.assertGreater(line["unlikelihood"], 0)
             self.assertLess(line["rows"], line["sequence_tokens"])  # the tree shares
         passes = self.events(metrics, "pass")
         self.assertEqual([line["step"] for line in passes], [3, 6, 9, 12])
         for number, line in enumerate(passes):
-            mine = steps[3 * number:3 * number + 3]
+            mine = steps[3 * number : 3 * number + 3]
             mean = sum(step["loss"] * step["groups"] for step in mine) / 5
             self.assertAlmostEqual(line["loss"], mean, delta=1e-12)
         self.assertLess(passes[-1]["loss"], passes[0]["loss"])
@@ -62,19 +74,25 @@ class TrainTest(unittest.TestCase):
 
     def test_distribution_matching_stops_early(self):
         groups = training.random_groups(2, responses=6, possibilities=0, targets=True)
-        metrics = self.train(groups, source_format="targets", method="distribution_matching",
-                             extra="train: {epochs: 500, groups_per_step: 1}\n"
-                                   "early_stop: {enabled: true, gamma: 0.3}")
+        metrics = self.train(
+            groups,
+            source_format="targets",
+            method="distribution_matching",
+            extra="train: {epochs: 500, groups_per_step: 1}\nearly_stop: {enabled: true, gamma: 0.3}",
+        )
         passes = self.events(metrics, "pass")
         for line in passes:
-            self.assertAlmostEqual(line["kl_nats"], line["cross_entropy_nats"] - line["target_entropy_nats"],
-                                   delta=1e-12)
+            self.assertAlmostEqual(
+                line["kl_nats"], line["cross_entropy_nats"] - line["target_entropy_nats"], delta=1e-12
+            )
             self.assertAlmostEqual(line["loss"], line["cross_entropy_nats"], delta=1e-9)
             self.assertLessEqual(line["entropy_nats"], math.log(6) + 1e-12)
             below = line["cross_entropy_nats"] <= 1.3 * line["target_entropy_nats"]
             self.assertEqual(line["stopped_early"], below)
-        entropies = [-sum(w / sum(ws) * math.log(w / sum(ws)) for w in ws)
-                     for ws in ([weight for _, _, weight in answers] for _, _, answers in groups)]
+        entropies = [
+            -sum(w / sum(ws) * math.log(w / sum(ws)) for w in ws)
+            for ws in ([weight for _, _, weight in answers] for _, _, answers in groups)
+        ]
         self.assertAlmostEqual(passes[0]["target_entropy_nats"], sum(entropies) / 2, delta=1e-12)
         self.assertTrue(passes[-1]["stopped_early"])
         self.assertLess(len(passes), 500)
@@ -84,12 +102,16 @@ class TrainTest(unittest.TestCase):
         self.assertTrue(json.loads((newest / "state.json").read_text())["position"]["stopped_early"])
 
     def test_steps_end_a_run_later_than_epochs(self):
-        metrics = self.train(training.random_groups(3), extra="train: {epochs: 1, steps: 7, groups_per_step: 3}")
+        metrics = self.train(
+            training.random_groups(3), extra="train: {epochs: 1, steps: 7, groups_per_step: 3}"
+        )
         self.assertEqual(len(self.events(metrics, "step")), 7)
 
     def test_checkpoints_are_kept_as_asked(self):
-        self.train(training.random_groups(3),
-                   extra="train: {steps: 11, groups_per_step: 3}\ncheckpoint: {every_steps: 2, keep: 2}")
+        self.train(
+            training.random_groups(3),
+            extra="train: {steps: 11, groups_per_step: 3}\ncheckpoint: {every_steps: 2, keep: 2}",
+        )
         names = sorted(path.name for path in (self.folder / "runs/run/checkpoints").iterdir())
         self.assertEqual(names, ["step-00000010", "step-00000011"])
 
@@ -100,15 +122,18 @@ class TrainTest(unittest.TestCase):
         self.assertTrue((self.folder / "runs/run/model/config.json").exists())
         self.train(more, "name=again", method="otoft", adapter=False, extra="train: {steps: 4}")
         second = training.metrics(self.folder, "again")
-        self.assertEqual([line["loss"] for line in self.events(first, "step")],
-                         [line["loss"] for line in self.events(second, "step")])
+        self.assertEqual(
+            [line["loss"] for line in self.events(first, "step")],
+            [line["loss"] for line in self.events(second, "step")],
+        )
 
     def test_schedule(self):
         training.write_corpus(self.folder / "corpus.h5", training.random_groups(3))
         training.write_recipe(self.folder / "r.yaml", "run", extra="train: {steps: 6}")
         text = (self.folder / "r.yaml").read_text()
         (self.folder / "r.yaml").write_text(
-            text.replace("{lr: 1.0e-2}", "{lr: 1.0e-2, schedule: linear, warmup_steps: 2}"))
+            text.replace("{lr: 1.0e-2}", "{lr: 1.0e-2, schedule: linear, warmup_steps: 2}")
+        )
         self.assertEqual(training.train(self.folder, "r.yaml").returncode, 0)
         rates = [line["lr"] for line in training.metrics(self.folder, "run") if line["event"] == "step"]
         for rate, expected in zip(rates, [0.0, 0.005, 0.01, 0.0075, 0.005, 0.0025]):

@@ -18,7 +18,9 @@ class ValidationTest(unittest.TestCase):
         training.write_corpus(self.folder / "held-out.h5", training.random_groups(5, seed=1))
 
     def run_folder(self, name, *overrides, ranks=1, **recipe):
-        training.write_recipe(self.folder / "r.yaml", name, extra="train: {steps: 4, groups_per_step: 3}", **recipe)
+        training.write_recipe(
+            self.folder / "r.yaml", name, extra="train: {steps: 4, groups_per_step: 3}", **recipe
+        )
         result = training.train(self.folder, "r.yaml", *overrides, ranks=ranks)
         self.assertEqual(result.returncode, 0, result.stderr)
         return training.metrics(self.folder, name)
@@ -30,8 +32,10 @@ class ValidationTest(unittest.TestCase):
         given = ("data.validation=held-out.h5", "validation.every_steps=2", "validation.max_new_tokens=8")
         without = self.run_folder("without")
         alone = self.run_folder("alone", *given)
-        self.assertEqual([line["loss"] for line in without if line["event"] == "step"],
-                         [line["loss"] for line in alone if line["event"] == "step"])
+        self.assertEqual(
+            [line["loss"] for line in without if line["event"] == "step"],
+            [line["loss"] for line in alone if line["event"] == "step"],
+        )
         figures = self.lines(alone)
         self.assertEqual([line["step"] for line in figures], [2, 4])
         last = figures[-1]
@@ -49,8 +53,14 @@ class ValidationTest(unittest.TestCase):
     def test_loss_is_that_of_training_on_the_same_groups(self):
         # Numbers drawn once a group, and a learning rate that moves nothing: one step sees the whole corpus.
         training.write_recipe(self.folder / "r.yaml", "same", extra="train: {steps: 1, groups_per_step: 6}")
-        result = training.train(self.folder, "r.yaml", "data.validation=corpus.h5", "group.assignment=fixed",
-                                "optimizer.lr=1.0e-300", "validation.responses=0")
+        result = training.train(
+            self.folder,
+            "r.yaml",
+            "data.validation=corpus.h5",
+            "group.assignment=fixed",
+            "optimizer.lr=1.0e-300",
+            "validation.responses=0",
+        )
         self.assertEqual(result.returncode, 0, result.stderr)
         run = training.metrics(self.folder, "same")
         step = next(line for line in run if line["event"] == "step")
@@ -59,15 +69,38 @@ class ValidationTest(unittest.TestCase):
             self.assertAlmostEqual(figures[key], step[key], delta=1e-12 * abs(step[key]), msg=key)
 
     def test_targets_as_evaluate_measures_them(self):
-        training.write_corpus(self.folder / "targets.h5",
-                              training.random_groups(4, responses=7, possibilities=0, targets=True), "targets")
-        run = self.run_folder("targets", "data.validation=targets.h5", method="distribution_matching",
-                              corpus="targets.h5", adapter=False)
+        training.write_corpus(
+            self.folder / "targets.h5",
+            training.random_groups(4, responses=7, possibilities=0, targets=True),
+            "targets",
+        )
+        run = self.run_folder(
+            "targets",
+            "data.validation=targets.h5",
+            method="distribution_matching",
+            corpus="targets.h5",
+            adapter=False,
+        )
         figures = self.lines(run)[-1]
         self.assertNotIn("different_responses", figures)
-        result = subprocess.run([training.PLURAL, "evaluate", "--model", "runs/targets/model", "--corpus", "targets.h5",
-                                 "--dtype", "fp64", "-o", "figures.json"],
-                                cwd=self.folder, capture_output=True, text=True, timeout=120)
+        result = subprocess.run(
+            [
+                training.PLURAL,
+                "evaluate",
+                "--model",
+                "runs/targets/model",
+                "--corpus",
+                "targets.h5",
+                "--dtype",
+                "fp64",
+                "-o",
+                "figures.json",
+            ],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         self.assertEqual(result.returncode, 0, result.stderr)
         summary = json.loads((self.folder / "figures.json").read_text())["summary"]
         for key in ("kl_nats", "entropy_nats", "target_mass", "cross_entropy_nats"):
@@ -80,7 +113,10 @@ class ValidationTest(unittest.TestCase):
     def test_validation_corpus_is_checked_before_the_run(self):
         training.write_corpus(self.folder / "short.h5", training.random_groups(2, responses=3))
         training.write_recipe(self.folder / "r.yaml", "bad")
-        for corpus, code, words in (("short.h5", 65, "group.responses asks for 4"), ("absent.h5", 66, "absent.h5")):
+        for corpus, code, words in (
+            ("short.h5", 65, "group.responses asks for 4"),
+            ("absent.h5", 66, "absent.h5"),
+        ):
             result = training.train(self.folder, "r.yaml", f"data.validation={corpus}")
             self.assertEqual(result.returncode, code, result.stderr)
             self.assertIn(words, result.stderr)

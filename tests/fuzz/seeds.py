@@ -1,6 +1,6 @@
 """Writes tests/fuzz/corpus: the small files that fuzzing starts from. To be run where a target changes:
 
-    PYTHONPATH=tests PLURAL_BINARY= .venv/bin/python tests/fuzz/seeds.py
+PYTHONPATH=tests PLURAL_BINARY= .venv/bin/python tests/fuzz/seeds.py
 """
 
 import json
@@ -52,10 +52,24 @@ def write_safetensors():
 
 
 # The values of the type, trainer/model/nf4_loops.cc.
-NF4 = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
-       -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
-       0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
-       0.7229568362236023, 1.0]
+NF4 = [
+    -1.0,
+    -0.6961928009986877,
+    -0.5250730514526367,
+    -0.39491748809814453,
+    -0.28444138169288635,
+    -0.18477343022823334,
+    -0.09105003625154495,
+    0.0,
+    0.07958029955625534,
+    0.16093020141124725,
+    0.24611230194568634,
+    0.33791524171829224,
+    0.44070982933044434,
+    0.5626170039176941,
+    0.7229568362236023,
+    1.0,
+]
 
 
 def nf4(double, **changes):
@@ -65,9 +79,11 @@ def nf4(double, **changes):
     if double:
         state |= {"nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 0.5}
         levels = [i / 128 - 1 for i in range(256)]
-        parts |= {"w.absmax": ("U8", [2], bytes([3, 250])),
-                  "w.nested_absmax": ("F32", [1], struct.pack("<f", 2)),
-                  "w.nested_quant_map": ("F32", [256], struct.pack("<256f", *levels))}
+        parts |= {
+            "w.absmax": ("U8", [2], bytes([3, 250])),
+            "w.nested_absmax": ("F32", [1], struct.pack("<f", 2)),
+            "w.nested_quant_map": ("F32", [256], struct.pack("<256f", *levels)),
+        }
     else:
         parts["w.absmax"] = ("F32", [2], struct.pack("<2f", 1.5, 0.25))
     text = json.dumps(state | changes).encode()
@@ -88,14 +104,29 @@ def write_nf4():
 
 
 # The tiny model of adapter_fuzz.cc: rows, columns of the layers that seeds adapt.
-SHAPES = {"model.layers.0.self_attn.q_proj": (8, 8), "model.layers.0.mlp.down_proj": (8, 12),
-          "lm_head": (11, 8)}
+SHAPES = {
+    "model.layers.0.self_attn.q_proj": (8, 8),
+    "model.layers.0.mlp.down_proj": (8, 12),
+    "lm_head": (11, 8),
+}
 
 
 def adapter(targets, rank=2, value=0.5, stored=(), **changes):
-    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 4, "lora_dropout": 0.0,
-              "target_modules": targets, "bias": "none", "base_model_name_or_path": "x", "use_rslora": False,
-              "rank_pattern": {}, "alpha_pattern": {}, "modules_to_save": None, "init_lora_weights": True}
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": 4,
+        "lora_dropout": 0.0,
+        "target_modules": targets,
+        "bias": "none",
+        "base_model_name_or_path": "x",
+        "use_rslora": False,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "modules_to_save": None,
+        "init_lora_weights": True,
+    }
     tensors = list(stored)
     for name, (rows, columns) in SHAPES.items():
         if name.rsplit(".", 1)[-1] in targets:
@@ -109,8 +140,13 @@ def write_adapters():
     write("adapter", "three", adapter(["q_proj", "down_proj", "lm_head"]))
     write("adapter", "nan", adapter(["q_proj"], value=float("nan")))
     write("adapter", "other_rank", adapter(["q_proj"], r=3))
-    write("adapter", "patterns", adapter(["q_proj", "lm_head"], rank_pattern={"lm_head": 4},
-                                         alpha_pattern={"q_proj": 8}, use_rslora=True))
+    write(
+        "adapter",
+        "patterns",
+        adapter(
+            ["q_proj", "lm_head"], rank_pattern={"lm_head": 4}, alpha_pattern={"q_proj": 8}, use_rslora=True
+        ),
+    )
     head = ("base_model.model.lm_head.base_layer.weight", "F32", [11, 8], 0.0)
     write("adapter", "stored_head", adapter(["lm_head"], stored=[head]))
     head = ("base_model.model.lm_head.weight", "F32", [11, 8], 0.0)

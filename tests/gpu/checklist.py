@@ -33,20 +33,47 @@ NO_GPU = 69
 FP32, BF16 = 1e-4, 2e-2
 
 # Weights large enough that every part shows in the loss.
-SMALL = {"initializer_range": 0.2, "vocab_size": 512, "hidden_size": 64, "intermediate_size": 160,
-         "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
-SEVEN_B = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
-           "num_attention_heads": 32, "num_key_value_heads": 8}
-TINY_SEVEN_B = {**SEVEN_B, "vocab_size": 1000, "hidden_size": 128, "intermediate_size": 448, "num_hidden_layers": 4,
-                "num_attention_heads": 4, "num_key_value_heads": 1}
+SMALL = {
+    "initializer_range": 0.2,
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+SEVEN_B = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+}
+TINY_SEVEN_B = {
+    **SEVEN_B,
+    "vocab_size": 1000,
+    "hidden_size": 128,
+    "intermediate_size": 448,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+}
 
 ADAPTER = "rank: 16, alpha: 32, targets: [q_proj, k_proj, v_proj, lm_head]"
 
 
 def config(shape):
-    common = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "max_position_embeddings": 4096,
-              "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": False, "hidden_act": "silu",
-              "initializer_range": 0.02}
+    common = {
+        "model_type": "mistral",
+        "architectures": ["MistralForCausalLM"],
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        "hidden_act": "silu",
+        "initializer_range": 0.02,
+    }
     return json.dumps({**common, **shape})
 
 
@@ -58,8 +85,10 @@ def groups(count, vocabulary, prompt_tokens, response_tokens):
     for _ in range(count):
         prompt = [1] + tokens(draw.randint(prompt_tokens // 2, prompt_tokens * 3 // 2))
         tails = [[3]] + [[4 + k, *tokens(5)] for k in range(9)]
-        answers = [(tokens(draw.randint(response_tokens // 2, response_tokens * 3 // 2)) + [training.END])
-                   for _ in range(4)]
+        answers = [
+            (tokens(draw.randint(response_tokens // 2, response_tokens * 3 // 2)) + [training.END])
+            for _ in range(4)
+        ]
         made.append((prompt, tails, [(a, [7] * (len(a) - 1) + [0], 1.0) for a in answers]))
     return made
 
@@ -90,31 +119,47 @@ class Checklist:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.results, self.runs = [], 0
         self.corpora = {}
-        for name, vocabulary, lengths in (("small", SMALL["vocab_size"], (60, 12)),
-                                          ("large", self.large_shape()["vocab_size"],
-                                           (60, 12) if arguments.tiny else (180, 25))):
+        for name, vocabulary, lengths in (
+            ("small", SMALL["vocab_size"], (60, 12)),
+            ("large", self.large_shape()["vocab_size"], (60, 12) if arguments.tiny else (180, 25)),
+        ):
             self.corpora[name] = self.folder / f"{name}.h5"
-            training.write_corpus(self.corpora[name], groups(24, vocabulary, *lengths),
-                                  vocabulary=[b"<%d>" % i for i in range(vocabulary)])
+            training.write_corpus(
+                self.corpora[name],
+                groups(24, vocabulary, *lengths),
+                vocabulary=[b"<%d>" % i for i in range(vocabulary)],
+            )
 
     def large_shape(self):
         return TINY_SEVEN_B if self.arguments.tiny else SEVEN_B
 
-    def train(self, *overrides, corpus="small", model=None, adapter=ADAPTER, device=None, ranks=0,
-              steps=3):
+    def train(self, *overrides, corpus="small", model=None, adapter=ADAPTER, device=None, ranks=0, steps=3):
         """A run's step lines, table and peak memories. `model`: what a recipe's model section holds."""
         self.runs += 1
         name = f"check-{self.runs}"
         shutil.rmtree(self.folder / name, ignore_errors=True)
         recipe = self.folder / f"{name}.yaml"
-        recipe.write_text(f"name: {name}\nmethod: peft\nmodel: {{{model or self.random(SMALL)}}}\n"
-                          f"adapter: {{{adapter}}}\noptimizer: {{lr: 1.0e-3}}\n")
-        command = [training.PLURAL, "train", str(recipe), f"run.dir={self.folder}", f"train.steps={steps}",
-                   f"data.train={self.corpora[corpus]}", f"model.device={device or self.arguments.device}",
-                   "train.groups_per_step=4", "checkpoint.every_steps=0", *overrides]
+        recipe.write_text(
+            f"name: {name}\nmethod: peft\nmodel: {{{model or self.random(SMALL)}}}\n"
+            f"adapter: {{{adapter}}}\noptimizer: {{lr: 1.0e-3}}\n"
+        )
+        command = [
+            training.PLURAL,
+            "train",
+            str(recipe),
+            f"run.dir={self.folder}",
+            f"train.steps={steps}",
+            f"data.train={self.corpora[corpus]}",
+            f"model.device={device or self.arguments.device}",
+            "train.groups_per_step=4",
+            "checkpoint.every_steps=0",
+            *overrides,
+        ]
         memory = GpuMemory()
         memory.start()
-        result = subprocess.run(training.mpirun(ranks) + command if ranks else command, capture_output=True, text=True)
+        result = subprocess.run(
+            training.mpirun(ranks) + command if ranks else command, capture_output=True, text=True
+        )
         peak_mib = memory.stop()
         if result.returncode == NO_GPU:
             sys.stderr.write(result.stderr)
@@ -123,9 +168,12 @@ class Checklist:
             raise RuntimeError(f"plural train ended with {result.returncode}: {result.stderr.strip()[-500:]}")
         lines = [json.loads(line) for line in open(self.folder / name / "metrics.jsonl")]
         table = self.folder / name / "profile/rank-00000.txt"
-        return {"steps": [line for line in lines if line["event"] == "step"], "gpu_peak_mib": peak_mib,
-                "host_peak_mib": lines[-1].get("peak_host_memory_bytes", 0) >> 20,
-                "table": table.read_text() if table.exists() else ""}
+        return {
+            "steps": [line for line in lines if line["event"] == "step"],
+            "gpu_peak_mib": peak_mib,
+            "host_peak_mib": lines[-1].get("peak_host_memory_bytes", 0) >> 20,
+            "table": table.read_text() if table.exists() else "",
+        }
 
     @staticmethod
     def random(shape):
@@ -138,15 +186,19 @@ class Checklist:
 
     def report(self, name, passed, figures):
         self.results.append({"check": name, "passed": passed, **figures})
-        shown = ", ".join(f"{key} {value:.6g}" if isinstance(value, float) else f"{key} {value}"
-                          for key, value in figures.items())
+        shown = ", ".join(
+            f"{key} {value:.6g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in figures.items()
+        )
         print(f"{'pass' if passed else 'FAIL'}  {name}: {shown}", flush=True)
 
     def same_losses(self, name, tolerance, left, right):
         """Compares two runs step by step, given as arguments of train."""
         try:
-            one, other = ([step["loss"] for step in self.train(*args, **options)["steps"]]
-                          for args, options in (left, right))
+            one, other = (
+                [step["loss"] for step in self.train(*args, **options)["steps"]]
+                for args, options in (left, right)
+            )
         except RuntimeError as error:
             return self.report(name, False, {"error": str(error)})
         apart = max(abs(a - b) / abs(a) for a, b in zip(one, other))
@@ -154,41 +206,70 @@ class Checklist:
 
     def exactness(self):
         self.same_losses("tree = plain, fp32", FP32, ((), {}), (("train.layout=plain",), {}))
-        self.same_losses("tree = plain, bf16", BF16, (("model.dtype=bf16",), {}),
-                         (("model.dtype=bf16", "train.layout=plain"), {}))
+        self.same_losses(
+            "tree = plain, bf16",
+            BF16,
+            (("model.dtype=bf16",), {}),
+            (("model.dtype=bf16", "train.layout=plain"), {}),
+        )
         self.same_losses("bf16 against fp32", BF16, ((), {}), (("model.dtype=bf16",), {}))
         weights = self.folder_of_weights()
-        self.same_losses("NF4 on this device against the CPU", FP32, (("model.quantize=nf4",), {"model": weights}),
-                         (("model.quantize=nf4",), {"model": weights, "device": "cpu"}))
+        self.same_losses(
+            "NF4 on this device against the CPU",
+            FP32,
+            (("model.quantize=nf4",), {"model": weights}),
+            (("model.quantize=nf4",), {"model": weights, "device": "cpu"}),
+        )
         # One rank under mpirun on a GPU sums with NCCL; on the CPU with MPI.
-        self.same_losses("NCCL against MPI, one rank", FP32, ((), {"ranks": 1}), ((), {"ranks": 1, "device": "cpu"}))
+        self.same_losses(
+            "NCCL against MPI, one rank", FP32, ((), {"ranks": 1}), ((), {"ranks": 1, "device": "cpu"})
+        )
 
     def speed(self):
         """A 7B shape with LoRA in bf16: tokens a second, utilisation, memory, tree against plain."""
         seconds = {}
         for layout in ("tree", "plain"):
             try:
-                run = self.train("model.dtype=bf16", f"train.layout={layout}", "profile=true", "profile.after=2",
-                                 "profile.steps=3", corpus="large", model=self.random(self.large_shape()), steps=8)
+                run = self.train(
+                    "model.dtype=bf16",
+                    f"train.layout={layout}",
+                    "profile=true",
+                    "profile.after=2",
+                    "profile.steps=3",
+                    corpus="large",
+                    model=self.random(self.large_shape()),
+                    steps=8,
+                )
             except RuntimeError as error:
                 self.report(f"7B shape, {layout}", False, {"error": str(error)})
                 continue
             timed = run["steps"][5:]  # behind the recorded ones
-            mean = {key: sum(step[key] for step in timed) / len(timed) for key in ("seconds", "sequence_tokens", "rows")}
+            mean = {
+                key: sum(step[key] for step in timed) / len(timed)
+                for key in ("seconds", "sequence_tokens", "rows")
+            }
             seconds[layout] = mean["seconds"]
             utilisation = re.search(r"utilisation (\d+\.\d) %", run["table"])
-            self.report(f"7B shape, {layout}", True, {
-                "seconds a step": seconds[layout],
-                "sequence tokens a second": mean["sequence_tokens"] / mean["seconds"],
-                "rows a second": mean["rows"] / mean["seconds"],
-                "utilisation %": float(utilisation.group(1)) if utilisation else None,
-                "GPU peak MiB": run["gpu_peak_mib"], "host peak MiB": run["host_peak_mib"]})
+            self.report(
+                f"7B shape, {layout}",
+                True,
+                {
+                    "seconds a step": seconds[layout],
+                    "sequence tokens a second": mean["sequence_tokens"] / mean["seconds"],
+                    "rows a second": mean["rows"] / mean["seconds"],
+                    "utilisation %": float(utilisation.group(1)) if utilisation else None,
+                    "GPU peak MiB": run["gpu_peak_mib"],
+                    "host peak MiB": run["host_peak_mib"],
+                },
+            )
         if len(seconds) == 2:
             self.report("7B shape, plain / tree", True, {"times": seconds["plain"] / seconds["tree"]})
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--tiny", action="store_true", help="small shapes in place of 7B")
     parser.add_argument("-o", "--output", default="gpu-checklist")
@@ -197,11 +278,17 @@ def main():
     start = time.time()
     checklist.exactness()
     checklist.speed()
-    result = {"device": arguments.device, "tiny": arguments.tiny, "seconds": time.time() - start,
-              "checks": checklist.results}
+    result = {
+        "device": arguments.device,
+        "tiny": arguments.tiny,
+        "seconds": time.time() - start,
+        "checks": checklist.results,
+    }
     (checklist.folder / "checklist.json").write_text(json.dumps(result, indent=1) + "\n")
     failed = sum(not check["passed"] for check in checklist.results)
-    print(f"{len(checklist.results) - failed} of {len(checklist.results)} checks passed, {result['seconds']:.0f} s")
+    print(
+        f"{len(checklist.results) - failed} of {len(checklist.results)} checks passed, {result['seconds']:.0f} s"
+    )
     sys.exit(1 if failed else 0)
 
 

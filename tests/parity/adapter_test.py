@@ -3,6 +3,7 @@
 Tolerance of log-probabilities, 1e-4 nats: as in score_test, sums of 48 to 80 products over 3 layers with some
 100 fp32 roundings of the largest logit (about 10), 100 * 2^-24 * 10 = 6e-5; LoRA adds two shorter sums a layer.
 """
+
 import json
 import pathlib
 import tempfile
@@ -21,6 +22,7 @@ TOLERANCE = 1e-4
 def write_adapter(model_folder, folder, seed=0, **settings):
     """An adapter of PEFT with random factors and random copies of whole layers, and PEFT's model with it."""
     from peft import LoraConfig, get_peft_model
+
     torch.manual_seed(seed)
     settings = {"r": 4, "lora_alpha": 6, "target_modules": ALL, "task_type": "CAUSAL_LM", **settings}
     with warnings.catch_warnings():
@@ -58,22 +60,33 @@ CASES = {
     "mistral in shards": (dict(family="mistral", shard_size="40KB"), dict(r=7, lora_alpha=16)),
     "with dropout": (dict(), dict(lora_dropout=0.3)),
     "rsLoRA": (dict(), dict(use_rslora=True)),
-    "ranks and alphas by name": (dict(), dict(rank_pattern={"q_proj": 7, "mlp.up_proj": 2},
-                                              alpha_pattern={"q_proj": 3, "down_proj": 11})),
-    "ranks and alphas by expression": (dict(family="mistral"), dict(
-        rank_pattern={r"layers\.[12]\.self_attn\.\w+": 5, "^model.layers.0.mlp.up_proj": 9, "v_proj": 2},
-        # In the order in which PEFT saves them: the first that matches counts.
-        alpha_pattern={r"(?!.*mlp).*layers.0.*": 9, r".*\.(k|o)_proj": 2}, use_rslora=True)),
+    "ranks and alphas by name": (
+        dict(),
+        dict(rank_pattern={"q_proj": 7, "mlp.up_proj": 2}, alpha_pattern={"q_proj": 3, "down_proj": 11}),
+    ),
+    "ranks and alphas by expression": (
+        dict(family="mistral"),
+        dict(
+            rank_pattern={r"layers\.[12]\.self_attn\.\w+": 5, "^model.layers.0.mlp.up_proj": 9, "v_proj": 2},
+            # In the order in which PEFT saves them: the first that matches counts.
+            alpha_pattern={r"(?!.*mlp).*layers.0.*": 9, r".*\.(k|o)_proj": 2},
+            use_rslora=True,
+        ),
+    ),
     "targets by expression": (dict(), dict(target_modules=r".*layers\.(0|2)\..*(q|up)_proj$")),
     "all-linear": (dict(), dict(target_modules="all-linear")),
     "some layers": (dict(), dict(target_modules=["q_proj", "down_proj"], layers_to_transform=[0, 2])),
-    "one layer and the head": (dict(), dict(target_modules=["v_proj", "lm_head"], layers_to_transform=1,
-                                            layers_pattern="layers")),
+    "one layer and the head": (
+        dict(),
+        dict(target_modules=["v_proj", "lm_head"], layers_to_transform=1, layers_pattern="layers"),
+    ),
     "all but some": (dict(), dict(exclude_modules=["k_proj", "model.layers.1.mlp.up_proj"])),
     "paths": (dict(), dict(target_modules=["1.self_attn.q_proj", "model.layers.2.mlp.gate_proj"])),
     "a copy of the head": (dict(), dict(target_modules=["q_proj"], modules_to_save=["lm_head"])),
-    "copies of embedding and norms": (dict(), dict(target_modules="all-linear",
-                                                   modules_to_save=["embed_tokens", "norm", "1.mlp.up_proj"])),
+    "copies of embedding and norms": (
+        dict(),
+        dict(target_modules="all-linear", modules_to_save=["embed_tokens", "norm", "1.mlp.up_proj"]),
+    ),
     "MiCA": (dict(), dict(init_lora_weights="mica")),
 }
 
@@ -87,8 +100,18 @@ class AdapterTest(unittest.TestCase):
 
     def refused(self, adapter, model="model", code=65):
         reference.write_lines(self.work / "in.jsonl", self.lines)
-        return reference.plural("score", "--model", self.work / model, "--adapter", adapter, "--input",
-                                self.work / "in.jsonl", "-o", self.work / "out.jsonl", expect=code)
+        return reference.plural(
+            "score",
+            "--model",
+            self.work / model,
+            "--adapter",
+            adapter,
+            "--input",
+            self.work / "in.jsonl",
+            "-o",
+            self.work / "out.jsonl",
+            expect=code,
+        )
 
     def test_adapter_of_peft(self):
         for name, (model_settings, adapter_settings) in CASES.items():
@@ -109,7 +132,9 @@ class AdapterTest(unittest.TestCase):
         reference.make_model(folder)
         write_adapter(folder, adapter)
         # The file's first pattern that matches wins, not the alphabet's.
-        change(adapter, target_modules="all-linear", alpha_pattern={"q_proj": 20, ".*_proj": 3, "up_proj": 40})
+        change(
+            adapter, target_modules="all-linear", alpha_pattern={"q_proj": 20, ".*_proj": 3, "up_proj": 40}
+        )
         expected = reference.reference_scores(reference.load(folder, adapter), self.lines)
         scores = reference.plural_scores(folder, self.work, self.lines, adapter)
         self.assertLess(reference.worst(scores, expected), TOLERANCE)
@@ -123,12 +148,24 @@ class AdapterTest(unittest.TestCase):
         adapter = self.work / "adapter"
         write_adapter(self.work / "model", adapter)
         good = (adapter / "adapter_config.json").read_text()
-        for key, value in {"fan_in_fan_out": True, "bias": "all", "lora_bias": True, "init_lora_weights": "pissa",
-                           "trainable_token_indices": [3], "layer_replication": [[0, 1]],
-                           "alora_invocation_tokens": [3], "target_parameters": ["a"], "invented_feature": True,
-                           "rank_pattern": {"(?i)q_proj": 3}, "alpha_pattern": {"q_proj": -1},
-                           "target_modules": "(", "modules_to_save": ["mlp"], "layers_pattern": "layers",
-                           "layers_to_transform": ["0"], "exclude_modules": ["*"]}.items():
+        for key, value in {
+            "fan_in_fan_out": True,
+            "bias": "all",
+            "lora_bias": True,
+            "init_lora_weights": "pissa",
+            "trainable_token_indices": [3],
+            "layer_replication": [[0, 1]],
+            "alora_invocation_tokens": [3],
+            "target_parameters": ["a"],
+            "invented_feature": True,
+            "rank_pattern": {"(?i)q_proj": 3},
+            "alpha_pattern": {"q_proj": -1},
+            "target_modules": "(",
+            "modules_to_save": ["mlp"],
+            "layers_pattern": "layers",
+            "layers_to_transform": ["0"],
+            "exclude_modules": ["*"],
+        }.items():
             with self.subTest(key):
                 change(adapter, **{key: value})
                 said = self.refused(adapter)

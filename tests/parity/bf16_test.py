@@ -1,4 +1,5 @@
 """bf16 against transformers in bf16: which of the two is nearer to the same model in fp64."""
+
 import pathlib
 import tempfile
 import unittest
@@ -7,8 +8,19 @@ import torch
 
 from parity import reference
 from parity.adapter_test import write_adapter
-from parity.train_test import (ALPHA, CLAMP, GROUPS_PER_STEP, LR, POSSIBILITIES, RESPONSES, STEPS, TARGETS,
-                               group_loss, read_groups, write_corpus)
+from parity.train_test import (
+    ALPHA,
+    CLAMP,
+    GROUPS_PER_STEP,
+    LR,
+    POSSIBILITIES,
+    RESPONSES,
+    STEPS,
+    TARGETS,
+    group_loss,
+    read_groups,
+    write_corpus,
+)
 
 # Both programs round the same products to bf16; plural keeps logits, rotary tables and what lies within a norm in
 # fp32 where transformers rounds, so its error must not be larger. Two root mean squares of n independent errors of
@@ -24,9 +36,11 @@ def rms(found, exact):
 
 def load(folder, dtype, adapter=None, trainable=False):
     from transformers import AutoModelForCausalLM
+
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
     if adapter:
         from peft import PeftModel
+
         model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
         if dtype == torch.float64:
             model = model.double()
@@ -40,7 +54,7 @@ def train(model, groups):
     losses, norm = [], None
     for step in range(STEPS):
         optimizer.zero_grad()
-        part = groups[step * GROUPS_PER_STEP:(step + 1) * GROUPS_PER_STEP]
+        part = groups[step * GROUPS_PER_STEP : (step + 1) * GROUPS_PER_STEP]
         loss = sum(group_loss(model, group) for group in part) / len(part)
         loss.backward()
         norm = norm or torch.sqrt(sum(p.grad.double().square().sum() for p in trained)).item()
@@ -64,7 +78,10 @@ class Fp32Logits(torch.nn.Module):
 
 class Bf16Test(unittest.TestCase):
     def test_scores_are_as_near_to_fp64_as_those_of_transformers(self):
-        for name, settings in {"llama": {}, "mistral, tied": dict(family="mistral", tie_word_embeddings=True)}.items():
+        for name, settings in {
+            "llama": {},
+            "mistral, tied": dict(family="mistral", tie_word_embeddings=True),
+        }.items():
             with self.subTest(name), tempfile.TemporaryDirectory() as folder:
                 work = pathlib.Path(folder)
                 reference.make_model(work / "model", dtype=torch.bfloat16, **settings)
@@ -73,8 +90,19 @@ class Bf16Test(unittest.TestCase):
                 theirs = reference.reference_scores(load(work / "model", torch.bfloat16), lines)
                 source, target = work / "sequences.jsonl", work / "scores.jsonl"
                 reference.write_lines(source, lines)
-                reference.plural("score", "--model", work / "model", "--input", source, "-o", target, "--threads", 1,
-                                 "--dtype", "bf16")
+                reference.plural(
+                    "score",
+                    "--model",
+                    work / "model",
+                    "--input",
+                    source,
+                    "-o",
+                    target,
+                    "--threads",
+                    1,
+                    "--dtype",
+                    "bf16",
+                )
                 ours = [line["token_logprobs"] for line in reference.read_lines(target)]
                 self.assertGreater(rms(ours, exact), 1e-4, "this is not bf16")
                 self.assertLess(rms(ours, exact), NOT_WORSE * rms(theirs, exact))
@@ -104,16 +132,21 @@ checkpoint: {{every_steps: 0}}
             steps = [line for line in reference.read_lines(run / "metrics.jsonl") if line["event"] == "step"]
             ours = [step["loss"] for step in steps]
             groups = read_groups(work / "corpus.h5")
-            outcome = {dtype: train(Fp32Logits(load(work / "model", dtype, work / "adapter", trainable=True)), groups)
-                       for dtype in (torch.float64, torch.bfloat16)}
+            outcome = {
+                dtype: train(
+                    Fp32Logits(load(work / "model", dtype, work / "adapter", trainable=True)), groups
+                )
+                for dtype in (torch.float64, torch.bfloat16)
+            }
             (exact, exact_norm), (theirs, their_norm) = outcome[torch.float64], outcome[torch.bfloat16]
             self.assertGreater(exact[0] - exact[-1], 10 * rms([theirs], [exact]))  # something was trained
             self.assertLess(rms([ours], [exact]), NOT_WORSE * rms([theirs], [exact]))
             # Of the 10^4 values of a gradient errors average out: both norms are near.
-            self.assertLess(abs(steps[0]["grad_norm"] / exact_norm - 1), 2 ** -8, (their_norm, exact_norm))
+            self.assertLess(abs(steps[0]["grad_norm"] / exact_norm - 1), 2**-8, (their_norm, exact_norm))
 
             # The adapter is written in fp32, and PEFT reads it.
             from safetensors.torch import load_file
+
             written = load_file(run / "adapter" / "adapter_model.safetensors")
             self.assertEqual({tensor.dtype for tensor in written.values()}, {torch.float32})
             lines = reference.random_lines(20, seed=9)

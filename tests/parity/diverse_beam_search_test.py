@@ -22,7 +22,9 @@ def golden_cases() -> tuple[pathlib.Path, list[dict]]:
     folder = os.environ.get("PLURAL_SHARED_DIR", "")
     golden = pathlib.Path(folder) / "golden" / "dbs"
     if not folder or not golden.is_dir():
-        raise unittest.SkipTest("no outputs of transformers: PLURAL_SHARED_DIR does not name a folder with golden/dbs/")
+        raise unittest.SkipTest(
+            "no outputs of transformers: PLURAL_SHARED_DIR does not name a folder with golden/dbs/"
+        )
     return golden / "model", json.loads((golden / "diverse_beam_search.json").read_text())
 
 
@@ -36,11 +38,37 @@ class DiverseBeamSearchTest(unittest.TestCase):
         first = cases[0]
         corpus, output = self.work / "prompts.h5", self.work / "answers.jsonl"
         write_corpus(corpus, [(case["prompt_tokens"], [[]], []) for case in cases], vocabulary=VOCABULARY)
-        subprocess.run([*launcher, PLURAL, "generate", "--model", self.model, "--corpus", corpus, "-o", output, "--method",
-                        "diverse-beam", "--beams", str(first["beams"]), "--beam-groups", str(first["groups"]),
-                        "--diversity-penalty", str(first["diversity_penalty"]), "--responses", str(first["beams"]),
-                        "--max-new-tokens", str(first["max_new_tokens"]), "--threads", "1", *more],
-                       check=True, capture_output=True, text=True)
+        subprocess.run(
+            [
+                *launcher,
+                PLURAL,
+                "generate",
+                "--model",
+                self.model,
+                "--corpus",
+                corpus,
+                "-o",
+                output,
+                "--method",
+                "diverse-beam",
+                "--beams",
+                str(first["beams"]),
+                "--beam-groups",
+                str(first["groups"]),
+                "--diversity-penalty",
+                str(first["diversity_penalty"]),
+                "--responses",
+                str(first["beams"]),
+                "--max-new-tokens",
+                str(first["max_new_tokens"]),
+                "--threads",
+                "1",
+                *more,
+            ],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         return [json.loads(line) for line in output.read_text().splitlines()]
 
     def by_settings(self) -> list[list[dict]]:
@@ -62,9 +90,13 @@ class DiverseBeamSearchTest(unittest.TestCase):
                 continue
             # Responses of equal score may stand in either order.
             tied = [i for i, score in enumerate(scores) if abs(score - response["score"]) < TIE]
-            self.assertIn(response["tokens"], [ours[i] for i in tied], f"case {case['number']}, response {rank}")
-            print(f"case {case['number']}: response {rank} ties with {sorted(set(tied) - {rank})} within fp32 rounding, "
-                  f"scores {[scores[i] for i in tied]}; their order differs")
+            self.assertIn(
+                response["tokens"], [ours[i] for i in tied], f"case {case['number']}, response {rank}"
+            )
+            print(
+                f"case {case['number']}: response {rank} ties with {sorted(set(tied) - {rank})} within fp32 rounding, "
+                f"scores {[scores[i] for i in tied]}; their order differs"
+            )
 
     def test_every_case(self):
         self.assertEqual(len(self.cases), 16)
@@ -73,15 +105,23 @@ class DiverseBeamSearchTest(unittest.TestCase):
             for case, answer in zip(cases, self.generate(cases), strict=True):
                 with self.subTest(case["number"]):
                     self.check(case, answer)
-                exact += all(r["tokens"] == o["tokens"] + [END] * o["finished"]
-                             for r, o in zip(case["responses"], answer["responses"]))
-                largest = max(largest, *(abs(r["score"] - o["score"])
-                                         for r, o in zip(case["responses"], answer["responses"])))
-        print(f"{exact} of {len(self.cases)} cases equal token for token, in order; largest difference of a score {largest:.1e}")
+                exact += all(
+                    r["tokens"] == o["tokens"] + [END] * o["finished"]
+                    for r, o in zip(case["responses"], answer["responses"])
+                )
+                largest = max(
+                    largest,
+                    *(abs(r["score"] - o["score"]) for r, o in zip(case["responses"], answer["responses"])),
+                )
+        print(
+            f"{exact} of {len(self.cases)} cases equal token for token, in order; largest difference of a score {largest:.1e}"
+        )
 
     def test_neither_batch_nor_ranks_change_an_answer(self):
         cases = self.by_settings()[0]
-        keep = lambda lines: [(line["id"], [(r["tokens"], r["finished"]) for r in line["responses"]]) for line in lines]
+        keep = lambda lines: [
+            (line["id"], [(r["tokens"], r["finished"]) for r in line["responses"]]) for line in lines
+        ]
         together = keep(self.generate(cases, "--dtype", "fp64"))
         self.assertEqual(keep(self.generate(cases, "--dtype", "fp64", "--batch", "1")), together)
         self.assertEqual(keep(self.generate(cases, "--dtype", "fp64", launcher=mpirun(2))), together)

@@ -3,6 +3,7 @@
 Tolerance of log-probabilities: a merged weight W + scale * B A is rounded to fp32 once more than the two branches
 are, one rounding of 2^-24 a weight beside those of the sums: the 1e-4 nats of adapter_test stay.
 """
+
 import json
 import os
 import pathlib
@@ -35,12 +36,21 @@ class ExportTest(unittest.TestCase):
         return write_adapter(self.model, self.adapter, **adapter)
 
     def tensors(self):
-        return {name: tensor for path in sorted(self.out.glob("*.safetensors"))
-                for name, tensor in load_file(path).items()}
+        return {
+            name: tensor
+            for path in sorted(self.out.glob("*.safetensors"))
+            for name, tensor in load_file(path).items()
+        }
 
     def test_merged_equals_adapter_on_base(self):
-        for name in ("all layers", "tied head", "mistral in shards", "ranks and alphas by expression",
-                     "a copy of the head", "copies of embedding and norms"):
+        for name in (
+            "all layers",
+            "tied head",
+            "mistral in shards",
+            "ranks and alphas by expression",
+            "a copy of the head",
+            "copies of embedding and norms",
+        ):
             with self.subTest(name):
                 work = self.work / name
                 model_settings, adapter_settings = CASES[name]
@@ -62,7 +72,7 @@ class ExportTest(unittest.TestCase):
         self.assertEqual(merged.keys(), expected.keys())
         for name, tensor in merged.items():
             # At most rank + 2 roundings of a weight below 2, in another order.
-            self.assertLess((tensor - expected[name]).abs().max().item(), 8 * 2 ** -23, name)
+            self.assertLess((tensor - expected[name]).abs().max().item(), 8 * 2**-23, name)
         names = {path.name for path in self.out.iterdir()}
         self.assertEqual(names, {"config.json", "generation_config.json", "model.safetensors"})
 
@@ -114,6 +124,7 @@ class ExportTest(unittest.TestCase):
     def test_value_beyond_the_written_dtype(self):
         self.make()
         from parity.adapter_test import change
+
         change(self.adapter, lora_alpha=10000000)
         said = export(*self.arguments, "--dtype", "fp16", expect=65)
         self.assertIn("float16", said)
@@ -124,10 +135,14 @@ class ExportTest(unittest.TestCase):
         self.out.mkdir()
         self.assertIn("exists", export(*self.arguments, expect=73))
         self.out.rmdir()
-        self.assertIn("config.json", export("--model", self.adapter, "--adapter", self.adapter, "-o", self.out,
-                                            expect=66))
-        self.assertIn("adapter_config.json", export("--model", self.model, "--adapter", self.model, "-o", self.out,
-                                                    expect=66))
+        self.assertIn(
+            "config.json",
+            export("--model", self.adapter, "--adapter", self.adapter, "-o", self.out, expect=66),
+        )
+        self.assertIn(
+            "adapter_config.json",
+            export("--model", self.model, "--adapter", self.model, "-o", self.out, expect=66),
+        )
         reference.make_model(self.work / "wide", hidden_size=64)
         said = export("--model", self.work / "wide", "--adapter", self.adapter, "-o", self.out, expect=65)
         self.assertIn("q_proj.lora_A.weight (file [4, 48], model [4, 64])", said)
@@ -140,8 +155,9 @@ class ExportTest(unittest.TestCase):
         self.assertEqual(sorted(p.name for p in self.work.iterdir()), ["adapter", "model", "wide"])
 
     def test_help(self):
-        done = subprocess.run([os.environ["PLURAL_BINARY"], "export", "--help"], capture_output=True, text=True,
-                              timeout=60)
+        done = subprocess.run(
+            [os.environ["PLURAL_BINARY"], "export", "--help"], capture_output=True, text=True, timeout=60
+        )
         self.assertEqual(done.returncode, 0)
         self.assertIn("--shard-bytes", done.stdout)
 

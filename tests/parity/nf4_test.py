@@ -2,6 +2,7 @@
 
 Tolerance of log-probabilities: the 1e-4 nats of adapter_test, for sums of 64 to 128 products.
 """
+
 import json
 import os
 import pathlib
@@ -24,11 +25,18 @@ CONVERT = pathlib.Path(os.environ["PLURAL_BINARY"]).parent / "tests" / "nf4_conv
 def matrices():
     """Name -> matrix; what is rare in weights is here."""
     torch.manual_seed(3)
-    draw, smallest = torch.randn, 2.0 ** -149
+    draw, smallest = torch.randn, 2.0**-149
     values = functional.get_4bit_type("nf4", device="cpu")
     middles = (values[1:] + values[:-1]) / 2
-    borders = torch.cat([torch.ones(1), middles, middles.nextafter(torch.tensor(2.0)),
-                         middles.nextafter(torch.tensor(-2.0)), torch.zeros(18)])
+    borders = torch.cat(
+        [
+            torch.ones(1),
+            middles,
+            middles.nextafter(torch.tensor(2.0)),
+            middles.nextafter(torch.tensor(-2.0)),
+            torch.zeros(18),
+        ]
+    )
     found = {
         "weights": draw(96, 192) * 0.02,
         "bf16": (draw(160, 256) * 0.05).bfloat16(),
@@ -52,8 +60,9 @@ def matrices():
 
 
 def bits(tensor):
-    return tensor.flatten().view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-                                 [tensor.element_size()])
+    return tensor.flatten().view(
+        {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    )
 
 
 class Nf4Test(unittest.TestCase):
@@ -65,8 +74,9 @@ class Nf4Test(unittest.TestCase):
     def convert(self, tensors):
         source, target = self.work / "in.safetensors", self.work / "out.safetensors"
         save_file(tensors, source)
-        subprocess.run([CONVERT, source, target], check=True, timeout=120,
-                       env=os.environ | {"OMP_NUM_THREADS": "2"})
+        subprocess.run(
+            [CONVERT, source, target], check=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "2"}
+        )
         return load_file(target)
 
     def test_bits(self):
@@ -78,8 +88,11 @@ class Nf4Test(unittest.TestCase):
                     packed, state = quantised.quantise(tensor.flatten(), double=mode == "double")
                     expected = {"packed": packed, "absmax": state.absmax}
                     if mode == "double":
-                        expected |= {"map": state.state2.code, "nested": state.state2.absmax,
-                                     "offset": state.offset}
+                        expected |= {
+                            "map": state.state2.code,
+                            "nested": state.state2.absmax,
+                            "offset": state.offset,
+                        }
                     for key, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
                         state.dtype = dtype
                         expected[key] = functional.dequantize_4bit(packed, state)
@@ -90,7 +103,7 @@ class Nf4Test(unittest.TestCase):
                         if key == "bf16":
                             # The conversion instruction that bitsandbytes uses where there is one takes
                             # subnormal numbers for 0.
-                            subnormal = expected["fp32"].flatten().abs() < 2.0 ** -126
+                            subnormal = expected["fp32"].flatten().abs() < 2.0**-126
                             own, other = own[~subnormal], other[~subnormal]
                         self.assertTrue(torch.equal(bits(own), bits(other)), key)
 
@@ -100,30 +113,42 @@ class Nf4Test(unittest.TestCase):
         # Rows are multiples of the block, for a bitsandbytes that needs that on the CPU.
         reference.make_model(full, **{"hidden_size": 64, "intermediate_size": 128, **settings})
         config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", **quantisation)
-        model = AutoModelForCausalLM.from_pretrained(full, quantization_config=config, dtype=torch.float32,
-                                                     device_map="cpu")
+        model = AutoModelForCausalLM.from_pretrained(
+            full, quantization_config=config, dtype=torch.float32, device_map="cpu"
+        )
         model.save_pretrained(folder, max_shard_size=settings.get("shard_size", "1GB"))
         return model.train()  # in evaluation bitsandbytes rounds to bf16 on some CPUs; there is no dropout
 
     def test_folders_of_transformers(self):
         lines = reference.random_lines(8, seed=2)
         for name, settings, quantisation in (
-                ("double", {}, {"bnb_4bit_use_double_quant": True}),
-                ("not double", {}, {}),
-                ("bf16 storage", {}, {"bnb_4bit_quant_storage": torch.bfloat16}),
-                ("fp32 storage, double", {}, {"bnb_4bit_quant_storage": torch.float32,
-                                              "bnb_4bit_use_double_quant": True}),
-                ("tied mistral in shards", {"family": "mistral", "tie_word_embeddings": True,
-                                            "shard_size": "40KB"}, {}),
-                ("with layers in full", {},
-                 {"llm_int8_skip_modules": ["lm_head", "down_proj", "layers.1.self_attn"]}),
-                ("head as well", {}, {"llm_int8_skip_modules": ["none"]})):
+            ("double", {}, {"bnb_4bit_use_double_quant": True}),
+            ("not double", {}, {}),
+            ("bf16 storage", {}, {"bnb_4bit_quant_storage": torch.bfloat16}),
+            (
+                "fp32 storage, double",
+                {},
+                {"bnb_4bit_quant_storage": torch.float32, "bnb_4bit_use_double_quant": True},
+            ),
+            (
+                "tied mistral in shards",
+                {"family": "mistral", "tie_word_embeddings": True, "shard_size": "40KB"},
+                {},
+            ),
+            (
+                "with layers in full",
+                {},
+                {"llm_int8_skip_modules": ["lm_head", "down_proj", "layers.1.self_attn"]},
+            ),
+            ("head as well", {}, {"llm_int8_skip_modules": ["none"]}),
+        ):
             with self.subTest(name):
                 folder = self.work / name
                 model = self.save_with_transformers(folder, settings, **quantisation)
                 expected = reference.reference_scores(model, lines)
-                self.assertLess(reference.worst(reference.plural_scores(folder, self.work, lines), expected),
-                                TOLERANCE)
+                self.assertLess(
+                    reference.worst(reference.plural_scores(folder, self.work, lines), expected), TOLERANCE
+                )
 
     def test_export_merges_into_what_is_computed_with(self):
         lines = reference.random_lines(8, seed=5)
@@ -149,8 +174,10 @@ class Nf4Test(unittest.TestCase):
         write_adapter(full, adapter, target_modules=["q_proj"], modules_to_save=["down_proj"])
         quantised.write(full, nf4)
         quantised.write(full, plain, dequantised=True)
-        self.assertEqual(reference.plural_scores(nf4, self.work, lines, adapter),
-                         reference.plural_scores(plain, self.work, lines, adapter))
+        self.assertEqual(
+            reference.plural_scores(nf4, self.work, lines, adapter),
+            reference.plural_scores(plain, self.work, lines, adapter),
+        )
 
 
 if __name__ == "__main__":

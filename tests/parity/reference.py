@@ -1,4 +1,5 @@
 """What the parity tests share: tiny models made by transformers, the program under test, reference figures."""
+
 import contextlib
 import json
 import os
@@ -17,9 +18,17 @@ disable_progress_bar()  # so that the report shows the tests
 def make_model(folder, family="llama", seed=0, dtype=torch.float32, shard_size="1GB", **settings):
     """Saves a random model whose logits spread over several nats, so that errors are not hidden by flat rows."""
     torch.manual_seed(seed)
-    common = dict(vocab_size=VOCAB, hidden_size=48, intermediate_size=80, num_hidden_layers=3,
-                  num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
-                  bos_token_id=1, eos_token_id=2)
+    common = dict(
+        vocab_size=VOCAB,
+        hidden_size=48,
+        intermediate_size=80,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
     common.update(settings)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **common), dtype=dtype)
     around = 0.0 if family.startswith("gemma") else 1.0  # Gemma's norms multiply by 1 + weight
@@ -38,6 +47,7 @@ def load(folder, adapter=None):
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     if adapter:
         from peft import PeftModel
+
         model = PeftModel.from_pretrained(model, adapter)
     return model.eval()
 
@@ -47,8 +57,9 @@ def plural(*arguments, expect=0):
     command = [os.environ["PLURAL_BINARY"], *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     if done.returncode != expect:
-        raise AssertionError(f"{' '.join(command)}: exit code {done.returncode}, expected {expect}\n"
-                             f"{done.stdout}{done.stderr}")
+        raise AssertionError(
+            f"{' '.join(command)}: exit code {done.returncode}, expected {expect}\n{done.stdout}{done.stderr}"
+        )
     return done.stderr
 
 
@@ -78,7 +89,7 @@ def reference_scores(model, lines):
     for line in lines:
         prompt, response = line["prompt_tokens"], line["response_tokens"]
         with torch.no_grad():
-            logits = model(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1:-1]
+            logits = model(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
         log_p = torch.log_softmax(logits.double(), -1)
         scores.append(log_p.gather(1, torch.tensor(response)[:, None])[:, 0].tolist())
     return scores
@@ -98,7 +109,7 @@ def random_lines(count, seed=0, shared_prompts=True, longest=30):
     for i in range(count):
         if not shared_prompts or draw(0, 4) == 0:
             prompt = [1] + tokens(1, longest)
-        response = response[:draw(0, len(response))] + tokens(1, longest // 2)
+        response = response[: draw(0, len(response))] + tokens(1, longest // 2)
         lines.append({"id": f"s{i}", "prompt_tokens": prompt, "response_tokens": response + [2]})
     return lines
 
@@ -111,8 +122,10 @@ def vocabulary_lines(prompt):
 @contextlib.contextmanager
 def double_precision():
     """Lets transformers compute norms, angles and softmax in fp64, too, where it asks for fp32 by name."""
-    with mock.patch.multiple(torch, float=torch.float64, float32=torch.float64), \
-            mock.patch.object(torch.Tensor, "float", torch.Tensor.double):
+    with (
+        mock.patch.multiple(torch, float=torch.float64, float32=torch.float64),
+        mock.patch.object(torch.Tensor, "float", torch.Tensor.double),
+    ):
         yield
 
 
@@ -120,8 +133,9 @@ def load_double(folder):
     """The model in fp64, to be run under double_precision."""
     weights = load(folder).double().state_dict()
     with double_precision():
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float64,
-                                                 attn_implementation="eager")
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(folder), dtype=torch.float64, attn_implementation="eager"
+        )
     model.load_state_dict(weights)
     return model.eval()
 

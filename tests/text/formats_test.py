@@ -31,9 +31,13 @@ class Reading(FolderTest):
         self.assertEqual([r.responses for r in self.read("dialogue", file, prompts_only=True)], [None, None])
 
     def test_targets_from_a_folder_of_files(self):
-        (self.folder / "b.json").write_text('{"request": "Pick.", "response": "Sure: ", "targets": ["1"], "eos": false}')
+        (self.folder / "b.json").write_text(
+            '{"request": "Pick.", "response": "Sure: ", "targets": ["1"], "eos": false}'
+        )
         (self.folder / "a.x.json").write_text(
-            '\ufeff{"request": "Pick.",\n "response": [""], "targets": ["1", "2"], "weights": [1, 2.5]}', encoding="utf-8")
+            '\ufeff{"request": "Pick.",\n "response": [""], "targets": ["1", "2"], "weights": [1, 2.5]}',
+            encoding="utf-8",
+        )
         (self.folder / "readme.md").write_text("not data")
         first, second = self.read("targets", self.folder)
         self.assertEqual((first.id, first.weights, first.eos, first.prefix), ("a.x", [1.0, 2.5], True, ""))
@@ -42,14 +46,16 @@ class Reading(FolderTest):
     def test_chat(self):
         messages = [{"role": "system", "content": "x"}, {"role": "user", "content": "y"}]
         file = write_lines(self.folder / "c.jsonl", [{"messages": messages, "responses": ["z"]}])
-        record, = self.read("chat", file)
+        (record,) = self.read("chat", file)
         self.assertEqual((record.turns, record.responses), (messages, ["z"]))
 
     def test_text(self):
         (self.folder / "a.txt").write_text("one\ntwo\n")
         write_lines(self.folder / "b.jsonl", [{"text": "three"}])
-        self.assertEqual([(r.id, r.turns) for r in self.read("text", self.folder)],
-                         [("a", ["one\ntwo\n"]), ("b:1", ["three"])])
+        self.assertEqual(
+            [(r.id, r.turns) for r in self.read("text", self.folder)],
+            [("a", ["one\ntwo\n"]), ("b:1", ["three"])],
+        )
 
     def test_unknown_keys_are_named_once(self):
         file = write_lines(self.folder / "k.jsonl", [{**GOOD, "kinds": [1, 2], "topic": 1}] * 3)
@@ -63,8 +69,12 @@ class Reading(FolderTest):
 class Refused(FolderTest):
     def refused(self, source_format, line, *words):
         """The second line is refused with file, line number and these words."""
-        good = {"dialogue": GOOD, "targets": {"request": "r", "targets": ["t"]},
-                "chat": {"messages": [{"role": "user", "content": "c"}], "responses": ["r"]}, "text": {"text": "t"}}
+        good = {
+            "dialogue": GOOD,
+            "targets": {"request": "r", "targets": ["t"]},
+            "chat": {"messages": [{"role": "user", "content": "c"}], "responses": ["r"]},
+            "text": {"text": "t"},
+        }
         file = write_lines(self.folder / "bad.jsonl", [good[source_format], line])
         with self.assertRaises(BadData, msg=line) as caught:
             list(InputFiles([str(file)], source_format, lambda note: None))
@@ -73,13 +83,17 @@ class Refused(FolderTest):
         self.assertNotIn("\n", str(caught.exception))
 
     def test_json(self):
-        self.refused("dialogue", '{"context": "a", "candidates": ["b"]', "not valid JSON at column", "delimiter")
+        self.refused(
+            "dialogue", '{"context": "a", "candidates": ["b"]', "not valid JSON at column", "delimiter"
+        )
         self.refused("dialogue", "context", "not valid JSON at column 1")
         self.refused("dialogue", '["a"]', "holds a list, must hold an object")
         self.refused("dialogue", '{"context": "a", "context": "b"}', "'context' stands twice")
         self.refused("dialogue", '{"context": ' + "[" * 100000, "nested too deeply")
         self.refused("dialogue", '{"context": ' + "1" * 5000 + "}", "not valid JSON")
-        self.refused("targets", '{"request": "a", "targets": ["b"], "weights": [NaN]}', "NaN is not a JSON number")
+        self.refused(
+            "targets", '{"request": "a", "targets": ["b"], "weights": [NaN]}', "NaN is not a JSON number"
+        )
         self.refused("dialogue", '{"context": "a\\ud800"}', "surrogate")
 
     def test_not_utf8(self):
@@ -92,11 +106,15 @@ class Refused(FolderTest):
         self.refused("dialogue", {"candidates": ["a"]}, "key 'context' is missing", "found 'candidates'")
         self.refused("dialogue", {"context": 3, "candidates": ["a"]}, "context is a number, must be a text")
         self.refused("dialogue", {"context": " ", "candidates": ["a"]}, "context is empty")
-        self.refused("dialogue", {"context": "a", "candidates": "b"}, "'candidates' holds a text, must hold a list")
+        self.refused(
+            "dialogue", {"context": "a", "candidates": "b"}, "'candidates' holds a text, must hold a list"
+        )
         self.refused("dialogue", {"context": "a", "candidates": ["b", None]}, "candidates[1] is a null")
         self.refused("dialogue", {"context": "a", "candidates": ["b", "\n"]}, "candidates[1] is empty")
         self.refused("dialogue", {"context": "a", "candidates": ["b"], "id": 7}, "id is a number")
-        self.refused("dialogue", {"context": "a", "candidates": ["b"], "id": "i" * 4097}, "id has 4,097 bytes")
+        self.refused(
+            "dialogue", {"context": "a", "candidates": ["b"], "id": "i" * 4097}, "id has 4,097 bytes"
+        )
         self.refused("dialogue", {"context": "a"}, "has no responses", "bad.jsonl:1 has", "--prompts-only")
 
     def test_targets(self):
@@ -116,9 +134,15 @@ class Refused(FolderTest):
         user = {"role": "user", "content": "a"}
         self.refused("chat", {"messages": []}, "'messages' must hold a list")
         self.refused("chat", {"messages": [{"role": "user"}]}, "messages[0] must be an object with exactly")
-        self.refused("chat", {"messages": [{"role": "tool", "content": "a"}]}, "'tool'", "system, user, assistant")
-        self.refused("chat", {"messages": [{"role": "user", "content": 1}]}, "messages[0].content is a number")
-        self.refused("chat", {"messages": [user, {"role": "assistant", "content": "b"}]}, "must be the user's")
+        self.refused(
+            "chat", {"messages": [{"role": "tool", "content": "a"}]}, "'tool'", "system, user, assistant"
+        )
+        self.refused(
+            "chat", {"messages": [{"role": "user", "content": 1}]}, "messages[0].content is a number"
+        )
+        self.refused(
+            "chat", {"messages": [user, {"role": "assistant", "content": "b"}]}, "must be the user's"
+        )
 
     def test_one_record_too_large(self):
         limit, formats.MAX_RECORD_BYTES = formats.MAX_RECORD_BYTES, 1 << 20
@@ -129,8 +153,11 @@ class Refused(FolderTest):
             list(InputFiles([str(self.folder / "a.txt")], "text", print))
 
     def test_files(self):
-        for kind, name, words in ((MissingInput, "absent.jsonl", "not found"), (MissingInput, "", "looked for .json"),
-                                  (BadData, "table.csv", "reads .json, .jsonl, .ndjson")):
+        for kind, name, words in (
+            (MissingInput, "absent.jsonl", "not found"),
+            (MissingInput, "", "looked for .json"),
+            (BadData, "table.csv", "reads .json, .jsonl, .ndjson"),
+        ):
             (self.folder / "table.csv").write_text("a,b")
             with self.assertRaisesRegex(kind, words):
                 InputFiles([str(self.folder / name)], "dialogue", print)

@@ -14,17 +14,29 @@ from text.support import FolderTest, run, write_lines
 
 class Parser(unittest.TestCase):
     def test_published_vectors(self):
-        for answer, rating in [("Coherence rating: [8]", 8), ("Coherence rating: 4.5", 4),
-                               ("Coherence rating: [10]/10", 10), ("Note: Coherence rating: [3]", None),
-                               ("Coherence rating:\n[7]", None), ("Coherence rating: [3]\nCoherence rating: [9]", 9)]:
+        for answer, rating in [
+            ("Coherence rating: [8]", 8),
+            ("Coherence rating: 4.5", 4),
+            ("Coherence rating: [10]/10", 10),
+            ("Note: Coherence rating: [3]", None),
+            ("Coherence rating:\n[7]", None),
+            ("Coherence rating: [3]\nCoherence rating: [9]", 9),
+        ]:
             self.assertEqual(judge.parse_rating(answer), rating, answer)
 
     def test_other_answers(self):
-        for answer, rating in [("", None), ("It is fine.", None), ("coherence: 5", None), ("Coherence rating: high", None),
-                               ("Coherence rating: [0]", None), ("Coherence rating: 47", None),
-                               ("Coherence rating: " + "9" * 5000, None), ("**Coherence rating:** [5]", 5),
-                               ("Good.\nCoherence rating: [6]\nThanks!", 6),
-                               ("Coherence rating: [2]\nCoherence rating: none", 2)]:
+        for answer, rating in [
+            ("", None),
+            ("It is fine.", None),
+            ("coherence: 5", None),
+            ("Coherence rating: high", None),
+            ("Coherence rating: [0]", None),
+            ("Coherence rating: 47", None),
+            ("Coherence rating: " + "9" * 5000, None),
+            ("**Coherence rating:** [5]", 5),
+            ("Good.\nCoherence rating: [6]\nThanks!", 6),
+            ("Coherence rating: [2]\nCoherence rating: none", 2),
+        ]:
             self.assertEqual(judge.parse_rating(answer), rating, answer[:40])
 
 
@@ -37,8 +49,12 @@ class Template(FolderTest):
         self.assertIn(f"{template.label}: [5]", question)
 
     def test_refused(self):
-        for spec in ({"prompt": "{context}", "label": "x"}, {"prompt": "{context}{response}{response}", "label": "x"},
-                     {"prompt": "{context}{response}", "label": " "}, {"label": "x"}):
+        for spec in (
+            {"prompt": "{context}", "label": "x"},
+            {"prompt": "{context}{response}{response}", "label": "x"},
+            {"prompt": "{context}{response}", "label": " "},
+            {"label": "x"},
+        ):
             path = self.folder / "t.json"
             path.write_text(json.dumps(spec))
             with self.assertRaisesRegex(BadData, "t.json"):
@@ -54,7 +70,9 @@ class Rate(FolderTest):
             return judge.rate(questions, judges, label, cache, threshold=6, parallel=2)
 
     def test_next_judge_is_asked_only_where_the_first_settles_nothing(self):
-        first = lambda question, *_: completion("?" if question == "none" else f"Coherence rating: [{question}]")
+        first = lambda question, *_: completion(
+            "?" if question == "none" else f"Coherence rating: [{question}]"
+        )
         second = lambda *_: completion("Coherence rating: [4]")
         with server(first) as (a, asked_a), server(second) as (b, asked_b):
             found = self.rate(["6", "5", "none", "6"], a, b)
@@ -62,19 +80,26 @@ class Rate(FolderTest):
             self.assertEqual((sorted(asked_a), sorted(asked_b)), (["5", "6", "none"], ["5", "none"]))
 
     def test_busy_server_is_asked_again(self):
-        busy_once = lambda question, model, times: completion("Coherence rating: [9]") if times else (429, {"error": "busy"})
+        busy_once = lambda question, model, times: (
+            completion("Coherence rating: [9]") if times else (429, {"error": "busy"})
+        )
         with server(busy_once) as (url, asked):
             self.assertEqual(self.rate(["q"], url), [[9]])
             self.assertEqual(asked, ["q", "q"])
 
     def test_answers_are_kept_when_the_judge_goes_down(self):
         down = threading.Event()
-        answer = lambda question, *_: (500, {"error": "down"}) if down.is_set() and question == "c" else completion(
-            "Coherence rating: [3]")
+        answer = lambda question, *_: (
+            (500, {"error": "down"})
+            if down.is_set() and question == "c"
+            else completion("Coherence rating: [3]")
+        )
         with server(answer) as (url, asked):
             self.assertEqual(self.rate(["a", "b"], url), [[3], [3]])
             down.set()
-            with self.assertRaisesRegex(EndpointFailed, r"status 500.*; 2 of 3 answers are kept in .*cache.jsonl"):
+            with self.assertRaisesRegex(
+                EndpointFailed, r"status 500.*; 2 of 3 answers are kept in .*cache.jsonl"
+            ):
                 self.rate(["a", "b", "c"], url)
             self.assertEqual(sorted(asked), ["a", "b", "c", "c", "c"])  # two retries
             down.clear()
@@ -87,7 +112,10 @@ class Rate(FolderTest):
         with self.assertRaisesRegex(EndpointFailed, "no answer"):
             self.rate(["a"], url)
         for reply in ((200, "<html>hello</html>"), (200, {"choices": []}), (200, {"hello": 1})):
-            with server(lambda *_: reply) as (url, _), self.assertRaisesRegex(EndpointFailed, "not a chat completion"):
+            with (
+                server(lambda *_: reply) as (url, _),
+                self.assertRaisesRegex(EndpointFailed, "not a chat completion"),
+            ):
                 self.rate(["a"], url)
         with server(lambda *_: (200, {"choices": [{"message": {"content": None}}]})) as (url, _):
             self.assertEqual(self.rate(["a"], url), [[None]])
@@ -127,9 +155,17 @@ class Rate(FolderTest):
 class Command(FolderTest):
     def setUp(self):
         super().setUp()
-        self.file = write_lines(self.folder / "r.jsonl", [
-            {"id": str(n), "prompt": f"context {n}", "responses": [{"text": f"good {n}"}, {"text": f"bad {n}"}]}
-            for n in range(3)])
+        self.file = write_lines(
+            self.folder / "r.jsonl",
+            [
+                {
+                    "id": str(n),
+                    "prompt": f"context {n}",
+                    "responses": [{"text": f"good {n}"}, {"text": f"bad {n}"}],
+                }
+                for n in range(3)
+            ],
+        )
 
     def metrics(self, *options):
         return run("metrics", self.file, "--metrics", "incoherence", "-o", self.folder / "f.json", *options)
@@ -144,19 +180,24 @@ class Command(FolderTest):
             self.assertTrue(any("context 2" in question and "good 2" in question for question in asked))
             figures = json.loads((self.folder / "f.json").read_text())["figures"]
             self.assertEqual(figures["incoherence_judged_percent"]["value"], 50.0)
-            self.assertEqual(figures["judge_2_abstentions"], {"value": 0, "count": 3, "of": "responses",
-                                                              "interval_95": None, "note": "two"})
+            self.assertEqual(
+                figures["judge_2_abstentions"],
+                {"value": 0, "count": 3, "of": "responses", "interval_95": None, "note": "two"},
+            )
             self.assertIn("no response has a rating", figures["incoherence_rated_percent"]["reason"])
             self.assertEqual(self.metrics(*usual).returncode, 0)
             self.assertEqual(len(asked), 9)  # all from the cache
 
     def test_contexts_of_the_dialogues(self):
-        dialogues = write_lines(self.folder / "d.jsonl", [{"id": str(n), "context": f"first {n}\nhi\nlast {n}"}
-                                                          for n in range(3)])
+        dialogues = write_lines(
+            self.folder / "d.jsonl", [{"id": str(n), "context": f"first {n}\nhi\nlast {n}"} for n in range(3)]
+        )
         with server(lambda *_: completion("Coherence rating: 9")) as (url, asked):
             use = ("--judge", url, "--judge-model", "m", "--judge-contexts", dialogues)
             self.assertEqual(self.metrics(*use).returncode, 0)
-            self.assertTrue(any("\n\nPerson A: first 1\nPerson B: hi\nPerson A: last 1\n\n" in q for q in asked), asked)
+            self.assertTrue(
+                any("\n\nPerson A: first 1\nPerson B: hi\nPerson A: last 1\n\n" in q for q in asked), asked
+            )
             self.assertFalse(any("context 1" in question for question in asked))
             write_lines(dialogues, [{"id": "0", "context": "x"}])
             done = self.metrics(*use)
@@ -171,11 +212,13 @@ class Command(FolderTest):
         self.assertIn("0 of 6 answers are kept in", done.stderr)
 
     def test_bad_options(self):
-        for options, said in [(("--judge", "x"), "give one model for each endpoint"),
-                              (("--judge", "x", "--judge-model", "m"), "must be an http:// or https:// address"),
-                              (("--judge-cache", "c.jsonl"), "--judge-cache is for judges"),
-                              (("--judge-retries", "-1"), "--judge-retries"),
-                              (("--judge-timeout-seconds", "nan"), "is not a number from")]:
+        for options, said in [
+            (("--judge", "x"), "give one model for each endpoint"),
+            (("--judge", "x", "--judge-model", "m"), "must be an http:// or https:// address"),
+            (("--judge-cache", "c.jsonl"), "--judge-cache is for judges"),
+            (("--judge-retries", "-1"), "--judge-retries"),
+            (("--judge-timeout-seconds", "nan"), "is not a number from"),
+        ]:
             done = self.metrics(*options)
             self.assertEqual((done.returncode, done.stderr.count("\n")), (64, 1), done.stderr)
             self.assertIn(said, done.stderr)

@@ -46,8 +46,13 @@ def imports(file: Path, known: set[str]) -> set[str]:
 def upward(root: Path) -> list[str]:
     """The imports that ALLOWED does not allow."""
     files = modules(root)
-    return [f"{name} imports {other}" for name, file in sorted(files.items()) for other in sorted(imports(file, set(files)))
-            if (part := name.partition(".")[0]) != (target := other.partition(".")[0]) and target not in ALLOWED[part]]
+    return [
+        f"{name} imports {other}"
+        for name, file in sorted(files.items())
+        for other in sorted(imports(file, set(files)))
+        if (part := name.partition(".")[0]) != (target := other.partition(".")[0])
+        and target not in ALLOWED[part]
+    ]
 
 
 def circle(root: Path) -> list[str]:
@@ -58,7 +63,7 @@ def circle(root: Path) -> list[str]:
 
     def visit(name: str, path: list[str]) -> list[str]:
         if name in path:
-            return path[path.index(name):]
+            return path[path.index(name) :]
         if name in finished:
             return []
         for other in edges[name]:
@@ -91,8 +96,10 @@ class Layers(unittest.TestCase):
             }.items():
                 (root / name).parent.mkdir(exist_ok=True)
                 (root / name).write_text(text)
-            self.assertEqual(upward(root), ["common.errors imports prepare.groups",
-                                            "prepare.groups imports metrics.figure"])
+            self.assertEqual(
+                upward(root),
+                ["common.errors imports prepare.groups", "prepare.groups imports metrics.figure"],
+            )
             self.assertEqual(circle(root), ["common.errors", "prepare.groups", "metrics.figure"])
             (root / "common/errors.py").write_text("")
             self.assertEqual(circle(root), ["prepare.groups", "prepare.masks"])

@@ -23,13 +23,19 @@ class Vectors(unittest.TestCase):
         return bits(MaskBuilder(tokenizer, StopWords()).build(ids)[0])
 
     def test_hand_built_tokenisation(self):
-        pieces = PieceTokenizer([" I", "'", "m", " a", " doctor", ",", " and", " love", " ", "3", " big", " dogs", "."])
-        self.assertEqual([pieces.token_bytes[i].decode() for i in pieces.encode_text([SENTENCE])[0]],
-                         [" I", "'", "m", " a", " doctor", ",", " and", " I", " love", " ", "3", " big", " dogs", "."])
+        pieces = PieceTokenizer(
+            [" I", "'", "m", " a", " doctor", ",", " and", " love", " ", "3", " big", " dogs", "."]
+        )
+        self.assertEqual(
+            [pieces.token_bytes[i].decode() for i in pieces.encode_text([SENTENCE])[0]],
+            [" I", "'", "m", " a", " doctor", ",", " and", " I", " love", " ", "3", " big", " dogs", "."],
+        )
         self.assertEqual(self.mask(pieces, SENTENCE), (CONTENT_FIRST, ALL_FIRST, REPO_COMPAT))
 
     def test_the_real_tokenizer_cuts_the_sentence_the_same_way(self):
-        self.assertEqual(self.mask(open_tokenizer(MISTRAL_V1), SENTENCE), (CONTENT_FIRST, ALL_FIRST, REPO_COMPAT))
+        self.assertEqual(
+            self.mask(open_tokenizer(MISTRAL_V1), SENTENCE), (CONTENT_FIRST, ALL_FIRST, REPO_COMPAT)
+        )
 
     def test_quotation_mark_before_a_word(self):
         # The word is '"Yes': by position its first character of content is Y, in a token of its own; alone
@@ -43,7 +49,9 @@ class Vectors(unittest.TestCase):
         tokenizer = open_tokenizer(TEKKEN)
         text = "caf\u00e9 \u2603 \u2603x"
         spelled = [tokenizer.token_bytes[i] for i in tokenizer.encode_text([text])[0]]
-        self.assertEqual(spelled, [b"ca", b"f", b"\xc3\xa9", b" \xe2\x98", b"\x83", b" \xe2\x98", b"\x83", b"x"])
+        self.assertEqual(
+            spelled, [b"ca", b"f", b"\xc3\xa9", b" \xe2\x98", b"\x83", b" \xe2\x98", b"\x83", b"x"]
+        )
         content, every, _ = self.mask(tokenizer, text)
         self.assertEqual(every, [1, 0, 0, 1, 0, 1, 0, 0])
         self.assertEqual(content, [1, 0, 0, 0, 0, 0, 0, 1])

@@ -11,10 +11,23 @@ from plural_text.metrics.responses import read_answers
 from text.support import FolderTest, byte_level_folder, run, shared_data, write_lines
 
 LINES = [
-    {"id": "a", "prompt": "p", "responses": [{"text": "I like cats.", "tokens": [1, 2]}, {"text": "I like dogs!"}],
-     "seconds": 4.0, "decode_steps": 6, "token_forwards": 8, "method": "sample"},
-    {"id": "b", "prompt": "q", "responses": [{"text": "Cats like me."}], "seconds": 2.0, "decode_steps": 2,
-     "token_forwards": 2},
+    {
+        "id": "a",
+        "prompt": "p",
+        "responses": [{"text": "I like cats.", "tokens": [1, 2]}, {"text": "I like dogs!"}],
+        "seconds": 4.0,
+        "decode_steps": 6,
+        "token_forwards": 8,
+        "method": "sample",
+    },
+    {
+        "id": "b",
+        "prompt": "q",
+        "responses": [{"text": "Cats like me."}],
+        "seconds": 2.0,
+        "decode_steps": 2,
+        "token_forwards": 2,
+    },
 ]
 
 
@@ -42,7 +55,9 @@ class Results(Metrics):
     def test_table_and_file(self):
         done, report = self.metrics("--metrics", "distinct,coverage")
         self.assertEqual(done.stderr, "")
-        self.assertEqual((report["prompts"], report["responses"], report["metrics"]), (2, 3, ["distinct", "coverage"]))
+        self.assertEqual(
+            (report["prompts"], report["responses"], report["metrics"]), (2, 3, ["distinct", "coverage"])
+        )
         self.assertEqual(list(report["figures"])[:3], ["distinct_1", "distinct_2", "coverage_all"])
         one = report["figures"]["distinct_1"]
         self.assertEqual((one["value"], one["count"], one["of"]), (5 / 9, 9, "1-grams"))
@@ -59,8 +74,16 @@ class Results(Metrics):
         self.assertEqual(self.metrics(*names)[1], self.metrics(*names)[1])
 
     def test_real_encoder(self):
-        lines = [{"id": "x", "prompt": "p", "responses": [{"text": text} for text in (
-            "I love dogs.", "I really like dogs.", "The stock market fell today.")]}]
+        lines = [
+            {
+                "id": "x",
+                "prompt": "p",
+                "responses": [
+                    {"text": text}
+                    for text in ("I love dogs.", "I really like dogs.", "The stock market fell today.")
+                ],
+            }
+        ]
         _, report = self.metrics("--metrics", "semantic", lines=lines)
         mixed = report["figures"]["semantic_diversity"]
         self.assertEqual(mixed["count"], 3)
@@ -71,8 +94,10 @@ class Results(Metrics):
         self.assertGreater(mixed["value"], 0.5)
 
     def test_ratings(self):
-        lines = [{"id": str(n), "prompt": "p", "responses": [{"text": "t", "rating": r} for r in (5.9, 6, 7.64)]}
-                 for n in range(2)]
+        lines = [
+            {"id": str(n), "prompt": "p", "responses": [{"text": "t", "rating": r} for r in (5.9, 6, 7.64)]}
+            for n in range(2)
+        ]
         _, report = self.metrics("--metrics", "incoherence", lines=lines)
         percent = report["figures"]["incoherence_rated_percent"]
         self.assertAlmostEqual(percent["value"], 100 / 3)
@@ -80,8 +105,13 @@ class Results(Metrics):
         self.assertAlmostEqual(report["figures"]["coherence_rating_mean"]["value"], (5.9 + 6 + 7.64) / 3)
 
     def test_latency_against_a_baseline(self):
-        base = write_lines(self.folder / "base.jsonl", [{**LINES[0], "seconds": 1.0, "decode_steps": 3},
-                                                        {**LINES[1], "seconds": 1.0, "decode_steps": 1}])
+        base = write_lines(
+            self.folder / "base.jsonl",
+            [
+                {**LINES[0], "seconds": 1.0, "decode_steps": 3},
+                {**LINES[1], "seconds": 1.0, "decode_steps": 1},
+            ],
+        )
         _, report = self.metrics("--metrics", "latency", "--baseline", base, "--warmup-prompts", "0")
         figures = report["figures"]
         self.assertEqual(figures["latency_multiple"]["value"], 3.0)
@@ -107,8 +137,17 @@ class Targets(Metrics):
         targets = write_lines(self.folder / "t.jsonl", [self.TARGETS, {**self.TARGETS, "id": "other"}])
         self.check(targets, lines)
         corpus = self.folder / "t.h5"
-        done = run("prepare", targets, "--tokenizer", byte_level_folder(self.folder / "model"), "--format", "targets",
-                   "-o", corpus, "--quiet")
+        done = run(
+            "prepare",
+            targets,
+            "--tokenizer",
+            byte_level_folder(self.folder / "model"),
+            "--format",
+            "targets",
+            "-o",
+            corpus,
+            "--quiet",
+        )
         self.assertEqual(done.returncode, 0, done.stderr)
         self.check(corpus, lines)
 
@@ -118,7 +157,9 @@ class Targets(Metrics):
 
     def test_nothing_valid(self):
         targets = write_lines(self.folder / "t.jsonl", [self.TARGETS])
-        _, report = self.metrics("--metrics", "coverage", "--targets", targets, lines=[name_answers("x", "y")])
+        _, report = self.metrics(
+            "--metrics", "coverage", "--targets", targets, lines=[name_answers("x", "y")]
+        )
         self.assertEqual(report["figures"]["coverage_valid"]["value"], 0)
         self.assertEqual(report["figures"]["entropy_valid_nats"]["reason"], "no valid answer")
 
@@ -127,8 +168,10 @@ class Targets(Metrics):
         targets = write_lines(self.folder / "t.jsonl", other)
         use = ("--metrics", "coverage", "--targets")
         done, _ = self.metrics(*use, targets, code=65)
-        self.assertIn("no target set has the id of a prompt; prompts have ids such as 'a', target sets such as 'x'",
-                      done.stderr)
+        self.assertIn(
+            "no target set has the id of a prompt; prompts have ids such as 'a', target sets such as 'x'",
+            done.stderr,
+        )
         write_lines(targets, [{"id": "x", "request": "r"}])
         self.assertIn("holds no targets", self.metrics(*use, targets, code=65)[0].stderr)
         self.metrics(*use, self.folder / "none.jsonl", code=66)
@@ -140,31 +183,53 @@ class Targets(Metrics):
 
 
 class Biography(Metrics):
-    FULL = ("{Fatema Binte Rahman}\n{Female}\n{February 20, 1934}\n{Rajshahi, Bangladesh}\n{Chemist}\n"
-            "{Found a {rare} salt}")
+    FULL = (
+        "{Fatema Binte Rahman}\n{Female}\n{February 20, 1934}\n{Rajshahi, Bangladesh}\n{Chemist}\n"
+        "{Found a {rare} salt}"
+    )
 
     def test_parse(self):
         fields = biography.parse(self.FULL)
-        self.assertEqual(fields, {
-            "name": "Fatema Binte Rahman", "first_name": "Fatema", "last_name": "Rahman", "gender": "Female",
-            "birth_year": "1934", "birth_place": "Rajshahi", "profession": "Chemist",
-            "accomplishments": "Found a {rare} salt"})
+        self.assertEqual(
+            fields,
+            {
+                "name": "Fatema Binte Rahman",
+                "first_name": "Fatema",
+                "last_name": "Rahman",
+                "gender": "Female",
+                "birth_year": "1934",
+                "birth_place": "Rajshahi",
+                "profession": "Chemist",
+                "accomplishments": "Found a {rare} salt",
+            },
+        )
         self.assertEqual(biography.parse(self.FULL[1:]), fields)  # the prompt ended with the brace
         short = biography.parse("{Cher}{}{1901 or 1902}{Oslo}")
-        self.assertEqual(short, {"name": "Cher", "first_name": "Cher", "birth_year": "1902", "birth_place": "Oslo"})
+        self.assertEqual(
+            short, {"name": "Cher", "first_name": "Cher", "birth_year": "1902", "birth_place": "Oslo"}
+        )
         for text in ("", "Fatema Rahman, Female, 1934", "{A B} {Male} {1901}", "}{", "{{{{"):
             self.assertIsNone(biography.parse(text))
 
     def test_figures(self):
-        texts = [self.FULL, self.FULL.replace("Fatema", "Ann").replace("Female", "Male"), "{Bo Li} {male} {?} {Oslo}", "none"]
-        _, report = self.metrics("--metrics", "biography", "--unigram-budget", "4", lines=[name_answers(*texts)])
+        texts = [
+            self.FULL,
+            self.FULL.replace("Fatema", "Ann").replace("Female", "Male"),
+            "{Bo Li} {male} {?} {Oslo}",
+            "none",
+        ]
+        _, report = self.metrics(
+            "--metrics", "biography", "--unigram-budget", "4", lines=[name_answers(*texts)]
+        )
         figures = report["figures"]
         value = lambda name: figures[name]["value"]
         self.assertEqual(value("biography_rate"), 0.75)
         self.assertEqual((value("first_name_coverage"), figures["first_name_coverage"]["count"]), (3, 3))
         self.assertAlmostEqual(value("first_name_entropy_nats"), math.log(3))
         self.assertEqual((value("birth_year_coverage"), figures["birth_year_coverage"]["count"]), (1, 2))
-        self.assertEqual((value("birth_place_top_share"), figures["birth_place_top_share"]["note"]), (2 / 3, "Rajshahi"))
+        self.assertEqual(
+            (value("birth_place_top_share"), figures["birth_place_top_share"]["note"]), (2 / 3, "Rajshahi")
+        )
         # 1/3 female, 2/3 male, none non-binary, against thirds.
         self.assertAlmostEqual(value("gender_distance_from_uniform"), 1 / 3)
         self.assertEqual(value("accomplishments_unigram_diversity"), 0.5)  # two times the same four words
@@ -173,7 +238,11 @@ class Biography(Metrics):
     def test_no_biographies(self):
         _, report = self.metrics("--metrics", "biography")
         self.assertEqual(report["figures"]["biography_rate"]["value"], 0)
-        for name in ("first_name_coverage", "gender_distance_from_uniform", "accomplishments_unigram_diversity"):
+        for name in (
+            "first_name_coverage",
+            "gender_distance_from_uniform",
+            "accomplishments_unigram_diversity",
+        ):
             self.assertIsNone(report["figures"][name]["value"])
             self.assertTrue(report["figures"][name]["reason"])
 
@@ -194,23 +263,31 @@ class Biography(Metrics):
 class BadInput(Metrics):
     def test_unknown_metric(self):
         done, _ = self.metrics("--metrics", "distinct,semantics", code=64)
-        self.assertIn("no metric 'semantics'; did you mean 'semantic'? known: distinct, semantic, ", done.stderr)
+        self.assertIn(
+            "no metric 'semantics'; did you mean 'semantic'? known: distinct, semantic, ", done.stderr
+        )
         self.metrics("--metrics", "", code=64)
         self.metrics("--metrics", "distinct,distinct", code=64)
 
     def test_lines_that_are_not_answers(self):
         good, response = LINES[0], {"text": "t"}
         for bad, said in [
-            ('{"id":', "not valid JSON"), ("[1]", "holds a list"), ({**good, "id": 3}, "'id' holds a number"),
-            ({"id": "x", "responses": []}, "'prompt' is missing"), ({"id": "x", "prompt": "p"}, "'responses' is missing"),
+            ('{"id":', "not valid JSON"),
+            ("[1]", "holds a list"),
+            ({**good, "id": 3}, "'id' holds a number"),
+            ({"id": "x", "responses": []}, "'prompt' is missing"),
+            ({"id": "x", "prompt": "p"}, "'responses' is missing"),
             ({**good, "id": "x", "responses": "t"}, "'responses' holds a text"),
             ({**good, "id": "x", "responses": ["t"]}, "responses[0] holds a text"),
             ({**good, "id": "x", "responses": [response, {}]}, "responses[1]: key 'text' is missing"),
             ({**good, "id": "x", "responses": [{**response, "rating": 11}]}, "from 1 to 10"),
             ({**good, "id": "x", "responses": [{**response, "tokens": 4}]}, "'tokens' holds a number"),
-            ({**good, "id": "x", "seconds": -1}, "'seconds' holds -1"), ({**good, "seconds": True}, "'seconds' holds true"),
+            ({**good, "id": "x", "seconds": -1}, "'seconds' holds -1"),
+            ({**good, "seconds": True}, "'seconds' holds true"),
             ('{"id": "x", "prompt": "p", "responses": [], "seconds": NaN}', "NaN is not a JSON number"),
-            (good, "id 'a' stands already in"), ("[" * 100000, "not valid JSON")]:
+            (good, "id 'a' stands already in"),
+            ("[" * 100000, "not valid JSON"),
+        ]:
             file = write_lines(self.folder / "r.jsonl", [good, "", bad])
             with self.assertRaises(BadData) as refused:
                 read_answers(file)
@@ -236,18 +313,28 @@ class BadInput(Metrics):
 
     def test_baseline_of_other_prompts(self):
         base = write_lines(self.folder / "base.jsonl", [{**LINES[0], "id": "z"}])
-        self.assertIn("no prompt with the id", self.metrics("--metrics", "latency", "--baseline", base, code=65)[0].stderr)
+        self.assertIn(
+            "no prompt with the id",
+            self.metrics("--metrics", "latency", "--baseline", base, code=65)[0].stderr,
+        )
 
 
 class Table(unittest.TestCase):
     def test_every_metric_has_figures(self):
         import importlib
+
         for module, _ in metrics.METRICS.values():
             self.assertTrue(callable(importlib.import_module(module).figures), module)
 
     def test_numbers(self):
-        for value, shown in [(0.0, "0.0000"), (1.0, "1.0000"), (1234.0, "1,234"), (0.1355, "0.1355"), (0.00012, "1.200e-04"),
-                             (-0.25, "-0.2500")]:
+        for value, shown in [
+            (0.0, "0.0000"),
+            (1.0, "1.0000"),
+            (1234.0, "1,234"),
+            (0.1355, "0.1355"),
+            (0.00012, "1.200e-04"),
+            (-0.25, "-0.2500"),
+        ]:
             self.assertEqual(figure_report._number(value), shown)
 
 

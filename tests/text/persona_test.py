@@ -51,23 +51,39 @@ class Values(unittest.TestCase):
     SETS = read_value_sets()
 
     def test_sizes_as_published(self):
-        self.assertEqual({name: len(values) for name, values in self.SETS.items()},
-                         {"gender": 57, "location": 196, "education": 13, "occupation": 27})
+        self.assertEqual(
+            {name: len(values) for name, values in self.SETS.items()},
+            {"gender": 57, "location": 196, "education": 13, "occupation": 27},
+        )
         for name, values in self.SETS.items():
             self.assertEqual(len({value for value, _ in values}), len(values), name)
 
     def test_rules(self):
         for attribute, said, values in [
-            ("age", "34", ["30-39"]), ("age", "I'm 9", ["0-9"]), ("age", "70", ["70+"]), ("age", "101 years", ["70+"]),
-            ("age", "mid-thirties", []), ("age", "born in 1985", []), ("age", "none", []), ("age", "500", []),
-            ("gender", "A trans woman", ["trans female"]), ("gender", "Female.", ["female"]), ("gender", "human", []),
-            ("location", "Papua New Guinea", ["Papua New Guinea"]), ("location", "Nigeria", ["Nigeria"]),
+            ("age", "34", ["30-39"]),
+            ("age", "I'm 9", ["0-9"]),
+            ("age", "70", ["70+"]),
+            ("age", "101 years", ["70+"]),
+            ("age", "mid-thirties", []),
+            ("age", "born in 1985", []),
+            ("age", "none", []),
+            ("age", "500", []),
+            ("gender", "A trans woman", ["trans female"]),
+            ("gender", "Female.", ["female"]),
+            ("gender", "human", []),
+            ("location", "Papua New Guinea", ["Papua New Guinea"]),
+            ("location", "Nigeria", ["Nigeria"]),
             ("location", "Spain, before that Germany and Spain", ["Germany", "Spain"]),
-            ("location", "I live in the US", ["United States"]), ("location", "with us", []),
-            ("location", "None.", []), ("location", "", []),
-            ("education", "A PhD after my bachelor's", ["doctorate"]), ("education", "Bachelors degree", ["bachelor"]),
-            ("occupation", "software developer", ["technology"]), ("occupation", "astronaut", ["others"]),
-            ("colour", "  Dark Red. ", ["dark red"])]:
+            ("location", "I live in the US", ["United States"]),
+            ("location", "with us", []),
+            ("location", "None.", []),
+            ("location", "", []),
+            ("education", "A PhD after my bachelor's", ["doctorate"]),
+            ("education", "Bachelors degree", ["bachelor"]),
+            ("occupation", "software developer", ["technology"]),
+            ("occupation", "astronaut", ["others"]),
+            ("colour", "  Dark Red. ", ["dark red"]),
+        ]:
             found = values_of(attribute, said, self.SETS)
             self.assertEqual(sorted(found), sorted(values), (attribute, said))
 
@@ -99,14 +115,27 @@ class Figures(unittest.TestCase):
         self.assertEqual((none["persona_rate"].value, none["average_entropy_bits"].value), (0, None))
 
     def test_extraction(self):
-        lines = ["Age: 34", "- gender: none", "Country of residence: none.", "**country of birth:** Spain", "education: MSc",
-                 "occupation: chef: pastry", "hobby: chess"]
-        persona = {"age": "34", "gender": "none", "location": "Spain", "education": "MSc", "occupation": "chef: pastry"}
+        lines = [
+            "Age: 34",
+            "- gender: none",
+            "Country of residence: none.",
+            "**country of birth:** Spain",
+            "education: MSc",
+            "occupation: chef: pastry",
+            "hobby: chess",
+        ]
+        persona = {
+            "age": "34",
+            "gender": "none",
+            "location": "Spain",
+            "education": "MSc",
+            "occupation": "chef: pastry",
+        }
         self.assertEqual(parse_extraction("\n".join(lines)), persona)
         lines[2] = "Country of residence: Peru"
         self.assertEqual(parse_extraction("\n".join(lines))["location"], "Peru")
         for missing in range(6):
-            self.assertIsNone(parse_extraction("\n".join(lines[:missing] + lines[missing + 1:])))
+            self.assertIsNone(parse_extraction("\n".join(lines[:missing] + lines[missing + 1 :])))
         self.assertIsNone(parse_extraction("I do not know."))
 
 
@@ -114,9 +143,15 @@ class Turns(unittest.TestCase):
     def test_script_after_an_opening(self):
         seen = []
         reveal = lambda so_far: (seen.append(list(so_far.turns)), ("yes\nand no", len(so_far.turns)))[1]
-        found = converse("x", ["hi", "hello"], ScriptedSeeker([("old?", "age"), ("from?", "location"), ("again?", "age")]),
-                         reveal)
-        self.assertEqual(found.turns, ["hi", "hello", "old?", "yes and no", "from?", "yes and no", "again?", "yes and no"])
+        found = converse(
+            "x",
+            ["hi", "hello"],
+            ScriptedSeeker([("old?", "age"), ("from?", "location"), ("again?", "age")]),
+            reveal,
+        )
+        self.assertEqual(
+            found.turns, ["hi", "hello", "old?", "yes and no", "from?", "yes and no", "again?", "yes and no"]
+        )
         self.assertEqual((found.asked, found.possibilities), (["age", "location", "age"], [3, 5, 7]))
         self.assertEqual([len(turns) for turns in seen], [3, 5, 7])
         found.turns[7] = "later"
@@ -129,11 +164,14 @@ class Turns(unittest.TestCase):
         class Endpoint:
             def ask(self, messages, temperature, max_tokens):
                 if temperature:
-                    assert [m["role"] for m in messages[2:]] == ["assistant", "user"] * ((len(messages) - 2) // 2)
+                    assert [m["role"] for m in messages[2:]] == ["assistant", "user"] * (
+                        (len(messages) - 2) // 2
+                    )
                     return said
                 turns = len(re.findall(r"^Person [AB]: ", messages[0]["content"], re.MULTILINE))
                 checked.append(turns)
                 return "Yes." if turns >= revealed_at else "No, not yet."
+
         seeker = conversation.EndpointSeeker(Endpoint(), conversation.read_protocol())
         found = converse("x", ["a", "b", "c", "d"], seeker, lambda so_far: ("r", 0))
         self.assertEqual(found.asked[-1], "gender")
@@ -149,7 +187,10 @@ class Turns(unittest.TestCase):
 
 
 class Command(FolderTest):
-    QUESTIONS = [{"ask": "How old are you?", "attribute": "age"}, {"ask": "Where are you from?", "attribute": "location"}]
+    QUESTIONS = [
+        {"ask": "How old are you?", "attribute": "age"},
+        {"ask": "Where are you from?", "attribute": "location"},
+    ]
 
     def setUp(self):
         super().setUp()
@@ -162,8 +203,19 @@ class Command(FolderTest):
         self.questions = write_lines(self.folder / "questions.jsonl", self.QUESTIONS)
 
     def persona(self, *options, code=0, **environment):
-        done = run("persona", "-o", self.talks, "--model", self.model, "--conversations", "4", "--figures",
-                   self.folder / "f.json", *options, env=self.environment | environment)
+        done = run(
+            "persona",
+            "-o",
+            self.talks,
+            "--model",
+            self.model,
+            "--conversations",
+            "4",
+            "--figures",
+            self.folder / "f.json",
+            *options,
+            env=self.environment | environment,
+        )
         self.assertEqual(done.returncode, code, done.stderr)
         if code:
             self.assertEqual((done.stderr.count("\n"), done.stdout), (1, ""), done.stderr)
@@ -177,18 +229,27 @@ class Command(FolderTest):
     def test_scripted(self):
         figures = self.persona("--questions", self.questions, "--possibilities", "9", REVEALER_HOLDS="4")
         self.assertEqual(figures["age_entropy_bits"]["value"], 1.0)
-        self.assertEqual((figures["location_entropy_bits"]["value"], figures["location_coverage"]["value"]), (1.0, 2))
+        self.assertEqual(
+            (figures["location_entropy_bits"]["value"], figures["location_coverage"]["value"]), (1.0, 2)
+        )
         self.assertEqual(figures["average_entropy_bits"]["value"], 1.0)
         talks = self.kept()
-        self.assertEqual(talks["persona-3"]["turns"], ["How old are you?", "I am 30.", "Where are you from?",
-                                                       "From Papua New Guinea and Spain."])
+        self.assertEqual(
+            talks["persona-3"]["turns"],
+            ["How old are you?", "I am 30.", "Where are you from?", "From Papua New Guinea and Spain."],
+        )
         asked = {line["id"]: line["prompt"] for line in map(json.loads, self.log.read_text().splitlines())}
         numbers = [k for talk in talks.values() for k in talk["possibilities"]]
         self.assertTrue(all(1 <= k <= 9 for k in numbers), numbers)
-        self.assertTrue(any(len(set(talk["possibilities"])) > 1 for talk in talks.values()), numbers)  # anew every turn
+        self.assertTrue(
+            any(len(set(talk["possibilities"])) > 1 for talk in talks.values()), numbers
+        )  # anew every turn
         k = talks["persona-3"]["possibilities"][1]
-        self.assertEqual(asked["persona-3:3"], "<start>Person A: How old are you?\nPerson B: I am 30.\n"
-                                               f"Person A: Where are you from?\nPerson B, possibility #{k}:")
+        self.assertEqual(
+            asked["persona-3:3"],
+            "<start>Person A: How old are you?\nPerson B: I am 30.\n"
+            f"Person A: Where are you from?\nPerson B, possibility #{k}:",
+        )
 
     def test_the_same_conversations_whatever_runs_together(self):
         self.persona("--questions", self.questions, "--possibilities", "9")
@@ -208,7 +269,9 @@ class Command(FolderTest):
         self.log.unlink()
         self.persona(*use)
         self.assertEqual(list(self.kept()), [f"persona-{n}" for n in range(1, 5)])
-        self.assertEqual({line.split(":")[1] for line in self.log.read_text().splitlines()}, {' "persona-3', ' "persona-4'})
+        self.assertEqual(
+            {line.split(":")[1] for line in self.log.read_text().splitlines()}, {' "persona-3', ' "persona-4'}
+        )
         self.log.unlink()
         self.persona(*use)  # nothing left to do but to measure
         self.assertFalse(self.log.exists())
@@ -226,15 +289,32 @@ class Command(FolderTest):
     def test_endpoints(self):
         def answer(question, model, _times):
             if model == "reader":
-                return completion("age: 41\ngender: woman\ncountry of residence: Peru\ncountry of birth: none\n"
-                                  "education: none\noccupation: cook" if "I am 20" in question else "no idea")
+                return completion(
+                    "age: 41\ngender: woman\ncountry of residence: Peru\ncountry of birth: none\n"
+                    "education: none\noccupation: cook"
+                    if "I am 20" in question
+                    else "no idea"
+                )
             return completion("yes" if "Answer with one word" in question else "Well. How old are you?")
+
         openings = write_lines(self.folder / "openings.jsonl", [{"context": "a\nb\nc\nd\ne"}])
         with server(answer) as (url, asked):
-            figures = self.persona("--seeker", url, "--seeker-model", "seeker", "--extractor", url, "--extractor-model",
-                                   "reader", "--openings", openings)
+            figures = self.persona(
+                "--seeker",
+                url,
+                "--seeker-model",
+                "seeker",
+                "--extractor",
+                url,
+                "--extractor-model",
+                "reader",
+                "--openings",
+                openings,
+            )
         talk = self.kept()["persona-1"]
-        self.assertEqual((talk["turns"][:5], talk["opening"]), (["a", "b", "c", "d", "Well. How old are you?"], 4))
+        self.assertEqual(
+            (talk["turns"][:5], talk["opening"]), (["a", "b", "c", "d", "Well. How old are you?"], 4)
+        )
         self.assertEqual((len(talk["turns"]), talk["asked"][-1]), (22, "gender"))
         self.assertEqual(figures["persona_rate"]["value"], 0.5)  # the other half had no labels
         self.assertEqual(figures["location_top_share"]["note"], "Peru")
@@ -245,15 +325,38 @@ class Command(FolderTest):
             pass
         bad = write_lines(self.folder / "bad.jsonl", [{"ask": "x"}])
         for options, code, said in [
-            ((), 64, "one of the two"), (("--questions", self.questions, "--seeker", "x"), 64, "one of the two"),
-            (("--seeker", url), 64, "go together"), (("--seeker", url, "--seeker-model", "m"), 64, "needs --extractor"),
-            (("--seeker", url, "--seeker-model", "m", "--extractor", url, "--extractor-model", "m", "--retries", "0",
-              "--parallel", "1"), 69, "no answer"),
+            ((), 64, "one of the two"),
+            (("--questions", self.questions, "--seeker", "x"), 64, "one of the two"),
+            (("--seeker", url), 64, "go together"),
+            (("--seeker", url, "--seeker-model", "m"), 64, "needs --extractor"),
+            (
+                (
+                    "--seeker",
+                    url,
+                    "--seeker-model",
+                    "m",
+                    "--extractor",
+                    url,
+                    "--extractor-model",
+                    "m",
+                    "--retries",
+                    "0",
+                    "--parallel",
+                    "1",
+                ),
+                69,
+                "no answer",
+            ),
             (("--questions", bad), 65, "bad.jsonl:1: key 'attribute' is missing"),
             (("--questions", self.folder / "none"), 66, "none"),
-            (("--questions", self.questions, "--possibilities", "9", "--template", "mistral-targets"), 64, "mistral-targets"),
+            (
+                ("--questions", self.questions, "--possibilities", "9", "--template", "mistral-targets"),
+                64,
+                "mistral-targets",
+            ),
             (("--questions", self.questions, "--max-prompt-tokens", "3"), 65, "--max-prompt-tokens allows 3"),
-            (("--questions", self.questions, "--values", self.folder / "none"), 66, "no value sets")]:
+            (("--questions", self.questions, "--values", self.folder / "none"), 66, "no value sets"),
+        ]:
             self.assertIn(said, self.persona(*options, code=code))
             self.talks.unlink(missing_ok=True)
         self.talks.write_text('{"id": "persona-1", "turns": 3}\n')

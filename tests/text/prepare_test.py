@@ -25,7 +25,10 @@ from text.support import (
     write_lines,
 )
 
-DIALOGUES = [{"context": f"Hello {n}.\nI like dogs.", "candidates": ["Big dogs?", "The doctor, too."]} for n in range(5)]
+DIALOGUES = [
+    {"context": f"Hello {n}.\nI like dogs.", "candidates": ["Big dogs?", "The doctor, too."]}
+    for n in range(5)
+]
 
 
 class Prepare(FolderTest):
@@ -41,18 +44,42 @@ class Results(Prepare):
     def test_dialogue(self):
         done = self.prepare(*self.usual)
         attributes, groups, vocabulary = read_corpus(self.corpus)
-        self.assertEqual({k: attributes[k] for k in ("possibilities", "source_format", "tokenizer_name", "vocab_size",
-                                                     "template_name", "mask_modes", "complete", "eos_token_id")},
-                         {"possibilities": 9, "source_format": "dialogue", "tokenizer_name": "tokenizer.json",
-                          "vocab_size": len(vocabulary), "template_name": "plain-dialogue",
-                          "mask_modes": "content_first,all_first,repo_compat", "complete": 1, "eos_token_id": 1})
-        self.assertEqual(attributes["tokenizer_sha256"],
-                         hashlib.sha256((self.model / "tokenizer.json").read_bytes()).hexdigest())
+        self.assertEqual(
+            {
+                k: attributes[k]
+                for k in (
+                    "possibilities",
+                    "source_format",
+                    "tokenizer_name",
+                    "vocab_size",
+                    "template_name",
+                    "mask_modes",
+                    "complete",
+                    "eos_token_id",
+                )
+            },
+            {
+                "possibilities": 9,
+                "source_format": "dialogue",
+                "tokenizer_name": "tokenizer.json",
+                "vocab_size": len(vocabulary),
+                "template_name": "plain-dialogue",
+                "mask_modes": "content_first,all_first,repo_compat",
+                "complete": 1,
+                "eos_token_id": 1,
+            },
+        )
+        self.assertEqual(
+            attributes["tokenizer_sha256"],
+            hashlib.sha256((self.model / "tokenizer.json").read_bytes()).hexdigest(),
+        )
         self.assertEqual(json.loads(attributes["template"])["name"], "plain-dialogue")
         self.assertEqual([g.id for g in groups], [f"in:{n}" for n in range(1, 6)])
         text = lambda ids: b"".join(vocabulary[i] for i in ids).decode()
-        self.assertEqual(text(groups[2].full_prompt(7)), "<start>Person B: Hello 2.\nPerson A: I like dogs.\n"
-                                                         "Person B, possibility #7:")
+        self.assertEqual(
+            text(groups[2].full_prompt(7)),
+            "<start>Person B: Hello 2.\nPerson A: I like dogs.\nPerson B, possibility #7:",
+        )
         self.assertEqual([text(r) for r in groups[2].responses], ["Big dogs?<end>", "The doctor, too.<end>"])
         sha256 = hashlib.sha256(self.corpus.read_bytes()).hexdigest()
         self.assertIn(f"sha256                {sha256}\n", done.stdout)
@@ -67,11 +94,16 @@ class Results(Prepare):
             self.assertEqual(text.strip(), b"The doctor, too.</s>")
 
     def test_counts_of_the_summary_by_hand(self):
-        done = self.prepare(*self.usual, "--template", "question", "--possibilities", "2", "--max-response-words", "2")
+        done = self.prepare(
+            *self.usual, "--template", "question", "--possibilities", "2", "--max-response-words", "2"
+        )
         _, groups, _ = read_corpus(self.corpus)
         count = lambda rows: sum(map(len, rows))
-        tokens = (count(g.prompt for g in groups), sum(count(g.tails) for g in groups),
-                  sum(count(g.responses) for g in groups))
+        tokens = (
+            count(g.prompt for g in groups),
+            sum(count(g.tails) for g in groups),
+            sum(count(g.responses) for g in groups),
+        )
         self.assertIn("tokens                %d prompts, %d tails, %d responses" % tokens, done.stdout)
         longest = max(len(g.prompt) + max(map(len, g.tails)) + max(map(len, g.responses)) for g in groups)
         self.assertIn(f"longest sequence      {longest} tokens", done.stdout)
@@ -82,11 +114,22 @@ class Results(Prepare):
 
     def test_early_number(self):
         early = self.folder / "early.json"
-        early.write_text(json.dumps({"name": "early", "format": "dialogue", "prompt": "{context}",
-                                     "prompt_with_number": "{k} {context}"}))
+        early.write_text(
+            json.dumps(
+                {
+                    "name": "early",
+                    "format": "dialogue",
+                    "prompt": "{context}",
+                    "prompt_with_number": "{k} {context}",
+                }
+            )
+        )
         done = self.prepare(*self.usual, "--template", early)
-        self.assertRegex(done.stderr, r"^plural: warning: the template puts the possibility number before "
-                                      r"the content: \d+\.\d prompt tokens lost per group \(mean\)")
+        self.assertRegex(
+            done.stderr,
+            r"^plural: warning: the template puts the possibility number before "
+            r"the content: \d+\.\d prompt tokens lost per group \(mean\)",
+        )
         self.corpus.unlink()
         (self.folder / "corpus.h5.sha256").unlink()
         done = self.prepare(*self.usual, "--template", early, "--strict-sharing", code=65)
@@ -94,13 +137,18 @@ class Results(Prepare):
 
     def test_notes_and_respelling(self):
         from tokenizers import Tokenizer, normalizers
+
         backend = Tokenizer.from_file(str(self.model / "tokenizer.json"))
         backend.normalizer = normalizers.Lowercase()
         backend.save(str(self.model / "tokenizer.json"))
         write_lines(self.input, [{**row, "kinds": [1, 2], "topic": "x"} for row in DIALOGUES])
         done = self.prepare(*self.usual)
         self.assertEqual(done.stderr.count("\n"), 3)
-        for words in ("'kinds' is not used", "unknown key 'topic'", "spells 10 responses other than they are written"):
+        for words in (
+            "'kinds' is not used",
+            "unknown key 'topic'",
+            "spells 10 responses other than they are written",
+        ):
             self.assertIn(words, done.stderr)
 
     def test_help(self):
@@ -111,34 +159,47 @@ class Results(Prepare):
             self.assertIn(word, done.stdout)
 
     def test_heavy_libraries_are_not_needed_for_help(self):
-        script = ("import sys; from plural_text.__main__ import main\ntry: main(['prepare', '--help'])\n"
-                  "except SystemExit: pass\nprint([m for m in ('torch', 'transformers', 'h5py', 'numpy', "
-                  "'tokenizers', 'sentencepiece', 'mistral_common') if m in sys.modules])")
+        script = (
+            "import sys; from plural_text.__main__ import main\ntry: main(['prepare', '--help'])\n"
+            "except SystemExit: pass\nprint([m for m in ('torch', 'transformers', 'h5py', 'numpy', "
+            "'tokenizers', 'sentencepiece', 'mistral_common') if m in sys.modules])"
+        )
         done = subprocess.run([command()[0], "-c", script], capture_output=True, text=True, timeout=60)
         self.assertTrue(done.stdout.endswith("[]\n"), done.stdout + done.stderr)
 
     def test_torch_is_never_imported(self):
-        script = ("import sys; from plural_text.__main__ import main\n"
-                  "code = main(sys.argv[1:]); print(code, 'torch' in sys.modules, 'transformers' in sys.modules)")
-        done = subprocess.run([command()[0], "-c", script, "prepare", *map(str, self.usual), "-o", str(self.corpus),
-                               "--quiet"], capture_output=True, text=True, timeout=60)
+        script = (
+            "import sys; from plural_text.__main__ import main\n"
+            "code = main(sys.argv[1:]); print(code, 'torch' in sys.modules, 'transformers' in sys.modules)"
+        )
+        done = subprocess.run(
+            [command()[0], "-c", script, "prepare", *map(str, self.usual), "-o", str(self.corpus), "--quiet"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         self.assertEqual(done.stdout, "0 False False\n", done.stderr)
 
 
 class Errors(Prepare):
     def test_usage(self):
         for arguments, words in (
-                ((self.input,), "required"),
-                ((*self.usual, "--formt", "x"), "unrecognized"),
-                ((self.input, "--tokenizer", self.model, "--format", "chats"), "invalid choice"),
-                ((*self.usual, "--possibilities", "-1"), "not a number of 0 or more"),
-                ((*self.usual, "--possibilities", "5000"), "at most 1000"),
-                ((*self.usual, "--max-length", "1"), "--max-length 1: from 2"),
-                ((*self.usual, "--template", "plain-targets"), "for dialogue: coherence-rating, list-dialogue"),
-                ((self.input, "--tokenizer", self.model, "--format", "targets", "--possibilities", "3"),
-                 "no place for a possibility number"),
-                ((self.input, "--tokenizer", self.model, "--format", "targets", "--max-response-words", "3"),
-                 "cuts dialogue and chat responses only")):
+            ((self.input,), "required"),
+            ((*self.usual, "--formt", "x"), "unrecognized"),
+            ((self.input, "--tokenizer", self.model, "--format", "chats"), "invalid choice"),
+            ((*self.usual, "--possibilities", "-1"), "not a number of 0 or more"),
+            ((*self.usual, "--possibilities", "5000"), "at most 1000"),
+            ((*self.usual, "--max-length", "1"), "--max-length 1: from 2"),
+            ((*self.usual, "--template", "plain-targets"), "for dialogue: coherence-rating, list-dialogue"),
+            (
+                (self.input, "--tokenizer", self.model, "--format", "targets", "--possibilities", "3"),
+                "no place for a possibility number",
+            ),
+            (
+                (self.input, "--tokenizer", self.model, "--format", "targets", "--max-response-words", "3"),
+                "cuts dialogue and chat responses only",
+            ),
+        ):
             self.assertIn(words, self.prepare(*arguments, code=64).stderr)
         self.assertEqual(run().returncode, 64)
         self.assertIn("'prepair' is not a text command", run("prepair").stderr)
@@ -149,12 +210,16 @@ class Errors(Prepare):
     def test_bad_data(self):
         lines = [json.dumps(row) for row in DIALOGUES]
         for change, words in (
-                ([*lines[:3], lines[3][:-5], lines[4]], f"{self.input}:4: not valid JSON"),
-                ([*lines, '{"context": "a", "candidates": [3]}'], f"{self.input}:6: candidates[0] is a number"),
-                ([], "no records in the input"),
-                (["", "  "], "no records in the input"),
-                (['{"context": "a"}'], "no record has responses; check the keys"),
-                ([lines[0], '{"id": "in:1", "context": "a", "candidates": ["b"]}'], f"{self.input}:2: id 'in:1' stands twice")):
+            ([*lines[:3], lines[3][:-5], lines[4]], f"{self.input}:4: not valid JSON"),
+            ([*lines, '{"context": "a", "candidates": [3]}'], f"{self.input}:6: candidates[0] is a number"),
+            ([], "no records in the input"),
+            (["", "  "], "no records in the input"),
+            (['{"context": "a"}'], "no record has responses; check the keys"),
+            (
+                [lines[0], '{"id": "in:1", "context": "a", "candidates": ["b"]}'],
+                f"{self.input}:2: id 'in:1' stands twice",
+            ),
+        ):
             write_lines(self.input, change)
             self.assertIn(words, self.prepare(*self.usual, code=65).stderr)
 
@@ -166,15 +231,24 @@ class Errors(Prepare):
         self.assertIn("rename", done.stderr)
 
     def test_targets_that_are_not_prefix_free(self):
-        write_lines(self.input, [{"request": "Pick.", "targets": ["{1}", "{2}"], "eos": False},
-                                 {"request": "Pick.", "targets": ["dog", "doctor", "dog house"], "eos": False}])
+        write_lines(
+            self.input,
+            [
+                {"request": "Pick.", "targets": ["{1}", "{2}"], "eos": False},
+                {"request": "Pick.", "targets": ["dog", "doctor", "dog house"], "eos": False},
+            ],
+        )
         done = self.prepare(self.input, "--tokenizer", MISTRAL_V1, "--format", "targets", code=65)
         self.assertIn(f"{self.input}:2: of targets[0] 'dog' and targets[2] 'dog house'", done.stderr)
 
     def test_missing_input(self):
         missing = self.folder / "absent"
-        for arguments in ((missing, *self.usual[1:]), (self.input, "--tokenizer", missing, "--format", "dialogue"),
-                          (*self.usual, "--template", "absent"), (*self.usual, "--stopwords", missing)):
+        for arguments in (
+            (missing, *self.usual[1:]),
+            (self.input, "--tokenizer", missing, "--format", "dialogue"),
+            (*self.usual, "--template", "absent"),
+            (*self.usual, "--stopwords", missing),
+        ):
             self.assertIn("absent", self.prepare(*arguments, code=66).stderr)
 
     def test_output_that_cannot_be_created(self):
@@ -189,8 +263,17 @@ class Errors(Prepare):
         # written, and while groups are.
         for tokenizer, limit in ((TEKKEN, 1 << 20), (self.model, 2 << 20)):
             write_lines(self.input, [{"context": f"{n} " + "dogs " * 400} for n in range(2000)])
-            done = self.prepare(self.input, "--tokenizer", tokenizer, "--format", "dialogue", "--possibilities", "0",
-                                code=74, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+            done = self.prepare(
+                self.input,
+                "--tokenizer",
+                tokenizer,
+                "--format",
+                "dialogue",
+                "--possibilities",
+                "0",
+                code=74,
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+            )
             self.assertIn("cannot be written: File too large", done.stderr)
 
 
@@ -201,16 +284,22 @@ class Interrupted(Prepare):
         super().setUp()
         self.prepare(*self.usual, "--quiet")
         self.old = self.corpus.read_bytes()
-        self.long = write_lines(self.folder / "long.jsonl",
-                                [{"context": f"{n} " + "the dogs " * 500, "candidates": ["x"]} for n in range(4_000)])
+        self.long = write_lines(
+            self.folder / "long.jsonl",
+            [{"context": f"{n} " + "the dogs " * 500, "candidates": ["x"]} for n in range(4_000)],
+        )
         self.partial = self.folder / "corpus.h5.partial"
         # Started in the background by a shell, this process ignores SIGINT, and so would its children.
-        self.addCleanup(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
+        self.addCleanup(
+            signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler)
+        )
 
     def stop(self, number: int) -> tuple[int, str]:
         arguments = ("prepare", self.long, *self.usual[1:], "-o", self.corpus)
         with running(*arguments) as process:
-            while process.poll() is None and not (self.partial.exists() and self.partial.stat().st_size > 1 << 20):
+            while process.poll() is None and not (
+                self.partial.exists() and self.partial.stat().st_size > 1 << 20
+            ):
                 time.sleep(0.01)
             self.assertIsNone(process.poll(), "it was over before it could be stopped")
             process.send_signal(number)
@@ -243,14 +332,36 @@ class Interrupted(Prepare):
 class Memory(Prepare):
     def test_does_not_grow_with_the_number_of_groups(self):
         def peak_bytes(count):
-            file = write_lines(self.folder / f"{count}.jsonl",
-                               ({"context": f"{n} " + "dogs " * 100, "candidates": ["the doctor"]} for n in range(count)))
+            file = write_lines(
+                self.folder / f"{count}.jsonl",
+                ({"context": f"{n} " + "dogs " * 100, "candidates": ["the doctor"]} for n in range(count)),
+            )
             # Not ru_maxrss: that one begins at the size of the process that started this one.
-            script = ("import re, sys; from plural_text.__main__ import main\nassert main(sys.argv[1:]) == 0\n"
-                      "print(re.search('VmHWM:[^0-9]*([0-9]+)', open('/proc/self/status').read())[1])")
+            script = (
+                "import re, sys; from plural_text.__main__ import main\nassert main(sys.argv[1:]) == 0\n"
+                "print(re.search('VmHWM:[^0-9]*([0-9]+)', open('/proc/self/status').read())[1])"
+            )
             done = subprocess.run(
-                [command()[0], "-c", script, "prepare", file, "--tokenizer", self.model, "--format", "dialogue",
-                 "--possibilities", "0", "--quiet", "-o", self.corpus], capture_output=True, text=True, timeout=300)
+                [
+                    command()[0],
+                    "-c",
+                    script,
+                    "prepare",
+                    file,
+                    "--tokenizer",
+                    self.model,
+                    "--format",
+                    "dialogue",
+                    "--possibilities",
+                    "0",
+                    "--quiet",
+                    "-o",
+                    self.corpus,
+                ],
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
             self.assertEqual(done.returncode, 0, done.stderr)
             return int(done.stdout) * 1024
 
@@ -271,17 +382,24 @@ class ProgressLines(unittest.TestCase):
 
     def lines(self, terminal, quiet=False):
         now, stream = [0.0], self.Stream(terminal)
-        with (mock.patch("tqdm.std.time", lambda: now[0]),
-              Progress("prepare", 1000, "groups", stream, quiet=quiet) as progress):
+        with (
+            mock.patch("tqdm.std.time", lambda: now[0]),
+            Progress("prepare", 1000, "groups", stream, quiet=quiet) as progress,
+        ):
             for second in range(1, 31):
                 now[0] = float(second)
                 progress.update(second * 25, second * 10)
         return stream
 
     def test_a_log_gets_a_plain_line_now_and_then(self):
-        self.assertEqual(self.lines(terminal=False), [
-            "prepare:  25%, 100 groups, 10 groups/s, 00:30 left\n", "prepare:  50%, 200 groups, 10 groups/s, 00:20 left\n",
-            "prepare:  75%, 300 groups, 10 groups/s, 00:10 left\n"])
+        self.assertEqual(
+            self.lines(terminal=False),
+            [
+                "prepare:  25%, 100 groups, 10 groups/s, 00:30 left\n",
+                "prepare:  50%, 200 groups, 10 groups/s, 00:20 left\n",
+                "prepare:  75%, 300 groups, 10 groups/s, 00:10 left\n",
+            ],
+        )
 
     def test_a_terminal_gets_a_bar_that_goes_away(self):
         lines = [line for line in self.lines(terminal=True) if line.strip()]
@@ -294,8 +412,10 @@ class ProgressLines(unittest.TestCase):
 
     def test_work_that_was_done_before_does_not_count_for_the_rate(self):
         now, stream = [0.0], self.Stream(terminal=False)
-        with (mock.patch("tqdm.std.time", lambda: now[0]),
-              Progress("judge", 100, "answers", stream, done=40) as progress):
+        with (
+            mock.patch("tqdm.std.time", lambda: now[0]),
+            Progress("judge", 100, "answers", stream, done=40) as progress,
+        ):
             now[0] = 10.0
             progress.update(50, 10)
         self.assertEqual(stream, ["judge:  50%, 10 answers, 1 answers/s, 00:50 left\n"])
@@ -306,15 +426,19 @@ class RealInputs(Prepare):
 
     def test_dialogues(self):
         source = shared_data() / "dialogues_one_to_many.jsonl"
-        self.prepare(source, "--tokenizer", MISTRAL_V1, "--format", "dialogue", "--template", "mistral-dialogue-short")
+        self.prepare(
+            source, "--tokenizer", MISTRAL_V1, "--format", "dialogue", "--template", "mistral-dialogue-short"
+        )
         tokenizer = open_tokenizer(MISTRAL_V1)
         _, groups, _ = read_corpus(self.corpus)
         rows = [json.loads(line) for line in source.read_bytes().splitlines()]
         self.assertEqual([len(g.responses) for g in groups], [len(row["candidates"]) for row in rows])
         for row, group in zip(rows, groups, strict=True):
             for k in (1, 9):
-                prompt = (f"[INST] {row['context']}\nThink of every way to reply. Give the reply for possibility "
-                          f"number #{k}. [/INST]")
+                prompt = (
+                    f"[INST] {row['context']}\nThink of every way to reply. Give the reply for possibility "
+                    f"number #{k}. [/INST]"
+                )
                 self.assertEqual(group.full_prompt(k), [1, *tokenizer.encode_text([prompt])[0]])
             for text, ids in zip(row["candidates"], group.responses, strict=True):
                 self.assertEqual(tokenizer.decode(ids), b" " + text.removeprefix(" ").encode() + b"</s>")
@@ -322,16 +446,27 @@ class RealInputs(Prepare):
                 self.assertLess(len(tail), 25)  # the context is shared
 
     def test_prompts(self):
-        self.prepare(shared_data() / "dialogues_test.jsonl", "--tokenizer", TEKKEN, "--format", "dialogue",
-                     "--prompts-only")
+        self.prepare(
+            shared_data() / "dialogues_test.jsonl",
+            "--tokenizer",
+            TEKKEN,
+            "--format",
+            "dialogue",
+            "--prompts-only",
+        )
         _, groups, _ = read_corpus(self.corpus)
         self.assertEqual((len(groups), sum(len(g.responses) for g in groups)), (200, 0))
 
     def test_target_sets(self):
         tasks = shared_data() / "tasks"
-        self.assertIn("has no responses", self.prepare(tasks, "--tokenizer", MISTRAL_V1, "--format", "targets", code=65).stderr)
+        self.assertIn(
+            "has no responses",
+            self.prepare(tasks, "--tokenizer", MISTRAL_V1, "--format", "targets", code=65).stderr,
+        )
         files = [f for f in sorted(tasks.glob("*.json")) if json.loads(f.read_text())["targets"]]
-        self.prepare(*files, "--tokenizer", MISTRAL_V1, "--format", "targets", "--template", "mistral-targets")
+        self.prepare(
+            *files, "--tokenizer", MISTRAL_V1, "--format", "targets", "--template", "mistral-targets"
+        )
         _, groups, _ = read_corpus(self.corpus)
         for file, group in zip(files, groups, strict=True):
             task = json.loads(file.read_text())

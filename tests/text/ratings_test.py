@@ -29,13 +29,26 @@ class Questions(FolderTest):
     def setUp(self):
         super().setUp()
         self.model = byte_level_folder(self.folder / "model")
-        self.input = write_lines(self.folder / "in.jsonl", [{"id": "a", "context": CONTEXT, "candidates": ["Well."]},
-                                                            {"id": "b", "context": CONTEXT, "candidates": ["Ill."]}])
+        self.input = write_lines(
+            self.folder / "in.jsonl",
+            [
+                {"id": "a", "context": CONTEXT, "candidates": ["Well."]},
+                {"id": "b", "context": CONTEXT, "candidates": ["Ill."]},
+            ],
+        )
 
     def test_parts(self):
         """A group is prompt, what follows the response, ten ratings; no number, no end token, no response."""
-        self.prepare(self.input, "--tokenizer", self.model, "--format", "dialogue", "--template", "coherence-rating",
-                     "--quiet")
+        self.prepare(
+            self.input,
+            "--tokenizer",
+            self.model,
+            "--format",
+            "dialogue",
+            "--template",
+            "coherence-rating",
+            "--quiet",
+        )
         attributes, groups, vocabulary = read_corpus(self.folder / "corpus.h5")
         text = lambda ids: b"".join(vocabulary[i] for i in ids).decode()
         self.assertEqual((attributes["possibilities"], [g.id for g in groups]), (0, ["a", "b"]))
@@ -48,9 +61,13 @@ class Questions(FolderTest):
 
     def build(self, tokenizer, template, max_prompt_tokens=0):
         """One question, in this process, and its parts' texts."""
-        builder = RatingBuilder(tokenizer, open_template(str(template), "dialogue", tokenizer),
-                                MaskBuilder(tokenizer, StopWords(ENGLISH)), Limits(0, max_prompt_tokens))
-        group, = builder.build([Record("a", "here", CONTEXT.split("\n"))])
+        builder = RatingBuilder(
+            tokenizer,
+            open_template(str(template), "dialogue", tokenizer),
+            MaskBuilder(tokenizer, StopWords(ENGLISH)),
+            Limits(0, max_prompt_tokens),
+        )
+        (group,) = builder.build([Record("a", "here", CONTEXT.split("\n"))])
         text = lambda ids: tokenizer.decode(ids).decode()
         return group, text(group.prompt), text(group.tails[0]), [text(r) for r in group.responses]
 
@@ -74,13 +91,20 @@ class Questions(FolderTest):
         self.assertIn("Person A: Fine.", text)
 
     def test_templates_that_are_refused(self):
-        good = {"name": "x", "format": "dialogue", "prompt": "{context}\n{response}\nRating: [", "ratings": RATINGS}
-        cases = [({"ratings": RATINGS[:9]}, "must be 10 texts"),
-                 ({"ratings": [str(n) for n in range(1, 11)]}, "'1' is the beginning of '10' in tokens"),
-                 ({"prompt": "{response}\n{context}\nRating: ["}, "in this order"),
-                 ({"prompt": "{context}\n{response}"}, "in this order"),
-                 ({"prompt": "{context}\nRating: ["}, "needs {context} and {response}"),
-                 ({"prompt_with_number": "{context} {k}"}, "leave it out")]
+        good = {
+            "name": "x",
+            "format": "dialogue",
+            "prompt": "{context}\n{response}\nRating: [",
+            "ratings": RATINGS,
+        }
+        cases = [
+            ({"ratings": RATINGS[:9]}, "must be 10 texts"),
+            ({"ratings": [str(n) for n in range(1, 11)]}, "'1' is the beginning of '10' in tokens"),
+            ({"prompt": "{response}\n{context}\nRating: ["}, "in this order"),
+            ({"prompt": "{context}\n{response}"}, "in this order"),
+            ({"prompt": "{context}\nRating: ["}, "needs {context} and {response}"),
+            ({"prompt_with_number": "{context} {k}"}, "leave it out"),
+        ]
         tokenizer, file = open_tokenizer(self.model), self.folder / "template.json"
         file.write_text(json.dumps(good))
         self.build(tokenizer, file)
@@ -91,8 +115,18 @@ class Questions(FolderTest):
             self.assertIn(words, str(refused.exception))
 
     def test_numbers_are_refused(self):
-        done = self.prepare(self.input, "--tokenizer", self.model, "--format", "dialogue", "--template",
-                            "coherence-rating", "--possibilities", 3, code=64)
+        done = self.prepare(
+            self.input,
+            "--tokenizer",
+            self.model,
+            "--format",
+            "dialogue",
+            "--template",
+            "coherence-rating",
+            "--possibilities",
+            3,
+            code=64,
+        )
         self.assertIn("no place for a possibility number", done.stderr)
 
 

@@ -51,7 +51,11 @@ class OverSeeds(unittest.TestCase):
 
     def test_tables_stand_beside_the_published_figures(self):
         report = self.report()
-        report.table("T", [Row("low", "Low", {"diversity": 0.383}), Row("high", "High"), Row("absent", "Absent")], [DIV])
+        report.table(
+            "T",
+            [Row("low", "Low", {"diversity": 0.383}), Row("high", "High"), Row("absent", "Absent")],
+            [DIV],
+        )
         text = report.text()
         self.assertRegex(text, r"\| Low +\| 0\.300 ± 0\.657 \| 0\.383 +\|")
         self.assertRegex(text, r"\| High +\| 0\.400 ± 0\.430 \| - +\|")
@@ -75,8 +79,15 @@ class ReplyMeaning(unittest.TestCase):
 
     def test_paraphrases_are_one_meaning_and_other_categories_are_invalid(self):
         tour, leave = "tour it", "avoid it"
-        lines = [self.line(f"Please {tour}.", f" You should {tour} again.", f"Please {leave}.", "Please sell it.",
-                           "Please tour.")]
+        lines = [
+            self.line(
+                f"Please {tour}.",
+                f" You should {tour} again.",
+                f"Please {leave}.",
+                "Please sell it.",
+                "Please tour.",
+            )
+        ]
         figures = self.grammar.measure(lines)
         self.assertEqual(figures["different"], 2)  # valid ones alone
         self.assertAlmostEqual(figures["diversity"], 0.9)  # 1 of 10 pairs agrees
@@ -102,15 +113,17 @@ class ReplyMeaning(unittest.TestCase):
             grammar, draw = ReplyGrammar(name), random.Random(1)
             for prompt in grammar.prompts_to_ask():
                 replies, kinds = grammar.replies(prompt, 4, draw)
-                self.assertEqual([grammar.meaning(reply) for reply in replies],
-                                 [(prompt.category, kind) for kind in kinds])
+                self.assertEqual(
+                    [grammar.meaning(reply) for reply in replies], [(prompt.category, kind) for kind in kinds]
+                )
                 self.assertEqual(len(set(kinds)), 4)
 
     def test_tuning_never_sees_a_prompt_that_is_asked(self):
         tuned_on, asked = self.grammar.prompts_to_tune_on(random.Random(1)), self.grammar.prompts_to_ask()
         self.assertEqual((len(tuned_on), len(asked)), (300, 90))
-        self.assertFalse({prompt.id.split("/")[1] for prompt in tuned_on}
-                         & {prompt.id.split("/")[1] for prompt in asked})
+        self.assertFalse(
+            {prompt.id.split("/")[1] for prompt in tuned_on} & {prompt.id.split("/")[1] for prompt in asked}
+        )
 
 
 class Persona(unittest.TestCase):
@@ -124,7 +137,9 @@ class Persona(unittest.TestCase):
         grammar = PersonaGrammar()
         self.assertEqual(grammar.value("age", " I am in my twenties."), "twenties")
         self.assertIsNone(grammar.value("gender", "I am in my twenties."))
-        counts, invalid = grammar.measure({"age": ["I am in my twenties.", "Hm."], "gender": ["I am male."] * 2})
+        counts, invalid = grammar.measure(
+            {"age": ["I am in my twenties.", "Hm."], "gender": ["I am male."] * 2}
+        )
         self.assertEqual((counts["age"], counts["gender"]), ({"twenties": 1}, {"male": 2}))
         self.assertAlmostEqual(invalid, 25.0)
 

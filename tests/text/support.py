@@ -22,7 +22,9 @@ TEKKEN = _MISTRAL / "tekken_240911.json"
 
 # Text that a tokenizer must give back byte for byte: spaces in a row, line ends, accents, symbols from
 # outside the vocabulary (bytes), a joined emoji.
-HARD_TEXT = "I'm a doctor,\n\n  and\tI love 3 – big – caf\u00e9s \u2603 \U0001f468\u200d\U0001f52c \u4f60\u597d. "
+HARD_TEXT = (
+    "I'm a doctor,\n\n  and\tI love 3 – big – caf\u00e9s \u2603 \U0001f468\u200d\U0001f52c \u4f60\u597d. "
+)
 
 
 class PieceTokenizer(Tokenizer):
@@ -46,7 +48,7 @@ class PieceTokenizer(Tokenizer):
         while rest:
             fitting = [i for i, piece in enumerate(self.token_bytes[:-1]) if rest.startswith(piece)]
             ids.append(max(fitting, key=lambda i: len(self.token_bytes[i])))
-            rest = rest[len(self.token_bytes[ids[-1]]):]
+            rest = rest[len(self.token_bytes[ids[-1]]) :]
         return ids
 
 
@@ -58,8 +60,12 @@ def train_byte_level(folder: Path, eos: str = "<end>") -> Path:
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<start>", eos],
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<start>", eos],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
     backend.train_from_iterator(["the doctor loves the big dogs of the other doctor"] * 5, trainer)
     path = folder / "tokenizer.json"
     backend.save(str(path))
@@ -70,12 +76,16 @@ def byte_level_folder(folder: Path) -> Path:
     """A model folder's tokenizer files, begin and end token named beside the tokenizer."""
     folder.mkdir(exist_ok=True)
     train_byte_level(folder)
-    (folder / "tokenizer_config.json").write_text('{"bos_token": "<start>", "eos_token": {"content": "<end>"}}')
+    (folder / "tokenizer_config.json").write_text(
+        '{"bos_token": "<start>", "eos_token": {"content": "<end>"}}'
+    )
     return folder
 
 
 def write_lines(path: Path, records: list) -> Path:
-    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records), encoding="utf-8")
+    path.write_text(
+        "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records), encoding="utf-8"
+    )
     return path
 
 
@@ -111,8 +121,10 @@ def read_corpus(path: Path) -> tuple[dict, list[CorpusGroup], list[bytes]]:
     vocabulary = [bytes(row) for row in ragged("vocab", "vocab_bytes")]
     weights, m = data["response_weights"].tolist(), attributes["possibilities"] + 1
     edges = data["group_responses"].tolist()
-    groups = [CorpusGroup(ids[g], prompts[g], tails[g * m:(g + 1) * m], responses[a:b], masks[a:b], weights[a:b])
-              for g, (a, b) in enumerate(zip(edges, edges[1:]))]
+    groups = [
+        CorpusGroup(ids[g], prompts[g], tails[g * m : (g + 1) * m], responses[a:b], masks[a:b], weights[a:b])
+        for g, (a, b) in enumerate(zip(edges, edges[1:]))
+    ]
     assert len(prompts) == len(ids) == len(groups) and len(tails) == len(groups) * m
     attributes["template"] = bytes(data["template"]).decode()
     return attributes, groups, vocabulary
@@ -154,7 +166,9 @@ def shared_data() -> Path:
 @contextlib.contextmanager
 def running(*arguments, **options):
     """A command in the background; killed if it is still there at the end."""
-    process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    process = subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
     try:
         yield process
     finally:
@@ -163,6 +177,21 @@ def running(*arguments, **options):
         process.communicate()
 
 
-__all__ = ["CorpusGroup", "FolderTest", "HARD_TEXT", "MISTRAL_V1", "MISTRAL_V3", "PieceTokenizer", "TEKKEN",
-           "byte_level_folder", "command", "open_tokenizer", "read_corpus", "run", "running", "shared_data",
-           "train_byte_level", "write_lines"]
+__all__ = [
+    "CorpusGroup",
+    "FolderTest",
+    "HARD_TEXT",
+    "MISTRAL_V1",
+    "MISTRAL_V3",
+    "PieceTokenizer",
+    "TEKKEN",
+    "byte_level_folder",
+    "command",
+    "open_tokenizer",
+    "read_corpus",
+    "run",
+    "running",
+    "shared_data",
+    "train_byte_level",
+    "write_lines",
+]

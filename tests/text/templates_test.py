@@ -8,10 +8,16 @@ from plural_text.prepare.templates import TemplateRefused, open_template, templa
 from text.support import MISTRAL_V1, FolderTest, byte_level_folder, open_tokenizer
 
 TURNS = ["Hello.", "Hi! {k} {context}", "How are you?"]
-CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello."},
-        {"role": "assistant", "content": "Hi."}, {"role": "user", "content": "Name a fruit."}]
-JINJA = ("{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
-         "{% if add_generation_prompt %}<assistant>{% endif %}")
+CHAT = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hello."},
+    {"role": "assistant", "content": "Hi."},
+    {"role": "user", "content": "Name a fruit."},
+]
+JINJA = (
+    "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 
 
 class Strings(FolderTest):
@@ -24,39 +30,63 @@ class Strings(FolderTest):
 
     def test_short_dialogue(self):
         context = "\n".join(TURNS)
-        self.assertEqual(self.render("mistral-dialogue-short", TURNS, 3),
-                         "[INST] " + context + "\nThink of every way to reply. Give the reply for possibility number #"
-                         + "3" + ". [/INST]")
-        self.assertEqual(self.render("mistral-dialogue-short", TURNS, 0),
-                         f"[INST] {context}\nGive the next reply. [/INST]")
+        self.assertEqual(
+            self.render("mistral-dialogue-short", TURNS, 3),
+            "[INST] "
+            + context
+            + "\nThink of every way to reply. Give the reply for possibility number #"
+            + "3"
+            + ". [/INST]",
+        )
+        self.assertEqual(
+            self.render("mistral-dialogue-short", TURNS, 0), f"[INST] {context}\nGive the next reply. [/INST]"
+        )
 
     def test_targets(self):
-        self.assertEqual(self.render("mistral-targets", ["Pick {name}."], 0, "targets"), "[INST] Pick {name}. [/INST]")
+        self.assertEqual(
+            self.render("mistral-targets", ["Pick {name}."], 0, "targets"), "[INST] Pick {name}. [/INST]"
+        )
 
     def test_question(self):
-        self.assertEqual([self.render("question", ["Name a fruit."], k) for k in (0, 12)],
-                         ["Name a fruit.", "Name a fruit. #12"])
+        self.assertEqual(
+            [self.render("question", ["Name a fruit."], k) for k in (0, 12)],
+            ["Name a fruit.", "Name a fruit. #12"],
+        )
 
     def test_labels_alternate_backwards_from_person_a(self):
         odd = self.render("plain-dialogue", TURNS, 0)
-        self.assertEqual(odd, "Person A: Hello.\nPerson B: Hi! {k} {context}\nPerson A: How are you?\nPerson B:")
+        self.assertEqual(
+            odd, "Person A: Hello.\nPerson B: Hi! {k} {context}\nPerson A: How are you?\nPerson B:"
+        )
         self.assertTrue(self.render("plain-dialogue", TURNS[1:], 0).startswith("Person B: Hi!"))
 
     def test_every_template_of_the_project_is_sound_and_keeps_the_number_last(self):
         for name in template_names():
-            source_format = json.loads((open_template.__globals__["FOLDER"] / f"{name}.json").read_text())["format"]
+            source_format = json.loads((open_template.__globals__["FOLDER"] / f"{name}.json").read_text())[
+                "format"
+            ]
             self.tokenizer.chat_template = JINJA
             template = open_template(name, source_format, self.tokenizer)
             self.assertEqual((template.name, json.loads(template.json)["name"]), (name, name))
             self.assertFalse(template.number_is_early(), name)
             one_answer = "list" in name or "rating" in name  # asked once, so without numbers
-            self.assertEqual(template.has_numbers(), source_format in ("dialogue", "chat") and not one_answer, name)
+            self.assertEqual(
+                template.has_numbers(), source_format in ("dialogue", "chat") and not one_answer, name
+            )
             self.assertEqual(bool(template.ratings), "rating" in name, name)
 
     def test_early_number_is_told(self):
         file = self.folder / "early.json"
-        file.write_text(json.dumps({"name": "early", "format": "dialogue", "prompt": "{context}",
-                                    "prompt_with_number": "#{k}: {context} end"}))
+        file.write_text(
+            json.dumps(
+                {
+                    "name": "early",
+                    "format": "dialogue",
+                    "prompt": "{context}",
+                    "prompt_with_number": "#{k}: {context} end",
+                }
+            )
+        )
         template = open_template(str(file), "dialogue", self.tokenizer)
         self.assertTrue(template.number_is_early())
         self.assertFalse(template.with_number_last().number_is_early())
@@ -91,7 +121,9 @@ class Chat(FolderTest):
 
     def test_templates_cannot_reach_out(self):
         with self.assertRaises(TemplateRefused):
-            self.open("{{ messages.__class__.__mro__ }}{{ ''.__class__.__base__.__subclasses__() }}").render(CHAT, 0)
+            self.open("{{ messages.__class__.__mro__ }}{{ ''.__class__.__base__.__subclasses__() }}").render(
+                CHAT, 0
+            )
 
     def test_without_any_chat_template(self):
         with self.assertRaisesRegex(BadData, "no chat template"):
@@ -103,16 +135,17 @@ class Refused(FolderTest):
         good = {"name": "x", "format": "dialogue", "prompt": "{context}"}
         tokenizer = open_tokenizer(MISTRAL_V1)
         for change, words in (
-                ({"format": "dialog"}, ["'format'", "'dialog'", "allowed: dialogue"]),
-                ({"promt": "a"}, ["'promt'", "not known"]),
-                ({"name": ""}, ["'name'", "not empty"]),
-                ({"prompt": None}, ["'prompt'"]),
-                ({"prompt": "a"}, ["'prompt'", "none", "{context}"]),
-                ({"prompt": "{context}{context}"}, ["each once"]),
-                ({"prompt_with_number": "{context}"}, ["'prompt_with_number'", "{k}"]),
-                ({"prompt": "{context} {request}"}, ["request"]),
-                ({"bos": "yes"}, ["'bos'", "true or false"]),
-                ({"speakers": {"a": "A: "}}, ["'speakers'"])):
+            ({"format": "dialog"}, ["'format'", "'dialog'", "allowed: dialogue"]),
+            ({"promt": "a"}, ["'promt'", "not known"]),
+            ({"name": ""}, ["'name'", "not empty"]),
+            ({"prompt": None}, ["'prompt'"]),
+            ({"prompt": "a"}, ["'prompt'", "none", "{context}"]),
+            ({"prompt": "{context}{context}"}, ["each once"]),
+            ({"prompt_with_number": "{context}"}, ["'prompt_with_number'", "{k}"]),
+            ({"prompt": "{context} {request}"}, ["request"]),
+            ({"bos": "yes"}, ["'bos'", "true or false"]),
+            ({"speakers": {"a": "A: "}}, ["'speakers'"]),
+        ):
             file = self.folder / "x.json"
             file.write_text(json.dumps({**good, **change}))
             with self.assertRaises(BadData, msg=change) as caught:

@@ -22,17 +22,45 @@ def metaspace_json(path):
     """A sentencepiece-style tokenizer.json: U+2581 for spaces, bytes for what is not in the vocabulary."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "\u2581", "a", "b", "\u2581a"]
     layout = {
-        "version": "1.0", "truncation": {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0},
-        "padding": None, "post_processor": None,
-        "added_tokens": [{"id": i, "content": c, "single_word": False, "lstrip": False, "rstrip": False,
-                          "normalized": False, "special": True} for i, c in enumerate(pieces[:3])],
+        "version": "1.0",
+        "truncation": {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0},
+        "padding": None,
+        "post_processor": None,
+        "added_tokens": [
+            {
+                "id": i,
+                "content": c,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+            for i, c in enumerate(pieces[:3])
+        ],
         "normalizer": None,
-        "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": False},
-        "decoder": {"type": "Sequence", "decoders": [
-            {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"},
-            {"type": "Fuse"}]},
-        "model": {"type": "BPE", "vocab": {p: i for i, p in enumerate(pieces)}, "merges": [["\u2581", "a"]],
-                  "unk_token": "<unk>", "byte_fallback": True, "fuse_unk": True},
+        "pre_tokenizer": {
+            "type": "Metaspace",
+            "replacement": "\u2581",
+            "prepend_scheme": "first",
+            "split": False,
+        },
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+            ],
+        },
+        "model": {
+            "type": "BPE",
+            "vocab": {p: i for i, p in enumerate(pieces)},
+            "merges": [["\u2581", "a"]],
+            "unk_token": "<unk>",
+            "byte_fallback": True,
+            "fuse_unk": True,
+        },
     }
     path.write_text(json.dumps(layout), encoding="utf-8")
     return path
@@ -69,8 +97,11 @@ class RoundTrip(FolderTest):
 
 class SpecialTokens(FolderTest):
     def test_stand_for_themselves_in_prompts_only(self):
-        for tokenizer, marker in ((open_tokenizer(MISTRAL_V3), "[INST]"), (open_tokenizer(TEKKEN), "[INST]"),
-                                  (open_tokenizer(byte_level_folder(self.folder)), "<end>")):
+        for tokenizer, marker in (
+            (open_tokenizer(MISTRAL_V3), "[INST]"),
+            (open_tokenizer(TEKKEN), "[INST]"),
+            (open_tokenizer(byte_level_folder(self.folder)), "<end>"),
+        ):
             special = tokenizer.id_of(marker)
             self.assertEqual(tokenizer.token_bytes[special], marker.encode())
             text = f"{marker} big dogs{marker}x"
@@ -101,7 +132,9 @@ class Opening(FolderTest):
     def test_begin_and_end_tokens(self):
         folder = byte_level_folder(self.folder / "model")
         opened = open_tokenizer(folder)
-        self.assertEqual((opened.token_text(opened.bos_id), opened.token_text(opened.eos_id)), ("<start>", "<end>"))
+        self.assertEqual(
+            (opened.token_text(opened.bos_id), opened.token_text(opened.eos_id)), ("<start>", "<end>")
+        )
         (folder / "tokenizer_config.json").write_text('{"bos_token": null}')
         (folder / "generation_config.json").write_text('{"eos_token_id": [1, 7]}')
         opened = open_tokenizer(folder)
@@ -121,12 +154,13 @@ class Opening(FolderTest):
         self.refused(BadData, ["no end token", "--eos"], bare)
         self.refused(BadData, ["--eos 'nope'"], bare, eos="nope")
         for name, content, words in (
-                ("cut.json", bare.read_text()[:500], ["cut.json", "not a tokenizer"]),
-                ("other.json", '{"a": 1}', ["neither"]),
-                ("broken.json", '{"model": {"type": "BPE"}}', ["not a usable tokenizer.json"]),
-                ("noise.model", "\x08noise", ["not a sentencepiece model"]),
-                ("empty.model", "", ["not a sentencepiece model"]),
-                ("tekken.json", '{"config": {"version": "v9"}, "vocab": []}', ["not a usable tekken file"])):
+            ("cut.json", bare.read_text()[:500], ["cut.json", "not a tokenizer"]),
+            ("other.json", '{"a": 1}', ["neither"]),
+            ("broken.json", '{"model": {"type": "BPE"}}', ["not a usable tokenizer.json"]),
+            ("noise.model", "\x08noise", ["not a sentencepiece model"]),
+            ("empty.model", "", ["not a sentencepiece model"]),
+            ("tekken.json", '{"config": {"version": "v9"}, "vocab": []}', ["not a usable tekken file"]),
+        ):
             file = self.folder / name
             file.write_text(content)
             self.refused(BadData, words, file)

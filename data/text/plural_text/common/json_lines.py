@@ -14,8 +14,15 @@ from plural_text.common.errors import BadData, MissingInput
 
 # Guards memory against files without line ends.
 _MAX_LINE_BYTES = 256 << 20
-_KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number",
-          float: "a number", type(None): "null"}
+_KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
 
 
 def read_objects(path: Path) -> Iterator[tuple[str, dict]]:
@@ -63,7 +70,9 @@ def text_of(fields: dict, key: str, where: str) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise BadData(f"{where}: key '{key}' holds half of a surrogate pair at character {error.start}") from None
+        raise BadData(
+            f"{where}: key '{key}' holds half of a surrogate pair at character {error.start}"
+        ) from None
     return value
 
 

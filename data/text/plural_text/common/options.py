@@ -14,9 +14,12 @@ _MAX_DIGITS = 9
 
 def whole_number(low: int, high: int = 10**_MAX_DIGITS) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS + 1 and low <= int(text) <= high):
+        if not (
+            text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS + 1 and low <= int(text) <= high
+        ):
             raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {low:,} to {high:,}")
         return int(text)
+
     return parse
 
 
@@ -29,4 +32,5 @@ def number(low: float, high: float) -> Callable[[str], float]:
         if not low <= value <= high:
             raise argparse.ArgumentTypeError(f"'{text}' is not a number from {low:g} to {high:g}")
         return value
+
     return parse

@@ -16,7 +16,9 @@ _LOG_SECONDS = 10.0
 class Progress:
     """Use as a context manager, or call close()."""
 
-    def __init__(self, what: str, total: float, items: str, stream: TextIO, *, quiet: bool = False, done: float = 0):
+    def __init__(
+        self, what: str, total: float, items: str, stream: TextIO, *, quiet: bool = False, done: float = 0
+    ):
         """what: stands at the beginning of the line. total: the whole work, in the unit of update(); `done` of it
         is behind already. items: the word for what is counted."""
         self._items = items
@@ -64,10 +66,20 @@ class _Log:
 def _bar(what: str, total: float, done: float, stream: TextIO):
     from tqdm import tqdm
 
-    tqdm.monitor_interval = 0          # no thread of its own; update() is called often enough
-    tqdm.set_lock(threading.RLock())   # nor a semaphore that processes share
+    tqdm.monitor_interval = 0  # no thread of its own; update() is called often enough
+    tqdm.set_lock(threading.RLock())  # nor a semaphore that processes share
     terminal = stream.isatty()
     seconds = _TERMINAL_SECONDS if terminal else _LOG_SECONDS
-    return tqdm(desc=what, total=total, initial=done, file=stream if terminal else _Log(stream), leave=False,
-                delay=seconds, mininterval=seconds, miniters=0, smoothing=0, dynamic_ncols=terminal,
-                bar_format="{desc}: {percentage:3.0f}%" + "|{bar}|" * terminal + "{postfix}, {remaining} left")
+    return tqdm(
+        desc=what,
+        total=total,
+        initial=done,
+        file=stream if terminal else _Log(stream),
+        leave=False,
+        delay=seconds,
+        mininterval=seconds,
+        miniters=0,
+        smoothing=0,
+        dynamic_ncols=terminal,
+        bar_format="{desc}: {percentage:3.0f}%" + "|{bar}|" * terminal + "{postfix}, {remaining} left",
+    )

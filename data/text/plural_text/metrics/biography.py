@@ -33,11 +33,11 @@ def parse(text: str) -> dict[str, str] | None:
     year of the date is birth_year, birth_place is the city, up to the first comma. Where the prompt ended with
     the first opening brace it is put back.
     """
-    if "}" in text and "{" not in text[:text.index("}")]:
+    if "}" in text and "{" not in text[: text.index("}")]:
         text = "{" + text
     values, end = [], 0
     while len(values) < len(_FIELDS) and (inside := first_braces(text, end)):
-        values.append(text[inside[0]:inside[1]].strip())
+        values.append(text[inside[0] : inside[1]].strip())
         end = inside[1] + 1
     if len(values) < _NEEDED:
         return None
@@ -79,17 +79,29 @@ def figures(answers: list[Answers], arguments) -> list[Figure]:
     texts = [text for prompt in answers for text in prompt.texts]
     parsed = [fields for text in texts if (fields := parse(text))]
     hits = [1.0] * len(parsed) + [0.0] * (len(texts) - len(parsed))
-    found = [Figure("biography_rate", len(parsed) / len(texts), len(texts), "responses",
-                    interval(hits, units="responses"))]
+    found = [
+        Figure(
+            "biography_rate",
+            len(parsed) / len(texts),
+            len(texts),
+            "responses",
+            interval(hits, units="responses"),
+        )
+    ]
     values = attribute_values(texts)
     for name in ATTRIBUTES:
         found += _attribute_figures(name, values[name])
     distance = gender_distance(values["gender"])
-    found.append(undefined("gender_distance_from_uniform", 0, "biographies", "no biography names a gender")
-                 if distance is None else
-                 Figure("gender_distance_from_uniform", distance, len(values["gender"]), "biographies"))
+    found.append(
+        undefined("gender_distance_from_uniform", 0, "biographies", "no biography names a gender")
+        if distance is None
+        else Figure("gender_distance_from_uniform", distance, len(values["gender"]), "biographies")
+    )
     achievements = [fields["accomplishments"] for fields in parsed if "accomplishments" in fields]
-    for name, group in (("accomplishments_unigram_diversity", achievements), ("biography_unigram_diversity", texts)):
+    for name, group in (
+        ("accomplishments_unigram_diversity", achievements),
+        ("biography_unigram_diversity", texts),
+    ):
         found += text_figures(name, [group], arguments.unigram_budget)
     return found
 
@@ -98,10 +110,15 @@ def _attribute_figures(name: str, values: list[str]) -> list[Figure]:
     count, of = len(values), "biographies"
     if not values:
         reason = f"no biography has a {name.replace('_', ' ')}"
-        return [undefined(f"{name}_{figure}", 0, of, reason) for figure in ("coverage", "entropy_nats", "top_share")]
+        return [
+            undefined(f"{name}_{figure}", 0, of, reason)
+            for figure in ("coverage", "entropy_nats", "top_share")
+        ]
     measured: KeyFigures = key_figures(values)
     top, hits = Counter(values).most_common(1)[0]
     is_top = [float(value == top) for value in values]
-    return [Figure(f"{name}_coverage", measured.coverage, count, of, measured.coverage_interval),
-            Figure(f"{name}_entropy_nats", measured.entropy_nats, count, of, measured.entropy_interval),
-            Figure(f"{name}_top_share", hits / count, count, of, interval(is_top, units="responses"), note=top)]
+    return [
+        Figure(f"{name}_coverage", measured.coverage, count, of, measured.coverage_interval),
+        Figure(f"{name}_entropy_nats", measured.entropy_nats, count, of, measured.entropy_interval),
+        Figure(f"{name}_top_share", hits / count, count, of, interval(is_top, units="responses"), note=top),
+    ]

@@ -26,8 +26,14 @@ class Interval:
     method: str  # for people: "bootstrap over 300 prompts"
 
 
-def interval(above: Sequence[float], below: Sequence[float] | None = None, *, units: str = "prompts",
-             seed: int = SEED, resamples: int = RESAMPLES) -> Interval | None:
+def interval(
+    above: Sequence[float],
+    below: Sequence[float] | None = None,
+    *,
+    units: str = "prompts",
+    seed: int = SEED,
+    resamples: int = RESAMPLES,
+) -> Interval | None:
     """Percentile interval of sum(above) / sum(below) over units; without `below`, of the mean of `above`.
 
     None with fewer than two units: nothing varies then. Resamples whose `below` adds up to 0 have no ratio
@@ -48,9 +54,15 @@ def interval(above: Sequence[float], below: Sequence[float] | None = None, *, un
     return _percentiles(values, f"bootstrap over {len(above_U):,} {units}") if len(values) else None
 
 
-def influence_interval(value: float, without: Sequence[float], *, units: str = "prompts",
-                       range_of_values: tuple[float, float] = (-math.inf, math.inf),
-                       seed: int = SEED, resamples: int = RESAMPLES) -> Interval | None:
+def influence_interval(
+    value: float,
+    without: Sequence[float],
+    *,
+    units: str = "prompts",
+    range_of_values: tuple[float, float] = (-math.inf, math.inf),
+    seed: int = SEED,
+    resamples: int = RESAMPLES,
+) -> Interval | None:
     """Interval of a figure that counts different things (types of words, keys), from without[i], its value
     with unit i left out.
 
@@ -68,8 +80,10 @@ def influence_interval(value: float, without: Sequence[float], *, units: str = "
     without_G, size_G = numpy.unique(numpy.asarray(without, dtype=float), return_counts=True)
     influence_G = (units_count - 1) * (value - without_G)
     influence_G -= influence_G @ size_G / units_count
-    moved = [value + count_BG @ influence_G / units_count
-             for count_BG in _resampled_counts(units_count, seed, resamples, size_G / units_count)]
+    moved = [
+        value + count_BG @ influence_G / units_count
+        for count_BG in _resampled_counts(units_count, seed, resamples, size_G / units_count)
+    ]
     found = _percentiles(numpy.concatenate(moved), f"bootstrap of influences over {units_count:,} {units}")
     low, high = range_of_values
     return Interval(max(found.low, low), min(found.high, high), found.method)
@@ -84,8 +98,11 @@ def wilson(hits: int, count: int, units: str = "responses") -> Interval | None:
     centre = (share + z * z / (2 * count)) / shrink
     half = z / shrink * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     # At 0 and at `count` hits the limit equals the share but for rounding.
-    return Interval(max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share)),
-                    f"Wilson over {count:,} {units}")
+    return Interval(
+        max(0.0, min(centre - half, share)),
+        min(1.0, max(centre + half, share)),
+        f"Wilson over {count:,} {units}",
+    )
 
 
 def _resampled_counts(units: int, seed: int, resamples: int, shares_G):

@@ -20,14 +20,26 @@ from plural_text.metrics.responses import read_answers
 # Name -> (module, one line for --help). A module has figures(answers, arguments) -> list of Figure, and where it
 # has options add_arguments(parser). Modules import what is slow to import when they are asked for figures.
 METRICS = {
-    "distinct": ("plural_text.metrics.distinct", "Distinct-1 and Distinct-2: different n-grams over all n-grams"),
+    "distinct": (
+        "plural_text.metrics.distinct",
+        "Distinct-1 and Distinct-2: different n-grams over all n-grams",
+    ),
     "semantic": ("plural_text.metrics.semantic", "1 - mean cosine similarity of the responses to a prompt"),
     "self-bleu": ("plural_text.metrics.self_bleu", "BLEU of each response against the others to its prompt"),
-    "coverage": ("plural_text.metrics.coverage", "different answers, their entropy; valid ones with --targets"),
+    "coverage": (
+        "plural_text.metrics.coverage",
+        "different answers, their entropy; valid ones with --targets",
+    ),
     "unigram": ("plural_text.metrics.unigram", "different words over all words"),
-    "incoherence": ("plural_text.metrics.incoherence", "share of responses rated below 6, by `rating` or by judges"),
+    "incoherence": (
+        "plural_text.metrics.incoherence",
+        "share of responses rated below 6, by `rating` or by judges",
+    ),
     "biography": ("plural_text.metrics.biography", "coverage and entropy of the attributes of biographies"),
-    "latency": ("plural_text.metrics.latency", "seconds, decode steps, token forwards; multiples with --baseline"),
+    "latency": (
+        "plural_text.metrics.latency",
+        "seconds, decode steps, token forwards; multiples with --baseline",
+    ),
 }
 DEFAULT_METRICS = ("distinct", "semantic", "coverage", "unigram", "incoherence", "latency")
 
@@ -39,8 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "metrics:\n" + "\n".join(f"  {name:<12} {line}" for name, (_, line) in METRICS.items())
     add = parser.add_argument
     add("responses", type=Path, metavar="RESPONSES.jsonl", help="answers, one prompt a line")
-    add("--metrics", type=_names, default=DEFAULT_METRICS, metavar="NAME,...",
-        help=f"which, in this order (default: {','.join(DEFAULT_METRICS)})")
+    add(
+        "--metrics",
+        type=_names,
+        default=DEFAULT_METRICS,
+        metavar="NAME,...",
+        help=f"which, in this order (default: {','.join(DEFAULT_METRICS)})",
+    )
     add("-o", "--output", type=Path, metavar="FIGURES.json", help="all figures; written whole or not at all")
     add("--quiet", action="store_true", help="no table")
     for module, _ in METRICS.values():
@@ -57,12 +74,16 @@ def run(arguments: argparse.Namespace) -> int:
     answers = read_answers(arguments.responses)
     found = [figure for name in arguments.metrics for figure in _module(name).figures(answers, arguments)]
     if arguments.output:
-        write_report(arguments.output, {
-            "responses_file": str(arguments.responses),
-            "prompts": len(answers),
-            "responses": sum(len(prompt.responses) for prompt in answers),
-            "metrics": list(arguments.metrics),
-        }, found)
+        write_report(
+            arguments.output,
+            {
+                "responses_file": str(arguments.responses),
+                "prompts": len(answers),
+                "responses": sum(len(prompt.responses) for prompt in answers),
+                "metrics": list(arguments.metrics),
+            },
+            found,
+        )
     if not arguments.quiet:
         print("\n".join(table(found)))
     return 0

@@ -27,21 +27,25 @@ class KeyFigures:
 
     draws: int
     coverage: int
-    entropy_nats: float | None            # None without draws
-    coverage_interval: Interval | None    # over draws
+    entropy_nats: float | None  # None without draws
+    coverage_interval: Interval | None  # over draws
     entropy_interval: Interval | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--targets", type=Path, metavar="FILE",
-                        help="coverage: the valid answers: what prepare --format targets reads, or a corpus. "
-                             "Sets go to prompts by id; a single set is every prompt's")
+    parser.add_argument(
+        "--targets",
+        type=Path,
+        metavar="FILE",
+        help="coverage: the valid answers: what prepare --format targets reads, or a corpus. "
+        "Sets go to prompts by id; a single set is every prompt's",
+    )
 
 
 def answer_key(text: str) -> str:
     """The key of an answer: '{Ann}!' -> 'Ann', ' Ann ' -> 'Ann'."""
     inside = first_braces(text)
-    return (text if inside is None else text[inside[0]:inside[1]]).strip()
+    return (text if inside is None else text[inside[0] : inside[1]]).strip()
 
 
 def first_braces(text: str, start: int = 0) -> tuple[int, int] | None:
@@ -73,13 +77,18 @@ def key_figures(keys: Sequence[str]) -> KeyFigures:
         # Draws of equal count have equal influence. With counts c: H = ln N - sum c ln c / N.
         weighted = math.fsum(count * math.log(count) for count in counts.values())
         for count in counts.values():
-            less = weighted - count * math.log(count) + ((count - 1) * math.log(count - 1) if count > 1 else 0.0)
+            less = (
+                weighted - count * math.log(count) + ((count - 1) * math.log(count - 1) if count > 1 else 0.0)
+            )
             without_coverage += [coverage - (count == 1)] * count
             without_nats += [math.log(draws - 1) - less / (draws - 1)] * count
-    return KeyFigures(draws, coverage, nats,
-                      influence_interval(coverage, without_coverage, units="responses", range_of_values=(1, draws)),
-                      influence_interval(nats, without_nats, units="responses",
-                                         range_of_values=(0.0, math.log(draws))))
+    return KeyFigures(
+        draws,
+        coverage,
+        nats,
+        influence_interval(coverage, without_coverage, units="responses", range_of_values=(1, draws)),
+        influence_interval(nats, without_nats, units="responses", range_of_values=(0.0, math.log(draws))),
+    )
 
 
 def figures(answers: list[Answers], arguments) -> list[Figure]:
@@ -89,8 +98,10 @@ def figures(answers: list[Answers], arguments) -> list[Figure]:
         reason = "needs the valid answers: --targets FILE"
         return found + [undefined(name, 0, "prompts", reason) for name in ("coverage_valid", "valid_rate")]
     sets = match_targets(read_targets(arguments.targets), list(keys), arguments.targets)
-    return found + _valid_figures({prompt: keys[prompt] for prompt in sets},
-                                  {prompt: {answer_key(text) for text in texts} for prompt, texts in sets.items()})
+    return found + _valid_figures(
+        {prompt: keys[prompt] for prompt in sets},
+        {prompt: {answer_key(text) for text in texts} for prompt, texts in sets.items()},
+    )
 
 
 def _valid_figures(keys: dict[str, list[str]], valid: dict[str, set[str]]) -> list[Figure]:
@@ -106,10 +117,20 @@ def _valid_figures(keys: dict[str, list[str]], valid: dict[str, set[str]]) -> li
     return [
         *_both("_valid", [key_figures(own) for own in hits.values()]),
         Figure("valid_rate", rate, sum(draws), "responses", rate_interval),
-        Figure("coverage_of_uniform", _mean([expected_coverage(*size) for size in sizes]), len(sizes), "prompts",
-               note="expected from a uniform source over the targets"),
-        Figure("entropy_of_uniform_nats", _mean([expected_entropy_nats(*size) for size in sizes]), len(sizes),
-               "prompts", note="expected from a uniform source over the targets"),
+        Figure(
+            "coverage_of_uniform",
+            _mean([expected_coverage(*size) for size in sizes]),
+            len(sizes),
+            "prompts",
+            note="expected from a uniform source over the targets",
+        ),
+        Figure(
+            "entropy_of_uniform_nats",
+            _mean([expected_entropy_nats(*size) for size in sizes]),
+            len(sizes),
+            "prompts",
+            note="expected from a uniform source over the targets",
+        ),
     ]
 
 
@@ -120,17 +141,29 @@ def _both(suffix: str, per_prompt: list[KeyFigures]) -> list[Figure]:
     entropies = [found.entropy_nats for found in per_prompt if found.entropy_nats is not None]
     one = per_prompt[0] if len(per_prompt) == 1 else None
     note = f"mean over {len(per_prompt):,} prompts" if one is None else ""
-    figures_ = [Figure(f"coverage{suffix or '_all'}", _mean(coverage), draws, "responses",
-                       one.coverage_interval if one else interval(coverage), note=note)]
+    figures_ = [
+        Figure(
+            f"coverage{suffix or '_all'}",
+            _mean(coverage),
+            draws,
+            "responses",
+            one.coverage_interval if one else interval(coverage),
+            note=note,
+        )
+    ]
     if not entropies:
         reason = "no valid answer" if suffix else "no answer"
-        return figures_ + [undefined(f"entropy{suffix}_{unit}", 0, "responses", reason) for unit in ("nats", "bits")]
+        return figures_ + [
+            undefined(f"entropy{suffix}_{unit}", 0, "responses", reason) for unit in ("nats", "bits")
+        ]
     nats, nats_interval = _mean(entropies), one.entropy_interval if one else interval(entropies)
     bits_interval = nats_interval and Interval(
-        nats_interval.low / math.log(2), nats_interval.high / math.log(2), nats_interval.method)
-    return figures_ + [Figure(f"entropy{suffix}_nats", nats, draws, "responses", nats_interval, note=note),
-                       Figure(f"entropy{suffix}_bits", nats / math.log(2), draws, "responses", bits_interval,
-                              note=note)]
+        nats_interval.low / math.log(2), nats_interval.high / math.log(2), nats_interval.method
+    )
+    return figures_ + [
+        Figure(f"entropy{suffix}_nats", nats, draws, "responses", nats_interval, note=note),
+        Figure(f"entropy{suffix}_bits", nats / math.log(2), draws, "responses", bits_interval, note=note),
+    ]
 
 
 def _mean(values: Sequence[float]) -> float:

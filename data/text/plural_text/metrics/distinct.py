@@ -50,15 +50,22 @@ def figures(answers: list[Answers], _arguments) -> list[Figure]:
     found = []
     for n in SIZES:
         distinct = _distinct(tokens_by_prompt, n)
-        note = "" if distinct.total else f"no {n}-grams: every response is empty, one token or all punctuation"
-        found.append(Figure(f"distinct_{n}", distinct.value, distinct.total, f"{n}-grams", distinct.interval,
-                            note=note))
+        note = (
+            "" if distinct.total else f"no {n}-grams: every response is empty, one token or all punctuation"
+        )
+        found.append(
+            Figure(
+                f"distinct_{n}", distinct.value, distinct.total, f"{n}-grams", distinct.interval, note=note
+            )
+        )
     return found
 
 
 def _distinct(tokens_by_prompt: Sequence[Sequence[Sequence[str]]], n: int) -> Distinct:
-    per_prompt = [Counter(gram for tokens in responses for gram in kept_ngrams(tokens, n))
-                  for responses in tokens_by_prompt]
+    per_prompt = [
+        Counter(gram for tokens in responses for gram in kept_ngrams(tokens, n))
+        for responses in tokens_by_prompt
+    ]
     prompts_with = Counter(gram for counts in per_prompt for gram in counts)
     unique, total = len(prompts_with), sum(counts.total() for counts in per_prompt)
     if not total:

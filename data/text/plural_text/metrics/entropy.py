@@ -30,8 +30,10 @@ def check_entropy(nats: float, coverage: int, draws: int) -> None:
     """entropy <= ln(coverage) <= ln(draws) holds for every empirical distribution, so figures that break it
     were not measured on the same draws (as in tables whose columns were swapped). Errors: ValueError."""
     if coverage > draws or nats > math.log(coverage) + _ROUNDING:
-        raise ValueError(f"entropy of {nats} nats, coverage {coverage}, {draws} draws: must be entropy <= "
-                         "ln(coverage) <= ln(draws)")
+        raise ValueError(
+            f"entropy of {nats} nats, coverage {coverage}, {draws} draws: must be entropy <= "
+            "ln(coverage) <= ln(draws)"
+        )
 
 
 def expected_coverage(values: int, draws: int) -> float:
@@ -46,7 +48,12 @@ def expected_entropy_nats(values: int, draws: int) -> float:
     log_hit, log_miss = -math.log(values), math.log1p(-1 / values)
     terms = []
     for k in range(1, draws):  # k = draws brings ln 1 = 0
-        log_p = (math.lgamma(draws + 1) - math.lgamma(k + 1) - math.lgamma(draws - k + 1)
-                 + k * log_hit + (draws - k) * log_miss)
+        log_p = (
+            math.lgamma(draws + 1)
+            - math.lgamma(k + 1)
+            - math.lgamma(draws - k + 1)
+            + k * log_hit
+            + (draws - k) * log_miss
+        )
         terms.append(math.exp(log_p) * k / draws * math.log(draws / k))
     return values * math.fsum(terms)

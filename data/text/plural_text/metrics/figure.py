@@ -15,12 +15,12 @@ class Figure:
     """`name` ends with the unit where there is one (entropy_bits); bare names are ratios or counts."""
 
     name: str
-    value: float | None          # None: undefined, for `reason`
-    count: int                   # how many `of` the value comes from
+    value: float | None  # None: undefined, for `reason`
+    count: int  # how many `of` the value comes from
     of: str
     interval: Interval | None = None
-    reason: str = ""             # why there is no value
-    note: str = ""               # what a reader of the value should know
+    reason: str = ""  # why there is no value
+    note: str = ""  # what a reader of the value should know
 
     def json(self) -> dict:
         fields = {"value": self.value, "count": self.count, "of": self.of, "interval_95": None}

@@ -18,7 +18,10 @@ def table(figures: list[Figure]) -> list[str]:
     """Lines for people."""
     rows = [("figure", "value", "95 % interval", "of")] + [_row(figure) for figure in figures]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    return [f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}".rstrip() for row in rows]
+    return [
+        f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}".rstrip()
+        for row in rows
+    ]
 
 
 def _row(figure: Figure) -> tuple[str, str, str, str]:
@@ -51,7 +54,11 @@ def check_output(output: Path | None, source: Path) -> None:
 def write_report(path: Path, head: dict, figures: list[Figure]) -> None:
     """Writes `head` (what was measured) and the figures by name; the file appears whole. Errors: WriteFailed."""
     report = head | {
-        "bootstrap": {"seed": bootstrap.SEED, "resamples": bootstrap.RESAMPLES, "confidence": bootstrap.CONFIDENCE},
+        "bootstrap": {
+            "seed": bootstrap.SEED,
+            "resamples": bootstrap.RESAMPLES,
+            "confidence": bootstrap.CONFIDENCE,
+        },
         "figures": {figure.name: figure.json() for figure in figures},
     }
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")

@@ -57,8 +57,16 @@ def read_template(path: Path = COHERENCE) -> JudgeTemplate:
     return template
 
 
-def rate(questions: list[str], judges: list[Endpoint], label: str, cache: AnswerCache, *, threshold: float,
-         parallel: int = 4, quiet: bool = True) -> list[list[int | None]]:
+def rate(
+    questions: list[str],
+    judges: list[Endpoint],
+    label: str,
+    cache: AnswerCache,
+    *,
+    threshold: float,
+    parallel: int = 4,
+    quiet: bool = True,
+) -> list[list[int | None]]:
     """Per question the ratings of the judges that were asked, in the order of `judges`; None: abstained.
 
     A judge is asked only where no judge before it gave `threshold` or more: that settles a response, so asking
@@ -67,8 +75,11 @@ def rate(questions: list[str], judges: list[Endpoint], label: str, cache: Answer
     different = list(dict.fromkeys(questions))
     ratings: dict[str, list[int | None]] = {question: [] for question in different}
     for judge in judges:
-        pending = [question for question in different
-                   if not any(rating is not None and rating >= threshold for rating in ratings[question])]
+        pending = [
+            question
+            for question in different
+            if not any(rating is not None and rating >= threshold for rating in ratings[question])
+        ]
         for question, answer in zip(pending, ask_all(pending, judge, cache, parallel, quiet)):
             ratings[question].append(parse_rating(answer, label))
     return [ratings[question] for question in questions]

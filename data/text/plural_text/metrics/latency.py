@@ -28,10 +28,19 @@ _COSTS: dict[str, Callable[[Answers], float | None]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--baseline", type=Path, metavar="RESPONSES.jsonl",
-                        help="latency: also as a multiple of this file's costs on the same prompts")
-    parser.add_argument("--warmup-prompts", type=whole_number(0), default=DEFAULT_WARMUP_PROMPTS, metavar="N",
-                        help="latency: prompts at the beginning whose seconds do not count (default: %(default)s)")
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="RESPONSES.jsonl",
+        help="latency: also as a multiple of this file's costs on the same prompts",
+    )
+    parser.add_argument(
+        "--warmup-prompts",
+        type=whole_number(0),
+        default=DEFAULT_WARMUP_PROMPTS,
+        metavar="N",
+        help="latency: prompts at the beginning whose seconds do not count (default: %(default)s)",
+    )
 
 
 def multiple(costs: Sequence[float], baseline: Sequence[float]) -> float | None:
@@ -45,8 +54,10 @@ def figures(answers: list[Answers], arguments) -> list[Figure]:
     if arguments.baseline:
         baseline = {prompt.id: prompt for prompt in read_answers(arguments.baseline)}
         if not any(prompt.id in baseline for prompt in answers):
-            raise BadData(f"{arguments.baseline}: has no prompt with the id of one of ours, such as "
-                          f"'{answers[0].id}'; a baseline answers the same prompts")
+            raise BadData(
+                f"{arguments.baseline}: has no prompt with the id of one of ours, such as "
+                f"'{answers[0].id}'; a baseline answers the same prompts"
+            )
     found = []
     for name, cost in _COSTS.items():
         skipped = arguments.warmup_prompts if name == "seconds" else 0
@@ -57,7 +68,10 @@ def figures(answers: list[Answers], arguments) -> list[Figure]:
 
 
 def _median(name: str, cost, answers: list[Answers], skipped: int) -> Figure:
-    title, costs = f"prompt_{name}_median", [value for prompt in answers if (value := cost(prompt)) is not None]
+    title, costs = (
+        f"prompt_{name}_median",
+        [value for prompt in answers if (value := cost(prompt)) is not None],
+    )
     if not costs:
         return undefined(title, 0, "prompts", _why_nothing(name, answers, skipped))
     return Figure(title, statistics.median(costs), len(costs), "prompts", note=_note(skipped))
@@ -65,15 +79,26 @@ def _median(name: str, cost, answers: list[Answers], skipped: int) -> Figure:
 
 def _multiple(name: str, cost, answers: list[Answers], baseline: dict[str, Answers], skipped: int) -> Figure:
     title = "latency_multiple" if name == "seconds" else f"{name}_multiple"
-    pairs = [(ours, theirs) for prompt in answers if prompt.id in baseline
-             and (ours := cost(prompt)) is not None and (theirs := cost(baseline[prompt.id])) is not None]
+    pairs = [
+        (ours, theirs)
+        for prompt in answers
+        if prompt.id in baseline
+        and (ours := cost(prompt)) is not None
+        and (theirs := cost(baseline[prompt.id])) is not None
+    ]
     value = multiple([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
     if value is None:
         return undefined(title, 0, "prompts", _why_nothing(name, answers, skipped) + " in both files")
     # Medians of few different step counts jump from resample to resample, so the interval is of another ratio.
     notes = ["ratio of medians; the interval is of the ratio of sums", _note(skipped)]
-    return Figure(title, value, len(pairs), "prompts", interval(*map(list, zip(*pairs))),
-                  note="; ".join(filter(None, notes)))
+    return Figure(
+        title,
+        value,
+        len(pairs),
+        "prompts",
+        interval(*map(list, zip(*pairs))),
+        note="; ".join(filter(None, notes)),
+    )
 
 
 def _sum_over_longest(answers: list[Answers]) -> Figure:

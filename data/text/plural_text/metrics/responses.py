@@ -17,10 +17,10 @@ RATINGS = (1, 10)
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    index: int                 # place within its prompt
+    index: int  # place within its prompt
     text: str
-    tokens: int | None         # how many
-    rating: float | None       # expected coherence rating, 1..10 (`plural rate`)
+    tokens: int | None  # how many
+    rating: float | None  # expected coherence rating, 1..10 (`plural rate`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class Answers:
     id: str
     prompt: str
     responses: list[Response]
-    seconds: float | None          # prompt in to last text out
-    decode_steps: int | None       # one after the other
-    token_forwards: int | None     # rows of all steps
+    seconds: float | None  # prompt in to last text out
+    decode_steps: int | None  # one after the other
+    token_forwards: int | None  # rows of all steps
 
     @property
     def texts(self) -> list[str]:
@@ -46,8 +46,9 @@ def read_answers(path: Path) -> list[Answers]:
     for where, fields in read_objects(path):
         answers = _answers(fields, where)
         if answers.id in places:
-            raise BadData(f"{where}: id '{answers.id}' stands already in {places[answers.id]}; give one line a "
-                          "prompt")
+            raise BadData(
+                f"{where}: id '{answers.id}' stands already in {places[answers.id]}; give one line a prompt"
+            )
         places[answers.id] = where
         found.append(answers)
     if not any(answers.responses for answers in found):
@@ -59,8 +60,10 @@ def _answers(fields: dict, where: str) -> Answers:
     responses = fields.get("responses")
     if not isinstance(responses, list):
         found = f"holds {kind(responses)}" if "responses" in fields else "is missing"
-        raise BadData(f"{where}: key 'responses' {found}, must hold a list of objects with 'text'; is this a file "
-                      "written by plural generate?")
+        raise BadData(
+            f"{where}: key 'responses' {found}, must hold a list of objects with 'text'; is this a file "
+            "written by plural generate?"
+        )
     return Answers(
         id=text_of(fields, "id", where),
         prompt=text_of(fields, "prompt", where),
@@ -77,5 +80,9 @@ def _response(fields, index: int, where: str) -> Response:
     tokens = fields.get("tokens")
     if tokens is not None and not isinstance(tokens, list):
         raise BadData(f"{where}: key 'tokens' holds {kind(tokens)}, must hold a list of token ids")
-    return Response(index, text_of(fields, "text", where), None if tokens is None else len(tokens),
-                    number_of(fields, "rating", where, *RATINGS))
+    return Response(
+        index,
+        text_of(fields, "text", where),
+        None if tokens is None else len(tokens),
+        number_of(fields, "rating", where, *RATINGS),
+    )

@@ -22,7 +22,7 @@ MAX_RESPONSES = 100
 
 @dataclass(frozen=True)
 class SelfBleu:
-    value: float | None      # None: no prompt has two responses with words
+    value: float | None  # None: no prompt has two responses with words
     responses: int
     interval: Interval | None = None
 
@@ -33,7 +33,7 @@ def self_bleu(texts_by_prompt: Sequence[Sequence[str]]) -> SelfBleu:
     for texts in texts_by_prompt:
         tokens = [found for text in texts[:MAX_RESPONSES] if (found := words(text))]
         if len(tokens) > 1:
-            sums.append(sum(_bleu(tokens[:i] + tokens[i + 1:], tokens[i]) for i in range(len(tokens))))
+            sums.append(sum(_bleu(tokens[:i] + tokens[i + 1 :], tokens[i]) for i in range(len(tokens))))
             counts.append(len(tokens))
     if not counts:
         return SelfBleu(None, 0)
@@ -52,5 +52,8 @@ def figures(answers: list[Answers], _arguments) -> list[Figure]:
 def _bleu(references: list[list[str]], hypothesis: list[str]) -> float:
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
-    return float(sentence_bleu(references, hypothesis, smoothing_function=SmoothingFunction().method1,
-                               auto_reweigh=True))
+    return float(
+        sentence_bleu(
+            references, hypothesis, smoothing_function=SmoothingFunction().method1, auto_reweigh=True
+        )
+    )

@@ -29,15 +29,18 @@ class Diversity:
     micro: float | None
     macro: float | None
     pairs: int
-    prompts: int                  # with at least one pair
+    prompts: int  # with at least one pair
     micro_interval: Interval | None = None
     macro_interval: Interval | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--encoder", type=Path, metavar="DIR",
-                        help="semantic: a local sentence-transformers model (default: the packaged "
-                             "all-MiniLM-L6-v2)")
+    parser.add_argument(
+        "--encoder",
+        type=Path,
+        metavar="DIR",
+        help="semantic: a local sentence-transformers model (default: the packaged all-MiniLM-L6-v2)",
+    )
 
 
 def diversity(vectors_by_prompt: Sequence) -> Diversity:
@@ -52,14 +55,22 @@ def diversity(vectors_by_prompt: Sequence) -> Diversity:
     if not pairs:
         return Diversity(None, None, 0, 0)
     means = [distance / count for distance, count in zip(distances, pairs)]
-    return Diversity(sum(distances) / sum(pairs), sum(means) / len(means), sum(pairs), len(pairs),
-                     interval(distances, pairs), interval(means))
+    return Diversity(
+        sum(distances) / sum(pairs),
+        sum(means) / len(means),
+        sum(pairs),
+        len(pairs),
+        interval(distances, pairs),
+        interval(means),
+    )
 
 
 def figures(answers: list[Answers], arguments) -> list[Figure]:
     if all(len(prompt.responses) < 2 for prompt in answers):  # do not load an encoder for nothing
-        return [undefined("semantic_diversity", 0, "pairs", _NO_PAIRS),
-                undefined("semantic_diversity_macro", 0, "prompts", _NO_PAIRS)]
+        return [
+            undefined("semantic_diversity", 0, "pairs", _NO_PAIRS),
+            undefined("semantic_diversity_macro", 0, "prompts", _NO_PAIRS),
+        ]
     from plural_text.common.encoder import SentenceEncoder
 
     encoder = SentenceEncoder(arguments.encoder)
@@ -68,9 +79,12 @@ def figures(answers: list[Answers], arguments) -> list[Figure]:
     note = f"encoder {encoder.name} {encoder.sha256[:12]}"
     if alone:
         note += f"; {alone:,} prompts with fewer than two responses left out"
-    return [Figure("semantic_diversity", found.micro, found.pairs, "pairs", found.micro_interval, note=note),
-            Figure("semantic_diversity_macro", found.macro, found.prompts, "prompts", found.macro_interval,
-                   note=note)]
+    return [
+        Figure("semantic_diversity", found.micro, found.pairs, "pairs", found.micro_interval, note=note),
+        Figure(
+            "semantic_diversity_macro", found.macro, found.prompts, "prompts", found.macro_interval, note=note
+        ),
+    ]
 
 
 def vectors_of(texts_by_prompt: Sequence[Sequence[str]], encoder) -> list:

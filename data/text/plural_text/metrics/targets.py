@@ -13,8 +13,15 @@ from plural_text.prepare.formats import InputFiles
 
 _CORPUS = (".h5", ".hdf5")
 # What is needed of a corpus (docs/corpus-format.md).
-_DATASETS = ("id_offsets", "id_bytes", "group_responses", "response_offsets", "response_tokens",
-             "vocab_offsets", "vocab_bytes")
+_DATASETS = (
+    "id_offsets",
+    "id_bytes",
+    "group_responses",
+    "response_offsets",
+    "response_tokens",
+    "vocab_offsets",
+    "vocab_bytes",
+)
 
 
 def read_targets(path: Path) -> dict[str, list[str]]:
@@ -22,7 +29,9 @@ def read_targets(path: Path) -> dict[str, list[str]]:
     sets = _from_corpus(path) if path.suffix in _CORPUS else _from_text(path)
     sets = {prompt: targets for prompt, targets in sets.items() if targets}
     if not sets:
-        raise BadData(f"{path}: holds no targets; give what plural prepare --format targets reads, or its corpus")
+        raise BadData(
+            f"{path}: holds no targets; give what plural prepare --format targets reads, or its corpus"
+        )
     return sets
 
 
@@ -32,8 +41,10 @@ def match_targets(sets: dict[str, list[str]], ids: list[str], path: Path) -> dic
         return dict.fromkeys(ids, next(iter(sets.values())))
     found = {prompt: sets[prompt] for prompt in ids if prompt in sets}
     if not found:
-        raise BadData(f"{path}: no target set has the id of a prompt; prompts have ids such as '{ids[0]}', target "
-                      f"sets such as '{next(iter(sets))}'")
+        raise BadData(
+            f"{path}: no target set has the id of a prompt; prompts have ids such as '{ids[0]}', target "
+            f"sets such as '{next(iter(sets))}'"
+        )
     return found
 
 
@@ -62,8 +73,9 @@ def _target_sets(data: dict, eos: int) -> dict[str, list[str]]:
         return [data[values][a:b] for a, b in zip(offsets, offsets[1:])]
 
     pieces = [row.tobytes() for row in rows("vocab", "vocab_bytes")]
-    texts = [b"".join(pieces[token] for token in row.tolist() if token != eos).decode("utf-8", "replace")
-             for row in rows("response", "response_tokens")]
+    texts = [
+        b"".join(pieces[token] for token in row.tolist() if token != eos).decode("utf-8", "replace")
+        for row in rows("response", "response_tokens")
+    ]
     edges = data["group_responses"].tolist()
-    return {row.tobytes().decode(): texts[a:b]
-            for row, a, b in zip(rows("id", "id_bytes"), edges, edges[1:])}
+    return {row.tobytes().decode(): texts[a:b] for row, a, b in zip(rows("id", "id_bytes"), edges, edges[1:])}

@@ -19,8 +19,13 @@ DEFAULT_BUDGET_WORDS = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--unigram-budget", type=whole_number(1), default=DEFAULT_BUDGET_WORDS, metavar="WORDS",
-                        help="unigram: also over the first so many words (default: %(default)s)")
+    parser.add_argument(
+        "--unigram-budget",
+        type=whole_number(1),
+        default=DEFAULT_BUDGET_WORDS,
+        metavar="WORDS",
+        help="unigram: also over the first so many words (default: %(default)s)",
+    )
 
 
 def counted_words(text: str) -> list[str]:
@@ -61,8 +66,10 @@ def text_figures(name: str, texts_by_prompt: Sequence[Sequence[str]], budget: in
     limited_name = f"{name}_first_{budget}_words"
     limited = at_budget(groups, budget)
     if limited is None:
-        return [whole, undefined(limited_name, total, "words",
-                                 f"only {total:,} words; give a smaller --unigram-budget")]
+        return [
+            whole,
+            undefined(limited_name, total, "words", f"only {total:,} words; give a smaller --unigram-budget"),
+        ]
     return [whole, Figure(limited_name, limited, budget, "words")]
 
 
@@ -75,6 +82,8 @@ def _interval(groups: Sequence[Sequence[str]], units: str):
     total = sum(map(len, groups))
     if any(len(group) == total for group in groups):
         return None
-    without = [(len(owners) - sum(owners[word] == 1 for word in own)) / (total - len(group))
-               for group, own in zip(groups, sets)]
+    without = [
+        (len(owners) - sum(owners[word] == 1 for word in own)) / (total - len(group))
+        for group, own in zip(groups, sets)
+    ]
     return influence_interval(len(owners) / total, without, units=units, range_of_values=(0.0, 1.0))

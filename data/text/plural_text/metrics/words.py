@@ -33,9 +33,9 @@ def sentences(text: str) -> list[str]:
     """The sentences of a text, without the white space between them; none for a blank text."""
     found, start = [], 0
     for end in _BREAK.finditer(text):
-        if end[0].rstrip() == "." and _is_abbreviation(text[start:end.start() + 1]):
+        if end[0].rstrip() == "." and _is_abbreviation(text[start : end.start() + 1]):
             continue
-        found.append(text[start:end.end()].strip())
+        found.append(text[start : end.end()].strip())
         start = end.end()
     rest = text[start:].strip()
     return [*found, rest] if rest else found
@@ -55,4 +55,5 @@ def _abbreviations() -> frozenset[str]:
 @functools.cache
 def _tokenizer():
     from nltk.tokenize.destructive import NLTKWordTokenizer  # importing nltk takes a second
+
     return NLTKWordTokenizer()

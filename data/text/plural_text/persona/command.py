@@ -41,45 +41,110 @@ _OPENING_TURNS = 4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("-o", "--output", required=True, type=Path, metavar="TALKS.jsonl",
-        help="the conversations, a line each as it is finished; what stands there is not repeated")
+    add(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        metavar="TALKS.jsonl",
+        help="the conversations, a line each as it is finished; what stands there is not repeated",
+    )
     add("--figures", type=Path, metavar="FIGURES.json", help="all figures; written whole or not at all")
     add("--conversations", type=whole_number(1, 100_000), default=300, metavar="N", help="(default: 300)")
-    add("--values", type=Path, default=FOLDER, metavar="DIR",
-        help="value sets, a file such as gender.txt an attribute")
-    add("--parallel", type=whole_number(1, 1024), default=16, metavar="N",
-        help="conversations at a time (default: 16)")
-    add("--seed", type=whole_number(0), default=42, metavar="N", help="of openings, numbers and draws (default: 42)")
+    add(
+        "--values",
+        type=Path,
+        default=FOLDER,
+        metavar="DIR",
+        help="value sets, a file such as gender.txt an attribute",
+    )
+    add(
+        "--parallel",
+        type=whole_number(1, 1024),
+        default=16,
+        metavar="N",
+        help="conversations at a time (default: 16)",
+    )
+    add(
+        "--seed",
+        type=whole_number(0),
+        default=42,
+        metavar="N",
+        help="of openings, numbers and draws (default: 42)",
+    )
     add("--quiet", action="store_true", help="no table and no progress")
 
     model = parser.add_argument_group("the model under test").add_argument
     model("--model", required=True, type=Path, metavar="DIR")
     model("--adapter", type=Path, metavar="DIR")
     model("--tokenizer", type=Path, metavar="DIR_OR_FILE", help="(default: the model's folder)")
-    model("--template", default=DEFAULTS["dialogue"], metavar="NAME_OR_FILE",
-          help="dialogue template (default: %(default)s)")
-    model("--possibilities", type=whole_number(0, 1000), default=0, metavar="M",
-          help="a number from 1 to M is drawn for every turn; 0: none (default; published: 9)")
+    model(
+        "--template",
+        default=DEFAULTS["dialogue"],
+        metavar="NAME_OR_FILE",
+        help="dialogue template (default: %(default)s)",
+    )
+    model(
+        "--possibilities",
+        type=whole_number(0, 1000),
+        default=0,
+        metavar="M",
+        help="a number from 1 to M is drawn for every turn; 0: none (default; published: 9)",
+    )
     model("--temperature", type=number(0, 100), default=1.0, metavar="T", help="(default: 1)")
-    model("--max-new-tokens", type=whole_number(1, 1 << 20), default=64, metavar="N", help="of a turn (default: 64)")
-    model("--max-prompt-tokens", type=whole_number(0), default=0, metavar="N",
-          help="drop oldest turns until prompts fit; 0: no limit (default)")
+    model(
+        "--max-new-tokens",
+        type=whole_number(1, 1 << 20),
+        default=64,
+        metavar="N",
+        help="of a turn (default: 64)",
+    )
+    model(
+        "--max-prompt-tokens",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="drop oldest turns until prompts fit; 0: no limit (default)",
+    )
 
     seeker = parser.add_argument_group("the seeker").add_argument
     seeker("--questions", type=Path, metavar="FILE.jsonl", help='a script: {"ask", "attribute"} a line')
     seeker("--seeker", metavar="BASE_URL", help="instead of a script, an OpenAI-compatible endpoint")
     seeker("--seeker-model", metavar="NAME")
-    seeker("--openings", type=Path, metavar="FILE", help="dialogues whose first four turns open a conversation")
-    seeker("--protocol", type=Path, default=talk.PROTOCOL, metavar="FILE.json", help="the texts of the protocol")
+    seeker(
+        "--openings", type=Path, metavar="FILE", help="dialogues whose first four turns open a conversation"
+    )
+    seeker(
+        "--protocol", type=Path, default=talk.PROTOCOL, metavar="FILE.json", help="the texts of the protocol"
+    )
 
     reader = parser.add_argument_group("the reader of conversations").add_argument
-    reader("--extractor", metavar="BASE_URL",
-           help="an endpoint that tells attributes from a conversation (default: the answers to a script)")
+    reader(
+        "--extractor",
+        metavar="BASE_URL",
+        help="an endpoint that tells attributes from a conversation (default: the answers to a script)",
+    )
     reader("--extractor-model", metavar="NAME")
-    reader("--key-variable", default=DEFAULT_KEY_VARIABLE, metavar="NAME",
-           help="environment variable with the endpoints' key (default: %(default)s)")
-    reader("--timeout-seconds", type=number(0.1, 3600), default=60.0, metavar="S", help="of a request (default: 60)")
-    reader("--retries", type=whole_number(0, 100), default=5, metavar="N", help="after a failed request (default: 5)")
+    reader(
+        "--key-variable",
+        default=DEFAULT_KEY_VARIABLE,
+        metavar="NAME",
+        help="environment variable with the endpoints' key (default: %(default)s)",
+    )
+    reader(
+        "--timeout-seconds",
+        type=number(0.1, 3600),
+        default=60.0,
+        metavar="S",
+        help="of a request (default: 60)",
+    )
+    reader(
+        "--retries",
+        type=whole_number(0, 100),
+        default=5,
+        metavar="N",
+        help="after a failed request (default: 5)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -111,25 +176,38 @@ def _check(arguments: argparse.Namespace) -> None:
         if url and not url.startswith(("http://", "https://")):
             raise UsageError(f"--{word} '{url}': must be an http:// or https:// address")
     if arguments.seeker and not arguments.extractor:
-        raise UsageError("--seeker needs --extractor: only a script's questions say which attribute an answer is "
-                         "about")
+        raise UsageError(
+            "--seeker needs --extractor: only a script's questions say which attribute an answer is about"
+        )
     check_output(arguments.figures, arguments.output)
     check_output(arguments.output, arguments.model)
 
 
 # Conversations.
 
+
 def _talk(names: list[str], arguments, protocol, kept: KeptLines, talks: dict[str, Conversation]) -> None:
     """Holds the conversations and keeps each when it is finished."""
     openings = _openings(arguments.openings)
-    seeker = ScriptedSeeker(talk.read_questions(arguments.questions)) if arguments.questions else talk.EndpointSeeker(
-        _endpoint(arguments, arguments.seeker, arguments.seeker_model), protocol)
+    seeker = (
+        ScriptedSeeker(talk.read_questions(arguments.questions))
+        if arguments.questions
+        else talk.EndpointSeeker(_endpoint(arguments, arguments.seeker, arguments.seeker_model), protocol)
+    )
     prompts = RevealerPrompts(arguments)
     settings, before = _settings(arguments), len(talks)
     failure: CommandError | None = None
-    with (Revealer(_command(arguments)) as revealer,
-          Progress("persona", arguments.conversations, "conversations", sys.stderr, quiet=arguments.quiet,
-                   done=before) as progress):
+    with (
+        Revealer(_command(arguments)) as revealer,
+        Progress(
+            "persona",
+            arguments.conversations,
+            "conversations",
+            sys.stderr,
+            quiet=arguments.quiet,
+            done=before,
+        ) as progress,
+    ):
 
         def hold(name: str) -> Conversation:
             opening = random.Random(f"{arguments.seed}:{name}").choice(openings) if openings else []
@@ -146,8 +224,10 @@ def _talk(names: list[str], arguments, protocol, kept: KeptLines, talks: dict[st
             progress.update(len(talks), len(talks) - before)
     if failure:
         # Its own kind and code, with what the user needs to know besides.
-        failure.args = (f"{failure}; {len(talks):,} conversations are kept in {kept.path}, the same command goes on "
-                        "from there",)
+        failure.args = (
+            f"{failure}; {len(talks):,} conversations are kept in {kept.path}, the same command goes on "
+            "from there",
+        )
         raise failure
 
 
@@ -160,20 +240,28 @@ class RevealerPrompts:
         self._limit = arguments.max_prompt_tokens
         self._seed, self.possibilities = arguments.seed, arguments.possibilities
         if self.possibilities and not self._template.has_numbers():
-            raise UsageError(f"template '{self._template.name}' has no place for a possibility number; give "
-                             "--possibilities 0 or another --template")
+            raise UsageError(
+                f"template '{self._template.name}' has no place for a possibility number; give "
+                "--possibilities 0 or another --template"
+            )
 
     def number(self, request: str) -> int:
         """Uniform from 1 to M, anew for every turn; 0 without numbers."""
-        return random.Random(f"{self._seed}:{request}").randint(1, self.possibilities) if self.possibilities else 0
+        return (
+            random.Random(f"{self._seed}:{request}").randint(1, self.possibilities)
+            if self.possibilities
+            else 0
+        )
 
     def text(self, ids: list[int]) -> str:
         """Errors: BadData for an id that the tokenizer does not have."""
         try:
             return self._tokenizer.decode(ids).decode("utf-8", "replace")
         except IndexError:
-            raise BadData(f"{self._tokenizer.path}: has no token {max(ids)} that the model answered; give the "
-                          "tokenizer of the model with --tokenizer") from None
+            raise BadData(
+                f"{self._tokenizer.path}: has no token {max(ids)} that the model answered; give the "
+                "tokenizer of the model with --tokenizer"
+            ) from None
 
     def tokens(self, turns: list[str], k: int) -> list[int]:
         """Drops oldest turns where the prompt is too long. Errors: BadData when nothing is left to drop."""
@@ -186,7 +274,9 @@ class RevealerPrompts:
                 return ids
             shorter = self._template.without_oldest(turns)
             if shorter is None:
-                raise BadData(f"a last turn of {len(ids)} prompt tokens, --max-prompt-tokens allows {self._limit}")
+                raise BadData(
+                    f"a last turn of {len(ids)} prompt tokens, --max-prompt-tokens allows {self._limit}"
+                )
             turns = shorter
 
 
@@ -197,9 +287,21 @@ def _reveal(so_far: Conversation, revealer: Revealer, prompts: RevealerPrompts) 
 
 
 def _command(arguments) -> list[str]:
-    command = [str(LAUNCHER), "generate", "--stream", "--model", str(arguments.model), "--responses", "1",
-               "--temperature", str(arguments.temperature), "--max-new-tokens", str(arguments.max_new_tokens),
-               "--seed", str(arguments.seed)]
+    command = [
+        str(LAUNCHER),
+        "generate",
+        "--stream",
+        "--model",
+        str(arguments.model),
+        "--responses",
+        "1",
+        "--temperature",
+        str(arguments.temperature),
+        "--max-new-tokens",
+        str(arguments.max_new_tokens),
+        "--seed",
+        str(arguments.seed),
+    ]
     return command + (["--adapter", str(arguments.adapter)] if arguments.adapter else [])
 
 
@@ -208,7 +310,7 @@ def _openings(path: Path | None) -> list[list[str]]:
     if path is None:
         return []
     records = InputFiles([str(path)], "dialogue", lambda line: None, prompts_only=True)
-    found = [record.turns[:min(_OPENING_TURNS, len(record.turns) // 2 * 2)] for record in records]
+    found = [record.turns[: min(_OPENING_TURNS, len(record.turns) // 2 * 2)] for record in records]
     found = [turns for turns in found if turns]
     if not found:
         raise BadData(f"{path}: no dialogue has two turns to open a conversation with")
@@ -217,11 +319,24 @@ def _openings(path: Path | None) -> list[list[str]]:
 
 # What is kept.
 
+
 def _settings(arguments) -> str:
     """Tells conversations held with other settings apart."""
-    own = {name: str(getattr(arguments, name)) for name in (
-        "model", "adapter", "template", "possibilities", "temperature", "max_new_tokens", "max_prompt_tokens", "seed",
-        "seeker", "seeker_model")}
+    own = {
+        name: str(getattr(arguments, name))
+        for name in (
+            "model",
+            "adapter",
+            "template",
+            "possibilities",
+            "temperature",
+            "max_new_tokens",
+            "max_prompt_tokens",
+            "seed",
+            "seeker",
+            "seeker_model",
+        )
+    }
     for name in ("questions", "openings", "protocol"):
         path = getattr(arguments, name)
         own[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else ""
@@ -232,13 +347,17 @@ def _read_talks(kept: KeptLines, settings: str) -> dict[str, Conversation]:
     talks = {}
     for where, fields in kept.found():
         if fields.pop("settings", None) != settings:
-            raise UsageError(f"{where}: held with other settings (model, template, numbers, seed, script, ...); name "
-                             "another output, or give the settings of that one")
+            raise UsageError(
+                f"{where}: held with other settings (model, template, numbers, seed, script, ...); name "
+                "another output, or give the settings of that one"
+            )
         try:
             found = Conversation(**fields)
-            whole = (len(found.turns) == found.opening + 2 * len(found.asked)
-                     and len(found.possibilities) == len(found.asked)
-                     and all(isinstance(text, str) for text in [found.id, *found.turns, *found.asked]))
+            whole = (
+                len(found.turns) == found.opening + 2 * len(found.asked)
+                and len(found.possibilities) == len(found.asked)
+                and all(isinstance(text, str) for text in [found.id, *found.turns, *found.asked])
+            )
         except TypeError:
             whole = False
         if not whole:
@@ -248,6 +367,7 @@ def _read_talks(kept: KeptLines, settings: str) -> dict[str, Conversation]:
 
 
 # Personas.
+
 
 def _personas(talks: list[Conversation], arguments, protocol) -> list[Persona]:
     """Of the conversations that tell one; others are dropped."""
@@ -259,10 +379,14 @@ def _personas(talks: list[Conversation], arguments, protocol) -> list[Persona]:
         answers = ask_all(questions, endpoint, cache, arguments.parallel, arguments.quiet)
     personas = [persona for answer in answers if (persona := parse_extraction(answer))]
     if not personas:
-        print(f"plural: warning: no answer of '{endpoint.model}' has the six labels that are asked for",
-              file=sys.stderr)
+        print(
+            f"plural: warning: no answer of '{endpoint.model}' has the six labels that are asked for",
+            file=sys.stderr,
+        )
     return personas
 
 
 def _endpoint(arguments, url: str, model: str) -> Endpoint:
-    return Endpoint(url, model, EndpointLimits(arguments.timeout_seconds, arguments.retries), arguments.key_variable)
+    return Endpoint(
+        url, model, EndpointLimits(arguments.timeout_seconds, arguments.retries), arguments.key_variable
+    )

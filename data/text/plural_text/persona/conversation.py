@@ -50,8 +50,9 @@ class Seeker(Protocol):
         """What to say, and the attribute it asks for; None at the end."""
 
 
-def converse(name: str, opening: list[str], seeker: Seeker,
-             reveal: Callable[[Conversation], tuple[str, int]]) -> Conversation:
+def converse(
+    name: str, opening: list[str], seeker: Seeker, reveal: Callable[[Conversation], tuple[str, int]]
+) -> Conversation:
     """reveal(conversation) -> the revealer's answer to its last turn, and the number drawn for it."""
     conversation = Conversation(name, len(opening), [_one_line(turn) for turn in opening])
     while utterance := seeker.next(conversation):
@@ -85,18 +86,31 @@ class EndpointSeeker:
         turns, closing = conversation.turns, (self._texts.closing, "gender")
         if conversation.asked and conversation.asked[-1] == "gender":
             return None
-        if len(turns) >= MAX_UTTERANCES or len(turns) in CHECKED_UTTERANCES and self._all_revealed(conversation):
+        if (
+            len(turns) >= MAX_UTTERANCES
+            or len(turns) in CHECKED_UTTERANCES
+            and self._all_revealed(conversation)
+        ):
             return closing
-        messages = [{"role": "system", "content": self._texts.seeker},
-                    {"role": "user", "content": self._texts.opening}]
-        messages += [{"role": "user" if i % 2 else "assistant", "content": turn} for i, turn in enumerate(turns)]
+        messages = [
+            {"role": "system", "content": self._texts.seeker},
+            {"role": "user", "content": self._texts.opening},
+        ]
+        messages += [
+            {"role": "user" if i % 2 else "assistant", "content": turn} for i, turn in enumerate(turns)
+        ]
         said = self._endpoint.ask(messages, SEEKER_TEMPERATURE, _SEEKER_TOKENS)
         said = " ".join(sentences(said)[:_SEEKER_SENTENCES])
         return (said, "") if said else closing  # nothing left to ask
 
     def _all_revealed(self, conversation: Conversation) -> bool:
         question = self._texts.revealed.replace("{conversation}", conversation.text())
-        return self._endpoint.ask([{"role": "user", "content": question}], 0.0, 16).strip().lower().startswith("yes")
+        return (
+            self._endpoint.ask([{"role": "user", "content": question}], 0.0, 16)
+            .strip()
+            .lower()
+            .startswith("yes")
+        )
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ _SAYS_NOTHING = re.compile(r"\W*(none\W*)?", re.IGNORECASE)
 
 def answered(conversation: Conversation) -> Persona:
     """The persona of a scripted conversation: the answer to the last question for each attribute."""
-    answers = conversation.turns[conversation.opening + 1::2]
+    answers = conversation.turns[conversation.opening + 1 :: 2]
     return {attribute: answer for attribute, answer in zip(conversation.asked, answers) if attribute}
 
 
@@ -39,8 +39,13 @@ def parse_extraction(answer: str) -> Persona | None:
     if any(label not in found for label in _LABELS):
         return None
     home, birth = found["country of residence"], found["country of birth"]
-    return {"age": found["age"], "gender": found["gender"], "education": found["education"],
-            "occupation": found["occupation"], "location": birth if _SAYS_NOTHING.fullmatch(home) else home}
+    return {
+        "age": found["age"],
+        "gender": found["gender"],
+        "education": found["education"],
+        "occupation": found["occupation"],
+        "location": birth if _SAYS_NOTHING.fullmatch(home) else home,
+    }
 
 
 def persona_values(personas: Sequence[Persona], sets: dict[str, ValueSet]) -> dict[str, list[list[str]]]:
@@ -48,16 +53,25 @@ def persona_values(personas: Sequence[Persona], sets: dict[str, ValueSet]) -> di
     others after them."""
     named = {attribute for persona in personas for attribute in persona}
     order = [attribute for attribute in ATTRIBUTES if attribute in named] + sorted(named - set(ATTRIBUTES))
-    return {attribute: [values_of(attribute, persona.get(attribute, ""), sets) for persona in personas]
-            for attribute in order}
+    return {
+        attribute: [values_of(attribute, persona.get(attribute, ""), sets) for persona in personas]
+        for attribute in order
+    }
 
 
 def figures(values: dict[str, list[list[str]]], conversations: int) -> list[Figure]:
     """Entropy, different values and the most frequent value of each attribute, over the personas that have it;
     the mean entropy of the attributes. A persona with several values counts under each."""
     personas = len(next(iter(values.values()), []))
-    found = [Figure("persona_rate", personas / conversations, conversations, "conversations",
-                    wilson(personas, conversations, "conversations"))]
+    found = [
+        Figure(
+            "persona_rate",
+            personas / conversations,
+            conversations,
+            "conversations",
+            wilson(personas, conversations, "conversations"),
+        )
+    ]
     entropies: list[float | None] = []
     without: list[list[float]] = []  # per attribute, without each persona
     for attribute, own in values.items():
@@ -65,8 +79,10 @@ def figures(values: dict[str, list[list[str]]], conversations: int) -> list[Figu
         count = sum(map(bool, own))
         if not count:
             reason = f"no persona tells its {attribute}"
-            found += [undefined(f"{attribute}_{figure}", 0, "personas", reason)
-                      for figure in ("entropy_bits", "coverage", "top_share")]
+            found += [
+                undefined(f"{attribute}_{figure}", 0, "personas", reason)
+                for figure in ("entropy_bits", "coverage", "top_share")
+            ]
             entropies.append(None)
             continue
         bits = entropy_bits(counts.values())
@@ -76,8 +92,14 @@ def figures(values: dict[str, list[list[str]]], conversations: int) -> list[Figu
         found += [
             Figure(f"{attribute}_entropy_bits", bits, count, "personas", _interval(bits, without[-1])),
             Figure(f"{attribute}_coverage", len(counts), count, "personas"),
-            Figure(f"{attribute}_top_share", hits / count, count, "personas", wilson(hits, count, "personas"),
-                   note=top),
+            Figure(
+                f"{attribute}_top_share",
+                hits / count,
+                count,
+                "personas",
+                wilson(hits, count, "personas"),
+                note=top,
+            ),
         ]
     known = [bits for bits in entropies if bits is not None]
     if not known or len(known) < len(entropies):
@@ -85,7 +107,9 @@ def figures(values: dict[str, list[list[str]]], conversations: int) -> list[Figu
         return found + [undefined("average_entropy_bits", len(known), "attributes", reason)]
     average = math.fsum(known) / len(known)
     means = [math.fsum(own) / len(known) for own in zip(*without)]
-    return found + [Figure("average_entropy_bits", average, len(known), "attributes", _interval(average, means))]
+    return found + [
+        Figure("average_entropy_bits", average, len(known), "attributes", _interval(average, means))
+    ]
 
 
 def _without_each(counts: Counter, personas: list[list[str]]) -> list[float]:

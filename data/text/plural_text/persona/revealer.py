@@ -36,8 +36,9 @@ class Revealer:
         self._ended: CommandError | None = None
         self._said = tempfile.TemporaryFile()  # a pipe that nobody reads would stop the process when full
         try:
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                             stderr=self._said)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said
+            )
         except OSError as error:
             self._said.close()
             raise RevealerFailed(f"{command[0]}: cannot be started: {error.strerror}", 69) from None
@@ -94,7 +95,8 @@ class Revealer:
         code = self._process.wait()
         with self._lock:
             self._ended = ended or RevealerFailed(
-                f"the model's process ended with code {code}{self._last_words()}", code)
+                f"the model's process ended with code {code}{self._last_words()}", code
+            )
             waiting, self._waiting = list(self._waiting.values()), {}
         for answer in waiting:
             answer.set_exception(self._ended)

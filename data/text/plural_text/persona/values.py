@@ -64,26 +64,36 @@ def _decade(said: str) -> list[str]:
 
 
 def _longest(said: str, values: ValueSet) -> list[str]:
-    found = [(len(match[0]), value) for value, spellings in values for spelling in spellings
-             if (match := spelling.search(said))]
+    found = [
+        (len(match[0]), value)
+        for value, spellings in values
+        for spelling in spellings
+        if (match := spelling.search(said))
+    ]
     return [max(found, key=lambda pair: pair[0])[1]] if found else []
 
 
 def _first_line(said: str, values: ValueSet) -> list[str]:
-    return next(([value] for value, spellings in values if any(spelling.search(said) for spelling in spellings)), [])
+    return next(
+        ([value] for value, spellings in values if any(spelling.search(said) for spelling in spellings)), []
+    )
 
 
 def _all_longest_first(said: str, values: ValueSet) -> list[str]:
     """Every value named, each word used once: 'Papua New Guinea' does not name Guinea, too."""
     found = []
     while True:
-        matches = [(match, value) for value, spellings in values for spelling in spellings
-                   if (match := spelling.search(said))]
+        matches = [
+            (match, value)
+            for value, spellings in values
+            for spelling in spellings
+            if (match := spelling.search(said))
+        ]
         if not matches:
             return list(dict.fromkeys(found))
         match, value = max(matches, key=lambda pair: len(pair[0][0]))
         found.append(value)
-        said = said[:match.start()] + "\n" + said[match.end():]
+        said = said[: match.start()] + "\n" + said[match.end() :]
 
 
 def _read_value_set(file: Path) -> ValueSet:
@@ -98,7 +108,9 @@ def _read_value_set(file: Path) -> ValueSet:
         spellings = [spelling.strip() for spelling in line.split("|")]
         if not all(spellings):
             raise BadData(f"{file}:{number}: an empty spelling; write `value | spelling | spelling`")
-        values.append((spellings[0], [_pattern(spelling, file.stem == "education") for spelling in spellings]))
+        values.append(
+            (spellings[0], [_pattern(spelling, file.stem == "education") for spelling in spellings])
+        )
     if not values:
         raise BadData(f"{file}: holds no values")
     return values

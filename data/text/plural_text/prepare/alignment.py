@@ -26,7 +26,7 @@ from plural_text.prepare.kmeans import TooFewDirections, spherical_kmeans
 
 MAX_NUMBERS = 1000
 _BLOCK_ROWS = 1 << 14
-_NO_DIRECTION = 1e-4     # a shorter difference from the group's mean is rounding
+_NO_DIRECTION = 1e-4  # a shorter difference from the group's mean is rounding
 _WHOLE_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)")
 
 
@@ -36,8 +36,8 @@ class Alignment:
 
     attributes: dict[str, str | int]
     affinities: Iterator
-    centres: object = None           # float32 [M, d]
-    kinds: list[str] | None = None   # the word for number k at k - 1
+    centres: object = None  # float32 [M, d]
+    kinds: list[str] | None = None  # the word for number k at k - 1
     summary: list[str] = field(default_factory=list)  # for people
 
 
@@ -78,8 +78,10 @@ class KindsAligner(Aligner):
         for record in records:
             for kind in record.kinds or ():
                 if kind not in self._number:
-                    raise BadData(f"{record.where}: kind {kind!r} is not one of the {len(self._kinds)} of this "
-                                  f"alignment: {shown_kinds(self._kinds)}")
+                    raise BadData(
+                        f"{record.where}: kind {kind!r} is not one of the {len(self._kinds)} of this "
+                        f"alignment: {shown_kinds(self._kinds)}"
+                    )
                 self._numbers.append(self._number[kind])
 
     def finish(self, report) -> Alignment:
@@ -89,10 +91,13 @@ class KindsAligner(Aligner):
         sizes = numpy.bincount(numbers, minlength=self.possibilities)
         return Alignment(
             {"alignment_possibilities": self.possibilities, "alignment_source": "kinds"},
-            (numpy.eye(self.possibilities, dtype=numpy.float32)[numbers[begin:begin + _BLOCK_ROWS]]
-             for begin in range(0, len(numbers), _BLOCK_ROWS)),
+            (
+                numpy.eye(self.possibilities, dtype=numpy.float32)[numbers[begin : begin + _BLOCK_ROWS]]
+                for begin in range(0, len(numbers), _BLOCK_ROWS)
+            ),
             kinds=self._kinds,
-            summary=[f"{self.possibilities} kinds of {sizes.min():,} to {sizes.max():,} responses"])
+            summary=[f"{self.possibilities} kinds of {sizes.min():,} to {sizes.max():,} responses"],
+        )
 
 
 class _VectorAligner(Aligner):
@@ -124,7 +129,9 @@ class _VectorAligner(Aligner):
         try:
             self._spool.write(vectors.tobytes())
         except OSError as error:
-            raise WriteFailed(f"{self._folder}: the vectors of responses cannot be kept: {error.strerror}") from None
+            raise WriteFailed(
+                f"{self._folder}: the vectors of responses cannot be kept: {error.strerror}"
+            ) from None
         self._rows += len(texts)
 
     def _vectors(self):
@@ -133,18 +140,29 @@ class _VectorAligner(Aligner):
         try:
             self._spool.flush()
         except OSError as error:
-            raise WriteFailed(f"{self._folder}: the vectors of responses cannot be kept: {error.strerror}") from None
+            raise WriteFailed(
+                f"{self._folder}: the vectors of responses cannot be kept: {error.strerror}"
+            ) from None
         if self._rows == 0:
             return numpy.empty((0, self._encoder.dimensions), numpy.float32)
         return numpy.memmap(self._spool, numpy.float32, "r", shape=(self._rows, self._encoder.dimensions))
 
     def _alignment(self, vectors, centres, summary: list[str]) -> Alignment:
-        affinities = ((vectors[begin:begin + _BLOCK_ROWS] @ centres.T).clip(-1.0, 1.0)
-                      for begin in range(0, len(vectors), _BLOCK_ROWS))
+        affinities = (
+            (vectors[begin : begin + _BLOCK_ROWS] @ centres.T).clip(-1.0, 1.0)
+            for begin in range(0, len(vectors), _BLOCK_ROWS)
+        )
         return Alignment(
-            {"alignment_possibilities": self.possibilities, "alignment_source": "kmeans",
-             "alignment_encoder": self._encoder.name, "alignment_encoder_sha256": self._encoder.sha256},
-            affinities, centres=centres, summary=summary)
+            {
+                "alignment_possibilities": self.possibilities,
+                "alignment_source": "kmeans",
+                "alignment_encoder": self._encoder.name,
+                "alignment_encoder_sha256": self._encoder.sha256,
+            },
+            affinities,
+            centres=centres,
+            summary=summary,
+        )
 
 
 class ClusterAligner(_VectorAligner):
@@ -159,11 +177,18 @@ class ClusterAligner(_VectorAligner):
         try:
             clusters = spherical_kmeans(vectors, self.possibilities, self._seed, report)
         except TooFewDirections as error:
-            raise BadData(f"--align {self.possibilities}: only {error.found} responses differ from each other and "
-                          "from the rest of their group; give a smaller number, or more responses") from None
-        return self._alignment(vectors, clusters.centres, [
-            f"{self.possibilities} clusters of {clusters.sizes[-1]:,} to {clusters.sizes[0]:,} responses",
-            f"{clusters.variance_explained:.1%} of the variance between replies to a prompt explained"])
+            raise BadData(
+                f"--align {self.possibilities}: only {error.found} responses differ from each other and "
+                "from the rest of their group; give a smaller number, or more responses"
+            ) from None
+        return self._alignment(
+            vectors,
+            clusters.centres,
+            [
+                f"{self.possibilities} clusters of {clusters.sizes[-1]:,} to {clusters.sizes[0]:,} responses",
+                f"{clusters.variance_explained:.1%} of the variance between replies to a prompt explained",
+            ],
+        )
 
 
 class CentresAligner(_VectorAligner):
@@ -174,11 +199,18 @@ class CentresAligner(_VectorAligner):
         self._centres = centres
 
     def finish(self, report) -> Alignment:
-        return self._alignment(self._vectors(), self._centres, [f"{self.possibilities} clusters of another corpus"])
+        return self._alignment(
+            self._vectors(), self._centres, [f"{self.possibilities} clusters of another corpus"]
+        )
 
 
-def open_aligner(given: str, seed: int | None, encoder_folder: Path | None, folder: Path,
-                 records: Callable[[], Iterator[Record]]) -> Aligner:
+def open_aligner(
+    given: str,
+    seed: int | None,
+    encoder_folder: Path | None,
+    folder: Path,
+    records: Callable[[], Iterator[Record]],
+) -> Aligner:
     """The aligner of `--align given`: a number of clusters, 'kinds', or a corpus whose alignment is taken over.
 
     folder: for temporary files. records(): all records with their kinds, called for 'kinds' alone. Errors:
@@ -211,10 +243,14 @@ def collect_kinds(records: Iterator[Record]) -> list[str]:
     for record in records:
         kinds.update(record.kinds or ())
         if len(kinds) > MAX_NUMBERS:
-            raise BadData(f"{record.where}: more than {MAX_NUMBERS} different kinds up to here; kinds must be few, "
-                          "each one shared by responses of many prompts")
+            raise BadData(
+                f"{record.where}: more than {MAX_NUMBERS} different kinds up to here; kinds must be few, "
+                "each one shared by responses of many prompts"
+            )
     if len(kinds) < 2:
-        raise BadData(f"--align kinds: found {len(kinds)} kinds ({shown_kinds(sorted(kinds))}), at least 2 are needed")
+        raise BadData(
+            f"--align kinds: found {len(kinds)} kinds ({shown_kinds(sorted(kinds))}), at least 2 are needed"
+        )
     numbers = [kind for kind in kinds if _WHOLE_NUMBER.fullmatch(kind)]
     return sorted(numbers, key=int) + sorted(kinds.difference(numbers))
 
@@ -244,8 +280,10 @@ def _of_corpus(path: Path, seed: int | None, encoder_folder: Path | None, folder
         raise BadData(f"{path}: not a readable corpus: {str(error).splitlines()[0]}") from None
     encoder = SentenceEncoder(encoder_folder)
     if encoder.sha256 != sha256 or encoder.dimensions != centres.shape[1]:
-        raise BadData(f"{path}: its alignment was made with encoder '{name}' ({sha256[:12]}), not with "
-                      f"'{encoder.name}' ({encoder.sha256[:12]}); name the folder of that one with --encoder")
+        raise BadData(
+            f"{path}: its alignment was made with encoder '{name}' ({sha256[:12]}), not with "
+            f"'{encoder.name}' ({encoder.sha256[:12]}); name the folder of that one with --encoder"
+        )
     return CentresAligner(centres, encoder, folder)
 
 

@@ -44,35 +44,82 @@ _BATCH_CHARACTERS = 1 << 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="files or folders")
-    add("--tokenizer", required=True, type=Path, metavar="DIR_OR_FILE",
-        help="model folder, tokenizer.json, sentencepiece .model or tekken .json")
+    add(
+        "--tokenizer",
+        required=True,
+        type=Path,
+        metavar="DIR_OR_FILE",
+        help="model folder, tokenizer.json, sentencepiece .model or tekken .json",
+    )
     add("--format", required=True, choices=FORMATS, help="what the inputs hold")
-    add("-o", "--output", required=True, type=Path, metavar="CORPUS.h5",
-        help="written whole or not at all; a SHA-256 goes beside it")
-    add("--template", metavar="NAME_OR_FILE",
+    add(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        metavar="CORPUS.h5",
+        help="written whole or not at all; a SHA-256 goes beside it",
+    )
+    add(
+        "--template",
+        metavar="NAME_OR_FILE",
         help=f"prompt template: {', '.join(template_names())}, or a .json file, or a .jinja chat template "
-             f"(default: {', '.join(f'{v} for {k}' for k, v in DEFAULTS.items() if k != v)}, and the "
-             "tokenizer's own for chat)")
-    add("--possibilities", type=_count, metavar="M",
-        help="largest possibility number, 0 for none (default: 9 for dialogue and chat where the template has a place for it, else 0)")
-    add("--align", metavar="M|kinds|CORPUS.h5",
+        f"(default: {', '.join(f'{v} for {k}' for k, v in DEFAULTS.items() if k != v)}, and the "
+        "tokenizer's own for chat)",
+    )
+    add(
+        "--possibilities",
+        type=_count,
+        metavar="M",
+        help="largest possibility number, 0 for none (default: 9 for dialogue and chat where the template has a place for it, else 0)",
+    )
+    add(
+        "--align",
+        metavar="M|kinds|CORPUS.h5",
         help="give numbers a meaning that is the same for every prompt, for group.assignment aligned: M clusters of "
-             "replies found by a sentence encoder, the records' own \"kinds\", or what another corpus's numbers mean; "
-             "sets --possibilities")
+        "replies found by a sentence encoder, the records' own \"kinds\", or what another corpus's numbers mean; "
+        "sets --possibilities",
+    )
     add("--align-seed", type=_count, metavar="SEED", help="for --align M (default: 0)")
-    add("--encoder", type=Path, metavar="DIR",
-        help="sentence-transformers model for --align (default: all-MiniLM-L6-v2, which comes with plural)")
-    add("--max-prompt-tokens", type=_count, default=0, metavar="N",
-        help="drop whole oldest turns until prompts fit; 0: no limit (default)")
-    add("--max-response-words", type=_count, metavar="N",
-        help="cut longer responses, the end token stays; 0: no limit (default: 60 for dialogue, else 0)")
-    add("--max-length", type=_count, default=1024, metavar="N",
-        help="tokens of a piece of plain text, begin token included (default: 1024)")
+    add(
+        "--encoder",
+        type=Path,
+        metavar="DIR",
+        help="sentence-transformers model for --align (default: all-MiniLM-L6-v2, which comes with plural)",
+    )
+    add(
+        "--max-prompt-tokens",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="drop whole oldest turns until prompts fit; 0: no limit (default)",
+    )
+    add(
+        "--max-response-words",
+        type=_count,
+        metavar="N",
+        help="cut longer responses, the end token stays; 0: no limit (default: 60 for dialogue, else 0)",
+    )
+    add(
+        "--max-length",
+        type=_count,
+        default=1024,
+        metavar="N",
+        help="tokens of a piece of plain text, begin token included (default: 1024)",
+    )
     add("--prompts-only", action="store_true", help="leave responses out: a corpus to generate for")
-    add("--strict-sharing", action="store_true",
-        help="refuse a template whose possibility number stands before the content")
-    add("--stopwords", type=Path, default=ENGLISH, metavar="FILE",
-        help="words that content masks leave out, one a line (default: English)")
+    add(
+        "--strict-sharing",
+        action="store_true",
+        help="refuse a template whose possibility number stands before the content",
+    )
+    add(
+        "--stopwords",
+        type=Path,
+        default=ENGLISH,
+        metavar="FILE",
+        help="words that content masks leave out, one a line (default: English)",
+    )
     add("--bos", metavar="TOKEN", help="begin token (default: the tokenizer's)")
     add("--eos", metavar="TOKEN", help="end token (default: the tokenizer's)")
     add("--quiet", action="store_true", help="no progress and no summary; warnings stay")
@@ -96,16 +143,21 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.possibilities is None and not template.has_numbers():
         limits = replace(limits, possibilities=0)
     if arguments.align and not template.has_numbers():
-        raise UsageError(f"template '{template.name}' has no place for a possibility number, to which --align would "
-                         "give a meaning; give another --template")
+        raise UsageError(
+            f"template '{template.name}' has no place for a possibility number, to which --align would "
+            "give a meaning; give another --template"
+        )
     aligner = _open_aligner(arguments, inputs)
     if aligner:
         limits = _with_numbers_of(aligner, limits, arguments)
     if limits.possibilities and not template.has_numbers():
-        raise UsageError(f"template '{template.name}' has no place for a possibility number; give "
-                         "--possibilities 0 or another --template")
+        raise UsageError(
+            f"template '{template.name}' has no place for a possibility number; give "
+            "--possibilities 0 or another --template"
+        )
     builder = (RatingBuilder if template.ratings else GroupBuilder)(
-        tokenizer, template, MaskBuilder(tokenizer, stop_words), limits)
+        tokenizer, template, MaskBuilder(tokenizer, stop_words), limits
+    )
     attributes = {
         "vocab_size": len(tokenizer.token_bytes),
         "possibilities": limits.possibilities,
@@ -121,8 +173,10 @@ def run(arguments: argparse.Namespace) -> int:
     summary = Summary()
     progress = Progress("prepare", inputs.total_bytes, "groups", sys.stderr, quiet=arguments.quiet)
     try:
-        with (CorpusWriter(arguments.output, attributes, tokenizer.token_bytes, template.json) as writer,
-              aligner or contextlib.nullcontext()):
+        with (
+            CorpusWriter(arguments.output, attributes, tokenizer.token_bytes, template.json) as writer,
+            aligner or contextlib.nullcontext(),
+        ):
             for batch in _batches(_unique(inputs)):
                 for group in builder.build(batch):
                     writer.append(group)
@@ -135,8 +189,10 @@ def run(arguments: argparse.Namespace) -> int:
             if summary.groups == 0:
                 raise BadData(f"{', '.join(arguments.inputs)}: no records in the input")
             if summary.responses == 0 and not arguments.prompts_only:
-                raise BadData(f"{', '.join(arguments.inputs)}: no record has responses; check the keys, or give "
-                              "--prompts-only for a corpus to generate for")
+                raise BadData(
+                    f"{', '.join(arguments.inputs)}: no record has responses; check the keys, or give "
+                    "--prompts-only for a corpus to generate for"
+                )
             if aligner:
                 progress.close()
                 progress = Progress("align", 1.0, "vectors", sys.stderr, quiet=arguments.quiet)
@@ -171,7 +227,9 @@ def _limits(arguments: argparse.Namespace) -> Limits:
     if words and source_format in ("targets", "text"):
         raise UsageError(f"--max-response-words cuts dialogue and chat responses only, not {source_format}")
     if not 2 <= arguments.max_length <= _MAX_LENGTH:
-        raise UsageError(f"--max-length {arguments.max_length}: from 2 (the begin token and one more) to {_MAX_LENGTH}")
+        raise UsageError(
+            f"--max-length {arguments.max_length}: from 2 (the begin token and one more) to {_MAX_LENGTH}"
+        )
     return Limits(possibilities, arguments.max_prompt_tokens, words, arguments.max_length)
 
 
@@ -181,11 +239,15 @@ def _check_align(arguments: argparse.Namespace) -> None:
             if value is not None:
                 raise UsageError(f"{option} has no effect without --align; leave it out")
     elif arguments.format not in ("dialogue", "chat"):
-        raise UsageError(f"--align gives replies their numbers, --format {arguments.format} has no possibility "
-                         "numbers; it goes with dialogue and chat")
+        raise UsageError(
+            f"--align gives replies their numbers, --format {arguments.format} has no possibility "
+            "numbers; it goes with dialogue and chat"
+        )
     elif arguments.prompts_only:
-        raise UsageError("--align needs responses, --prompts-only leaves them out; give --possibilities M instead, "
-                         "prompts need no alignment")
+        raise UsageError(
+            "--align needs responses, --prompts-only leaves them out; give --possibilities M instead, "
+            "prompts need no alignment"
+        )
 
 
 def _open_aligner(arguments: argparse.Namespace, inputs: InputFiles) -> Aligner | None:
@@ -197,15 +259,19 @@ def _open_aligner(arguments: argparse.Namespace, inputs: InputFiles) -> Aligner 
         again.reads_kinds = True
         return iter(again)
 
-    aligner = open_aligner(arguments.align, arguments.align_seed, arguments.encoder, arguments.output.parent, records)
+    aligner = open_aligner(
+        arguments.align, arguments.align_seed, arguments.encoder, arguments.output.parent, records
+    )
     inputs.reads_kinds = aligner.reads_kinds
     return aligner
 
 
 def _with_numbers_of(aligner: Aligner, limits: Limits, arguments: argparse.Namespace) -> Limits:
     if arguments.possibilities is not None and arguments.possibilities < aligner.possibilities:
-        raise UsageError(f"--possibilities {arguments.possibilities} is fewer than the {aligner.possibilities} "
-                         f"numbers of --align {arguments.align}; leave it out, or give at least as many")
+        raise UsageError(
+            f"--possibilities {arguments.possibilities} is fewer than the {aligner.possibilities} "
+            f"numbers of --align {arguments.align}; leave it out, or give at least as many"
+        )
     return replace(limits, possibilities=arguments.possibilities or aligner.possibilities)
 
 
@@ -220,8 +286,10 @@ def _unique(records: Iterable[Record]) -> Iterator[Record]:
     ids: set[str] = set()  # all that stays in memory of a record: some 100 bytes
     for record in records:
         if record.id in ids:
-            raise BadData(f"{record.where}: id '{record.id}' stands twice; ids must differ (without own ids "
-                          "they are made of file names: rename one of two files of the same name)")
+            raise BadData(
+                f"{record.where}: id '{record.id}' stands twice; ids must differ (without own ids "
+                "they are made of file names: rename one of two files of the same name)"
+            )
         ids.add(record.id)
         yield record
 
@@ -240,8 +308,10 @@ def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 def _sharing_line(builder: GroupBuilder, summary: Summary) -> str:
     lost = builder.changes.prompt_tokens_lost / summary.groups
-    return (f"the template puts the possibility number before the content: {lost:.1f} prompt tokens lost "
-            "per group (mean) against the number placed last")
+    return (
+        f"the template puts the possibility number before the content: {lost:.1f} prompt tokens lost "
+        "per group (mean) against the number placed last"
+    )
 
 
 def _check_sharing(builder: GroupBuilder, summary: Summary) -> None:
@@ -254,5 +324,7 @@ def _report_changes(builder: GroupBuilder, summary: Summary, warn) -> None:
     if builder.number_is_early:
         warn(_sharing_line(builder, summary))
     if changes.respelled_responses:
-        warn(f"the tokenizer spells {changes.respelled_responses:,} responses other than they are written, "
-             f"the first in {changes.first_respelled}; the model learns the tokenizer's spelling")
+        warn(
+            f"the tokenizer spells {changes.respelled_responses:,} responses other than they are written, "
+            f"the first in {changes.first_respelled}; the model learns the tokenizer's spelling"
+        )

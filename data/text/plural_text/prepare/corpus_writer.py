@@ -27,16 +27,23 @@ FORMAT_VERSION = 1
 
 # Datasets of one number a token, offset or response: array type code and type in the file.
 _COLUMNS = {
-    "prompt_tokens": ("i", "<i4"), "prompt_offsets": ("q", "<i8"),
-    "tail_tokens": ("i", "<i4"), "tail_offsets": ("q", "<i8"),
-    "response_tokens": ("i", "<i4"), "response_masks": ("B", "u1"), "response_offsets": ("q", "<i8"),
-    "response_weights": ("d", "<f8"), "group_responses": ("q", "<i8"),
-    "id_bytes": ("B", "u1"), "id_offsets": ("q", "<i8"),
-    "vocab_bytes": ("B", "u1"), "vocab_offsets": ("q", "<i8"),
+    "prompt_tokens": ("i", "<i4"),
+    "prompt_offsets": ("q", "<i8"),
+    "tail_tokens": ("i", "<i4"),
+    "tail_offsets": ("q", "<i8"),
+    "response_tokens": ("i", "<i4"),
+    "response_masks": ("B", "u1"),
+    "response_offsets": ("q", "<i8"),
+    "response_weights": ("d", "<f8"),
+    "group_responses": ("q", "<i8"),
+    "id_bytes": ("B", "u1"),
+    "id_offsets": ("q", "<i8"),
+    "vocab_bytes": ("B", "u1"),
+    "vocab_offsets": ("q", "<i8"),
     "template": ("B", "u1"),
 }
-_CHUNK = 16384          # elements
-_FLUSH = 4 * _CHUNK     # written when so many are buffered
+_CHUNK = 16384  # elements
+_FLUSH = 4 * _CHUNK  # written when so many are buffered
 # The newest file format (checksums on metadata) that every HDF5 since 1.10 reads. "latest" would mean
 # that of the installed library, which older readers refuse.
 _LIBVER = ("v110", "v110")
@@ -79,7 +86,8 @@ class CorpusWriter:
         try:
             for name, (_, dtype) in _COLUMNS.items():
                 self._datasets[name] = self._file.create_dataset(
-                    name, (0,), dtype, maxshape=(None,), chunks=(_CHUNK,), fletcher32=True)
+                    name, (0,), dtype, maxshape=(None,), chunks=(_CHUNK,), fletcher32=True
+                )
             for name, value in {"format": FORMAT, "format_version": FORMAT_VERSION, **attributes}.items():
                 self._file.attrs[name] = self._attribute(value)
         except _HDF5_ERRORS as error:
@@ -140,7 +148,8 @@ class CorpusWriter:
 
     def _add_dataset(self, name: str, dtype: str, blocks: Iterable) -> None:
         dataset = self._datasets[name] = self._file.create_dataset(
-            name, (0,), dtype, maxshape=(None,), chunks=(_CHUNK,), fletcher32=True)
+            name, (0,), dtype, maxshape=(None,), chunks=(_CHUNK,), fletcher32=True
+        )
         for block in blocks:
             old = dataset.shape[0]
             dataset.resize((old + block.size,))
@@ -205,7 +214,9 @@ class CorpusWriter:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(lock)
-            raise CannotCreate(f"{self._path}: another process is writing it; wait or name another file") from None
+            raise CannotCreate(
+                f"{self._path}: another process is writing it; wait or name another file"
+            ) from None
         except OSError:
             pass  # a file system without locks: the user keeps writers apart
         return lock

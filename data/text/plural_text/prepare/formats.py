@@ -36,12 +36,12 @@ class Record:
     """One group as its author wrote it."""
 
     id: str
-    where: str                 # "file:line", for messages
-    turns: list                # dialogue: texts; chat: {"role", "content"}; targets: [request]; text: [document]
+    where: str  # "file:line", for messages
+    turns: list  # dialogue: texts; chat: {"role", "content"}; targets: [request]; text: [document]
     responses: list[str] | None = None  # None: a prompt to generate for
     weights: list[float] | None = None  # targets only, as written
-    prefix: str = ""           # targets only: what the response starts with, part of the prompt
-    eos: bool = True           # whether responses end with the end token
+    prefix: str = ""  # targets only: what the response starts with, part of the prompt
+    eos: bool = True  # whether responses end with the end token
     kinds: list[str] | None = None  # dialogue and chat, when they are read: the kind of each response
 
 
@@ -56,8 +56,9 @@ class InputFiles:
     tells how far the stream is. With `reads_kinds` every record with responses must bring their kinds.
     """
 
-    def __init__(self, inputs: list[str], source_format: str, note: Callable[[str], None],
-                 prompts_only: bool = False):
+    def __init__(
+        self, inputs: list[str], source_format: str, note: Callable[[str], None], prompts_only: bool = False
+    ):
         self._format = source_format
         self._note = note
         self._noted: set[str] = set()
@@ -85,8 +86,10 @@ class InputFiles:
         if not path.is_file():
             raise MissingInput(f"{path}: input not found")
         if path.suffix not in suffixes:
-            raise BadData(f"{path}: cannot tell what this file holds; --format {self._format} reads "
-                          f"{', '.join(suffixes)}")
+            raise BadData(
+                f"{path}: cannot tell what this file holds; --format {self._format} reads "
+                f"{', '.join(suffixes)}"
+            )
         return [path]
 
     def _read_file(self, file: Path) -> Iterator[Record]:
@@ -148,9 +151,11 @@ class InputFiles:
         has = record.responses is not None
         first, where = self._with_responses = self._with_responses or (has, record.where)
         if has != first:
-            raise BadData(f"{record.where}: {'has' if has else 'has no'} responses, {where} "
-                          f"{'has' if first else 'has none'}; a corpus is all for training or all prompts "
-                          "(--prompts-only leaves responses out)")
+            raise BadData(
+                f"{record.where}: {'has' if has else 'has no'} responses, {where} "
+                f"{'has' if first else 'has none'}; a corpus is all for training or all prompts "
+                "(--prompts-only leaves responses out)"
+            )
 
     def _pass_over(self, fields: dict, where: str) -> None:
         known = _KNOWN_KEYS[self._format]
@@ -159,11 +164,15 @@ class InputFiles:
                 continue
             self._noted.add(key)
             if key in known:
-                self._note(f"{where}: key 'kinds' is not used: possibility numbers are assigned in training "
-                           "(--align kinds uses it)")
+                self._note(
+                    f"{where}: key 'kinds' is not used: possibility numbers are assigned in training "
+                    "(--align kinds uses it)"
+                )
             else:
-                self._note(f"{where}: unknown key '{key}' is passed over, here and below; --format "
-                           f"{self._format} knows {', '.join(sorted(known))}")
+                self._note(
+                    f"{where}: unknown key '{key}' is passed over, here and below; --format "
+                    f"{self._format} knows {', '.join(sorted(known))}"
+                )
 
 
 def _parse(content: bytes) -> dict:
@@ -183,7 +192,9 @@ def _parse(content: bytes) -> dict:
     except UnicodeDecodeError as error:
         raise Mistake(f"not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno} column {error.colno}" if "\n" in text.strip() else f"column {error.colno}"
+        place = (
+            f"line {error.lineno} column {error.colno}" if "\n" in text.strip() else f"column {error.colno}"
+        )
         raise Mistake(f"not valid JSON at {place}: {error.msg}") from None
     except RecursionError:
         raise Mistake("JSON nested too deeply") from None
@@ -219,7 +230,7 @@ def _read_targets(fields: dict) -> Record:
 def _read_chat(fields: dict) -> Record:
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise Mistake("key 'messages' must hold a list of {\"role\", \"content\"} that is not empty")
+        raise Mistake('key \'messages\' must hold a list of {"role", "content"} that is not empty')
     for i, message in enumerate(messages):
         if not isinstance(message, dict) or message.keys() != {"role", "content"}:
             raise Mistake(f"messages[{i}] must be an object with exactly 'role' and 'content'")
@@ -227,7 +238,9 @@ def _read_chat(fields: dict) -> Record:
             raise Mistake(f"messages[{i}] has role {message['role']!r}, allowed: {', '.join(_ROLES)}")
         _check_text(message["content"], f"messages[{i}].content")
     if messages[-1]["role"] != "user":
-        raise Mistake(f"the last message is the {messages[-1]['role']}'s, must be the user's: what follows it is learnt")
+        raise Mistake(
+            f"the last message is the {messages[-1]['role']}'s, must be the user's: what follows it is learnt"
+        )
     responses = _responses(fields, "responses")
     return Record("", "", messages, responses)
 
@@ -243,8 +256,9 @@ def _weights(fields: dict, targets: list[str] | None) -> list[float]:
     weights = fields["weights"]
     if targets is None or not isinstance(weights, list) or len(weights) != len(targets):
         count = len(weights) if isinstance(weights, list) else f"a {_kind(weights)}"
-        raise Mistake(f"key 'weights' holds {count}, must hold one number for each of the "
-                      f"{len(targets or [])} targets")
+        raise Mistake(
+            f"key 'weights' holds {count}, must hold one number for each of the {len(targets or [])} targets"
+        )
     for i, weight in enumerate(weights):
         if type(weight) not in (int, float):
             raise Mistake(f"weights[{i}] is a {_kind(weight)}, must be a number")
@@ -282,20 +296,28 @@ def _responses(fields: dict, key: str) -> list[str] | None:
 def _kinds(fields: dict, responses: int) -> list[str]:
     """The kind of each response as text: 1 and "1" are the same kind."""
     if "kinds" not in fields:
-        raise Mistake(f"key 'kinds' is missing; --align kinds needs one for each of the {responses} responses")
+        raise Mistake(
+            f"key 'kinds' is missing; --align kinds needs one for each of the {responses} responses"
+        )
     values = fields["kinds"]
     if not isinstance(values, list) or len(values) != responses:
         count = len(values) if isinstance(values, list) else f"a {_kind(values)}"
-        raise Mistake(f"key 'kinds' holds {count}, must hold one text or whole number for each of the "
-                      f"{responses} responses")
+        raise Mistake(
+            f"key 'kinds' holds {count}, must hold one text or whole number for each of the "
+            f"{responses} responses"
+        )
     for i, value in enumerate(values):
         if type(value) not in (int, str):
-            raise Mistake(f"kinds[{i}] is a {_kind(value)}{f' ({value})' if type(value) is float else ''}, must be "
-                          "a text or a whole number")
+            raise Mistake(
+                f"kinds[{i}] is a {_kind(value)}{f' ({value})' if type(value) is float else ''}, must be "
+                "a text or a whole number"
+            )
         text = str(value)
         if not text.strip() or not text.isprintable() or len(text) > _MAX_KIND_CHARACTERS:
-            raise Mistake(f"kinds[{i}] is {text[:40]!r}, must be a text on one line of 1 to "
-                          f"{_MAX_KIND_CHARACTERS} characters")
+            raise Mistake(
+                f"kinds[{i}] is {text[:40]!r}, must be a text on one line of 1 to "
+                f"{_MAX_KIND_CHARACTERS} characters"
+            )
     return [str(value) for value in values]
 
 
@@ -311,5 +333,12 @@ def _check_text(value, name: str, may_be_empty: bool = False) -> None:
 
 
 def _kind(value) -> str:
-    return {dict: "object", list: "list", str: "text", bool: "true/false", int: "number", float: "number",
-            type(None): "null"}.get(type(value), type(value).__name__)
+    return {
+        dict: "object",
+        list: "list",
+        str: "text",
+        bool: "true/false",
+        int: "number",
+        float: "number",
+        type(None): "null",
+    }.get(type(value), type(value).__name__)

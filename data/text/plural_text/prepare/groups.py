@@ -40,10 +40,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Limits:
-    possibilities: int            # M
-    max_prompt_tokens: int = 0    # 0: no limit
-    max_response_words: int = 0   # 0: no limit
-    max_length_tokens: int = 1024 # of a piece of plain text
+    possibilities: int  # M
+    max_prompt_tokens: int = 0  # 0: no limit
+    max_response_words: int = 0  # 0: no limit
+    max_length_tokens: int = 1024  # of a piece of plain text
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Changes:
     truncated_responses: int = 0
     respelled_responses: int = 0  # the tokenizer's normalisation changed the text
     first_respelled: str = ""
-    prompt_tokens_lost: int = 0   # by a number that stands early, over all groups
+    prompt_tokens_lost: int = 0  # by a number that stands early, over all groups
 
 
 class GroupBuilder:
@@ -102,7 +102,8 @@ class GroupBuilder:
         if self._number_last:
             moved = self._encode_prompts(self._number_last, list(zip(records, turns)))
             self.changes.prompt_tokens_lost += sum(
-                _distinct_tokens(full[1:]) - _distinct_tokens(last[1:]) for full, last in zip(prompts, moved))
+                _distinct_tokens(full[1:]) - _distinct_tokens(last[1:]) for full, last in zip(prompts, moved)
+            )
         return [_split(record.id, full) for record, full in zip(records, prompts)]
 
     def _encode_prompts(self, template: Template, rows: list[tuple[Record, list]]) -> list[list[list[int]]]:
@@ -119,7 +120,7 @@ class GroupBuilder:
         if template.bos and bos is not None:  # a chat template may have written it already
             ids = [row if row[:1] == [bos] else [bos, *row] for row in ids]
         m = len(numbers)
-        return [ids[i * m:(i + 1) * m] for i in range(len(rows))]
+        return [ids[i * m : (i + 1) * m] for i in range(len(rows))]
 
     def _fits(self, record: Record, full: list[list[int]]) -> bool:
         if not all(full):
@@ -130,16 +131,21 @@ class GroupBuilder:
     def _trim(self, record: Record, turns: list, full: list[list[int]]) -> list:
         shorter = self._template.without_oldest(turns)
         if shorter is None:
-            raise BadData(f"{record.where}: the prompt has {max(map(len, full))} tokens with nothing left to "
-                          f"trim, --max-prompt-tokens allows {self._limits.max_prompt_tokens}; raise it or "
-                          "shorten the last turn")
+            raise BadData(
+                f"{record.where}: the prompt has {max(map(len, full))} tokens with nothing left to "
+                f"trim, --max-prompt-tokens allows {self._limits.max_prompt_tokens}; raise it or "
+                "shorten the last turn"
+            )
         return shorter
 
     # Responses.
 
     def _add_responses(self, records: list[Record], groups: list[Group]) -> None:
-        rows = [(record, group, self._truncated(text))
-                for record, group in zip(records, groups) for text in record.responses or ()]
+        rows = [
+            (record, group, self._truncated(text))
+            for record, group in zip(records, groups)
+            for text in record.responses or ()
+        ]
         encoded = self._tokenizer.encode_text([text for _, _, text in rows])
         masks = self._masks.build(encoded)
         for (record, group, text), ids, mask in zip(rows, encoded, masks):
@@ -157,17 +163,19 @@ class GroupBuilder:
         limit = self._limits.max_response_words
         if limit:
             for count, word in enumerate(_WORD.finditer(text), 1):
-                if count == limit and text[word.end():].strip():
+                if count == limit and text[word.end() :].strip():
                     self.changes.truncated_responses += 1
-                    return text[:word.end()]
+                    return text[: word.end()]
         return text
 
     def _check_response(self, record: Record, text: str, ids: list[int]) -> None:
         if not ids:
             raise BadData(f"{record.where}: response {_shown(text)} has no tokens")
         if self._tokenizer.eos_id in ids:
-            raise BadData(f"{record.where}: response {_shown(text)} holds the end token "
-                          f"'{self._tokenizer.token_text(self._tokenizer.eos_id)}'; take it out, it is added by itself")
+            raise BadData(
+                f"{record.where}: response {_shown(text)} holds the end token "
+                f"'{self._tokenizer.token_text(self._tokenizer.eos_id)}'; take it out, it is added by itself"
+            )
         spelled, written = self._tokenizer.decode(ids), text.encode()
         if spelled != written and spelled != b" " + written:
             self.changes.respelled_responses += 1
@@ -189,15 +197,17 @@ class GroupBuilder:
         room = self._limits.max_length_tokens - 1
         count = -(-len(ids) // room)
         cuts = [i * len(ids) // count for i in range(count + 1)]
-        return [Group(f"{record.id}:{n}", [begin], [[]], [ids[a:b]], [bytes(b - a)], [1.0])
-                for n, (a, b) in enumerate(zip(cuts, cuts[1:]), 1)]
+        return [
+            Group(f"{record.id}:{n}", [begin], [[]], [ids[a:b]], [bytes(b - a)], [1.0])
+            for n, (a, b) in enumerate(zip(cuts, cuts[1:]), 1)
+        ]
 
 
 def _split(group_id: str, full: list[list[int]]) -> Group:
     """The shared prompt is the longest common prefix of all full prompts, found from their ids."""
     # In lexicographic order everything between two lists shares what the outermost two share.
     shared = os.path.commonprefix([min(full), max(full)])
-    return Group(group_id, shared, [ids[len(shared):] for ids in full])
+    return Group(group_id, shared, [ids[len(shared) :] for ids in full])
 
 
 def _distinct_tokens(full: list[list[int]]) -> int:
@@ -209,8 +219,10 @@ def _distinct_tokens(full: list[list[int]]) -> int:
 def _check_size(record: Record, group: Group) -> None:
     tokens = len(group.prompt) + sum(map(len, group.tails)) + sum(map(len, group.responses))
     if tokens > _MAX_GROUP_TOKENS:
-        raise BadData(f"{record.where}: the group has {tokens:,} tokens with its prompts for all possibility "
-                      f"numbers, at most {_MAX_GROUP_TOKENS:,} are allowed; shorten it")
+        raise BadData(
+            f"{record.where}: the group has {tokens:,} tokens with its prompts for all possibility "
+            f"numbers, at most {_MAX_GROUP_TOKENS:,} are allowed; shorten it"
+        )
 
 
 def _check_prefix_free(record: Record, group: Group) -> None:
@@ -219,12 +231,18 @@ def _check_prefix_free(record: Record, group: Group) -> None:
     order = sorted(range(len(group.responses)), key=group.responses.__getitem__)
     for a, b in zip(order, order[1:]):
         first, second = group.responses[a], group.responses[b]
-        if second[:len(first)] == first:
-            names = f"targets[{a}] {_shown(record.responses[a])} and targets[{b}] {_shown(record.responses[b])}"
+        if second[: len(first)] == first:
+            names = (
+                f"targets[{a}] {_shown(record.responses[a])} and targets[{b}] {_shown(record.responses[b])}"
+            )
             if first == second:
-                raise BadData(f"{record.where}: {names} have the same tokens; keep one and add up the weights")
-            raise BadData(f"{record.where}: of {names} the first is the beginning of the second in tokens; "
-                          "set 'eos' to true or close every target with the same sign")
+                raise BadData(
+                    f"{record.where}: {names} have the same tokens; keep one and add up the weights"
+                )
+            raise BadData(
+                f"{record.where}: of {names} the first is the beginning of the second in tokens; "
+                "set 'eos' to true or close every target with the same sign"
+            )
 
 
 def _shown(text: str) -> str:

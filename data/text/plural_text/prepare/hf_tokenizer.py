@@ -64,8 +64,10 @@ class HuggingFaceTokenizer(Tokenizer):
             token_id = token_id[0] if isinstance(token_id, list) and token_id else token_id
             if type(token_id) is int:
                 if not 0 <= token_id < len(self.token_bytes):
-                    raise BadData(f"{folder / name}: {key}_id {token_id} is outside the vocabulary "
-                                  f"of {len(self.token_bytes)} tokens")
+                    raise BadData(
+                        f"{folder / name}: {key}_id {token_id} is outside the vocabulary "
+                        f"of {len(self.token_bytes)} tokens"
+                    )
                 return token_id
         return next((i for i in map(self.id_of, usual) if i is not None), None)
 
@@ -73,16 +75,17 @@ class HuggingFaceTokenizer(Tokenizer):
 def _token_bytes(path: Path, layout: dict, backend) -> list[bytes]:
     vocabulary = backend.get_vocab(with_added_tokens=True)
     added = {token_id: token.content for token_id, token in backend.get_added_tokens_decoder().items()}
-    kinds = {kind for part in ("normalizer", "pre_tokenizer", "decoder")
-             for kind in _types(layout.get(part))}
+    kinds = {kind for part in ("normalizer", "pre_tokenizer", "decoder") for kind in _types(layout.get(part))}
     if "ByteLevel" in kinds:
         alphabet = _byte_level_alphabet()
         piece_bytes = lambda piece: _byte_level_piece(piece, alphabet)
     elif "Metaspace" in kinds or any("\u2581" in piece for piece in vocabulary):
         piece_bytes = _metaspace_piece
     else:
-        raise BadData(f"{path}: cannot tell which bytes its tokens stand for; supported are byte-level "
-                      "tokenizers (ByteLevel) and those that mark spaces with U+2581 (Metaspace)")
+        raise BadData(
+            f"{path}: cannot tell which bytes its tokens stand for; supported are byte-level "
+            "tokenizers (ByteLevel) and those that mark spaces with U+2581 (Metaspace)"
+        )
     table = [b""] * (max(vocabulary.values(), default=-1) + 1)
     for piece, token_id in vocabulary.items():
         table[token_id] = added[token_id].encode() if token_id in added else piece_bytes(piece)

@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_SAMPLE_ROWS = 1 << 16   # 100 MB at 384 dimensions
+_SAMPLE_ROWS = 1 << 16  # 100 MB at 384 dimensions
 _BLOCK_ROWS = 1 << 13
 _STARTS = 8
-_START_PASSES = 100      # at most; a start ends when its objective stands still
+_START_PASSES = 100  # at most; a start ends when its objective stands still
 _FULL_PASSES = 20
-_STANDSTILL = 1e-5       # gain in mean cosine of a pass
-_SAME_DIRECTION = 1e-6   # 1 - cosine
+_STANDSTILL = 1e-5  # gain in mean cosine of a pass
+_SAME_DIRECTION = 1e-6  # 1 - cosine
 
 
 class TooFewDirections(Exception):
@@ -35,9 +35,9 @@ class TooFewDirections(Exception):
 
 @dataclass
 class Clusters:
-    centres: object            # float32 [M, d], rows of length 1, the largest cluster first
-    sizes: list[int]           # rows whose nearest centre it is
-    mean_cosine: float         # of rows to their nearest centre
+    centres: object  # float32 [M, d], rows of length 1, the largest cluster first
+    sizes: list[int]  # rows whose nearest centre it is
+    mean_cosine: float  # of rows to their nearest centre
     variance_explained: float  # share of the rows' variance that lies between clusters
 
 
@@ -45,14 +45,20 @@ class Clusters:
 class _Assigned:
     """One pass: rows given to their nearest centres."""
 
-    sums: object               # float64 [M, d]
-    sizes: object              # int64 [M]
+    sums: object  # float64 [M, d]
+    sizes: object  # int64 [M]
     cosine_sum: float
-    farthest: object           # the row that is worst served
+    farthest: object  # the row that is worst served
 
 
-def spherical_kmeans(rows, count: int, seed: int, report: Callable[[float, int], None] = lambda share, done: None,
-                     sample_rows: int = _SAMPLE_ROWS, block_rows: int = _BLOCK_ROWS) -> Clusters:
+def spherical_kmeans(
+    rows,
+    count: int,
+    seed: int,
+    report: Callable[[float, int], None] = lambda share, done: None,
+    sample_rows: int = _SAMPLE_ROWS,
+    block_rows: int = _BLOCK_ROWS,
+) -> Clusters:
     """`count` centres of `rows`, float32 [n, d] of length 1, in memory or mapped; rows of zeros are left out.
 
     report(share, done) is told how much of the work is behind and how many rows were looked at.
@@ -88,8 +94,9 @@ def _refine(rows, centres, block_rows: int, told) -> Clusters:
     """Passes over all rows until they gain nothing more; the last one measures the centres it was given."""
     objective = -1.0
     for step in range(_FULL_PASSES):
-        assigned = _assign(rows, centres, block_rows, lambda share: told(0.5 + (step + share) / _FULL_PASSES / 2,
-                                                                         block_rows))
+        assigned = _assign(
+            rows, centres, block_rows, lambda share: told(0.5 + (step + share) / _FULL_PASSES / 2, block_rows)
+        )
         used = int(assigned.sizes.sum())
         gain, objective = assigned.cosine_sum / used - objective, assigned.cosine_sum / used
         if gain < _STANDSTILL or step == _FULL_PASSES - 1:
@@ -133,7 +140,9 @@ def _seed_centres(rows, count: int, random):
         if total == 0.0:
             raise TooFewDirections(len(centres))
         chance = numpy.cumsum(distance, dtype=numpy.float64)
-        place = min(int(numpy.searchsorted(chance, random.random() * chance[-1], side="right")), len(rows) - 1)
+        place = min(
+            int(numpy.searchsorted(chance, random.random() * chance[-1], side="right")), len(rows) - 1
+        )
         centres.append(rows[place])
         distance = numpy.minimum(distance, 1.0 - rows @ centres[-1])
     return numpy.array(centres)
@@ -146,7 +155,7 @@ def _assign(rows, centres, block_rows: int, told=lambda share: None) -> _Assigne
     sizes = numpy.zeros(len(centres), numpy.int64)
     cosine_sum, worst, farthest = 0.0, numpy.inf, centres[0]
     for begin in range(0, len(rows), block_rows):
-        block = numpy.asarray(rows[begin:begin + block_rows])
+        block = numpy.asarray(rows[begin : begin + block_rows])
         block = block[block.any(axis=1)]
         if len(block):
             cosines = block @ centres.T

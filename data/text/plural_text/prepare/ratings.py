@@ -33,15 +33,24 @@ class RatingBuilder(GroupBuilder):
 
     def build(self, records: list[Record]) -> list[Group]:
         """The questions for the records, in order; responses of records are passed over."""
-        return [Group(group.id, group.prompt, [self._after], self._ratings, [bytes(len(ids)) for ids in self._ratings],
-                      [1.0] * len(self._ratings)) for group in self._prompts(records)]
+        return [
+            Group(
+                group.id,
+                group.prompt,
+                [self._after],
+                self._ratings,
+                [bytes(len(ids)) for ids in self._ratings],
+                [1.0] * len(self._ratings),
+            )
+            for group in self._prompts(records)
+        ]
 
 
 def _continued(tokenizer: Tokenizer, text: str) -> list[int]:
     """Ids of text that goes on after other text: no space is put before it."""
     plain, with_before, before = tokenizer.encode_prompts([text, _BEFORE + text, _BEFORE])
-    rest = with_before[len(before):]
-    if with_before[:len(before)] == before and tokenizer.decode(rest) == text.encode():
+    rest = with_before[len(before) :]
+    if with_before[: len(before)] == before and tokenizer.decode(rest) == text.encode():
         return rest
     return plain
 
@@ -50,6 +59,8 @@ def _check_ratings(template: Template, ratings: list[list[int]]) -> None:
     # In lexicographic order a list stands directly before those that begin with it.
     order = sorted(zip(ratings, template.ratings))
     for (first, name), (second, other) in zip(order, order[1:]):
-        if second[:len(first)] == first:
-            raise BadData(f"{template.where}: template key 'ratings': {name!r} is the beginning of {other!r} in tokens; "
-                          "close every rating with the same sign, such as ']'")
+        if second[: len(first)] == first:
+            raise BadData(
+                f"{template.where}: template key 'ratings': {name!r} is the beginning of {other!r} in tokens; "
+                "close every rating with the same sign, such as ']'"
+            )

@@ -50,15 +50,23 @@ class Summary:
             self._peft_shared += prompt + common + n * (tail - common) + used
 
     def lines(self, changes: Changes, output: str, sha256: str) -> list[str]:
-        rows = [("corpus", output), ("groups", f"{self.groups:,}"), ("responses", f"{self.responses:,}"),
-                ("tokens", f"{self.prompt_tokens:,} prompts, {self.tail_tokens:,} tails, "
-                           f"{self.response_tokens:,} responses"),
-                ("longest sequence", f"{self.longest_tokens:,} tokens, in {self.longest_id}")]
+        rows = [
+            ("corpus", output),
+            ("groups", f"{self.groups:,}"),
+            ("responses", f"{self.responses:,}"),
+            (
+                "tokens",
+                f"{self.prompt_tokens:,} prompts, {self.tail_tokens:,} tails, "
+                f"{self.response_tokens:,} responses",
+            ),
+            ("longest sequence", f"{self.longest_tokens:,} tokens, in {self.longest_id}"),
+        ]
         if self.responses:
             ratio = f"{self._plain / self._shared:.2f} (one sequence a response"
             if self._peft_shared:
-                ratio += (f"), {self._peft_plain / self._peft_shared:.2f} (peft with "
-                          f"{_PEFT_RESPONSES} responses")
+                ratio += (
+                    f"), {self._peft_plain / self._peft_shared:.2f} (peft with {_PEFT_RESPONSES} responses"
+                )
             rows.append(("sharing ratio, about", ratio + ")"))
         if changes.trimmed_prompts:
             rows.append(("prompts trimmed", f"{changes.trimmed_prompts:,}"))

@@ -26,11 +26,14 @@ class TekkenTokenizer(Tokenizer):
             try:
                 self._model = Tekkenizer.from_file(path)
                 keep = SpecialTokenPolicy.KEEP
-                self.token_bytes = [bytes(self._model.id_to_byte_piece(i, keep))
-                                    for i in range(self._model.n_words)]
+                self.token_bytes = [
+                    bytes(self._model.id_to_byte_piece(i, keep)) for i in range(self._model.n_words)
+                ]
             except Exception as error:  # it raises KeyError, AssertionError, validation errors, ...
-                raise BadData(f"{path}: not a usable tekken file: {type(error).__name__}: "
-                              f"{str(error).splitlines()[0] if str(error) else 'no reason given'}") from None
+                raise BadData(
+                    f"{path}: not a usable tekken file: {type(error).__name__}: "
+                    f"{str(error).splitlines()[0] if str(error) else 'no reason given'}"
+                ) from None
         self.bos_id, self.eos_id = self._model.bos_id, self._model.eos_id
         self._special = {self.token_bytes[i].decode(): i for i in range(self._model.num_special_tokens)}
         longest_first = sorted(filter(None, self._special), key=len, reverse=True)

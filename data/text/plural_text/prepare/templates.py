@@ -128,9 +128,11 @@ class ChatTemplate(Template):
 
         super().__init__(spec, where)
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
+            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+        )
         environment.filters["tojson"] = lambda value, **options: json.dumps(
-            value, ensure_ascii=False, **options)
+            value, ensure_ascii=False, **options
+        )
 
         def refuse(message):
             raise jinja2.TemplateError(message)
@@ -149,8 +151,10 @@ class ChatTemplate(Template):
         if k:
             last = max(i for i, turn in enumerate(turns) if turn["role"] == "user")
             number = self.spec["number"].replace("{k}", str(k))
-            turns = [{**turn, "content": turn["content"] + number} if i == last else turn
-                     for i, turn in enumerate(turns)]
+            turns = [
+                {**turn, "content": turn["content"] + number} if i == last else turn
+                for i, turn in enumerate(turns)
+            ]
         try:
             return self._jinja.render(messages=turns, add_generation_prompt=True)
         except (self._error, TypeError, ValueError, OverflowError) as error:
@@ -178,16 +182,21 @@ def open_template(name_or_file: str | None, source_format: str, tokenizer) -> Te
     _check(spec, path)
     if spec["format"] != source_format:
         fitting = [n for n in template_names() if _read(n)[1]["format"] == source_format]
-        raise UsageError(f"template '{spec['name']}' is for --format {spec['format']}, not "
-                         f"{source_format}; for {source_format}: {', '.join(fitting)}, or a file")
+        raise UsageError(
+            f"template '{spec['name']}' is for --format {spec['format']}, not "
+            f"{source_format}; for {source_format}: {', '.join(fitting)}, or a file"
+        )
     if source_format == "chat":
         if "chat_template" not in spec:
             if not tokenizer.chat_template:
-                raise BadData(f"{tokenizer.path}: no chat template beside this tokenizer; give one with "
-                              "--template FILE.jinja")
+                raise BadData(
+                    f"{tokenizer.path}: no chat template beside this tokenizer; give one with "
+                    "--template FILE.jinja"
+                )
             spec["chat_template"] = tokenizer.chat_template
-        return ChatTemplate(spec, str(path), tokenizer.token_text(tokenizer.bos_id),
-                            tokenizer.token_text(tokenizer.eos_id))
+        return ChatTemplate(
+            spec, str(path), tokenizer.token_text(tokenizer.bos_id), tokenizer.token_text(tokenizer.eos_id)
+        )
     return (Template if source_format == "text" else TextTemplate)(spec, str(path))
 
 
@@ -197,8 +206,10 @@ def _read(name_or_file: str) -> tuple[Path, dict]:
     if is_name:
         path = FOLDER / f"{name_or_file}.json"
         if not path.is_file():
-            raise MissingInput(f"no template '{name_or_file}'; known: {', '.join(template_names())}, or "
-                               "give a .json or .jinja file")
+            raise MissingInput(
+                f"no template '{name_or_file}'; known: {', '.join(template_names())}, or "
+                "give a .json or .jinja file"
+            )
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".jinja":
@@ -230,8 +241,11 @@ def _check(spec, path: Path) -> None:
     if not isinstance(spec.get("bos", True), bool):
         refuse("bos", f"found {spec['bos']!r}", "must be true or false")
     speakers = spec.get("speakers", {"a": "", "b": ""})
-    if not (isinstance(speakers, dict) and speakers.keys() == {"a", "b"}
-            and all(isinstance(label, str) for label in speakers.values())):
+    if not (
+        isinstance(speakers, dict)
+        and speakers.keys() == {"a", "b"}
+        and all(isinstance(label, str) for label in speakers.values())
+    ):
         refuse("speakers", f"found {speakers!r}", 'must be {"a": label, "b": label}')
     if "ratings" in spec:
         _check_question(spec, refuse)
@@ -246,15 +260,26 @@ def _check(spec, path: Path) -> None:
 
 def _check_question(spec: dict, refuse) -> None:
     ratings = spec["ratings"]
-    if not (isinstance(ratings, list) and len(ratings) == RATINGS and all(isinstance(r, str) and r for r in ratings)):
+    if not (
+        isinstance(ratings, list)
+        and len(ratings) == RATINGS
+        and all(isinstance(r, str) and r for r in ratings)
+    ):
         refuse("ratings", f"found {ratings!r}", f"must be {RATINGS} texts, the lowest rating first")
     if "prompt_with_number" in spec:
-        refuse("prompt_with_number", "stands beside 'ratings'", "a rating does not depend on a number; leave it out")
+        refuse(
+            "prompt_with_number",
+            "stands beside 'ratings'",
+            "a rating does not depend on a number; leave it out",
+        )
     _check_placeholders(spec, "prompt", {"context", "response"}, refuse)
     before, after = spec["prompt"].split("{response}")
     if "{context}" in after or not after:
-        refuse("prompt", "{context} stands behind {response}, or nothing does",
-               "needs {context}, {response} and what the rating answers, in this order")
+        refuse(
+            "prompt",
+            "{context} stands behind {response}, or nothing does",
+            "needs {context}, {response} and what the rating answers, in this order",
+        )
 
 
 def _check_placeholders(spec: dict, key: str, needed: set[str], refuse) -> None:

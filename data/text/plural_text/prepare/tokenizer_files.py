@@ -33,8 +33,10 @@ def open_tokenizer(path: Path, bos: str | None = None, eos: str | None = None) -
     tokenizer.bos_id = _override(tokenizer, "--bos", bos, tokenizer.bos_id)
     tokenizer.eos_id = _override(tokenizer, "--eos", eos, tokenizer.eos_id)
     if tokenizer.eos_id is None:
-        raise BadData(f"{file}: no end token found in the tokenizer or in tokenizer_config.json beside "
-                      "it; name it with --eos TOKEN")
+        raise BadData(
+            f"{file}: no end token found in the tokenizer or in tokenizer_config.json beside "
+            "it; name it with --eos TOKEN"
+        )
     if tokenizer.chat_template is None:
         tokenizer.chat_template = _folder_chat_template(file.parent)
     return tokenizer
@@ -45,9 +47,11 @@ def _find(path: Path) -> Path:
         for name in FOLDER_FILES:
             if (path / name).is_file():
                 return path / name
-        raise MissingInput(f"{path}: no tokenizer in this folder; looked for {', '.join(FOLDER_FILES)} "
-                           "(vocab.json with merges.txt: save it once with transformers' "
-                           "AutoTokenizer(...).save_pretrained)")
+        raise MissingInput(
+            f"{path}: no tokenizer in this folder; looked for {', '.join(FOLDER_FILES)} "
+            "(vocab.json with merges.txt: save it once with transformers' "
+            "AutoTokenizer(...).save_pretrained)"
+        )
     if not path.is_file():
         raise MissingInput(f"{path}: tokenizer not found; give a folder or a tokenizer file")
     return path
@@ -57,6 +61,7 @@ def _open_kind(file: Path, content: bytes) -> Tokenizer:
     """The kind is told by content, since file names vary (tokenizer.model.v1, tekken_240911.json)."""
     if content.lstrip()[:1] != b"{":
         from plural_text.prepare.sentencepiece_tokenizer import SentencePieceTokenizer
+
         return SentencePieceTokenizer(file, content)
     try:
         layout = json.loads(content)
@@ -64,12 +69,16 @@ def _open_kind(file: Path, content: bytes) -> Tokenizer:
         raise BadData(f"{file}: not a tokenizer: {error}") from None
     if isinstance(layout.get("model"), dict):
         from plural_text.prepare.hf_tokenizer import HuggingFaceTokenizer
+
         return HuggingFaceTokenizer(file, content, layout)
     if isinstance(layout.get("config"), dict) and isinstance(layout.get("vocab"), list):
         from plural_text.prepare.tekken_tokenizer import TekkenTokenizer
+
         return TekkenTokenizer(file, content)
-    raise BadData(f"{file}: JSON, but neither a Hugging Face tokenizer ('model') nor a tekken file "
-                  "('config' and 'vocab')")
+    raise BadData(
+        f"{file}: JSON, but neither a Hugging Face tokenizer ('model') nor a tekken file "
+        "('config' and 'vocab')"
+    )
 
 
 def _override(tokenizer: Tokenizer, option: str, token: str | None, own: int | None) -> int | None:
