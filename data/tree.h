@@ -13,7 +13,7 @@
 #include <span>
 #include <vector>
 
-#include "data/labelling.h"
+#include "data/labelled_group.h"
 
 namespace plural::data {
 

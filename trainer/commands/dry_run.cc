@@ -10,7 +10,6 @@
 
 #include "data/batch_plan.h"
 #include "data/corpus.h"
-#include "data/loader.h"
 #include "data/rows.h"
 #include "trainer/base/error.h"
 #include "trainer/commands/validate.h"
@@ -19,6 +18,7 @@
 #include "trainer/plan/estimate.h"
 #include "trainer/plan/model_flops.h"
 #include "trainer/plan/peak_pass.h"
+#include "trainer/plan/predict_cost.h"
 #include "trainer/plan/process_memory.h"
 #include "trainer/plan/step_plan.h"
 #include "trainer/recipe/recipe.h"
@@ -77,7 +77,8 @@ Sample SampleGroups(data::Corpus& corpus, const Recipe& recipe, const ModelConfi
   sample.groups = std::min(groups, kSampledGroups);
   std::vector<data::LabelledGroup> labelled;
   for (std::int64_t i = 0; i < sample.groups; ++i) {
-    labelled.push_back(data::Label(corpus.Read(i * groups / sample.groups), recipe.LabelSettings(), 0));
+    labelled.push_back(
+        Label(*recipe.method, corpus.Read(i * groups / sample.groups), recipe.SettingsOfMethod().label, 0));
     sample.sequence_tokens += labelled.back().sequence_tokens;
     sample.without_penalty += labelled.back().penalised_tokens == 0 ? 1 : 0;
   }
@@ -117,7 +118,8 @@ void PrintBalance(const data::Corpus& corpus, const Recipe& recipe, const data::
   std::vector<double> costs;
   costs.reserve(static_cast<std::size_t>(groups));
   for (std::int64_t group = 0; group < groups; ++group) {
-    costs.push_back(data::PredictCost(corpus.Lengths(group), recipe.LabelSettings(), pack.cost));
+    costs.push_back(
+        PredictCost(corpus.Lengths(group), *recipe.method, recipe.SettingsOfMethod().label, pack.cost));
   }
   std::set<int> rank_counts = {1, 2, 4, 8, 64, 1024};
   rank_counts.insert(asked_ranks);
@@ -202,7 +204,7 @@ int RunDryRun(const DryRunOptions& options) {
            " times fewer (mean of " + Count(sample.groups) + " groups)");
   Line("arithmetic a group",
        Decimal(1e-9 * sample.flops / static_cast<double>(sample.groups), 1) + " GFLOP forward and backward");
-  if (recipe.method == data::Method::kPeft) {
+  if (recipe.method->negatives) {
     Line("without penalty",
          Count(sample.without_penalty) + " of " + Count(sample.groups) + " groups have no penalised token");
   }

@@ -15,12 +15,12 @@
 
 #include "data/corpus.h"
 #include "data/error.h"
-#include "data/labelling.h"
 #include "data/tree.h"
 #include "trainer/base/error.h"
 #include "trainer/base/printable.h"
 #include "trainer/commands/show_alignment.h"
 #include "trainer/commands/show_group.h"
+#include "trainer/method/method.h"
 
 namespace plural::trainer {
 namespace {
@@ -81,6 +81,7 @@ std::string GroupJson(const data::Group& group, data::MaskMode mode) {
 // What the token tree saves for one method, over the groups that can serve it.
 struct Sharing {
   std::string name;
+  const Method* method = nullptr;
   data::LabelSettings settings;
   std::int64_t groups = 0;
   std::int64_t sequence_tokens = 0;  // plain layout: every sequence is a row of its own
@@ -90,7 +91,7 @@ struct Sharing {
 
   void Add(const data::Group& group) {
     try {
-      const data::LabelledGroup labelled = data::Label(group, settings, 0);
+      const data::LabelledGroup labelled = Label(*method, group, settings, 0);
       rows += data::BuildTree(labelled.sequences).Rows();
       sequence_tokens += labelled.sequence_tokens;
       ++groups;
@@ -101,18 +102,17 @@ struct Sharing {
 };
 
 std::vector<Sharing> MethodsOf(const data::CorpusInfo& info) {
-  const auto method = [&](std::string name, data::Method which) {
-    Sharing sharing{.name = std::move(name), .settings = {}, .first_refusal = {}};
-    sharing.settings.method = which;
+  const auto method = [&](const char* name) {
+    Sharing sharing{.name = name, .method = &MethodNamed(name), .settings = {}, .first_refusal = {}};
     sharing.settings.responses = 0;
     sharing.settings.possibilities = info.possibilities;
     return sharing;
   };
   std::vector<Sharing> methods;
-  if (info.possibilities > 0) methods.push_back(method("peft", data::Method::kPeft));
-  methods.push_back(method("otmft", data::Method::kOtmft));
+  if (info.possibilities > 0) methods.push_back(method("peft"));
+  methods.push_back(method("otmft"));
   if (info.source_format == "targets") {
-    methods.push_back(method("distribution_matching", data::Method::kDistributionMatching));
+    methods.push_back(method("distribution_matching"));
   }
   return methods;
 }
@@ -230,7 +230,7 @@ void Summarise(data::Corpus& corpus, const Range& range, data::MaskMode mode, co
     }
     if (group.responses.empty()) continue;  // a prompt to generate from
     for (Sharing& method : methods) {
-      if (method.settings.method == data::Method::kPeft) method.settings.responses = PeftResponses(group);
+      if (method.method->numbers) method.settings.responses = PeftResponses(group);
       method.Add(group);
     }
   }

@@ -1,8 +1,8 @@
 // What the possibility numbers of an aligned corpus came to mean, for people and as JSON.
 //
 // Owns: the figures (usage of each number, the responses nearest to it) and their two forms. Does not own:
-// the alignment (data/alignment_info.h), the assignment (data/labelling.h). Thread rule: main thread; memory
-// is bounded by a few texts a number.
+// the alignment (data/alignment_info.h), the assignment (data/possibilities.h). Thread rule: main thread;
+// memory is bounded by a few texts a number.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "data/corpus.h"
-#include "data/labelling.h"
+#include "data/possibilities.h"
 
 namespace plural::trainer {
 

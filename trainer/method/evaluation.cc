@@ -7,9 +7,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string_view>
 #include <utility>
 
 #include "data/random.h"
+#include "trainer/method/method.h"
+#include "trainer/method/objective.h"
 #include "trainer/method/pass_forward.h"
 #include "trainer/ops/to_device.h"
 
@@ -27,11 +30,8 @@ double Entropy(const std::vector<double>& p) {
   return nats;
 }
 
-data::LabelledGroup LabelAll(const data::Group& group, data::Method method) {
-  data::LabelSettings label;
-  label.method = method;
-  label.responses = 0;
-  return data::Label(group, label, 0);
+data::LabelledGroup LabelAll(const data::Group& group, std::string_view method) {
+  return Label(MethodNamed(method), group, {.responses = 0}, 0);
 }
 
 }  // namespace
@@ -51,8 +51,7 @@ std::vector<double> SequenceLogP(const Decoder& model, const data::LabelledGroup
 
 GroupFigures EvaluateGroup(const Decoder& model, const data::Group& group, bool targets,
                            const data::PackSettings& pack) {
-  const data::LabelledGroup labelled =
-      LabelAll(group, targets ? data::Method::kDistributionMatching : data::Method::kOtmft);
+  const data::LabelledGroup labelled = LabelAll(group, targets ? "distribution_matching" : "otmft");
   const std::vector<double> log_p = SequenceLogP(model, labelled, pack);
   GroupFigures figures;
   figures.sequences = static_cast<std::int64_t>(labelled.sequences.size());
@@ -112,7 +111,7 @@ std::optional<PossibilityFigures> EvaluatePossibilities(const Decoder& model, co
 double TokenKl(const Decoder& from, const Decoder& to, const data::Group& group,
                const data::PackSettings& pack) {
   const c10::NoGradGuard no_grad;
-  const data::LabelledGroup labelled = LabelAll(group, data::Method::kOtmft);
+  const data::LabelledGroup labelled = LabelAll(group, "otmft");
   double sum = 0.0;
   for (const data::RowPass& pass : data::PackGroups({&labelled, 1}, pack, 1.0)) {
     // A row counts as often as sequences pass through one of its edges.

@@ -12,7 +12,7 @@
 
 #include "data/group.h"
 #include "data/rows.h"
-#include "trainer/method/objective.h"
+#include "trainer/method/target_figures.h"
 #include "trainer/model/decoder.h"
 
 namespace plural::trainer {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <span>
+#include <string_view>
 
 namespace plural::trainer {
 namespace {
@@ -16,7 +17,7 @@ double EntropyNats(std::span<const double> weight, double total) {
   return entropy;
 }
 
-constexpr std::size_t kScalars = 4;
+constexpr std::string_view kPosterior = "latents.posterior.";
 
 }  // namespace
 
@@ -35,25 +36,32 @@ void LatentSums::Add(const LatentSums& other) {
   q_K.resize(std::max(q_K.size(), other.q_K.size()), 0.0);
   for (std::size_t z = 0; z < other.q_K.size(); ++z) q_K[z] += other.q_K[z];
   entropy_nats += other.entropy_nats;
-  bow += other.bow;
   nll_spread_nats += other.nll_spread_nats;
 }
 
-std::vector<double> LatentSums::Packed(std::int64_t latents) const {
-  std::vector<double> numbers = {static_cast<double>(responses), entropy_nats, bow, nll_spread_nats};
-  numbers.insert(numbers.end(), q_K.begin(), q_K.end());
-  numbers.resize(kScalars + static_cast<std::size_t>(latents), 0.0);
-  return numbers;
+std::vector<std::string> LatentSums::Names(std::int64_t latents) {
+  std::vector<std::string> names = {"latents.responses", "latents.entropy_nats", "latents.nll_spread_nats"};
+  for (std::int64_t z = 1; z <= latents; ++z) names.push_back(std::string(kPosterior) + std::to_string(z));
+  return names;
 }
 
-LatentSums LatentSums::Unpacked(const std::vector<double>& numbers) {
-  LatentSums sums;
-  sums.responses = static_cast<std::int64_t>(numbers[0]);
-  sums.entropy_nats = numbers[1];
-  sums.bow = numbers[2];
-  sums.nll_spread_nats = numbers[3];
-  sums.q_K.assign(numbers.begin() + kScalars, numbers.end());
-  return sums;
+LatentSums LatentSums::From(const Sums& sums) {
+  LatentSums latents;
+  latents.responses = static_cast<std::int64_t>(sums["latents.responses"]);
+  latents.entropy_nats = sums["latents.entropy_nats"];
+  latents.nll_spread_nats = sums["latents.nll_spread_nats"];
+  for (std::size_t i = 0; i < sums.Names().size(); ++i) {
+    if (sums.Names()[i].starts_with(kPosterior)) latents.q_K.push_back(sums.Values()[i]);
+  }
+  return latents;
+}
+
+void LatentSums::AddTo(Sums& sums) const {
+  sums["latents.responses"] += static_cast<double>(responses);
+  sums["latents.entropy_nats"] += entropy_nats;
+  sums["latents.nll_spread_nats"] += nll_spread_nats;
+  for (std::size_t z = 0; z < q_K.size(); ++z)
+    sums[std::string(kPosterior) + std::to_string(z + 1)] += q_K[z];
 }
 
 LatentFigures FiguresOfLatents(const LatentSums& sums) {

@@ -1,14 +1,17 @@
 // Latent figures: whether the latents of CVF are alive.
 //
 // Owns: sums over responses that add up over passes, steps and ranks, and the figures made of them. Does not
-// own: the posteriors (cvf.h). Thread rule: pure functions.
+// own: the posteriors (latent_unit.h). Thread rule: pure functions.
 //
 // A method without prior and KL term may leave latents dead: what to look at is how many are used, and how
 // much they say about the response (docs/methods.md 8.5).
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
+
+#include "trainer/method/sums.h"
 
 namespace plural::trainer {
 
@@ -16,16 +19,16 @@ struct LatentSums {
   std::int64_t responses = 0;    // recognised
   std::vector<double> q_K;       // sum of the posteriors q; empty: there are no latents
   double entropy_nats = 0.0;     // sum of H(q)
-  double bow = 0.0;              // sum over groups of the bag-of-words term, its weight included
   double nll_spread_nats = 0.0;  // exact estimator: sum of max_z - min_z of a response's mean token loss
 
   // `q_K` and `nll_z` of one response; `nll_z` empty: not known for every latent.
   void AddResponse(const std::vector<double>& posterior_K, const std::vector<double>& nll_z);
   void Add(const LatentSums& other);
 
-  // As a list of numbers of fixed length for `latents` latents, for sums over ranks; and back.
-  std::vector<double> Packed(std::int64_t latents) const;
-  static LatentSums Unpacked(const std::vector<double>& numbers);
+  // The same as named sums (sums.h), "latents.responses", "latents.posterior.1", ..., for `latents` latents.
+  static std::vector<std::string> Names(std::int64_t latents);
+  static LatentSums From(const Sums& sums);
+  void AddTo(Sums& sums) const;
 };
 
 struct LatentFigures {

@@ -1,7 +1,7 @@
-// Objectives: from edge log-probabilities to the loss of a pass.
+// Objectives: from the values of a pass's edges to its loss.
 //
-// Owns: the loss value, the split into its terms, the clamp of the unlikelihood term, exact figures of
-// a target distribution. Does not own: weights (data/labelling.h) or the head (model/head.h).
+// Owns: what a loss reads of an edge, the likelihood and unlikelihood loss with its clamp, forward of one
+// pass. Does not own: weights (methods/), the head (model/head.h), a step's passes together (pass_losses.h).
 // Thread rule: pure functions.
 #pragma once
 
@@ -12,17 +12,29 @@
 #include <span>
 #include <vector>
 
-#include "data/labelling.h"
 #include "data/rows.h"
+#include "trainer/method/method.h"
 #include "trainer/model/decoder.h"
 #include "trainer/model/head.h"
 
 namespace plural::trainer {
 
+// One value per edge of a pass, fp64 on the model's device; log-probabilities are differentiable.
+struct EdgeValues {
+  at::Tensor likelihood_E, unlikelihood_E;  // weights
+  at::Tensor log_p_E;                       // of the edge's token
+  at::Tensor log_one_minus_p_E;             // log(1 - p)
+  // At the method's temperature b, undefined where it has none: log softmax(z / b) of the edge's token, and
+  // the entropy of softmax(z / b) in the edge's row, nats, which is not differentiable.
+  at::Tensor tempered_log_p_E, tempered_entropy_E;
+};
+
+// -sum w log p, and -sum u log(1 - p) with the clamp of `settings` (docs/methods.md 2.4).
+std::vector<at::Tensor> LikelihoodAndUnlikelihood(const EdgeValues& edges, const MethodSettings& settings);
+
 struct ObjectiveSettings {
-  // -log(1-p) is cut at -log(clamp), with zero gradient beyond (as the reference code does, 1e-6); 0: no
-  // clamp.
-  double unlikelihood_clamp = 1e-6;
+  const Method* method = nullptr;  // whose edge_loss; null: LikelihoodAndUnlikelihood
+  MethodSettings values = {};      // that the loss reads
   // Leaves edges without weight out of the head: nothing of the loss is lost, and sequence_log_p is empty.
   bool weighted_edges_only = false;
   // Made of (seed, step); rows add their own paths. None: nothing is dropped.
@@ -31,14 +43,14 @@ struct ObjectiveSettings {
   bool recompute = false;
 };
 
-// What a pass has to say, on the model's device: reading it would wait for the pass, so a step reads all of
+// Figures of a pass on the model's device: reading them would wait for the pass, so a step reads those of all
 // its passes at its end.
 struct PassValues {
-  at::Tensor likelihood, unlikelihood;  // scalars
-  at::Tensor log_p_E;                   // undefined where only weighted edges are there
+  std::vector<at::Tensor> terms;  // scalars, in the order of the method's terms
+  at::Tensor log_p_E;             // undefined where only weighted edges are there
 };
 struct PassResult {
-  at::Tensor loss;  // scalar with gradient: likelihood + unlikelihood
+  at::Tensor loss;  // scalar with gradient: the sum of the terms
   PassValues values;
 };
 
@@ -47,8 +59,7 @@ PassResult RunPass(const Decoder& model, const data::RowPass& pass, const Object
                    const HeadSettings& head = {});
 
 struct PassFigures {
-  double likelihood = 0.0;    // weighted sum of -log p
-  double unlikelihood = 0.0;  // weighted sum of -log(1-p), alpha included
+  std::vector<double> terms;
   // Per sequence of the pass: sum of log p over its response, nats; empty where only weighted edges are
   // there.
   std::vector<double> sequence_log_p;
@@ -57,17 +68,5 @@ struct PassFigures {
 std::vector<PassFigures> ReadFigures(std::span<const data::RowPass> passes,
                                      const std::vector<PassValues>& values);
 PassFigures ReadFigures(const data::RowPass& pass, const PassValues& values);
-
-// Exact figures of one group of distribution matching from its sequences' log-probabilities
-// (docs/methods.md 8.2), all in nats: KL(p* || p), cross-entropy, H(p*), mass on targets, entropy of p
-// renormalised on the targets.
-struct TargetFigures {
-  double kl_nats = 0.0;
-  double cross_entropy_nats = 0.0;
-  double target_entropy_nats = 0.0;
-  double target_mass = 0.0;
-  double entropy_nats = 0.0;
-};
-TargetFigures FiguresOfTargets(const data::LabelledGroup& group, const std::vector<double>& sequence_log_p);
 
 }  // namespace plural::trainer

@@ -17,10 +17,4 @@ struct AdapterSettings {
   std::vector<std::string> targets;  // names of linear layers (config.h), lm_head
 };
 
-// How a latent's choice becomes part of the loss (docs/methods.md 4.3).
-enum class LatentEstimator : std::uint8_t {
-  kGumbelSoft,  // one soft draw a response, whose mixed embedding stands before it
-  kExact,       // the expectation over all latents
-};
-
 }  // namespace plural::trainer

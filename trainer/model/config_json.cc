@@ -2,10 +2,10 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
-#include "trainer/files/quantization_config.h"
 #include "trainer/model/config.h"
 #include "trainer/model/config_keys.h"
 #include "trainer/model/families.h"
+#include "trainer/model/quantization_config.h"
 
 namespace plural::trainer {
 using nlohmann::json;

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -36,8 +37,9 @@ struct Chunk {
 struct HeadPlan : torch::CustomClassHolder {
   std::vector<Chunk> chunks;
   Linear linear;
-  double p = 0.0;        // dropout
-  double softcap = 0.0;  // 0: none
+  double p = 0.0;            // dropout
+  double softcap = 0.0;      // 0: none
+  double temperature = 0.0;  // 0: none
   Dropout dropout;
 };
 
@@ -73,11 +75,12 @@ at::Tensor ChunkLogits(const Chunk& chunk, const at::Tensor& hidden_SE, const at
 }
 
 // Tensors: the weight, then A and B if there is an adapter; they tell autograd what there is to
-// differentiate. Outputs: log p, log(1-p), entropy.
+// differentiate. Outputs: log p, log(1-p), and at a temperature b (else empty) log softmax(z / b) with its
+// entropy.
 class RowHead : public torch::autograd::Function<RowHead> {
  public:
   // Indices into the saved variables; kept logits follow.
-  enum Saved { kHidden, kT, kLse, kEntropy, kLogP, kLogOneMinusP, kEdgeRow, kTarget, kKept };
+  enum Saved { kHidden, kT, kLse, kLogP, kLogOneMinusP, kEdgeRow, kTarget, kKept };
 
   static variable_list forward(AutogradContext* ctx, const at::Tensor& hidden_SE, at::TensorList /*tensors*/,
                                const at::Tensor& edge_row, const at::Tensor& edge_target,
@@ -93,29 +96,35 @@ class RowHead : public torch::autograd::Function<RowHead> {
     }
     const auto options = hidden_SE.options().dtype(at::kDouble);
     const at::Tensor lse_S = at::empty({hidden_SE.size(0)}, options);
-    const at::Tensor entropy_S = at::empty_like(lse_S);
     const at::Tensor log_p_E = at::empty({edge_row.size(0)}, options);
     const at::Tensor log_one_minus_p_E = at::empty_like(log_p_E);
+    const bool tempered = plan->temperature > 0.0;
+    const at::Tensor tempered_log_p_E = at::empty({tempered ? edge_row.size(0) : 0}, options);
+    const at::Tensor tempered_entropy_E = at::empty_like(tempered_log_p_E);
     variable_list kept;
     for (const Chunk& chunk : plan->chunks) {
       at::Tensor z_RV = ChunkLogits(chunk, hidden_SE, weight_VE, t_SK, *plan);
-      const RowStatistics rows = StatisticsOfRows(z_RV);
-      const EdgeStatistics edges =
-          StatisticsOfEdges(z_RV, rows, edge_row.narrow(0, chunk.edge, chunk.edges) - chunk.row,
-                            edge_target.narrow(0, chunk.edge, chunk.edges));
-      lse_S.narrow(0, chunk.row, chunk.rows).copy_(rows.lse_R);
-      entropy_S.narrow(0, chunk.row, chunk.rows).copy_(rows.entropy_nats_R);
-      log_p_E.narrow(0, chunk.edge, chunk.edges).copy_(edges.log_p_E);
-      log_one_minus_p_E.narrow(0, chunk.edge, chunk.edges).copy_(edges.log_one_minus_p_E);
+      const auto edges_of = [&chunk](const at::Tensor& x) { return x.narrow(0, chunk.edge, chunk.edges); };
+      const at::Tensor row_E = edges_of(edge_row) - chunk.row;
+      const at::Tensor lse_R = LseOfRows(z_RV);
+      const EdgeStatistics edges = StatisticsOfEdges(z_RV, lse_R, row_E, edges_of(edge_target));
+      lse_S.narrow(0, chunk.row, chunk.rows).copy_(lse_R);
+      edges_of(log_p_E).copy_(edges.log_p_E);
+      edges_of(log_one_minus_p_E).copy_(edges.log_one_minus_p_E);
+      if (tempered) {
+        const TemperedStatistics at_b =
+            TemperedStatisticsOfEdges(z_RV, plan->temperature, row_E, edges_of(edge_target));
+        edges_of(tempered_log_p_E).copy_(at_b.log_p_E);
+        edges_of(tempered_entropy_E).copy_(at_b.entropy_nats_E);
+      }
       if (save && chunk.kept) kept.push_back(std::move(z_RV));
     }
-    variable_list saved = {hidden_SE,         t_SK,     lse_S,      entropy_S, log_p_E,
-                           log_one_minus_p_E, edge_row, edge_target};
+    variable_list saved = {hidden_SE, t_SK, lse_S, log_p_E, log_one_minus_p_E, edge_row, edge_target};
     saved.insert(saved.end(), kept.begin(), kept.end());
     ctx->save_for_backward(std::move(saved));
     ctx->saved_data["plan"] = c10::IValue::make_capsule(plan);
-    ctx->mark_non_differentiable({entropy_S});
-    return {log_p_E, log_one_minus_p_E, entropy_S};
+    ctx->mark_non_differentiable({tempered_entropy_E});
+    return {log_p_E, log_one_minus_p_E, tempered_log_p_E, tempered_entropy_E};
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& upstream) {
@@ -134,7 +143,17 @@ class RowHead : public torch::autograd::Function<RowHead> {
     const at::Tensor& d_one_minus_E = upstream[1];
     const at::Tensor rho_E = (saved[kLogP] - saved[kLogOneMinusP]).exp_();
     const at::Tensor t_E = upstream[0] - (rho_E * d_one_minus_E).masked_fill_(d_one_minus_E == 0, 0.0);
-    const at::Tensor c_S = at::zeros_like(saved[kLse]).index_add_(0, saved[kEdgeRow], t_E).neg_();
+    const auto minus_sums = [&saved](const at::Tensor& value_E) {
+      return at::zeros_like(saved[kLse]).index_add_(0, saved[kEdgeRow], value_E).neg_();
+    };
+    const at::Tensor c_S = minus_sums(t_E);
+    // d log softmax(z / b) / dz = (onehot - softmax(z / b)) / b.
+    at::Tensor a_S, scattered_E = t_E;
+    if (plan.temperature > 0.0) {
+      const at::Tensor tempered_t_E = upstream[2] / plan.temperature;
+      a_S = minus_sums(tempered_t_E);
+      scattered_E = t_E + tempered_t_E;
+    }
 
     const bool adapted = plan.linear.HasLora();
     const bool needs_hidden = ctx->needs_input_grad(0);
@@ -157,8 +176,12 @@ class RowHead : public torch::autograd::Function<RowHead> {
           chunk.kept ? saved[next_kept++] : ChunkLogits(chunk, hidden_SE, weight_VE, t_SK, plan);
       RowCoefficients row_coefficients;
       row_coefficients.c_R = rows_of(c_S);
-      RowGradient(z_RV, {rows_of(saved[kLse]), rows_of(saved[kEntropy])}, row_coefficients,
-                  {edges_of(saved[kEdgeRow]) - chunk.row, edges_of(saved[kTarget]), edges_of(t_E),
+      if (a_S.defined()) {
+        row_coefficients.a_R = rows_of(a_S);
+        row_coefficients.b_R = at::full_like(row_coefficients.a_R, plan.temperature);
+      }
+      RowGradient(z_RV, {rows_of(saved[kLse]), {}}, row_coefficients,
+                  {edges_of(saved[kEdgeRow]) - chunk.row, edges_of(saved[kTarget]), edges_of(scattered_E),
                    edges_of(saved[kLogOneMinusP])},
                   plan.softcap);
       z_RV = z_RV.to(dtype);
@@ -224,6 +247,7 @@ EdgeLogProbs EdgeLogProb(const at::Tensor& hidden_SE, const VocabularyHead& head
   plan->chunks = CutIntoChunks(edges.first_edge, head.linear.weight_OI.size(0) * logit_bytes, settings);
   plan->linear = head.linear;
   plan->softcap = head.softcap;
+  plan->temperature = settings.temperature;
   variable_list tensors = {head.linear.weight_OI};
   if (head.linear.HasLora()) {
     plan->p = settings.dropout ? head.linear.lora.dropout : 0.0;
@@ -232,7 +256,8 @@ EdgeLogProbs EdgeLogProb(const at::Tensor& hidden_SE, const VocabularyHead& head
   }
   const variable_list outputs = RowHead::apply(hidden_SE, at::TensorList(tensors), edges.edge_row,
                                                edges.edge_target, plan, at::GradMode::is_enabled());
-  return {outputs[0], outputs[1], outputs[2]};
+  if (plan->temperature == 0.0) return {outputs[0], outputs[1], {}, {}};
+  return {outputs[0], outputs[1], outputs[2], outputs[3]};
 }
 
 }  // namespace plural::trainer

@@ -5,9 +5,9 @@
 // values into coefficients (objective.h). Thread rule: one thread.
 //
 // Whatever the objective, the gradient with respect to a row's logits z is
-//     a * softmax(z / b) + c * p + h * p * (log p + H) + scatter(t_e at y_e)   (docs/methods.md 6.3)
-// so backward takes three scalars a row and one value an edge. `log p` and `log(1-p)`
-// need c and t only; a, b and h are zero until an objective uses them.
+//     a * softmax(z / b) + c * p + h * p * (log p + H) + scatter(t_e at y_e)        (docs/methods.md 6.3)
+// so backward takes three scalars per row and one value per edge. `log p` and `log(1-p)` need c and t,
+// log softmax(z / b) needs a, b and t; h is zero until an objective uses it.
 #pragma once
 
 #include <ATen/core/TensorBody.h>
@@ -44,13 +44,17 @@ struct HeadSettings {
   // Keep the chunks' logits for backward while they fit; beyond it they are recomputed.
   std::int64_t keep_bytes = std::int64_t{256} << 20;
   Dropout dropout = {};  // of the head's adapter, for the source rows
+  // b: log softmax(z / b) of the edges and its entropy are wanted, too. 0: they are not.
+  double temperature = 0.0;
 };
 
 struct EdgeLogProbs {
-  at::Tensor log_p;             // [E] log p of the target, fp64
-  at::Tensor log_one_minus_p;   // [E] log(1 - p), from the logsumexp over all other tokens: finite digits
-                                // where 1 - p underflows (docs/methods.md 6.2)
-  at::Tensor row_entropy_nats;  // [S], not differentiable
+  at::Tensor log_p;            // [E] log p of the target, fp64
+  at::Tensor log_one_minus_p;  // [E] log(1 - p), from the logsumexp over all other tokens: finite digits
+                               // where 1 - p underflows (docs/methods.md 6.2)
+  // At HeadSettings::temperature, undefined without one:
+  at::Tensor tempered_log_p_E;         // [E] log softmax(z / b) of the target, fp64
+  at::Tensor tempered_entropy_nats_E;  // [E] entropy of softmax(z / b) in the edge's row; not differentiable
 };
 
 // hidden_SE: final hidden states of the rows that predict. Differentiable in hidden, head weight (if it

@@ -1,7 +1,8 @@
 // Latents: the parameters of CVF that stand beside the decoder (docs/methods.md 4.5).
 //
 // Owns: the latent table, the recognition query and head, the bag-of-words transform, their names and first
-// values. Does not own: passes and losses (trainer/cvf.h), files (hf_folder.h). Thread rule: one thread.
+// values. Does not own: passes and losses (method/latent_unit.h), files (hf_folder.h). Thread rule: one
+// thread.
 //
 // Shape letters: K latents, E hidden size, R rows.
 #pragma once

@@ -106,14 +106,18 @@ EdgeStatistics FromOdds(const at::Tensor& odds_E) {  // log(p / (1 - p))
 
 }  // namespace
 
-RowStatistics StatisticsOfRows(const at::Tensor& z_RV) {
-  if (!HasHostLoops(z_RV)) return operators::StatisticsOfRows(z_RV);
+at::Tensor LseOfRows(const at::Tensor& z_RV) {
+  return HasHostLoops(z_RV) ? StatisticsOfRows(z_RV).lse_R : at::logsumexp(z_RV, 1).to(at::kDouble);
+}
+
+RowStatistics StatisticsOfRows(const at::Tensor& z_RV, double temperature) {
+  if (!HasHostLoops(z_RV)) return operators::StatisticsOfRows(z_RV, temperature);
   const at::Tensor lse_R = at::empty({z_RV.size(0)}, z_RV.options().dtype(at::kDouble));
   const at::Tensor entropy_R = at::empty_like(lse_R);
   AT_DISPATCH_FLOATING_TYPES(z_RV.scalar_type(), "row statistics", [&] {
     for (std::int64_t r = 0; r < z_RV.size(0); ++r) {
-      const auto row =
-          host::StatisticsOfRow(z_RV.const_data_ptr<scalar_t>() + r * z_RV.size(1), z_RV.size(1));
+      const auto row = host::StatisticsOfRow(z_RV.const_data_ptr<scalar_t>() + r * z_RV.size(1), z_RV.size(1),
+                                             temperature);
       lse_R.mutable_data_ptr<double>()[r] = row.lse;
       entropy_R.mutable_data_ptr<double>()[r] = row.entropy_nats;
     }
@@ -121,14 +125,21 @@ RowStatistics StatisticsOfRows(const at::Tensor& z_RV) {
   return {lse_R, entropy_R};
 }
 
-EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const RowStatistics& rows, const at::Tensor& row_E,
+EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const at::Tensor& lse_R, const at::Tensor& row_E,
                                  const at::Tensor& target_E) {
-  if (!HasHostLoops(z_RV)) return operators::StatisticsOfEdges(z_RV, rows, row_E, target_E);
+  if (!HasHostLoops(z_RV)) return operators::StatisticsOfEdges(z_RV, lse_R, row_E, target_E);
   const at::Tensor z_E = TargetLogits(z_RV, row_E, target_E);
-  const at::Tensor lse_E = rows.lse_R.index_select(0, row_E);
+  const at::Tensor lse_E = lse_R.index_select(0, row_E);
   const at::Tensor lse_others_E = lse_E + at::log1p(-at::exp(z_E - lse_E));
   LseOfOthersOnHost(z_RV, row_E, target_E, at::nonzero(z_E - lse_E > kSmallLogP).squeeze(1), lse_others_E);
   return FromOdds(z_E - lse_others_E);
+}
+
+TemperedStatistics TemperedStatisticsOfEdges(const at::Tensor& z_RV, double b, const at::Tensor& row_E,
+                                             const at::Tensor& target_E) {
+  const RowStatistics rows = StatisticsOfRows(z_RV, b);
+  return {TargetLogits(z_RV, row_E, target_E) / b - rows.lse_R.index_select(0, row_E),
+          rows.entropy_nats_R.index_select(0, row_E)};
 }
 
 void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
@@ -143,15 +154,16 @@ void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficie
 
 namespace operators {
 
-RowStatistics StatisticsOfRows(const at::Tensor& z_RV) {
-  const at::Tensor lse_R1 = at::logsumexp(z_RV, 1, true);
-  const at::Tensor log_p_RV = z_RV - lse_R1;
+RowStatistics StatisticsOfRows(const at::Tensor& z_RV, double temperature) {
+  const at::Tensor scaled_RV = temperature == 1.0 ? z_RV : z_RV / temperature;
+  const at::Tensor lse_R1 = at::logsumexp(scaled_RV, 1, true);
+  const at::Tensor log_p_RV = scaled_RV - lse_R1;
   return {lse_R1.squeeze(1).to(at::kDouble), (log_p_RV.exp() * log_p_RV).sum(1).neg_().to(at::kDouble)};
 }
 
 // Only the largest token of a row can have p > 1/2, so the logsumexp of the others is made once a row,
 // without that token, which is hidden meanwhile.
-EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const RowStatistics& rows, const at::Tensor& row_E,
+EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const at::Tensor& lse_R, const at::Tensor& row_E,
                                  const at::Tensor& target_E) {
   const at::Tensor top_R1 = z_RV.argmax(1, true);
   const at::Tensor z_top_R1 = z_RV.gather(1, top_R1);
@@ -160,7 +172,7 @@ EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const RowStatistics& ro
   z_RV.scatter_(1, top_R1, z_top_R1);
 
   const at::Tensor z_E = TargetLogits(z_RV, row_E, target_E);
-  const at::Tensor lse_E = rows.lse_R.index_select(0, row_E);
+  const at::Tensor lse_E = lse_R.index_select(0, row_E);
   const at::Tensor is_top_E = top_R1.squeeze(1).index_select(0, row_E) == target_E;
   const at::Tensor likely_E = (z_E - lse_E > kSmallLogP) & is_top_E;
   const at::Tensor lse_others_E =

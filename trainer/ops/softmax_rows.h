@@ -11,19 +11,30 @@
 
 namespace plural::trainer {
 
+// log sum exp z.
+at::Tensor LseOfRows(const at::Tensor& z_RV);
+
+// Of z / temperature.
 struct RowStatistics {
-  at::Tensor lse_R;           // log sum exp z
-  at::Tensor entropy_nats_R;  // of softmax(z)
+  at::Tensor lse_R;           // log sum exp
+  at::Tensor entropy_nats_R;  // of the softmax; undefined where nobody asks for it
 };
-RowStatistics StatisticsOfRows(const at::Tensor& z_RV);
+RowStatistics StatisticsOfRows(const at::Tensor& z_RV, double temperature = 1.0);
 
 struct EdgeStatistics {
   at::Tensor log_p_E;
   at::Tensor log_one_minus_p_E;  // from the logsumexp of the other tokens, so finite where 1 - p underflows
 };
 // row_E: row of each edge in z; target_E: its token.
-EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const RowStatistics& rows, const at::Tensor& row_E,
+EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const at::Tensor& lse_R, const at::Tensor& row_E,
                                  const at::Tensor& target_E);
+
+struct TemperedStatistics {
+  at::Tensor log_p_E;         // log softmax(z / b) of the edge's token
+  at::Tensor entropy_nats_E;  // of softmax(z / b) in its row
+};
+TemperedStatistics TemperedStatisticsOfEdges(const at::Tensor& z_RV, double b, const at::Tensor& row_E,
+                                             const at::Tensor& target_E);
 
 // Coefficients of dL/dz = a softmax(z / b) + c p + h p (log p + H) + scatter(t at target).
 struct RowCoefficients {
@@ -47,8 +58,8 @@ void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficie
 // The same functions in libtorch's operators, for what host loops do not serve: any device, with shapes that
 // depend on no value, so that nobody waits for one.
 namespace operators {
-RowStatistics StatisticsOfRows(const at::Tensor& z_RV);
-EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const RowStatistics& rows, const at::Tensor& row_E,
+RowStatistics StatisticsOfRows(const at::Tensor& z_RV, double temperature = 1.0);
+EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const at::Tensor& lse_R, const at::Tensor& row_E,
                                  const at::Tensor& target_E);
 void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
                  const EdgeCoefficients& edges, double softcap = 0.0);

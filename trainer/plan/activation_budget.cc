@@ -17,16 +17,18 @@ std::int64_t FreeBytes(at::Device device, const dist::World& world) {
   return AvailableBytes() / 10 * 9 / world.LocalSize();
 }
 
-std::int64_t BudgetOf(const Recipe& recipe, at::Device device, const dist::World& world) {
-  if (recipe.train.activation_checkpointing == "on") return 0;
-  if (recipe.train.activation_checkpointing == "off") return std::numeric_limits<std::int64_t>::max();
-  return recipe.train.activation_bytes > 0 ? recipe.train.activation_bytes : FreeBytes(device, world);
+std::int64_t BudgetOf(const std::string& checkpointing, std::int64_t bytes, at::Device device,
+                      const dist::World& world) {
+  if (checkpointing == "on") return 0;
+  if (checkpointing == "off") return std::numeric_limits<std::int64_t>::max();
+  return bytes > 0 ? bytes : FreeBytes(device, world);
 }
 
 }  // namespace
 
-ActivationBudget::ActivationBudget(const Recipe& recipe, const Decoder& model, const dist::World& world)
-    : model_(model), bytes_(BudgetOf(recipe, model.Device(), world)) {}
+ActivationBudget::ActivationBudget(const std::string& checkpointing, std::int64_t bytes, const Decoder& model,
+                                   const dist::World& world)
+    : model_(model), bytes_(BudgetOf(checkpointing, bytes, model.Device(), world)) {}
 
 bool ActivationBudget::Recomputes(const data::RowPass& pass) const {
   const auto element_bytes = static_cast<std::int64_t>(at::elementSize(model_.DType()));

@@ -5,11 +5,11 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "data/rows.h"
 #include "dist/world.h"
 #include "trainer/model/decoder.h"
-#include "trainer/recipe/recipe.h"
 
 namespace plural::trainer {
 
@@ -18,7 +18,9 @@ class ActivationBudget {
   // Make it when weights, gradients and moments are in memory: without train.activation_bytes the budget is
   // what is free now on the device, or nine tenths of the machine's free memory over its ranks.
   // `model` outlives this.
-  ActivationBudget(const Recipe& recipe, const Decoder& model, const dist::World& world);
+  // `checkpointing`: auto, on or off; `bytes`: of auto, 0: what is free (train.activation_* of a recipe).
+  ActivationBudget(const std::string& checkpointing, std::int64_t bytes, const Decoder& model,
+                   const dist::World& world);
 
   bool Recomputes(const data::RowPass& pass) const;
 

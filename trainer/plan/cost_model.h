@@ -1,7 +1,7 @@
 // What a token tree costs on a model of a given shape.
 //
 // Owns: the numbers that cutting and balancing work with. Does not own: their use (data/tree.h,
-// data/loader.h). Thread rule: pure. A function of the shape and the kind of device alone, never of the
+// run/loader.h). Thread rule: pure. A function of the shape and the kind of device alone, never of the
 // machine or the number of ranks: it decides how trees are cut, and so the order of sums.
 #pragma once
 

@@ -43,7 +43,7 @@ RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config) {
   run.base_parameters = config.ParameterCount();
   run.trained_parameters =
       lora ? AdapterParameterCount(config, recipe.adapter.settings) : run.base_parameters;
-  if (recipe.method == data::Method::kCvf) {
+  if (recipe.method->latents) {
     run.trained_parameters += LatentParameterCount(recipe.cvf.latents, config.hidden_size);
   }
   // An adapter is written as it is trained, a model in its own dtype.

@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "data/batch_plan.h"
-#include "data/loader.h"
 #include "trainer/kernels/dtypes.h"
+#include "trainer/plan/predict_cost.h"
 #include "trainer/plan/step_plan.h"
 
 namespace plural::trainer {
@@ -33,9 +33,10 @@ std::vector<std::int64_t> ShareWith(std::int64_t group, const std::vector<std::i
 PeakPass FindPeakPass(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config,
                       const data::PackSettings& pack, int ranks, bool recompute) {
   const std::int64_t groups = corpus.Info().groups;
+  const data::LabelSettings label = recipe.SettingsOfMethod().label;
   std::vector<double> costs;
   for (std::int64_t group = 0; group < groups; ++group) {
-    costs.push_back(data::PredictCost(corpus.Lengths(group), recipe.LabelSettings(), pack.cost));
+    costs.push_back(PredictCost(corpus.Lengths(group), *recipe.method, label, pack.cost));
   }
   const data::BatchPlan plan(groups, PlanSettings(recipe));
   const std::int64_t steps = std::min(plan.StepsPerEpoch(), TotalSteps(recipe, groups));
@@ -61,7 +62,7 @@ PeakPass FindPeakPass(data::Corpus& corpus, const Recipe& recipe, const ModelCon
       if (std::find(step_groups.begin(), step_groups.end(), group) == step_groups.end()) continue;
       std::vector<data::LabelledGroup> labelled;
       for (const std::int64_t other : ShareWith(group, step_groups, costs, ranks)) {
-        labelled.push_back(data::Label(corpus.Read(other), recipe.LabelSettings(), 0));
+        labelled.push_back(Label(*recipe.method, corpus.Read(other), label, 0));
       }
       std::int64_t recognition_bytes = 0;  // of the unit under way
       bool recognising = false;

@@ -22,7 +22,7 @@ struct PeakPass {
 // Packs the steps of the run's first epoch that hold the costliest groups, and some spread evenly, as the
 // rank that gets them would among `ranks`. A pass of cvf stands on the recognition passes of its unit, which
 // stay in memory.
-// `recompute`: layers are computed twice, but those of recognition (cvf.h).
+// `recompute`: layers are computed twice, but those of recognition (latent_unit.h).
 PeakPass FindPeakPass(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config,
                       const data::PackSettings& pack, int ranks, bool recompute);
 

@@ -85,10 +85,10 @@ class Reader {
   Recipe Resolve(const std::filesystem::path& file) {
     Recipe recipe;
     Apply("method", recipe);
-    for (const MethodDefault& other : MethodDefaults()) {
-      if (other.method != recipe.method) continue;
-      FindKey(other.key)->assign(recipe, other.value);
-      recipe.origins[other.key] = "default of " + MethodName(recipe.method);
+    for (const KeyDefault& other : recipe.method->defaults) {
+      const Key& key = *FindKey(other.key);
+      key.assign(recipe, json::parse(other.json));
+      recipe.origins[key.name] = "default of " + std::string(recipe.method->name);
     }
     recipe.name = file.stem().string();
     recipe.origins["name"] = "file name";
@@ -252,23 +252,32 @@ Recipe LoadRecipe(const std::filesystem::path& file, const std::vector<std::stri
   return reader.Resolve(file);
 }
 
-data::LabelSettings Recipe::LabelSettings() const {
-  return {.method = method,
-          .responses = static_cast<int>(group.responses),
-          .possibilities = static_cast<int>(group.possibilities),
-          .max_negatives = static_cast<int>(group.max_negatives),
-          .assignment = group.assignment,
-          .selection = group.selection,
-          .unlikelihood_alpha = loss.unlikelihood_alpha,
-          .mask = loss.unlikelihood_mask,
-          .normalization = loss.normalize,
-          .latent_branches = cvf.estimator == LatentEstimator::kExact ? static_cast<int>(cvf.latents) : 0,
-          .seed = seed};
+MethodSettings Recipe::SettingsOfMethod() const {
+  const data::LabelSettings label{
+      .responses = static_cast<int>(group.responses),
+      .possibilities = static_cast<int>(group.possibilities),
+      .max_negatives = static_cast<int>(group.max_negatives),
+      .assignment = group.assignment,
+      .selection = group.selection,
+      .unlikelihood_alpha = loss.unlikelihood_alpha,
+      .mask = loss.unlikelihood_mask,
+      .normalization = loss.normalize,
+      .latent_branches = cvf.estimator == LatentEstimator::kExact ? static_cast<int>(cvf.latents) : 0,
+      .seed = seed};
+  return {.label = label,
+          .unlikelihood_clamp = loss.unlikelihood_clamp,
+          .latent = {.latents = cvf.latents,
+                     .estimator = cvf.estimator,
+                     .temperature = cvf.temperature,
+                     .bow_weight = cvf.bow_weight},
+          .own = own};
 }
 
 json Recipe::Canonical() const {
   json out = json::object();
-  for (const Key& key : Schema()) out[key.name] = key.read(*this);
+  for (const Key& key : Schema()) {
+    if (key.BelongsTo(*method)) out[key.name] = key.read(*this);
+  }
   return out;
 }
 
@@ -276,6 +285,7 @@ std::string Recipe::ResolvedYaml() const {
   std::string out;
   std::vector<std::string> open;  // the sections that the previous key stands in
   for (const Key& key : Schema()) {
+    if (!key.BelongsTo(*method)) continue;
     std::vector<std::string> sections;
     std::size_t start = 0;
     for (auto dot = key.name.find('.'); dot != std::string::npos; dot = key.name.find('.', start)) {

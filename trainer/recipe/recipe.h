@@ -14,13 +14,14 @@
 
 #include "data/labelling.h"
 #include "data/rows.h"
+#include "trainer/method/method.h"
 #include "trainer/model/adapter_settings.h"
 
 namespace plural::trainer {
 
 struct Recipe {
   std::string name;
-  data::Method method = data::Method::kPeft;
+  const Method* method = &MethodNamed("peft");
   std::uint64_t seed = 42;
 
   struct Run {
@@ -70,6 +71,8 @@ struct Recipe {
     double bow_weight = 1.0;          // lambda of the bag-of-words term
     double new_lr_multiplier = 10.0;  // of the latents' own parameters
   } cvf;
+
+  OwnValues own = OwnDefaults();  // of keys that the files of methods declare
 
   struct EarlyStop {  // distribution_matching only
     bool enabled = false;
@@ -121,7 +124,7 @@ struct Recipe {
   std::map<std::string, std::string> origins;
 
   std::filesystem::path RunFolder() const { return std::filesystem::path(run.dir) / name; }
-  data::LabelSettings LabelSettings() const;
+  MethodSettings SettingsOfMethod() const;
 
   // Every key with its value, in schema order, each line ending in a comment with its origin.
   std::string ResolvedYaml() const;

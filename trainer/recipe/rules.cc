@@ -11,16 +11,6 @@
 namespace plural::trainer {
 namespace {
 
-using data::Method;
-
-// The value `key` has when nobody sets it.
-nlohmann::json DefaultValue(const Key& key, Method method) {
-  for (const MethodDefault& other : MethodDefaults()) {
-    if (other.method == method && other.key == key.name) return other.value;
-  }
-  return key.read(Recipe{});
-}
-
 bool IsFolderName(const std::string& name) {
   constexpr std::size_t kLongest = 200;  // below every file system's 255, with room for suffixes
   const auto allowed = [](unsigned char c) {
@@ -45,7 +35,7 @@ class Checker {
   void NoEffect(const std::string& name, bool has_effect, const std::string& cause,
                 const std::string& because) {
     const Key& key = *FindKey(name);
-    const bool set = key.read(recipe_) != DefaultValue(key, recipe_.method);
+    const bool set = key.read(recipe_) != DefaultOf(key, *recipe_.method);
     Rule(set && !has_effect, {name, cause, "method"}, "has no effect " + because + "; remove it");
   }
 
@@ -85,40 +75,50 @@ void CheckModel(const Recipe& recipe, Checker& check) {
       "contradicts adapter.type none, which trains all weights; remove it or set adapter.type to lora");
 }
 
+// Keys that only some methods read, by what the others lack.
+void CheckMethod(const Recipe& recipe, Checker& check) {
+  const Method& method = *recipe.method;
+  const std::string with_method = "with method " + std::string(method.name);
+  for (const char* key : {"group.possibilities", "group.max_negatives", "group.assignment", "group.selection",
+                          "loss.unlikelihood.alpha", "loss.unlikelihood.mask", "loss.unlikelihood.clamp"}) {
+    check.NoEffect(key, method.numbers, "method",
+                   with_method + ", which has no possibility numbers and no negatives");
+  }
+  for (const char* key :
+       {"cvf.latents", "cvf.estimator", "cvf.temperature", "cvf.bow_weight", "cvf.new_lr_multiplier"}) {
+    check.NoEffect(key, method.latents, "method", with_method + ", which has no latents");
+  }
+  check.NoEffect("cvf.temperature", !method.latents || recipe.cvf.estimator == LatentEstimator::kGumbelSoft,
+                 "cvf.estimator", "with cvf.estimator exact, which draws nothing");
+  check.NoEffect("group.responses", method.responses != UsedResponses::kFirst, "method",
+                 with_method + ", which takes the first response of a group");
+  check.NoEffect("loss.normalize", !method.target_sets, "method",
+                 with_method + ", which always sums over the tokens of a target");
+  for (const Key& key : Schema()) {
+    if (key.BelongsTo(method)) continue;
+    check.NoEffect(key.name, false, "method",
+                   with_method + "; method " + std::string(key.method->name) + " alone reads it");
+  }
+}
+
 void CheckGroup(const Recipe& recipe, Checker& check) {
   const auto& group = recipe.group;
-  const bool is_peft = recipe.method == Method::kPeft;
-  const std::string with_method = "with method " + MethodName(recipe.method);
+  const std::string name(recipe.method->name);
   // 0 takes all responses a group has; the labelling compares those with group.possibilities.
-  check.Rule(is_peft && group.responses == 1, {"group.responses", "method"},
-             "must be at least 2 with method peft, whose negatives are other responses; use otoft for one");
-  check.Rule(is_peft && group.possibilities < std::max<std::int64_t>(group.responses, 2),
+  check.Rule(
+      recipe.method->negatives && group.responses == 1, {"group.responses", "method"},
+      "must be at least 2 with method " + name + ", whose negatives are other responses; use otoft for one");
+  check.Rule(recipe.method->numbers && group.possibilities < std::max<std::int64_t>(group.responses, 2),
              {"group.possibilities", "group.responses", "method"},
-             "is " + std::to_string(group.possibilities) +
-                 ", method peft needs a different number for each of group.responses = " +
+             "is " + std::to_string(group.possibilities) + ", method " + name +
+                 " needs a different number for each of group.responses = " +
                  std::to_string(group.responses) + (group.responses == 0 ? " (all)" : "") +
                  "; raise it to at least " + std::to_string(std::max<std::int64_t>(group.responses, 2)));
-  check.NoEffect("group.responses", recipe.method != Method::kOtoft, "method",
-                 with_method + ", which takes the first response of a group");
   check.NoEffect("group.selection", group.assignment == data::Assignment::kAligned, "group.assignment",
                  "without group.assignment aligned");
   check.Rule(group.selection == data::Selection::kAligned && group.responses == 0,
              {"group.selection", "group.responses"},
              "has nothing to choose with group.responses 0, which takes all; give a number of responses");
-  for (const char* key : {"group.possibilities", "group.max_negatives", "group.assignment", "group.selection",
-                          "loss.unlikelihood.alpha", "loss.unlikelihood.mask", "loss.unlikelihood.clamp"}) {
-    check.NoEffect(key, is_peft, "method",
-                   with_method + ", which has no possibility numbers and no negatives");
-  }
-  for (const char* key :
-       {"cvf.latents", "cvf.estimator", "cvf.temperature", "cvf.bow_weight", "cvf.new_lr_multiplier"}) {
-    check.NoEffect(key, recipe.method == Method::kCvf, "method", with_method + ", which has no latents");
-  }
-  check.NoEffect("cvf.temperature",
-                 recipe.method != Method::kCvf || recipe.cvf.estimator == LatentEstimator::kGumbelSoft,
-                 "cvf.estimator", "with cvf.estimator exact, which draws nothing");
-  check.NoEffect("loss.normalize", recipe.method != Method::kDistributionMatching, "method",
-                 with_method + ", which always sums over the tokens of a target");
 }
 
 void CheckRun(const Recipe& recipe, Checker& check) {
@@ -133,13 +133,13 @@ void CheckRun(const Recipe& recipe, Checker& check) {
                           "validation.max_new_tokens", "validation.temperature"}) {
     check.NoEffect(key, !recipe.data.validation.empty(), "data.validation", "without data.validation");
   }
-  check.Rule(!recipe.data.validation.empty() && recipe.method == Method::kPeft &&
+  check.Rule(!recipe.data.validation.empty() && recipe.method->numbers &&
                  recipe.validation.responses > recipe.group.possibilities,
              {"validation.responses", "group.possibilities", "method", "data.validation"},
              "is " + std::to_string(recipe.validation.responses) +
                  ", but each needs a possibility number of its own and group.possibilities is " +
                  std::to_string(recipe.group.possibilities) + "; lower it to that");
-  check.Rule(!recipe.data.validation.empty() && recipe.method == Method::kCvf &&
+  check.Rule(!recipe.data.validation.empty() && recipe.method->latents &&
                  recipe.validation.responses > recipe.cvf.latents,
              {"validation.responses", "cvf.latents", "method", "data.validation"},
              "is " + std::to_string(recipe.validation.responses) +
@@ -151,9 +151,9 @@ void CheckRun(const Recipe& recipe, Checker& check) {
     check.NoEffect(key, recipe.profile.enabled, "profile.enabled", "without profile.enabled true");
   }
   const bool stops = recipe.early_stop.enabled;
-  check.Rule(stops && recipe.method != Method::kDistributionMatching, {"early_stop.enabled", "method"},
+  check.Rule(stops && !recipe.method->target_sets, {"early_stop.enabled", "method"},
              "needs the target entropy of method distribution_matching, found method " +
-                 MethodName(recipe.method) + "; set it to false");
+                 std::string(recipe.method->name) + "; set it to false");
   check.NoEffect("early_stop.gamma", stops, "early_stop.enabled", "without early_stop.enabled true");
   const auto& steps = recipe.train.steps;
   check.Rule(steps && recipe.optimizer.warmup_steps > *steps, {"optimizer.warmup_steps", "train.steps"},
@@ -168,6 +168,7 @@ std::vector<Violation> CheckRules(const Recipe& recipe,
   Checker check(recipe, readable);
   CheckModel(recipe, check);
   CheckGroup(recipe, check);
+  CheckMethod(recipe, check);
   CheckRun(recipe, check);
   return check.Take();
 }

@@ -78,15 +78,37 @@ Key Word(const char* name, const Words<Value>& words, Field field, const char* m
   return key;
 }
 
-const Words<data::Method>& MethodWords() {
-  static const Words<data::Method> words = {{"otoft", data::Method::kOtoft},
-                                            {"otmft", data::Method::kOtmft},
-                                            {"peft", data::Method::kPeft},
-                                            {"poexft", data::Method::kPeft},
-                                            {"distribution_matching", data::Method::kDistributionMatching},
-                                            {"cvf", data::Method::kCvf},
-                                            {"pretrain", data::Method::kPretrain}};
+Words<const Method*> MethodWords() {
+  Words<const Method*> words;
+  for (const Method* method : Methods()) {
+    words.emplace_back(method->name, method);
+    if (!method->other_name.empty()) words.emplace_back(method->other_name, method);
+  }
   return words;
+}
+
+Key OwnKeyOf(const Method& method, const OwnKey& own) {
+  Key key = MakeKey(
+      std::string(own.name).c_str(), KeyType::kNumber,
+      [name = std::string(own.name)](auto& recipe) -> auto& { return recipe.own.find(name)->second; }, "");
+  key.meaning = std::string(own.meaning) + " (`" + std::string(method.name) + "`)";
+  key.range = {.low = own.low, .high = own.high, .low_open = own.low_open};
+  key.method = &method;
+  return key;
+}
+
+// Each behind the last key of its section, or at the end.
+void AddOwnKeys(std::vector<Key>& keys) {
+  for (const Method* method : Methods()) {
+    for (const OwnKey& own : method->keys) {
+      Key key = OwnKeyOf(*method, own);
+      const std::string section = key.Section().substr(0, key.Section().find('.') + 1);
+      const auto last = std::find_if(keys.rbegin(), keys.rend(), [&](const Key& other) {
+        return !section.empty() && other.name.starts_with(section);
+      });
+      keys.insert(last == keys.rend() ? keys.end() : last.base(), std::move(key));
+    }
+  }
 }
 
 Words<std::string> Same(const std::vector<std::string>& words) {
@@ -285,6 +307,7 @@ std::vector<Key> MakeKeys() {
   add(Integer("profile.after", Between(0, kMaxCount), FIELD(profile.after),
               "steps of this start before the recorded ones"));
   add(Integer("profile.steps", Between(1, 1e4), FIELD(profile.steps), "recorded steps"));
+  AddOwnKeys(keys);
   return keys;
 }
 
@@ -362,32 +385,11 @@ bool IsSection(std::string_view name) {
                      [&](const Key& key) { return key.name.compare(0, prefix.size(), prefix) == 0; });
 }
 
-const std::vector<MethodDefault>& MethodDefaults() {
-  using data::Method;
-  static const std::vector<MethodDefault> defaults = {
-      {Method::kOtoft, "group.responses", 1},
-      {Method::kOtoft, "train.groups_per_step", 8},
-      {Method::kCvf, "group.responses", 1},
-      {Method::kCvf, "train.groups_per_step", 8},
-      {Method::kPretrain, "adapter.type", "none"},
-      {Method::kPretrain, "group.responses", 0},
-      {Method::kPretrain, "validation.responses", 0},
-      {Method::kDistributionMatching, "group.responses", 0},
-      {Method::kDistributionMatching, "validation.responses", 0},
-      {Method::kDistributionMatching, "train.epochs", 50},
-      {Method::kDistributionMatching, "train.groups_per_step", 1},
-      {Method::kDistributionMatching, "optimizer.eps", 1e-5},
-      {Method::kDistributionMatching, "optimizer.weight_decay", 0.01},
-      {Method::kDistributionMatching, "optimizer.clip_norm", 1.0},
-  };
-  return defaults;
-}
-
-std::string MethodName(data::Method method) {
-  for (const auto& [word, value] : MethodWords()) {
-    if (value == method) return word;
+json DefaultOf(const Key& key, const Method& method) {
+  for (const KeyDefault& other : method.defaults) {
+    if (other.key == key.name) return json::parse(other.json);
   }
-  throw std::logic_error("a method without a name");
+  return key.read(Recipe{});
 }
 
 std::string KeysMarkdown() {
@@ -396,9 +398,10 @@ std::string KeysMarkdown() {
   for (const Key& key : Schema()) {
     std::string value =
         key.name == "name" ? "the file's name" : "`" + FormatValue(key, key.read(standard)) + "`";
-    for (const MethodDefault& other : MethodDefaults()) {
-      if (other.key == key.name) {
-        value += "; " + MethodName(other.method) + ": `" + FormatValue(key, other.value) + "`";
+    for (const Method* method : Methods()) {
+      const json other = DefaultOf(key, *method);
+      if (other != key.read(standard)) {
+        value += "; " + std::string(method->name) + ": `" + FormatValue(key, other) + "`";
       }
     }
     std::string type = key.TypeText();

@@ -1,8 +1,8 @@
 // The schema: every key a recipe may have.
 //
 // Owns: the one table of keys with type, range, meaning and place in Recipe, from which reading, checking,
-// printing and the documentation are derived; the defaults that depend on the method. Does not own:
-// contradictions between keys (rules.h). Thread rule: immutable.
+// printing and the documentation are derived, with the keys that methods declare (method/method.h). Does not
+// own: contradictions between keys (rules.h). Thread rule: immutable.
 #pragma once
 
 #include <functional>
@@ -37,12 +37,15 @@ struct Key {
   Range range;                     // of numbers
   std::vector<std::string> words;  // that kWord and kWords allow
   std::string meaning;             // one line for docs/recipes.md
+  const Method* method = nullptr;  // that alone has the key; null: all have it
   std::function<void(Recipe&, const nlohmann::json&)> assign;
   std::function<nlohmann::json(const Recipe&)> read;
 
   std::string Section() const { return name.substr(0, name.rfind('.') + 1); }  // "loss.unlikelihood." or ""
   std::string LastName() const { return name.substr(name.rfind('.') + 1); }
   std::string TypeText() const;  // "integer >= 1", "constant | linear | cosine"
+  // Recipes of other methods do not print it, so that they stay the same when a method is added.
+  bool BelongsTo(const Method& other) const { return method == nullptr || method == &other; }
 };
 
 // All keys, in the order in which they are printed. Keys of one section stand together.
@@ -58,14 +61,8 @@ nlohmann::json ReadValue(const Key& key, const YamlNode& node);
 // `value` of `key` as YAML on one line.
 std::string FormatValue(const Key& key, const nlohmann::json& value);
 
-// A default that differs from Recipe's own because the method needs another one.
-struct MethodDefault {
-  data::Method method;
-  std::string key;
-  nlohmann::json value;
-};
-const std::vector<MethodDefault>& MethodDefaults();
-std::string MethodName(data::Method method);
+// The value of `key` with `method` when nobody sets it.
+nlohmann::json DefaultOf(const Key& key, const Method& method);
 
 // The table of docs/recipes.md: one line a key with type, default and meaning.
 std::string KeysMarkdown();

@@ -21,7 +21,6 @@
 #include "trainer/ops/multiply.h"
 #include "trainer/ops/part_scope.h"
 #include "trainer/plan/model_flops.h"
-#include "trainer/run/run_folder.h"
 
 namespace plural::trainer {
 namespace {
@@ -189,13 +188,9 @@ double MeasureMultiplyPeak(at::ScalarType dtype, at::Device device) {
   return best;
 }
 
-Profile::Profile(const Recipe& recipe, const Decoder& model, const dist::World& world,
+Profile::Profile(const Settings& settings, const Decoder& model, const dist::World& world,
                  dist::Collectives& collectives)
-    : settings_(recipe.profile),
-      folder_(RunPaths(recipe).Profiles()),
-      model_(model),
-      world_(world),
-      collectives_(collectives) {
+    : settings_(settings), model_(model), world_(world), collectives_(collectives) {
   if (settings_.enabled) {
     // The recorder's own log would call a machine without a GPU an error. Read when it starts.
     setenv("KINETO_LOG_LEVEL", "99", /*overwrite=*/0);
@@ -220,7 +215,7 @@ void Profile::BeforeStep() {
   }
 }
 
-void Profile::AfterStep(const data::StepBatch& batch) {
+void Profile::AfterStep(const StepBatch& batch) {
   if (!recording_) return;
   for (const data::RowPass& pass : batch.passes) {
     flops_ += ModelFlops(model_.Config(), model_.Adapter(), pass);
@@ -248,14 +243,14 @@ void Profile::Finish() {
   report_ = Table(AddUpParts(std::move(events)), flops_, peak);
   OnEveryRank(world_, collectives_, [&] {
     std::error_code error;
-    std::filesystem::create_directories(folder_, error);
-    const std::filesystem::path trace = folder_ / (FileStem(world_.Rank()) + ".json");
+    std::filesystem::create_directories(settings_.folder, error);
+    const std::filesystem::path trace = settings_.folder / (FileStem(world_.Rank()) + ".json");
     // The recorder says nothing when it cannot write.
     WriteFileDurably(trace, "");
     result->save(trace.string());
-    WriteFileDurably(folder_ / (FileStem(world_.Rank()) + ".txt"), report_);
+    WriteFileDurably(settings_.folder / (FileStem(world_.Rank()) + ".txt"), report_);
   });
-  report_ += "  trace and table of each rank: " + folder_.string();
+  report_ += "  trace and table of each rank: " + settings_.folder.string();
 }
 
 }  // namespace plural::trainer

@@ -15,11 +15,10 @@
 #include <string>
 #include <vector>
 
-#include "data/loader.h"
 #include "dist/collectives.h"
 #include "dist/world.h"
 #include "trainer/model/decoder.h"
-#include "trainer/recipe/recipe.h"
+#include "trainer/run/loader.h"
 
 namespace plural::trainer {
 
@@ -50,8 +49,15 @@ double MeasureMultiplyPeak(at::ScalarType dtype, at::Device device);
 
 class Profile {
  public:
-  // All references outlive this. Without recipe.profile.enabled nothing ever happens.
-  Profile(const Recipe& recipe, const Decoder& model, const dist::World& world,
+  struct Settings {
+    bool enabled = false;          // else nothing ever happens
+    std::int64_t after = 3;        // steps of this start before the recorded ones
+    std::int64_t steps = 10;       // recorded
+    std::filesystem::path folder;  // for what is recorded
+  };
+
+  // All references outlive this.
+  Profile(const Settings& settings, const Decoder& model, const dist::World& world,
           dist::Collectives& collectives);
   ~Profile();
   Profile(const Profile&) = delete;
@@ -60,15 +66,14 @@ class Profile {
   // Around every step. COLLECTIVE: in the same steps, all ranks measure and write.
   // Errors: ExitError(kCannotCreate), ExitError(kCheckpointWrite) for files that cannot be written.
   void BeforeStep();
-  void AfterStep(const data::StepBatch& batch);
+  void AfterStep(const StepBatch& batch);
   // Ends the recording of a run that is over sooner. COLLECTIVE.
   void Finish();
   // The table, or why there is none; "" when none was asked for.
   const std::string& Report() const { return report_; }
 
  private:
-  const Recipe::Profile settings_;
-  const std::filesystem::path folder_;
+  const Settings settings_;
   const Decoder& model_;
   const dist::World& world_;
   dist::Collectives& collectives_;

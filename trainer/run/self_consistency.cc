@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "trainer/generate/generator.h"
-#include "trainer/method/cvf.h"
+#include "trainer/method/latent_unit.h"
 
 namespace plural::trainer {
 namespace {

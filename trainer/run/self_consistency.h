@@ -1,7 +1,7 @@
 // Self-consistency: whether a latent's own response is recognised as that latent's (docs/methods.md 8.5).
 //
 // Owns: which prompts are asked, the counting. Does not own: decoding (generate/generator.h), recognition
-// (cvf.h). Thread rule: one thread.
+// (latent_unit.h). Thread rule: one thread.
 #pragma once
 
 #include <cstdint>

@@ -12,7 +12,6 @@
 
 #include "data/batch_plan.h"
 #include "data/corpus.h"
-#include "data/loader.h"
 #include "dist/agreement.h"
 #include "trainer/base/version.h"
 #include "trainer/files/hf_folder.h"
@@ -60,9 +59,9 @@ class Run {
   bool Lead() const { return world_.Rank() == 0; }
   void LogStart();
   // One step with its wait for data; the groups it trained on stay in `batch`.
-  StepFigures TakeStep(TrainStep& step, data::StepBatch& batch, double& data_wait_seconds);
+  StepFigures TakeStep(TrainStep& step, StepBatch& batch, double& data_wait_seconds);
   void LogStep(const StepFigures& figures, std::int64_t epoch, double seconds, double data_wait_seconds);
-  void EndPass();
+  void EndEpoch();
   void ShowProfile();
   void Validate();
   void MeasureLatents();
@@ -83,9 +82,10 @@ class Run {
   std::int64_t saved_step_;
   const std::optional<Validation> validation_;
   std::int64_t validated_step_ = -1;
+  const MethodSettings method_settings_;
   const data::PackSettings pack_;
   std::vector<data::Group> latent_prompts_;  // of cvf: whose answers are recognised at the end
-  std::optional<data::Loader> loader_;
+  std::optional<Loader> loader_;
   std::optional<MetricsLog> metrics_;  // rank 0
   Progress progress_;
   Profile profile_;
@@ -110,16 +110,21 @@ Run::Run(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus,
       last_step_(TotalSteps(recipe, groups_)),
       saved_step_(first_step_ > 0 ? first_step_ : -1),
       validation_(std::move(validation)),
+      method_settings_(recipe.SettingsOfMethod()),
       pack_(LoaderSettings(recipe, config, model.Device(), world).pack),
       progress_("train", "steps", last_step_, Lead(), first_step_),
-      profile_(recipe, model, world, collectives) {
+      profile_({.enabled = recipe.profile.enabled,
+                .after = recipe.profile.after,
+                .steps = recipe.profile.steps,
+                .folder = paths_.Profiles()},
+               model, world, collectives) {
   if (Lead()) metrics_.emplace(paths_.Metrics(), state.position.metrics_bytes);
-  if (recipe.method == data::Method::kCvf) {
+  if (recipe.method->latents) {
     for (std::int64_t g = 0; g < std::min(groups_, kLatentPrompts); ++g) {
       latent_prompts_.push_back(corpus.Read(g));
     }
   }
-  data::Loader::Settings settings = LoaderSettings(recipe, config, model.Device(), world);
+  Loader::Settings settings = LoaderSettings(recipe, config, model.Device(), world);
   settings.first_step = first_step_;
   settings.last_step = Over() ? first_step_ : last_step_;
   loader_.emplace(std::move(corpus), settings);
@@ -129,16 +134,24 @@ ExitCode Run::ToTheEnd() {
   LogStart();
   const Schedule schedule{recipe_.optimizer.schedule, recipe_.optimizer.lr, recipe_.optimizer.warmup_steps,
                           last_step_};
-  TrainStep step(recipe_, schedule, model_, state_, world_, collectives_);
+  const ActivationBudget budget(recipe_.train.activation_checkpointing, recipe_.train.activation_bytes,
+                                model_, world_);
+  const bool drops = recipe_.adapter.lora && recipe_.adapter.settings.dropout > 0.0;
+  TrainStep step({.method = recipe_.method,
+                  .values = method_settings_,
+                  .dropout_seed = drops ? std::optional(recipe_.seed) : std::nullopt,
+                  .clip_norm = recipe_.optimizer.clip_norm,
+                  .bucket_bytes = recipe_.train.bucket_bytes},
+                 schedule, budget, model_, state_, world_, collectives_);
   while (!Over()) {
     profile_.BeforeStep();
     const auto start = Clock::now();
-    data::StepBatch batch;
+    StepBatch batch;
     double data_wait_seconds = 0.0;
     const StepFigures figures = TakeStep(step, batch, data_wait_seconds);
     LogStep(figures, batch.epoch, SecondsSince(start), data_wait_seconds);
     profile_.AfterStep(batch);
-    if (state_.position.step % steps_per_epoch_ == 0) EndPass();
+    if (state_.position.step % steps_per_epoch_ == 0) EndEpoch();
     if (Over()) break;
     const auto due = [&](std::int64_t every) { return every > 0 && state_.position.step % every == 0; };
     if (!figures.stop_requested && due(recipe_.validation.every_steps)) Validate();
@@ -161,7 +174,7 @@ ExitCode Run::ToTheEnd() {
   return ExitCode::kDone;
 }
 
-StepFigures Run::TakeStep(TrainStep& step, data::StepBatch& batch, double& data_wait_seconds) {
+StepFigures Run::TakeStep(TrainStep& step, StepBatch& batch, double& data_wait_seconds) {
   const PartScope whole(Part::kStep);
   const auto start = Clock::now();
   {
@@ -210,9 +223,11 @@ void Run::LogStep(const StepFigures& figures, std::int64_t epoch, double seconds
   if (!Lead()) return;
   const std::int64_t step = state_.position.step;
   if (step % recipe_.train.log_every_steps == 0 || Over()) {
-    metrics_->Write(StepLine(recipe_, figures, step, epoch, seconds, data_wait_seconds));
+    metrics_->Write(
+        StepLine(*recipe_.method, method_settings_, figures,
+                 {.step = step, .epoch = epoch, .seconds = seconds, .data_wait_seconds = data_wait_seconds}));
   }
-  groups_shown_ += figures.groups.groups;
+  groups_shown_ += static_cast<std::int64_t>(figures.sums["groups"]);
   char note[80];
   std::snprintf(note, sizeof(note), "loss %.4f  %.2f groups/s", figures.loss,
                 static_cast<double>(groups_shown_) / progress_.Seconds());
@@ -220,21 +235,22 @@ void Run::LogStep(const StepFigures& figures, std::int64_t epoch, double seconds
 }
 
 // Every group has been seen once more.
-void Run::EndPass() {
+void Run::EndEpoch() {
   Position& position = state_.position;
-  if (recipe_.method == data::Method::kDistributionMatching && recipe_.early_stop.enabled) {
+  Sums& sums = position.epoch_sums;
+  if (recipe_.method->target_sets && recipe_.early_stop.enabled) {
     // docs/methods.md 3.5: sums over all prompts, so that a prompt with many targets counts for more.
-    position.stopped_early = position.pass.cross_entropy_nats <=
-                             (1.0 + recipe_.early_stop.gamma) * position.pass.target_entropy_nats;
+    position.stopped_early =
+        sums["cross_entropy_nats"] <= (1.0 + recipe_.early_stop.gamma) * sums["target_entropy_nats"];
   }
   if (Lead()) {
-    metrics_->Write(PassLine(recipe_, position));
+    metrics_->Write(EpochLine(*recipe_.method, method_settings_, position));
     if (position.stopped_early) {
       progress_.Say("stopped early after pass " + std::to_string(position.epoch + 1) +
                     ": the loss is within early_stop.gamma of its minimum");
     }
   }
-  position.pass = {};
+  sums.Clear();
   ++position.epoch;
 }
 
@@ -383,7 +399,7 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
     limits.verify_sidecar = limits.scan_tokens = world.Rank() == 0;
     data::Corpus opened(recipe.data.validation, limits);
     for (const auto& warning : CheckCorpus(opened, recipe, config)) warnings.push_back(warning);
-    validation.emplace(recipe, config, device, opened);
+    validation.emplace(ValidationSettings(recipe, config, device), opened);
   });
   RequireEqual("the corpus (data.train)", identity.corpus, world, collectives);
   RequireEqual("the base model (model.path)", identity.weights_sha256, world, collectives);
@@ -416,6 +432,7 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
       model.TrainableParameters(),
       {recipe.optimizer.beta1, recipe.optimizer.beta2, recipe.optimizer.eps, recipe.optimizer.weight_decay},
       LearningRateScales(recipe, model));
+  state.position.epoch_sums = EpochSums(*recipe.method, recipe.SettingsOfMethod());
   state.identity = identity;
   state.provenance = {.version = Version(),
                       .mpi = dist::World::LibraryVersion(),

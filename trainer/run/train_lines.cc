@@ -1,71 +1,53 @@
 #include "trainer/run/train_lines.h"
 
-#include "trainer/method/latent_figures.h"
-
 namespace plural::trainer {
 namespace {
 
-// What says whether the latents of cvf are alive.
-MetricsLine LatentsLine(const LatentSums& sums, const Recipe& recipe) {
-  const LatentFigures figures = FiguresOfLatents(sums);
-  MetricsLine line;
-  line["used_latents"] = MetricsNumber(figures.used_latents);
-  line["information_nats"] = MetricsNumber(figures.information_nats);
-  if (recipe.cvf.estimator == LatentEstimator::kExact) {
-    line["latent_nll_spread_nats"] = MetricsNumber(figures.latent_nll_spread_nats);
-  }
-  return line;
-}
+std::int64_t Count(const Sums& sums, const char* name) { return static_cast<std::int64_t>(sums[name]); }
 
 }  // namespace
 
-MetricsLine StepLine(const Recipe& recipe, const StepFigures& figures, std::int64_t step, std::int64_t epoch,
-                     double seconds, double data_wait_seconds) {
+void AddFigures(const Method& method, const MethodSettings& settings, Lines kind, const Sums& sums,
+                MetricsLine& line) {
+  for (const auto& [name, value] : FiguresOf(method, settings, kind, sums)) {
+    line[std::string(name)] = MetricsNumber(value);
+  }
+}
+
+MetricsLine StepLine(const Method& method, const MethodSettings& settings, const StepFigures& figures,
+                     const StepTimes& times) {
+  const Sums& sums = figures.sums;
   MetricsLine line;
   line["event"] = "step";
-  line["step"] = step;
-  line["epoch"] = epoch;
+  line["step"] = times.step;
+  line["epoch"] = times.epoch;
   line["loss"] = MetricsNumber(figures.loss);
-  line["likelihood"] = MetricsNumber(figures.likelihood);
-  line["unlikelihood"] = MetricsNumber(figures.unlikelihood);
-  if (recipe.method == data::Method::kCvf) {
-    line["bow"] = MetricsNumber(figures.bow);
-    line.update(LatentsLine(figures.groups.latents, recipe));
-  }
+  line["likelihood"] = MetricsNumber(sums["likelihood"]);
+  line["unlikelihood"] = MetricsNumber(sums["unlikelihood"]);
+  AddFigures(method, settings, kStepLine, sums, line);
   line["grad_norm"] = MetricsNumber(figures.grad_norm);
   line["lr"] = figures.lr;
-  line["groups"] = figures.groups.groups;
-  line["rows"] = figures.rows;
-  line["sequence_tokens"] = figures.sequence_tokens;
-  line["seconds"] = seconds;
-  line["data_wait_seconds"] = data_wait_seconds;
-  line["unpenalised_groups"] = figures.groups.unpenalised_groups;
-  if (figures.recomputed_passes > 0) line["recomputed_passes"] = figures.recomputed_passes;
+  line["groups"] = Count(sums, "groups");
+  line["rows"] = Count(sums, "rows");
+  line["sequence_tokens"] = Count(sums, "sequence_tokens");
+  line["seconds"] = times.seconds;
+  line["data_wait_seconds"] = times.data_wait_seconds;
+  line["unpenalised_groups"] = Count(sums, "unpenalised_groups");
+  if (sums["recomputed_passes"] > 0.0) line["recomputed_passes"] = Count(sums, "recomputed_passes");
   return line;
 }
 
-MetricsLine PassLine(const Recipe& recipe, const Position& position) {
-  const PassSums& pass = position.pass;
-  const auto groups = static_cast<double>(pass.groups);
+MetricsLine EpochLine(const Method& method, const MethodSettings& settings, const Position& position) {
+  const Sums& sums = position.epoch_sums;
   MetricsLine line;
-  line["event"] = "pass";
+  line["event"] = "pass";  // the file format's word for an epoch
   line["step"] = position.step;
   line["epoch"] = position.epoch;
-  line["groups"] = pass.groups;
-  line["loss"] = MetricsNumber(pass.loss / groups);
-  line["unpenalised_groups"] = pass.unpenalised_groups;
-  if (recipe.method == data::Method::kCvf) {
-    line["bow"] = MetricsNumber(pass.latents.bow / groups);
-    line.update(LatentsLine(pass.latents, recipe));
-  }
-  if (recipe.method == data::Method::kDistributionMatching) {
-    line["kl_nats"] = MetricsNumber(pass.kl_nats / groups);
-    line["entropy_nats"] = MetricsNumber(pass.entropy_nats / groups);
-    line["target_mass"] = MetricsNumber(pass.target_mass / groups);
-    line["cross_entropy_nats"] = MetricsNumber(pass.cross_entropy_nats / groups);
-    line["target_entropy_nats"] = MetricsNumber(pass.target_entropy_nats / groups);
-    line["stopped_early"] = position.stopped_early;
-  }
+  line["groups"] = Count(sums, "groups");
+  line["loss"] = MetricsNumber(sums["loss"] / sums["groups"]);
+  line["unpenalised_groups"] = Count(sums, "unpenalised_groups");
+  AddFigures(method, settings, kEpochLine, sums, line);
+  if (method.target_sets) line["stopped_early"] = position.stopped_early;
   return line;
 }
 

@@ -1,4 +1,4 @@
-// Train lines: what a step and a pass write to metrics.jsonl.
+// Train lines: what a step and an epoch write to metrics.jsonl.
 //
 // Owns: keys, their order and units. Does not own: the file (metrics.h), what is measured (train_step.h).
 // Thread rule: pure functions.
@@ -6,17 +6,25 @@
 
 #include <cstdint>
 
-#include "trainer/recipe/recipe.h"
+#include "trainer/method/method.h"
 #include "trainer/run/metrics.h"
 #include "trainer/run/train_step.h"
 #include "trainer/state/train_state.h"
 
 namespace plural::trainer {
 
-MetricsLine StepLine(const Recipe& recipe, const StepFigures& figures, std::int64_t step, std::int64_t epoch,
-                     double seconds, double data_wait_seconds);
+// The method's figures in a line of `kind`.
+void AddFigures(const Method& method, const MethodSettings& settings, Lines kind, const Sums& sums,
+                MetricsLine& line);
 
-// Means over a pass, each group measured before its step. `position`: before the next pass begins.
-MetricsLine PassLine(const Recipe& recipe, const Position& position);
+struct StepTimes {
+  std::int64_t step = 0, epoch = 0;
+  double seconds = 0.0, data_wait_seconds = 0.0;
+};
+MetricsLine StepLine(const Method& method, const MethodSettings& settings, const StepFigures& figures,
+                     const StepTimes& times);
+
+// Means over an epoch, each group measured before its step. `position`: before the next epoch begins.
+MetricsLine EpochLine(const Method& method, const MethodSettings& settings, const Position& position);
 
 }  // namespace plural::trainer

@@ -43,9 +43,9 @@ void RequireSameAdapter(const AdapterSettings& recipe, const AdapterSettings& fo
 void RequireSameLatents(const Recipe& recipe, std::int64_t found, const std::string& path) {
   if (found == 0) return;
   const std::string what = path + " has " + std::to_string(found) + " latents, made by method cvf; ";
-  if (recipe.method != data::Method::kCvf) {
+  if (!recipe.method->latents) {
     throw ExitError(ExitCode::kBadRecipe, "adapter.init_from: " + what + "method " +
-                                              MethodName(recipe.method) +
+                                              std::string(recipe.method->name) +
                                               " does not train them. Start from another adapter, or set "
                                               "method to cvf");
   }
@@ -74,17 +74,14 @@ void CheckCounts(const data::Corpus& corpus, const Recipe& recipe) {
         ExitCode::kBadData,
         file + ": holds prompts without responses; nothing can be trained on it, only generated for");
   }
-  if (recipe.method == data::Method::kPeft && corpus.Info().possibilities < recipe.group.possibilities) {
+  if (recipe.method->numbers && corpus.Info().possibilities < recipe.group.possibilities) {
     throw ExitError(ExitCode::kBadData, file + ": has " + std::to_string(corpus.Info().possibilities) +
                                             " possibility numbers; group.possibilities asks for " +
                                             std::to_string(recipe.group.possibilities) +
                                             "; lower it, or prepare the corpus with --possibilities " +
                                             std::to_string(recipe.group.possibilities));
   }
-  if (recipe.method != data::Method::kPeft && recipe.method != data::Method::kOtmft &&
-      recipe.method != data::Method::kCvf) {
-    return;
-  }
+  if (recipe.method->responses != UsedResponses::kSetting) return;
   for (std::int64_t group = 0; group < corpus.Info().groups; ++group) {
     const auto responses = static_cast<std::int64_t>(corpus.Lengths(group).responses.size());
     if (responses >= recipe.group.responses) continue;
@@ -97,7 +94,7 @@ void CheckCounts(const data::Corpus& corpus, const Recipe& recipe) {
 
 // An aligned assignment needs a corpus that says what exactly these numbers stand for.
 void CheckAlignment(const data::Corpus& corpus, const Recipe& recipe) {
-  if (recipe.method != data::Method::kPeft || recipe.group.assignment != data::Assignment::kAligned) return;
+  if (!recipe.method->numbers || recipe.group.assignment != data::Assignment::kAligned) return;
   const std::int64_t wanted = recipe.group.possibilities;
   const int found = corpus.Info().alignment.possibilities;
   if (found == wanted) return;
@@ -118,7 +115,7 @@ void CheckAlignment(const data::Corpus& corpus, const Recipe& recipe) {
 void CheckTargets(data::Corpus& corpus, const Recipe& recipe, std::vector<std::string>& warnings) {
   std::int64_t certain = 0;  // groups whose target is a single response
   for (std::int64_t group = 0; group < corpus.Info().groups; ++group) {
-    const auto labelled = data::Label(corpus.Read(group), recipe.LabelSettings(), 0);
+    const auto labelled = Label(*recipe.method, corpus.Read(group), recipe.SettingsOfMethod().label, 0);
     if (labelled.target_entropy_nats == 0.0) ++certain;
   }
   if (certain > 0 && recipe.early_stop.enabled) {
@@ -146,7 +143,7 @@ Decoder MakeBase(const Recipe& recipe, const ModelConfig& config, at::Device dev
                        recipe.adapter.init_from);
   }
   const std::string latents_folder = LatentsFolder(recipe);
-  const bool may_have_latents = recipe.adapter.lora || recipe.method == data::Method::kCvf;
+  const bool may_have_latents = recipe.adapter.lora || recipe.method->latents;
   if (may_have_latents && !latents_folder.empty()) {
     RequireSameLatents(recipe, LatentsIn(latents_folder), latents_folder);
   }
@@ -171,7 +168,7 @@ void AddTrained(const Recipe& recipe, Decoder& model) {
     }
     model.TrainBase();
   }
-  if (recipe.method == data::Method::kCvf) model.AddLatents(recipe.cvf.latents, recipe.seed);
+  if (recipe.method->latents) model.AddLatents(recipe.cvf.latents, recipe.seed);
   if (!recipe.adapter.init_from.empty()) LoadAdapterWeights(model, recipe.adapter.init_from);
   const std::string latents_folder = LatentsFolder(recipe);
   if (model.LatentHeads() != nullptr && LatentsIn(latents_folder) > 0) LoadLatents(model, latents_folder);
@@ -191,23 +188,37 @@ std::vector<std::string> CheckCorpus(data::Corpus& corpus, const Recipe& recipe,
     warnings.push_back(recipe.model.path + " has no tokenizer file " + corpus.Info().tokenizer_name +
                        ": whether the corpus was prepared with the model's tokenizer is not checked");
   }
-  CheckLengths(corpus, config, recipe.method == data::Method::kCvf ? 1 : 0);
+  CheckLengths(corpus, config, recipe.method->latents ? 1 : 0);
   CheckCounts(corpus, recipe);
   CheckAlignment(corpus, recipe);
-  if (recipe.method == data::Method::kDistributionMatching) CheckTargets(corpus, recipe, warnings);
+  if (recipe.method->target_sets) CheckTargets(corpus, recipe, warnings);
   return warnings;
 }
 
-data::Loader::Settings LoaderSettings(const Recipe& recipe, const ModelConfig& config, at::Device device,
-                                      const dist::World& world) {
-  data::Loader::Settings settings;
-  settings.label = recipe.LabelSettings();
+Loader::Settings LoaderSettings(const Recipe& recipe, const ModelConfig& config, at::Device device,
+                                const dist::World& world) {
+  Loader::Settings settings;
+  settings.method = recipe.method;
+  settings.label = recipe.SettingsOfMethod().label;
   settings.pack.layout = recipe.train.layout;
   settings.pack.cost = CostOf(config, !recipe.adapter.lora, ElementBytes(recipe.model.dtype), device);
   settings.pack.row_budget = recipe.train.row_budget;
   settings.plan = PlanSettings(recipe);
   settings.rank = world.Rank();
   settings.ranks = world.Size();
+  return settings;
+}
+
+Validation::Settings ValidationSettings(const Recipe& recipe, const ModelConfig& config, at::Device device) {
+  Validation::Settings settings{.method = recipe.method,
+                                .values = recipe.SettingsOfMethod(),
+                                .pack = {},
+                                .groups = recipe.validation.groups,
+                                .responses = recipe.validation.responses,
+                                .max_new_tokens = recipe.validation.max_new_tokens,
+                                .temperature = recipe.validation.temperature};
+  settings.pack.layout = recipe.train.layout;
+  settings.pack.cost = CostOf(config, false, ElementBytes(recipe.model.dtype), device);
   return settings;
 }
 

@@ -9,11 +9,12 @@
 #include <vector>
 
 #include "data/corpus.h"
-#include "data/loader.h"
 #include "dist/world.h"
 #include "trainer/model/config.h"
 #include "trainer/model/decoder.h"
 #include "trainer/recipe/recipe.h"
+#include "trainer/run/loader.h"
+#include "trainer/run/validation.h"
 #include "trainer/state/train_state.h"
 
 namespace plural::trainer {
@@ -40,8 +41,9 @@ std::vector<double> LearningRateScales(const Recipe& recipe, const Decoder& mode
 // targets that are not prefix-free.
 std::vector<std::string> CheckCorpus(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config);
 
-data::Loader::Settings LoaderSettings(const Recipe& recipe, const ModelConfig& config, at::Device device,
-                                      const dist::World& world);
+Loader::Settings LoaderSettings(const Recipe& recipe, const ModelConfig& config, at::Device device,
+                                const dist::World& world);
+Validation::Settings ValidationSettings(const Recipe& recipe, const ModelConfig& config, at::Device device);
 
 // What the run is bound to, as far as this rank knows: one rank a machine hashes the weights, the others
 // leave them empty.

@@ -8,37 +8,42 @@
 #include "data/corpus.h"
 #include "dist/collectives.h"
 #include "dist/world.h"
-#include "trainer/method/latent_figures.h"
+#include "trainer/method/method.h"
 #include "trainer/model/decoder.h"
-#include "trainer/recipe/recipe.h"
 #include "trainer/run/metrics.h"
 
 namespace plural::trainer {
 
 class Validation {
  public:
-  // Keeps the groups in memory, on every rank. Errors: those of Corpus::Read. `recipe` outlives this.
-  Validation(const Recipe& recipe, const ModelConfig& config, at::Device device, data::Corpus& corpus);
+  struct Settings {
+    const Method* method = nullptr;
+    MethodSettings values;  // of the method
+    data::PackSettings pack;
+    std::int64_t groups = 64;    // the corpus's first ones
+    std::int64_t responses = 5;  // sampled to each prompt; 0: nothing is sampled
+    std::int64_t max_new_tokens = 64;
+    double temperature = 1.0;
+  };
+
+  // Keeps the groups in memory, on every rank. Errors: those of Corpus::Read.
+  Validation(const Settings& settings, data::Corpus& corpus);
 
   // Measures `model`, group g on rank g % size; sums are made in the order of groups, so the figures do not
   // depend on the number of ranks. Returns the line's figures on every rank, without event and step. Touches
   // no gradient and no state of the run. COLLECTIVE. Errors: those of Generate.
   //
-  // The loss is that of the training method, numbers as in epoch 0; nats_per_token is over the positives.
-  // `peft` adds what the numbers decide, distribution_matching the figures of the targets, cvf those of the
-  // latents (for which it draws as in epoch 0); with
-  // validation.responses, the mean number of different responses a prompt and Distinct-n over tokens.
+  // The loss is that of the training method, with the draws of epoch 0; nats_per_token is over the positives.
+  // The method adds its figures; with `responses`, there are the mean number of different responses per
+  // prompt and Distinct-n over tokens.
   MetricsLine Measure(const Decoder& model, const dist::World& world, dist::Collectives& collectives) const;
 
  private:
-  struct OfGroup;
-  // `latents`: filled by cvf.
-  OfGroup MeasureGroup(const Decoder& model, const data::Group& group, LatentSums& latents) const;
+  Sums MeasureGroup(const Decoder& model, const data::Group& group) const;
   void AddSampled(const Decoder& model, const dist::World& world, dist::Collectives& collectives,
                   MetricsLine& line) const;
 
-  const Recipe& recipe_;
-  data::PackSettings pack_;
+  const Settings settings_;
   std::vector<data::Group> groups_;
 };
 

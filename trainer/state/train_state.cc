@@ -2,9 +2,11 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "data/sha256.h"
 #include "trainer/base/error.h"
@@ -100,25 +102,85 @@ void Visit(Visitor&& visit, P& position) requires std::is_same_v<std::remove_con
   visit("metrics_bytes", position.metrics_bytes);
 }
 
-template <typename Visitor, typename P>
-void Visit(Visitor&& visit, P& pass) requires std::is_same_v<std::remove_const_t<P>, PassSums> {
-  visit("groups", pass.groups);
-  visit("unpenalised_groups", pass.unpenalised_groups);
-  visit("loss", pass.loss);
-  visit("kl_nats", pass.kl_nats);
-  visit("cross_entropy_nats", pass.cross_entropy_nats);
-  visit("target_entropy_nats", pass.target_entropy_nats);
-  visit("target_mass", pass.target_mass);
-  visit("entropy_nats", pass.entropy_nats);
+// Format version 1 keeps sums where its first methods had them: "pass" has the figures of targets whatever
+// the method, "latents" those of latents once a response is recognised. Sums of later methods stand in
+// "sums".
+constexpr const char* kCountsOfPass[] = {"groups", "unpenalised_groups"};
+constexpr const char* kSumsOfPass[] = {
+    "loss", "kl_nats", "cross_entropy_nats", "target_entropy_nats", "target_mass", "entropy_nats"};
+constexpr std::string_view kLatents = "latents.", kPosterior = "latents.posterior.";
+
+// Whether version 1 has a place of its own for the sum, beside "sums".
+bool HasPlace(const Sums& sums, const std::string& name) {
+  const auto is = [&](const char* other) { return name == other; };
+  return std::ranges::any_of(kCountsOfPass, is) || std::ranges::any_of(kSumsOfPass, is) ||
+         name.starts_with(kLatents) || (name == "bow" && sums.Has("latents.responses"));
 }
 
-template <typename Visitor, typename L>
-void Visit(Visitor&& visit, L& latents) requires std::is_same_v<std::remove_const_t<L>, LatentSums> {
-  visit("responses", latents.responses);
-  visit("q", latents.q_K);
-  visit("entropy_nats", latents.entropy_nats);
-  visit("bow", latents.bow);
-  visit("nll_spread_nats", latents.nll_spread_nats);
+void WriteSums(const Sums& sums, nlohmann::json& json) {
+  Writer pass(json["pass"]);
+  for (const char* name : kCountsOfPass) {
+    pass(name, sums.Has(name) ? static_cast<std::int64_t>(sums[name]) : std::int64_t{0});
+  }
+  for (const char* name : kSumsOfPass) pass(name, sums.Has(name) ? sums[name] : 0.0);
+  if (sums.Has("latents.responses") && sums["latents.responses"] > 0.0) {
+    Writer latents(json["latents"]);
+    std::vector<double> posterior;
+    for (std::size_t i = 0; i < sums.Names().size(); ++i) {
+      if (sums.Names()[i].starts_with(kPosterior)) posterior.push_back(sums.Values()[i]);
+    }
+    latents("responses", static_cast<std::int64_t>(sums["latents.responses"]));
+    latents("q", posterior);
+    latents("entropy_nats", sums["latents.entropy_nats"]);
+    latents("bow", sums["bow"]);
+    latents("nll_spread_nats", sums["latents.nll_spread_nats"]);
+  }
+  for (const std::string& name : sums.Names()) {
+    if (HasPlace(sums, name)) continue;
+    Writer later(json["sums"]);
+    later(name.c_str(), sums[name]);
+  }
+}
+
+void ReadSums(const nlohmann::json& json, const std::string& where, Sums& sums) {
+  sums.Clear();
+  StateReader root(json, where);
+  StateReader pass(root.At("pass"), where + ": pass");
+  for (const char* name : kCountsOfPass) {
+    std::int64_t count = 0;
+    pass(name, count);
+    if (sums.Has(name)) sums[name] = static_cast<double>(count);
+  }
+  for (const char* name : kSumsOfPass) {
+    double sum = 0.0;
+    pass(name, sum);
+    if (sums.Has(name)) sums[name] = sum;
+  }
+  if (sums.Has("latents.responses") && json.contains("latents")) {
+    StateReader latents(root.At("latents"), where + ": latents");
+    std::int64_t responses = 0;
+    std::vector<double> posterior;
+    latents("responses", responses);
+    latents("q", posterior);
+    latents("entropy_nats", sums["latents.entropy_nats"]);
+    latents("bow", sums["bow"]);
+    latents("nll_spread_nats", sums["latents.nll_spread_nats"]);
+    sums["latents.responses"] = static_cast<double>(responses);
+    for (std::size_t z = 0; z < posterior.size(); ++z) {
+      const std::string name = std::string(kPosterior) + std::to_string(z + 1);
+      if (!sums.Has(name)) {
+        throw ExitError(ExitCode::kBadData, where + ": latents: key 'q' has " +
+                                                std::to_string(posterior.size()) +
+                                                " values, more than cvf.latents");
+      }
+      sums[name] = posterior[z];
+    }
+  }
+  for (const std::string& name : sums.Names()) {
+    if (HasPlace(sums, name)) continue;
+    StateReader later(root.At("sums"), where + ": sums");
+    later(name.c_str(), sums[name]);
+  }
 }
 
 template <typename Visitor, typename I>
@@ -154,10 +216,7 @@ std::string ReplicaHash(const TrainState& state) {
 nlohmann::json StateToJson(const TrainState& state) {
   nlohmann::json json = {{"format", "plural-train-state"}, {"format_version", 1}};
   Visit(Writer(json["position"]), state.position);
-  Visit(Writer(json["pass"]), state.position.pass);
-  // Only where there are latents, so that checkpoints of the other methods stay readable.
-  const LatentSums& latents = state.position.pass.latents;
-  if (!latents.q_K.empty()) Visit(Writer(json["latents"]), latents);
+  WriteSums(state.position.epoch_sums, json);
   Visit(Writer(json["identity"]), state.identity);
   Visit(Writer(json["provenance"]), state.provenance);
   json["optimizer"]["updates"] = state.optimizer.Updates();
@@ -173,11 +232,7 @@ void StateFromJson(const nlohmann::json& json, const std::string& where, TrainSt
                                             "; this program reads \"plural-train-state\" version 1");
   }
   Visit(StateReader(root.At("position"), where + ": position"), state.position);
-  Visit(StateReader(root.At("pass"), where + ": pass"), state.position.pass);
-  state.position.pass.latents = {};
-  if (json.contains("latents")) {
-    Visit(StateReader(root.At("latents"), where + ": latents"), state.position.pass.latents);
-  }
+  ReadSums(json, where, state.position.epoch_sums);
   Visit(StateReader(root.At("identity"), where + ": identity"), state.identity);
   Visit(StateReader(root.At("provenance"), where + ": provenance"), state.provenance);
 }

@@ -13,31 +13,17 @@
 #include <vector>
 
 #include "dist/flat_parameters.h"
-#include "trainer/method/latent_figures.h"
+#include "trainer/method/sums.h"
 #include "trainer/state/optimizer.h"
 
 namespace plural::trainer {
-
-// Sums over the groups of the pass (epoch) so far, each measured before its step (docs/methods.md 3.5).
-struct PassSums {
-  std::int64_t groups = 0;
-  std::int64_t unpenalised_groups = 0;  // groups with negatives none of whose tokens are penalised
-  double loss = 0.0;                    // of groups, not of steps: the mean is loss / groups
-  // Distribution matching only, nats.
-  double kl_nats = 0.0;
-  double cross_entropy_nats = 0.0;
-  double target_entropy_nats = 0.0;
-  double target_mass = 0.0;
-  double entropy_nats = 0.0;
-  LatentSums latents;  // cvf only
-};
 
 struct Position {
   std::int64_t step = 0;             // optimizer steps done
   std::int64_t epoch = 0;            // of the next step
   std::int64_t consumed_groups = 0;  // over all epochs
   bool stopped_early = false;        // the early-stop rule has ended the run at `step`
-  PassSums pass;
+  Sums epoch_sums;  // of the groups of the epoch so far, each measured before its step (GroupSums)
   std::int64_t metrics_bytes = 0;  // of metrics.jsonl, that describe the steps done
 };
 

@@ -37,7 +37,7 @@ Decoder InFp64(const Decoder& bf16, const testing::TinyOptions& options) {
 std::vector<data::LabelledGroup> Groups(std::uint64_t seed) {
   std::vector<data::LabelledGroup> groups;
   for (std::uint64_t g = 0; g < 3; ++g) {
-    groups.push_back(data::testing::MakeRandomCase(seed * 3 + g, data::Method::kPeft).labelled);
+    groups.push_back(data::testing::MakeRandomCase(seed * 3 + g, "peft").labelled);
   }
   return groups;
 }

@@ -12,6 +12,7 @@
 #include "tests/unit/support/prescribed_decoder.h"
 #include "tests/unit/support/random_groups.h"
 #include "trainer/method/objective.h"
+#include "trainer/method/target_figures.h"
 
 namespace plural::trainer {
 namespace {
@@ -20,7 +21,6 @@ using data::Group;
 using data::LabelledGroup;
 using data::LabelSettings;
 using data::Layout;
-using data::Method;
 using data::Normalization;
 using data::RowPass;
 using data::Token;
@@ -89,7 +89,8 @@ Logits TwoResponseLogits(const std::vector<Token>& context) {
 TEST(LossVectorsTest, LossOfBothNormalizations) {
   for (const Layout layout : {Layout::kTree, Layout::kPlain}) {
     const auto run = [&](double alpha, Normalization normalization) {
-      const LabelledGroup group = data::Label(TwoResponses(), TwoNumbers(alpha, normalization), 0);
+      const LabelledGroup group =
+          Label(MethodNamed("peft"), TwoResponses(), TwoNumbers(alpha, normalization), 0);
       return PrescribedDecoder(OnlyPass(group, layout), TwoResponseLogits).Run();
     };
     const testing::ReadPass mean = run(0.5, Normalization::kGroupTokenMean);
@@ -104,7 +105,8 @@ TEST(LossVectorsTest, LossOfBothNormalizations) {
 }
 
 TEST(LossVectorsTest, TokenValues) {
-  const LabelledGroup group = data::Label(TwoResponses(), TwoNumbers(0.5, Normalization::kGroupTokenMean), 0);
+  const LabelledGroup group =
+      Label(MethodNamed("peft"), TwoResponses(), TwoNumbers(0.5, Normalization::kGroupTokenMean), 0);
   PrescribedDecoder model(OnlyPass(group), TwoResponseLogits);
   const testing::ReadPass result = model.Run();
   // Sequence sums of the positives: a first token's 0.440190 and an end's 0.340753, twice.
@@ -123,7 +125,7 @@ TEST(LossVectorsTest, TokenValues) {
 TEST(LossVectorsTest, GradientOfTheWholeGroup) {
   const double alpha = 0.5;
   const LabelledGroup group =
-      data::Label(TwoResponses(), TwoNumbers(alpha, Normalization::kGroupTokenMean), 0);
+      Label(MethodNamed("peft"), TwoResponses(), TwoNumbers(alpha, Normalization::kGroupTokenMean), 0);
   const RowPass pass = OnlyPass(group);
   PrescribedDecoder model(pass, TwoResponseLogits);
   model.Run();
@@ -181,24 +183,25 @@ TEST(LossVectorsTest, ClampCutsValueAndGradient) {
   // Two tokens; p = 1 - 1e-9 of the penalised one.
   const double odds = std::log((1 - 1e-9) / 1e-9);
   PrescribedDecoder model(OnePenalty(0), [&](const auto&) { return Logits{odds, 0.0}; });
-  EXPECT_NEAR(model.Run({.unlikelihood_clamp = 1e-6}).unlikelihood, 13.815511, kSixDecimals);
+  EXPECT_NEAR(model.Run({.values = {.unlikelihood_clamp = 1e-6}}).unlikelihood, 13.815511, kSixDecimals);
   EXPECT_EQ(model.Gradient(0, 2), (Logits{0.0, 0.0}));
 
   // Without the clamp the value is -log 1e-9 and the gradient p: exact although 1 - p keeps few digits in p.
-  EXPECT_NEAR(model.Run({.unlikelihood_clamp = 0.0}).unlikelihood, -std::log(1e-9), 1e-12);
+  EXPECT_NEAR(model.Run({.values = {.unlikelihood_clamp = 0.0}}).unlikelihood, -std::log(1e-9), 1e-12);
   EXPECT_NEAR(model.Gradient(0, 2)[0], 1 - 1e-9, kRounding);
   EXPECT_NEAR(model.Gradient(0, 2)[1], -(1 - 1e-9), kRounding);
 
   // Within the clamp nothing changes.
   PrescribedDecoder mild(OnePenalty(0), [](const auto&) { return Logits{std::log(9.0), 0.0}; });
-  EXPECT_NEAR(mild.Run({.unlikelihood_clamp = 1e-6}).unlikelihood, -std::log(0.1), kRounding);
+  EXPECT_NEAR(mild.Run({.values = {.unlikelihood_clamp = 1e-6}}).unlikelihood, -std::log(0.1), kRounding);
   EXPECT_NEAR(mild.Gradient(0, 2)[0], 0.9, kRounding);
 }
 
 TEST(LossVectorsTest, AGroupWithoutPenalisedTokensAddsZero) {
   Group group = TwoResponses();
   for (data::Response& response : group.responses) response.masks = {0, 0};
-  const LabelledGroup labelled = data::Label(group, TwoNumbers(0.5, Normalization::kGroupTokenMean), 0);
+  const LabelledGroup labelled =
+      Label(MethodNamed("peft"), group, TwoNumbers(0.5, Normalization::kGroupTokenMean), 0);
   EXPECT_EQ(labelled.penalised_tokens, 0);
   const testing::ReadPass result = PrescribedDecoder(OnlyPass(labelled), TwoResponseLogits).Run();
   EXPECT_EQ(result.unlikelihood, 0.0);
@@ -227,7 +230,7 @@ TEST(LossVectorsTest, MasksCountTheirTokens) {
         std::pair{data::MaskMode::kRepoCompat, 7}}) {
     LabelSettings settings = TwoNumbers(1.0, Normalization::kSequenceSum);
     settings.mask = mode;
-    const LabelledGroup labelled = data::Label(group, settings, 0);
+    const LabelledGroup labelled = Label(MethodNamed("peft"), group, settings, 0);
     EXPECT_EQ(labelled.penalised_tokens, count);
     // Every token has probability 1/40 everywhere: the penalty counts tokens, over two positives.
     const testing::ReadPass result =
@@ -270,9 +273,7 @@ Logits TargetLogits(const std::vector<Token>& context) {
 }
 
 LabelledGroup LabelTargets(const Group& group) {
-  LabelSettings settings;
-  settings.method = Method::kDistributionMatching;
-  return data::Label(group, settings, 0);
+  return Label(MethodNamed("distribution_matching"), group, {}, 0);
 }
 
 struct TargetOutcome {

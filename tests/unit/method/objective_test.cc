@@ -10,6 +10,7 @@
 
 #include "tests/unit/support/naive_model.h"
 #include "tests/unit/support/run_and_read.h"
+#include "trainer/method/target_figures.h"
 
 namespace plural::trainer {
 namespace {
@@ -169,7 +170,7 @@ TEST(RunPass, TheClampCutsValueAndGradient) {
   for (const at::Tensor& gradient : Gradients(model, clamped.loss)) {
     EXPECT_EQ(gradient.abs().max().item<double>(), 0.0);
   }
-  const ReadPass open = RunAndRead(model, pass, {.unlikelihood_clamp = 0.0});
+  const ReadPass open = RunAndRead(model, pass, {.values = {.unlikelihood_clamp = 0.0}});
   EXPECT_GT(open.unlikelihood, clamped.unlikelihood);
   double largest = 0.0;
   for (const at::Tensor& gradient : Gradients(model, open.loss)) {
@@ -209,9 +210,9 @@ TEST(ReadFigures, OfManyPassesAreThoseOfEach) {
   ASSERT_EQ(together.size(), passes.size());
   for (std::size_t i = 0; i < passes.size(); ++i) {
     const PassFigures alone = ReadFigures(passes[i], values[i]);
-    EXPECT_EQ(together[i].likelihood, values[i].likelihood.item<double>());
-    EXPECT_EQ(together[i].unlikelihood, values[i].unlikelihood.item<double>());
-    EXPECT_EQ(together[i].likelihood, alone.likelihood);
+    EXPECT_EQ(together[i].terms[0], values[i].terms[0].item<double>());
+    EXPECT_EQ(together[i].terms[1], values[i].terms[1].item<double>());
+    EXPECT_EQ(together[i].terms, alone.terms);
     EXPECT_EQ(together[i].sequence_log_p, alone.sequence_log_p);
     EXPECT_EQ(together[i].sequence_log_p.empty(), i == 1);
   }

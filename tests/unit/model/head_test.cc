@@ -63,14 +63,14 @@ Setting MakeSetting(double spread, double softcap = 0.0) {
 }
 
 struct Result {
-  at::Tensor log_p, log_one_minus_p, entropy;
+  at::Tensor log_p, log_one_minus_p;
   std::vector<at::Tensor> gradients;
 };
 
 Result RunHead(const Setting& s, const HeadSettings& settings) {
   const EdgeLogProbs out = EdgeLogProb(s.SourceHidden(), s.head, s.edges, settings);
   const at::Tensor loss = (out.log_p * s.d_log_p + out.log_one_minus_p * s.d_log_one_minus_p).sum();
-  return {out.log_p, out.log_one_minus_p, out.row_entropy_nats, torch::autograd::grad({loss}, s.Inputs())};
+  return {out.log_p, out.log_one_minus_p, torch::autograd::grad({loss}, s.Inputs())};
 }
 
 Result RunNaive(const Setting& s) {
@@ -88,8 +88,7 @@ Result RunNaive(const Setting& s) {
   const at::Tensor lse = at::logsumexp(z, 1).index_select(0, s.edges.edge_row);
   const at::Tensor log_one_minus_p = at::logsumexp(others, 1) - lse;
   const at::Tensor loss = (log_p * s.d_log_p + log_one_minus_p * s.d_log_one_minus_p).sum();
-  return {log_p, log_one_minus_p, -(log_softmax.exp() * log_softmax).sum(1),
-          torch::autograd::grad({loss}, s.Inputs())};
+  return {log_p, log_one_minus_p, torch::autograd::grad({loss}, s.Inputs())};
 }
 
 TEST(EdgeLogProb, EqualsLogSoftmaxAndItsGradientsForEveryChunkSize) {
@@ -102,11 +101,43 @@ TEST(EdgeLogProb, EqualsLogSoftmaxAndItsGradientsForEveryChunkSize) {
       // Values are logs of sums of 37 terms, gradients sums of at most 13 rows: a few hundred roundings.
       EXPECT_LT(RelativeError(found.log_p, wanted.log_p), 1e-13);
       EXPECT_LT(RelativeError(found.log_one_minus_p, wanted.log_one_minus_p), 1e-13);
-      EXPECT_LT(RelativeError(found.entropy, wanted.entropy), 1e-13);
       for (std::size_t i = 0; i < found.gradients.size(); ++i) {
         EXPECT_LT(RelativeError(found.gradients[i], wanted.gradients[i]), 1e-12)
             << "input " << i << ", " << chunk_rows << " rows a chunk, spread " << spread << ", cap "
             << softcap;
+      }
+    }
+  }
+}
+
+TEST(EdgeLogProb, AtATemperatureEqualsLogSoftmaxOfScaledLogits) {
+  constexpr double kB = 0.7;
+  for (const double softcap : {0.0, 3.0}) {
+    const Setting s = MakeSetting(4.0, softcap);
+    const at::Tensor x = s.SourceHidden();
+    at::Tensor z = at::matmul(x, s.head.linear.weight_OI.t()) +
+                   s.head.linear.lora.scale *
+                       at::matmul(at::matmul(x, s.head.linear.lora.a_KI.t()), s.head.linear.lora.b_OK.t());
+    z = NaiveCap(z, softcap);
+    const at::Tensor log_q = at::log_softmax(z / kB, 1);
+    const at::Tensor wanted_E = log_q.index({s.edges.edge_row, s.edges.edge_target});
+    const at::Tensor entropy_E = -(log_q.exp() * log_q).sum(1).index_select(0, s.edges.edge_row);
+    const at::Tensor log_p = at::log_softmax(z, 1).index({s.edges.edge_row, s.edges.edge_target});
+    const auto gradients = [&](const at::Tensor& tempered, const at::Tensor& plain) {
+      const at::Tensor loss = (tempered * s.d_log_one_minus_p + plain * s.d_log_p).sum();
+      return torch::autograd::grad({loss}, s.Inputs());
+    };
+    const std::vector<at::Tensor> wanted = gradients(wanted_E, log_p);
+    for (const std::int64_t chunk_rows : {2, 256}) {
+      const EdgeLogProbs out =
+          EdgeLogProb(s.SourceHidden(), s.head, s.edges, {.chunk_rows = chunk_rows, .temperature = kB});
+      // Sums of 37 terms and of at most 13 rows, as above; logits are divided by b.
+      EXPECT_LT(RelativeError(out.tempered_log_p_E, wanted_E), 1e-13);
+      EXPECT_LT(RelativeError(out.tempered_entropy_nats_E, entropy_E), 1e-13);
+      EXPECT_FALSE(out.tempered_entropy_nats_E.requires_grad());
+      const std::vector<at::Tensor> found = gradients(out.tempered_log_p_E, out.log_p);
+      for (std::size_t i = 0; i < found.size(); ++i) {
+        EXPECT_LT(RelativeError(found[i], wanted[i]), 1e-12) << "input " << i << ", cap " << softcap;
       }
     }
   }
@@ -168,10 +199,9 @@ TEST(EdgeLogProb, FrozenHeadGetsNoGradient) {
   out.log_p.sum().backward();
   EXPECT_FALSE(s.head.linear.weight_OI.grad().defined());
   EXPECT_TRUE(s.head.linear.lora.a_KI.grad().defined());
-  EXPECT_FALSE(out.row_entropy_nats.requires_grad());
 }
 
-// The formula's other terms have no user yet: each is checked against autograd of the loss it belongs to.
+// Each of the formula's terms against autograd of the loss it belongs to.
 struct Coefficients {
   double a = 0.0, b = 1.0, c = 0.0, h = 0.0, t = 0.0;
 };
@@ -180,7 +210,7 @@ at::Tensor GradientOfRow(const at::Tensor& z_V, std::int64_t target, const Coeff
   at::Tensor z = z_V.detach().clone().unsqueeze(0);
   const RowStatistics rows = StatisticsOfRows(z);
   const at::Tensor row = at::tensor({std::int64_t{0}}), column = at::tensor({target});
-  const EdgeStatistics edges = StatisticsOfEdges(z, rows, row, column);
+  const EdgeStatistics edges = StatisticsOfEdges(z, rows.lse_R, row, column);
   const auto scalar = [](double value) { return at::full({1}, value, at::kDouble); };
   RowGradient(z, rows, {scalar(k.a), scalar(k.b), scalar(k.c), scalar(k.h)},
               {row, column, scalar(k.t), edges.log_one_minus_p_E});
@@ -244,8 +274,8 @@ TEST(Operators, EqualTheHostLoops) {
     const RowStatistics rows = StatisticsOfRows(z), rows_too = operators::StatisticsOfRows(z);
     EXPECT_LT(RelativeError(rows_too.lse_R, rows.lse_R), 1e-14);
     EXPECT_LT(RelativeError(rows_too.entropy_nats_R, rows.entropy_nats_R), 1e-13);
-    const EdgeStatistics edges = StatisticsOfEdges(z, rows, row, target);
-    const EdgeStatistics edges_too = operators::StatisticsOfEdges(z, rows, row, target);
+    const EdgeStatistics edges = StatisticsOfEdges(z, rows.lse_R, row, target);
+    const EdgeStatistics edges_too = operators::StatisticsOfEdges(z, rows.lse_R, row, target);
     EXPECT_TRUE(at::equal(z, before)) << "a hidden logit did not come back";
     // Each in its own size: log p and log(1 - p) are between 1e-30 and 100.
     EXPECT_LT(((edges_too.log_p_E - edges.log_p_E) / edges.log_p_E).abs().max().item<double>(), 1e-12);

@@ -56,7 +56,7 @@ TEST_F(RecipeLoad, SmallestRecipeHasDefaults) {
   const Recipe recipe = LoadRecipe(WriteRecipe(""), {});
   EXPECT_EQ(recipe.name, "run");
   EXPECT_EQ(recipe.origins.at("name"), "file name");
-  EXPECT_EQ(recipe.method, data::Method::kPeft);
+  EXPECT_EQ(recipe.method->name, "peft");
   EXPECT_EQ(recipe.group.responses, 4);
   EXPECT_EQ(recipe.group.possibilities, 9);
   EXPECT_EQ(recipe.optimizer.lr, 5e-5);
@@ -84,7 +84,7 @@ TEST_F(RecipeLoad, DefaultsDependOnTheMethodAndYieldToTheRecipe) {
   EXPECT_FALSE(LoadRecipe(WriteRecipe("method: pretrain\n"), {}).adapter.lora);
   EXPECT_TRUE(LoadRecipe(WriteRecipe("method: pretrain\nadapter: {type: lora}\n"), {}).adapter.lora);
   EXPECT_EQ(LoadRecipe(WriteRecipe("method: otoft\n"), {}).train.groups_per_step, 8);
-  EXPECT_EQ(LoadRecipe(WriteRecipe("method: poexft\n"), {}).method, data::Method::kPeft);
+  EXPECT_EQ(LoadRecipe(WriteRecipe("method: poexft\n"), {}).method->name, "peft");
 }
 
 TEST_F(RecipeLoad, BasesMergeMapsReplaceListsAndReset) {
@@ -419,7 +419,8 @@ TEST_F(RecipeLoad, SettingsReachTheLabelling) {
                      "seed: 7\ngroup: {responses: 3, possibilities: 5, max_negatives: 2, assignment: fixed}\n"
                      "loss: {normalize: sequence_sum, unlikelihood: {alpha: 0.25, mask: repo_compat}}\n"),
                  {})
-          .LabelSettings();
+          .SettingsOfMethod()
+          .label;
   EXPECT_EQ(label.seed, 7U);
   EXPECT_EQ(label.responses, 3);
   EXPECT_EQ(label.possibilities, 5);

@@ -19,7 +19,9 @@ TrainState MakeState(std::int64_t columns = 5) {
   std::vector<dist::NamedTensor> tensors = {{"a.lora_A.weight", at::zeros({3, columns})},
                                             {"a.lora_B.weight", at::zeros({4, 3})}};
   for (auto& named : tensors) named.tensor.set_requires_grad(true);
-  return TrainState(std::move(tensors), {});
+  TrainState state(std::move(tensors), {});
+  state.position.epoch_sums = Sums({"groups", "unpenalised_groups", "loss", "kl_nats", "some_later_sum"});
+  return state;
 }
 
 // A state after `step` steps, with numbers that have no short decimal form.
@@ -35,9 +37,10 @@ void Train(TrainState& state, std::int64_t step) {
   }
   state.position.epoch = 2;
   state.position.consumed_groups = 3 * step;
-  state.position.pass.groups = 7;
-  state.position.pass.loss = 1.0 / 3.0;
-  state.position.pass.kl_nats = 0x1.fffffffffffffp-1;
+  state.position.epoch_sums["groups"] = 7;
+  state.position.epoch_sums["loss"] = 1.0 / 3.0;
+  state.position.epoch_sums["kl_nats"] = 0x1.fffffffffffffp-1;
+  state.position.epoch_sums["some_later_sum"] = 0.1;
   state.position.metrics_bytes = 1234;
   state.identity = {
       .seed = 0xFFFFFFFFFFFFFFFFULL, .recipe_sha256 = "r", .corpus = "c", .weights_sha256 = "w"};
@@ -86,7 +89,8 @@ TEST_F(CheckpointTest, GivesBackEveryBit) {
   EXPECT_EQ(ReplicaHash(loaded), ReplicaHash(saved));
   EXPECT_EQ(loaded.optimizer.Updates(), 4);
   EXPECT_EQ(StateToJson(loaded), StateToJson(saved));
-  EXPECT_EQ(loaded.position.pass.kl_nats, 0x1.fffffffffffffp-1);
+  EXPECT_EQ(loaded.position.epoch_sums["kl_nats"], 0x1.fffffffffffffp-1);
+  EXPECT_EQ(loaded.position.epoch_sums["some_later_sum"], 0.1);
   EXPECT_EQ(loaded.identity.seed, 0xFFFFFFFFFFFFFFFFULL);
   // And goes on alike.
   Train(saved, 6);

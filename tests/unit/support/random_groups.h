@@ -3,17 +3,19 @@
 
 #include <algorithm>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
-#include "data/labelling.h"
 #include "data/random.h"
 #include "data/rows.h"
+#include "trainer/method/method.h"
 
 namespace plural::data::testing {
 
 struct RandomCase {
   Group group;
+  const trainer::Method* method = nullptr;
   LabelSettings settings;
   LabelledGroup labelled;
 };
@@ -84,24 +86,28 @@ inline Group RandomGroup(CounterRandom& random, bool prefix_free) {
   return group;
 }
 
-inline RandomCase MakeRandomCase(std::uint64_t seed, Method method) {
-  CounterRandom random{Mix64(seed * 8 + static_cast<std::uint64_t>(method))};
+// The methods that random cases are made for; their places are part of the draws.
+inline constexpr std::string_view kMethods[] = {"pretrain", "otoft", "otmft", "peft",
+                                                "distribution_matching"};
+
+// `method`: of kMethods, or cvf.
+inline RandomCase MakeRandomCase(std::uint64_t seed, std::string_view method) {
+  const auto place = std::ranges::find(kMethods, method) - std::begin(kMethods);
+  CounterRandom random{Mix64(seed * 8 + static_cast<std::uint64_t>(place))};
   RandomCase result;
-  result.group = RandomGroup(random, method == Method::kDistributionMatching);
-  result.settings = {.method = method,
-                     .responses = 0,
+  result.group = RandomGroup(random, method == "distribution_matching");
+  result.method = &trainer::MethodNamed(method);
+  result.settings = {.responses = 0,
                      .possibilities = 5,
                      .max_negatives = static_cast<int>(random.Below(6)),
                      .unlikelihood_alpha = 0.5,
                      .mask = static_cast<MaskMode>(random.Below(3)),
                      .normalization = static_cast<Normalization>(random.Below(2)),
                      .seed = seed};
-  result.labelled = Label(result.group, result.settings, static_cast<std::int64_t>(random.Below(3)));
+  result.labelled = trainer::Label(*result.method, result.group, result.settings,
+                                   static_cast<std::int64_t>(random.Below(3)));
   return result;
 }
-
-inline constexpr Method kMethods[] = {Method::kPretrain, Method::kOtoft, Method::kOtmft, Method::kPeft,
-                                      Method::kDistributionMatching};
 
 // Up to the last that is predicted.
 inline std::vector<Token> Tokens(const LabelledSequence& sequence) {

@@ -1,4 +1,4 @@
-#include "data/loader.h"
+#include "trainer/run/loader.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -14,9 +14,13 @@
 
 #include "data/error.h"
 #include "tests/unit/support/corpus_file.h"
+#include "trainer/plan/predict_cost.h"
 
-namespace plural::data {
+namespace plural::trainer {
 namespace {
+
+using namespace data;           // NOLINT: the vocabulary of what is loaded
+using namespace data::testing;  // NOLINT
 
 namespace fs = std::filesystem;
 
@@ -70,10 +74,10 @@ CorpusFile SevenGroups() {
   return file;
 }
 
-class LoaderTest : public testing::Test {
+class LoaderTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    path_ = fs::path(testing::TempDir()) / ("loader_test_" + std::to_string(getpid()) + ".h5");
+    path_ = fs::path(::testing::TempDir()) / ("loader_test_" + std::to_string(getpid()) + ".h5");
     SevenGroups().Write(path_);
   }
   void TearDown() override {
@@ -84,6 +88,7 @@ class LoaderTest : public testing::Test {
   // Two epochs of four steps of two groups (the last step has one), method peft.
   static Loader::Settings Settings() {
     Loader::Settings settings;
+    settings.method = &MethodNamed("peft");
     settings.label.responses = kResponses;
     settings.label.possibilities = kPossibilities;
     settings.plan = {.seed = 3, .shuffle = true, .groups_per_step = 2};
@@ -251,20 +256,19 @@ TEST_F(LoaderTest, RefusesARankOutsideTheWorld) {
 // Where responses share nothing the prediction is the size of the tree, to the row.
 TEST_F(LoaderTest, PredictsTheRowsOfTheTree) {
   Corpus corpus(path_);
-  for (const Method method :
-       {Method::kPretrain, Method::kOtoft, Method::kOtmft, Method::kPeft, Method::kDistributionMatching}) {
+  for (const char* name : {"pretrain", "otoft", "otmft", "peft", "distribution_matching"}) {
+    const Method& method = MethodNamed(name);
     for (const int max_negatives : {0, 3}) {
       LabelSettings label = Settings().label;
-      label.method = method;
       label.max_negatives = max_negatives;
       for (std::int64_t g = 0; g < kGroups; ++g) {
-        const double rows = PredictCost(corpus.Lengths(g), label, CostModel{});
-        const TokenTree tree = BuildTree(Label(corpus.Read(g), label, 0).sequences);
-        if (method == Method::kPeft && max_negatives > 0) {
+        const double rows = PredictCost(corpus.Lengths(g), method, label, CostModel{});
+        const TokenTree tree = BuildTree(Label(method, corpus.Read(g), label, 0).sequences);
+        if (method.negatives && max_negatives > 0) {
           // Which negatives are drawn decides; their mean length is what is predicted.
           EXPECT_NEAR(rows, static_cast<double>(tree.Rows()), 3.0 + 1.0) << g;
         } else {
-          EXPECT_EQ(rows, static_cast<double>(tree.Rows())) << static_cast<int>(method) << " group " << g;
+          EXPECT_EQ(rows, static_cast<double>(tree.Rows())) << name << " group " << g;
         }
       }
     }
@@ -273,14 +277,14 @@ TEST_F(LoaderTest, PredictsTheRowsOfTheTree) {
 
 TEST_F(LoaderTest, PredictsBothPassesOfLatents) {
   Corpus corpus(path_);
+  const Method& cvf = MethodNamed("cvf");
   LabelSettings label = Settings().label;
-  label.method = Method::kCvf;
   for (const int branches : {0, 3}) {
     label.latent_branches = branches;
     for (std::int64_t g = 0; g < kGroups; ++g) {
-      const LabelledGroup group = Label(corpus.Read(g), label, 0);
+      const LabelledGroup group = Label(cvf, corpus.Read(g), label, 0);
       const std::int64_t rows = BuildTree(group.recognition).Rows() + BuildTree(group.sequences).Rows();
-      EXPECT_EQ(PredictCost(corpus.Lengths(g), label, CostModel{}), static_cast<double>(rows)) << g;
+      EXPECT_EQ(PredictCost(corpus.Lengths(g), cvf, label, CostModel{}), static_cast<double>(rows)) << g;
     }
   }
 }
@@ -288,30 +292,32 @@ TEST_F(LoaderTest, PredictsBothPassesOfLatents) {
 // Which of three responses are taken is not known from lengths: two thirds of all their tokens.
 TEST_F(LoaderTest, PredictsAnAlignedSelectionFromAllCandidates) {
   const Corpus::GroupLengths lengths{.prompt = 10, .longest_tail = 2, .responses = {3, 6, 9}};
-  LabelSettings label{.method = Method::kPeft, .responses = 2, .selection = Selection::kAligned};
+  const Method& peft = MethodNamed("peft");
+  LabelSettings label{.responses = 2, .selection = Selection::kAligned};
   // 10 + 2 * 2 and, under either number, 12 tokens of which the last of 2 responses is not fed.
-  EXPECT_DOUBLE_EQ(PredictCost(lengths, label, CostModel{}), 10 + 2 * 2 + 2 * (12 - 2));
+  EXPECT_DOUBLE_EQ(PredictCost(lengths, peft, label, CostModel{}), 10 + 2 * 2 + 2 * (12 - 2));
   label.selection = Selection::kFirst;
-  EXPECT_DOUBLE_EQ(PredictCost(lengths, label, CostModel{}), 10 + 2 * 2 + 2 * (9 - 2));
+  EXPECT_DOUBLE_EQ(PredictCost(lengths, peft, label, CostModel{}), 10 + 2 * 2 + 2 * (9 - 2));
 }
 
 // A cut group costs what its parts cost. The prediction leaves out that tails are repeated too and that a
 // cut falls between whole responses: half as much again either way is what a balance can bear.
 TEST_F(LoaderTest, PredictsTheCostOfACutGroup) {
   Corpus corpus(path_);
-  LabelSettings label = Settings().label;
+  const Method& peft = MethodNamed("peft");
+  const LabelSettings label = Settings().label;
   for (const CostModel& cost :
        {CostModel{.per_row_pair = 0.05}, CostModel{.per_row_pair = 0.001}, CostModel{.max_rows = 60},
         CostModel{.per_visible_pair = 0.05}, CostModel{.per_visible_pair = 0.05, .max_rows = 60}}) {
     for (std::int64_t g = 0; g < kGroups; ++g) {
-      const std::vector<LabelledSequence> sequences = Label(corpus.Read(g), label, 0).sequences;
+      const std::vector<LabelledSequence> sequences = Label(peft, corpus.Read(g), label, 0).sequences;
       double exact = 0.0;
       for (const std::vector<int>& part : CutGroup(sequences, cost)) {
         const TokenTree tree = BuildTree(sequences, part);
         exact += cost.Cost(tree.Rows());
         for (const std::int32_t ancestors : tree.position) exact += cost.per_visible_pair * ancestors;
       }
-      const double predicted = PredictCost(corpus.Lengths(g), label, cost);
+      const double predicted = PredictCost(corpus.Lengths(g), peft, label, cost);
       EXPECT_GT(predicted, exact / 1.5) << "group " << g;
       EXPECT_LT(predicted, exact * 1.5) << "group " << g;
     }
@@ -319,4 +325,4 @@ TEST_F(LoaderTest, PredictsTheCostOfACutGroup) {
 }
 
 }  // namespace
-}  // namespace plural::data
+}  // namespace plural::trainer

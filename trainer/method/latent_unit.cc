@@ -1,4 +1,4 @@
-#include "trainer/method/cvf.h"
+#include "trainer/method/latent_unit.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
@@ -118,8 +118,8 @@ at::Tensor RecognitionLogits(const Decoder& model, std::span<const data::RowPass
 
 LatentUnit::LatentUnit(const Decoder& model, std::span<const data::RowPass> recognition,
                        std::span<const data::LabelledGroup> groups, double scale,
-                       const LatentSettings& settings)
-    : model_(model), groups_(groups), scale_(scale), settings_(settings) {
+                       const LatentSettings& settings, std::optional<std::uint64_t> dropout_key)
+    : model_(model), groups_(groups), scale_(scale), settings_(settings), dropout_key_(dropout_key) {
   for (const data::LabelledGroup& group : groups) row_of_.emplace_back(group.recognition.size(), -1);
   const std::int64_t latents = model.LatentHeads()->Count();
   std::vector<at::Tensor> noise;
@@ -134,7 +134,7 @@ LatentUnit::LatentUnit(const Decoder& model, std::span<const data::RowPass> reco
     }
   }
   noise_RK_ = ToDevice(at::stack(noise), model.Device());
-  recognised_RK_ = RecognitionLogits(model, recognition, settings.dropout_key).to(at::kDouble);
+  recognised_RK_ = RecognitionLogits(model, recognition, dropout_key).to(at::kDouble);
   logits_RK_ = recognised_RK_.detach();
   logits_RK_.set_requires_grad(c10::GradMode::is_enabled());
 }
@@ -186,8 +186,7 @@ at::Tensor LatentUnit::Run(const data::RowPass& pass, const HeadSettings& head, 
                      latents.table_KE);
   const InjectedRows injected{ToDevice(latent_rows, at::kLong, device),
                               choices.index_select(0, ToDevice(embedding, at::kLong, device))};
-  const SourceStates states =
-      HiddenOfSources(model_, pass, edges.source, settings_.dropout_key, injected, recompute);
+  const SourceStates states = HiddenOfSources(model_, pass, edges.source, dropout_key_, injected, recompute);
   HeadSettings head_settings = head;
   head_settings.dropout = states.head_dropout;
   const EdgeLogProbs edge = EdgeLogProb(states.hidden_SE, model_.Head(), edges.list, head_settings);
@@ -223,10 +222,12 @@ at::Tensor LatentUnit::Run(const data::RowPass& pass, const HeadSettings& head, 
   return loss;
 }
 
-void LatentUnit::FinishBackward() {
-  recognised_RK_.backward(logits_RK_.grad());
-  recognised_RK_ = at::Tensor();  // the unit may be kept for its figures
+BackwardPart LatentUnit::Recognition(bool last) {
+  // Moved out: the unit is kept for its figures, the graph is not.
+  return {std::exchange(recognised_RK_, at::Tensor()), logits_RK_.grad(), last};
 }
+
+void LatentUnit::FinishBackward() { Recognition(true).Backward(); }
 
 // `nll_RK`: mean token loss of each response below each latent, empty rows where not all latents are tried.
 LatentSums LatentUnit::Sums(const std::vector<double>& q_RK,
@@ -276,8 +277,7 @@ UnitFigures LatentUnit::ReadFigures(std::span<const LatentUnit> units) {
 std::vector<int> RecognizeLatents(const Decoder& model, const data::Group& group,
                                   const data::PackSettings& pack) {
   const c10::NoGradGuard no_grad;
-  data::LabelledGroup labelled =
-      data::Label(group, {.method = data::Method::kCvf, .responses = 0}, /*epoch=*/0);
+  data::LabelledGroup labelled = Label(MethodNamed("cvf"), group, {.responses = 0}, /*epoch=*/0);
   labelled.sequences.clear();
   const std::vector<data::RowPass> passes = data::PackGroups({&labelled, 1}, pack, 1.0);
   const at::Tensor latent_R = RecognitionLogits(model, passes).argmax(1).to(at::kCPU);
@@ -291,17 +291,57 @@ std::vector<int> RecognizeLatents(const Decoder& model, const data::Group& group
   return latents;
 }
 
-UnitFigures EvaluateLatents(const Decoder& model, std::span<const data::LabelledGroup> groups,
-                            const data::PackSettings& pack, const LatentSettings& settings) {
-  const c10::NoGradGuard no_grad;
-  const double scale = 1.0 / static_cast<double>(groups.size());
-  const std::vector<data::RowPass> passes = data::PackGroups(groups, pack, scale);
-  std::vector<LatentUnit> units;
-  for (const LatentUnitPasses& unit_passes : LatentUnitsOf(passes)) {
-    units.emplace_back(model, unit_passes.recognition, groups, scale, settings);
-    for (const data::RowPass& pass : unit_passes.generation) units.back().Run(pass);
+namespace {
+
+class LatentLosses : public PassLosses {
+ public:
+  explicit LatentLosses(LossContext context) : context_(std::move(context)) {
+    const std::vector<LatentUnitPasses> units = LatentUnitsOf(context_.passes);
+    units_.reserve(units.size());
+    for (const LatentUnitPasses& unit : units) {
+      for (const data::RowPass& pass : unit.generation) parts_.push_back({unit.recognition, &pass});
+      parts_.push_back({unit.recognition, nullptr});
+    }
   }
-  return LatentUnit::ReadFigures(units);
+
+  std::optional<BackwardPart> Next() override {
+    if (next_ == parts_.size()) return std::nullopt;
+    const Part& part = parts_[next_];
+    if (next_ == 0 || parts_[next_ - 1].generation == nullptr) {
+      units_.emplace_back(context_.model, part.recognition, context_.groups, context_.scale,
+                          context_.settings.latent, context_.dropout_key);
+    }
+    ++next_;
+    if (part.generation == nullptr) return units_.back().Recognition(next_ == parts_.size());
+    const auto place = static_cast<std::size_t>(part.generation - context_.passes.data());
+    return BackwardPart{units_.back().Run(*part.generation, {}, context_.Recomputes(place)), {}, false};
+  }
+
+  void AddTo(Sums& sums, std::vector<std::vector<double>>& log_p) override {
+    const UnitFigures figures = LatentUnit::ReadFigures(units_);
+    sums["likelihood"] += figures.likelihood;
+    sums["bow"] += figures.bow;
+    figures.sums.AddTo(sums);
+    log_p = {{figures.logprob_nats}};
+  }
+
+ private:
+  // One backward: of a generation pass, or (null) of what the unit's passes left at its recognition.
+  struct Part {
+    std::span<const data::RowPass> recognition;
+    const data::RowPass* generation = nullptr;
+  };
+
+  LossContext context_;
+  std::vector<Part> parts_;
+  std::vector<LatentUnit> units_;
+  std::size_t next_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<PassLosses> MakeLatentLosses(const LossContext& context) {
+  return std::make_unique<LatentLosses>(context);
 }
 
 }  // namespace plural::trainer

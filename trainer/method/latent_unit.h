@@ -23,6 +23,7 @@
 #include <ATen/core/TensorBody.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -30,18 +31,12 @@
 #include "data/labelling.h"
 #include "data/rows.h"
 #include "trainer/method/latent_figures.h"
-#include "trainer/model/adapter_settings.h"
+#include "trainer/method/pass_losses.h"
+#include "trainer/method/settings.h"
 #include "trainer/model/decoder.h"
 #include "trainer/model/head.h"
 
 namespace plural::trainer {
-
-struct LatentSettings {
-  LatentEstimator estimator = LatentEstimator::kGumbelSoft;
-  double temperature = 0.67;
-  double bow_weight = 1.0;
-  std::optional<std::uint64_t> dropout_key = {};  // as ObjectiveSettings::dropout_key, of both passes
-};
 
 // g = -log(eps - log(u + eps)), eps = 1e-10, of u uniform in [0, 1); as PLATO-2 draws it.
 at::Tensor GumbelNoise(const at::Tensor& uniform);
@@ -78,10 +73,6 @@ struct UnitFigures {
   LatentSums sums;                     // `bow` is left 0
 };
 
-// Of groups that are not trained on.
-UnitFigures EvaluateLatents(const Decoder& model, std::span<const data::LabelledGroup> groups,
-                            const data::PackSettings& pack, const LatentSettings& settings);
-
 // One unit on its way through a step: construct (forward of recognition), Run each generation pass and
 // backward its loss, then FinishBackward. Without gradients (at::NoGradGuard) the figures alone.
 class LatentUnit {
@@ -89,13 +80,16 @@ class LatentUnit {
   // `groups`: of the whole step on this rank; `scale`: 1 / groups of the step over all ranks. All references
   // outlive this. `model` has latents.
   LatentUnit(const Decoder& model, std::span<const data::RowPass> recognition,
-             std::span<const data::LabelledGroup> groups, double scale, const LatentSettings& settings);
+             std::span<const data::LabelledGroup> groups, double scale, const LatentSettings& settings,
+             std::optional<std::uint64_t> dropout_key = {});
 
   // The loss of a generation pass, a scalar in fp64. `recompute`: layers of this pass are computed twice.
   // Recognition passes never are: one backward goes through several of them, and a parameter's gradient must
   // be whole when it is sent.
   at::Tensor Run(const data::RowPass& pass, const HeadSettings& head = {}, bool recompute = false);
-  // Takes the gradient that the losses left at the logits through the recognition passes.
+  // Takes the gradient that the losses left at the logits through the recognition passes: as a part whose
+  // backward is still to run, or at once.
+  BackwardPart Recognition(bool last);
   void FinishBackward();
 
   // After all passes of the units ran, in one copy from the device.
@@ -118,6 +112,7 @@ class LatentUnit {
   std::span<const data::LabelledGroup> groups_;
   const double scale_;
   const LatentSettings settings_;
+  const std::optional<std::uint64_t> dropout_key_;
   std::vector<std::vector<std::int64_t>> row_of_;  // [group][response]; -1: of another unit
   std::vector<data::RowPass::SequenceRef> responses_;
   at::Tensor recognised_RK_;  // with the graph of recognition
@@ -125,5 +120,9 @@ class LatentUnit {
   at::Tensor noise_RK_;       // gumbel_soft
   std::vector<PassValues> passes_;
 };
+
+// The units of a step, one after the other: of each, every generation pass, then recognition. Of the
+// sequences' log-probabilities, AddTo gives one expectation per group.
+std::unique_ptr<PassLosses> MakeLatentLosses(const LossContext& context);
 
 }  // namespace plural::trainer

@@ -1,7 +1,5 @@
 // CVF: the vectors of the specification, unbiasedness, and one loss and gradient whichever way it is
 // computed: by definition, as trees, as plain rows, by finite differences.
-#include "trainer/method/cvf.h"
-
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/arange.h>
@@ -26,6 +24,7 @@
 
 #include "tests/unit/support/random_groups.h"
 #include "tests/unit/support/tiny_decoder.h"
+#include "trainer/method/cvf.h"
 #include "trainer/ops/attention.h"
 
 namespace plural::trainer {
@@ -93,9 +92,11 @@ TEST(Vectors, HardDrawsAverageToTheExactExpectation) {
 }
 
 TEST(Draws, DependOnGroupEpochResponseAndSeedOnly) {
-  data::Group group = data::testing::MakeRandomCase(3, data::Method::kCvf).group;
-  data::LabelSettings settings{.method = data::Method::kCvf, .responses = 0};
-  const auto key = [&](std::int64_t epoch) { return data::Label(group, settings, epoch).latent_key; };
+  data::Group group = data::testing::MakeRandomCase(3, "cvf").group;
+  const data::LabelSettings settings{.responses = 0};
+  const auto key = [&](std::int64_t epoch) {
+    return Label(MethodNamed("cvf"), group, settings, epoch).latent_key;
+  };
   const std::uint64_t first = key(0);
   EXPECT_EQ(first, key(0));
   EXPECT_NE(first, key(1));
@@ -130,10 +131,11 @@ Step RandomStep(std::uint64_t seed, LatentEstimator estimator) {
   Step step;
   const std::uint64_t groups = 1 + random.Below(4);
   for (std::uint64_t g = 0; g < groups; ++g) {
-    data::testing::RandomCase example = data::testing::MakeRandomCase(seed * 4 + g, data::Method::kCvf);
+    data::testing::RandomCase example = data::testing::MakeRandomCase(seed * 4 + g, "cvf");
     example.group.index = static_cast<std::int64_t>(g);
     example.settings.latent_branches = estimator == LatentEstimator::kExact ? kLatents : 0;
-    step.groups.push_back(data::Label(example.group, example.settings, static_cast<std::int64_t>(seed % 3)));
+    step.groups.push_back(
+        Label(*example.method, example.group, example.settings, static_cast<std::int64_t>(seed % 3)));
   }
   step.tree.row_budget = 1 + static_cast<std::int64_t>(random.Below(80));
   if (random.Below(2) == 0) step.tree.cost.max_rows = 1 + static_cast<std::int64_t>(random.Below(12));

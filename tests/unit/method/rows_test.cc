@@ -19,7 +19,7 @@ using testing::Weights;
 std::vector<LabelledGroup> RandomGroups(std::uint64_t seed) {
   std::vector<LabelledGroup> groups;
   for (std::uint64_t g = 0; g < 4; ++g) {
-    const Method method = testing::kMethods[(seed + g) % std::size(testing::kMethods)];
+    const std::string_view method = testing::kMethods[(seed + g) % std::size(testing::kMethods)];
     groups.push_back(testing::MakeRandomCase(seed * 10 + g, method).labelled);
   }
   return groups;

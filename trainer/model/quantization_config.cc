@@ -1,4 +1,4 @@
-#include "trainer/files/quantization_config.h"
+#include "trainer/model/quantization_config.h"
 
 #include <nlohmann/json.hpp>
 

@@ -152,7 +152,7 @@ TEST(TreeTest, AllTriplesOfShortSequences) {
 
 TEST(TreeTest, RandomGroupsOfEveryMethod) {
   for (std::uint64_t seed = 0; seed < 200; ++seed) {
-    for (const Method method : testing::kMethods) {
+    for (const std::string_view method : testing::kMethods) {
       ASSERT_NO_FATAL_FAILURE(CheckTree(testing::MakeRandomCase(seed, method).labelled.sequences)) << seed;
     }
   }
@@ -160,7 +160,7 @@ TEST(TreeTest, RandomGroupsOfEveryMethod) {
 
 TEST(TreeTest, OrderOfSequencesDoesNotMatterToTheLastBit) {
   for (std::uint64_t seed = 0; seed < 200; ++seed) {
-    std::vector<LabelledSequence> sequences = testing::MakeRandomCase(seed, Method::kPeft).labelled.sequences;
+    std::vector<LabelledSequence> sequences = testing::MakeRandomCase(seed, "peft").labelled.sequences;
     CounterRandom random{seed};
     // Three of each with weights of their own: sums of three depend on the order of summation.
     for (std::size_t s = 0, n = sequences.size(); s < 2 * n; ++s) sequences.push_back(sequences[s]);
@@ -253,8 +253,8 @@ TEST(TreeTest, CountsOfPossibilityExploration) {
       group.responses.push_back(testing::ResponseOf(fresh(shape.response)));
       group.responses.back().masks.assign(static_cast<std::size_t>(shape.response), 7);
     }
-    const LabelledGroup labelled =
-        Label(group, {.method = Method::kPeft, .responses = shape.responses, .possibilities = 10}, 0);
+    const LabelledGroup labelled = trainer::Label(trainer::MethodNamed("peft"), group,
+                                                  {.responses = shape.responses, .possibilities = 10}, 0);
     EXPECT_EQ(labelled.sequence_tokens, shape.tokens);
     const TokenTree tree = BuildTree(labelled.sequences);
     const std::int64_t branches = std::int64_t{shape.responses} * shape.responses;
@@ -292,7 +292,7 @@ double PartCost(const std::vector<LabelledSequence>& sequences, const std::vecto
 TEST(CutGroupTest, IsTheCheapestOfAllContiguousCuts) {
   int cut = 0;
   for (std::uint64_t seed = 0; seed < 1000; ++seed) {
-    const Method method = testing::kMethods[seed % std::size(testing::kMethods)];
+    const std::string_view method = testing::kMethods[seed % std::size(testing::kMethods)];
     const std::vector<LabelledSequence> sequences = testing::MakeRandomCase(seed, method).labelled.sequences;
     CounterRandom random{Mix64(seed)};
     const CostModel cost = RandomCost(random);

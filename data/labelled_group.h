@@ -1,0 +1,51 @@
+// A labelled group: what a training method takes from a group, as weighted sequences.
+//
+// Owns: the value types. Does not own: who makes them (trainer/method/) or how sequences share rows (tree.h).
+// Thread rule: values.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "data/group.h"
+
+namespace plural::data {
+
+// Rows of cvf that carry no token of the vocabulary: trainer/method/latent_unit.h gives them their embeddings. They are
+// negative, so that trees tell them apart from tokens and from each other.
+inline constexpr Token kQueryToken = -1;  // after a response whose latent is asked for
+// The latent before a response: of latent `slot` (exact), or the one mixed for response `slot` (from 0).
+constexpr Token LatentToken(int slot) { return -2 - slot; }
+
+// One sequence of a group. Weights are those of the group's own loss, before the division by the
+// number of groups in the step.
+struct LabelledSequence {
+  std::vector<Token> prefix;         // prompt + tail; never predicted
+  std::vector<Token> response;       // every token is predicted by the one before it
+  std::vector<double> likelihood;    // weight of -log p, a response token
+  std::vector<double> unlikelihood;  // weight of -log(1-p), a response token
+  int response_index = 0;
+  int possibility = 0;   // 0: none
+  int latent = 0;        // cvf with branches: 1..K; else 0
+  bool positive = true;  // false: a negative of peft
+  double target = 0.0;   // p*(y|x) of distribution matching; 0 elsewhere
+
+  // Leading response tokens that are predicted: all of them, but of a negative only up to its last penalised
+  // token (at least one), since nothing reads what follows.
+  std::size_t PredictedTokens() const;
+};
+
+struct LabelledGroup {
+  std::int64_t group = 0;  // place in the corpus
+  std::vector<LabelledSequence> sequences;
+  std::int64_t positive_tokens = 0;
+  std::int64_t penalised_tokens = 0;  // 0 in a group that has negatives: it adds 0, and is counted
+  std::int64_t sequence_tokens = 0;   // tokens of all sequences, prefixes included: the plain cost
+  double target_entropy_nats = 0.0;   // H(p*) of distribution matching
+  // Of cvf: one a response, prompt + response + kQueryToken, whose one predicted token means nothing; and the
+  // key of the group's draws in this epoch.
+  std::vector<LabelledSequence> recognition;
+  std::uint64_t latent_key = 0;
+};
+
+}  // namespace plural::data

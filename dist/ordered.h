@@ -1,0 +1,29 @@
+// Ordered results: items shared out over ranks, and their results gathered in order.
+//
+// Owns: which rank has which item, the wire format. Does not own: what a result is: bytes of the caller.
+// Thread rule: one thread.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "dist/collectives.h"
+#include "dist/world.h"
+
+namespace plural::dist {
+
+// Items of `count` that this rank has: every Size()-th from Rank() on. Not collective.
+std::vector<std::int64_t> MyShare(std::int64_t count, const World& world);
+
+// `mine`: one result per item of MyShare, in its order. All results in the order of items, on every rank.
+// COLLECTIVE.
+std::vector<std::string> GatherInOrder(const std::vector<std::string>& mine, Collectives& collectives);
+
+// Numbers as a result and back, bit for bit, between ranks of one byte order. Not collective. Errors:
+// std::logic_error for bytes that are no whole numbers.
+std::string BytesOf(std::span<const double> numbers);
+std::vector<double> NumbersIn(const std::string& bytes);
+
+}  // namespace plural::dist

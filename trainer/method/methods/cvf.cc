@@ -1,0 +1,94 @@
+// The conditional variational framework: one latent between prompt and response (docs/methods.md 4).
+#include <algorithm>
+#include <string>
+
+#include "data/random.h"
+#include "trainer/method/latent_figures.h"
+#include "trainer/method/latent_unit.h"
+#include "trainer/method/method.h"
+
+namespace plural::trainer::methods {
+namespace {
+
+// Turns positives into the sequences of cvf: what recognises each response's latent, and the response below
+// its latent or below every one (docs/methods.md 4.2).
+void AddLatents(const data::Group& group, const data::LabelSettings& settings, std::int64_t epoch,
+                data::LabelledGroup& labelled) {
+  labelled.latent_key = data::MixKey(settings.seed, data::Purpose::kLatents, data::HashName(group.id),
+                                     static_cast<std::uint64_t>(epoch));
+  std::vector<data::LabelledSequence> positives;
+  positives.swap(labelled.sequences);
+  for (data::LabelledSequence& positive : positives) {
+    data::LabelledSequence recognition = positive;
+    recognition.prefix.insert(recognition.prefix.end(), positive.response.begin(), positive.response.end());
+    recognition.prefix.push_back(data::kQueryToken);
+    recognition.response = {0};
+    recognition.likelihood = recognition.unlikelihood = {0.0};
+    labelled.recognition.push_back(std::move(recognition));
+
+    const bool branches = settings.latent_branches > 0;
+    for (int latent = 0; latent < std::max(settings.latent_branches, 1); ++latent) {
+      data::LabelledSequence sequence = positive;
+      sequence.prefix.push_back(data::LatentToken(branches ? latent : positive.response_index));
+      sequence.latent = branches ? latent + 1 : 0;
+      labelled.sequences.push_back(std::move(sequence));
+    }
+  }
+}
+
+// The first N responses; the prefix ends with the response's latent token; with branches, in order of
+// (response, latent).
+data::LabelledGroup LabelLatents(const data::Group& group, int used, const data::LabelSettings& settings,
+                                 std::int64_t epoch) {
+  data::LabelledGroup labelled = data::Positives(group, data::WithoutNumbers(used), settings.normalization);
+  AddLatents(group, settings, epoch, labelled);
+  return labelled;
+}
+
+// To recognise, all tokens of a response and the query are fed; below each latent stand the responses.
+std::vector<TreeExtent> Extents(const UsedLengths& lengths, const data::LabelSettings& settings) {
+  const double responses = lengths.responses;
+  const double branches = std::max(settings.latent_branches, 1);
+  const double latent_rows = settings.latent_branches > 0 ? branches : responses;
+  return {{lengths.tail + lengths.response_tokens + responses, responses},
+          {lengths.tail + branches * lengths.fed + latent_rows, branches * responses}};
+}
+
+constexpr std::string_view kTerms[] = {"likelihood", "bow"};
+
+std::vector<std::string> SumNames(const MethodSettings& settings) {
+  return LatentSums::Names(settings.latent.latents);
+}
+
+std::optional<double> UsedLatents(const Sums& sums, const MethodSettings& /*settings*/) {
+  return FiguresOfLatents(LatentSums::From(sums)).used_latents;
+}
+std::optional<double> Information(const Sums& sums, const MethodSettings& /*settings*/) {
+  return FiguresOfLatents(LatentSums::From(sums)).information_nats;
+}
+std::optional<double> Spread(const Sums& sums, const MethodSettings& settings) {
+  if (settings.latent.estimator != LatentEstimator::kExact) return std::nullopt;
+  return FiguresOfLatents(LatentSums::From(sums)).latent_nll_spread_nats;
+}
+
+constexpr unsigned kAllLines = kStepLine | kEpochLine | kValidationLine;
+constexpr Figure kFigures[] = {{"used_latents", kAllLines, UsedLatents},
+                               {"information_nats", kAllLines, Information},
+                               {"latent_nll_spread_nats", kStepLine | kEpochLine, Spread}};
+
+constexpr KeyDefault kDefaults[] = {{"group.responses", "1"}, {"train.groups_per_step", "8"}};
+
+}  // namespace
+
+extern const Method cvf;
+constinit const Method cvf = {.name = "cvf",
+                              .defaults = kDefaults,
+                              .latents = true,
+                              .label = LabelLatents,
+                              .extents = Extents,
+                              .terms = kTerms,
+                              .losses = MakeLatentLosses,
+                              .sums = SumNames,
+                              .figures = kFigures};
+
+}  // namespace plural::trainer::methods
