@@ -8,7 +8,7 @@
 
 #include <map>
 
-#include "tiny_decoder.h"
+#include "tests/unit/support/tiny_decoder.h"
 #include "trainer/method/objective.h"
 
 namespace plural::trainer {
