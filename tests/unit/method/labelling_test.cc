@@ -183,10 +183,10 @@ TEST(LabellingTest, MaskModesPenaliseTheirOwnTokens) {
   }
   group.responses = {Response{.tokens = {50, 51}, .masks = {0, 0}}, doctor};
   for (const int mode : {0, 1, 2}) {
-    const LabelledGroup labelled = Label(MethodNamed("peft"), group,
-                                         {, .responses = 2, .possibilities = 2, .unlikelihood_alpha = 1.0,
-                                          .mask = static_cast<MaskMode>(mode)},
-                                         0);
+    const LabelledGroup labelled = Label(
+        MethodNamed("peft"), group,
+        {.responses = 2, .possibilities = 2, .unlikelihood_alpha = 1.0, .mask = static_cast<MaskMode>(mode)},
+        0);
     const std::vector<int>& mask = masks[static_cast<std::size_t>(mode)];
     const int count = std::vector<int>{6, 9, 7}[static_cast<std::size_t>(mode)];
     EXPECT_EQ(labelled.penalised_tokens, count);
@@ -370,9 +370,8 @@ TEST(LabellingTest, DistributionMatchingWeighsEveryTokenByItsTarget) {
   group.responses = {ResponseOf({3, 4, 9}, 2.0), ResponseOf({3, 5, 9}), ResponseOf({3, 4, 6, 9}),
                      ResponseOf({3, 7, 9}, 0.0)};
   // N and the normalization are other methods' business.
-  const LabelledGroup labelled =
-      Label(MethodNamed("distribution_matching"), group,
-            {, .responses = 2, .normalization = Normalization::kGroupTokenMean}, 0);
+  const LabelledGroup labelled = Label(MethodNamed("distribution_matching"), group,
+                                       {.responses = 2, .normalization = Normalization::kGroupTokenMean}, 0);
   ASSERT_EQ(labelled.sequences.size(), 4U);
   const double targets[] = {0.5, 0.25, 0.25, 0.0};
   for (std::size_t s = 0; s < 4; ++s) {

@@ -1,5 +1,7 @@
 // CVF: the vectors of the specification, unbiasedness, and one loss and gradient whichever way it is
 // computed: by definition, as trees, as plain rows, by finite differences.
+#include "trainer/method/latent_unit.h"
+
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/arange.h>
@@ -19,12 +21,12 @@
 #include <cmath>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "tests/unit/support/random_groups.h"
 #include "tests/unit/support/tiny_decoder.h"
-#include "trainer/method/cvf.h"
 #include "trainer/ops/attention.h"
 
 namespace plural::trainer {
@@ -124,6 +126,7 @@ struct Step {
   data::PackSettings tree, plain;
   testing::TinyOptions model;
   LatentSettings settings;
+  std::optional<std::uint64_t> dropout_key;
 };
 
 Step RandomStep(std::uint64_t seed, LatentEstimator estimator) {
@@ -148,7 +151,7 @@ Step RandomStep(std::uint64_t seed, LatentEstimator estimator) {
   step.settings = {.estimator = estimator, .bow_weight = static_cast<double>(random.Below(3)) * 0.7};
   if (step.model.lora && random.Below(2) == 0) {
     step.model.dropout = 0.3;
-    step.settings.dropout_key = seed;
+    step.dropout_key = seed;
   }
   return step;
 }
@@ -177,7 +180,8 @@ Outcome RunStep(const Decoder& model, const Step& step, const data::PackSettings
   const std::vector<RowPass> passes = data::PackGroups(step.groups, pack, scale);
   std::vector<LatentUnit> units;
   for (const LatentUnitPasses& unit_passes : LatentUnitsOf(passes)) {
-    LatentUnit& unit = units.emplace_back(model, unit_passes.recognition, step.groups, scale, step.settings);
+    LatentUnit& unit = units.emplace_back(model, unit_passes.recognition, step.groups, scale, step.settings,
+                                          step.dropout_key);
     for (const RowPass& pass : unit_passes.generation) {
       const at::Tensor loss = unit.Run(pass);
       outcome.loss += loss.item<double>();
@@ -305,7 +309,7 @@ TEST_P(Estimators, EqualTheDefinition) {
   for (std::uint64_t seed = 100; seed < 120; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Step step = RandomStep(seed, GetParam());
-    step.settings.dropout_key.reset();  // the definition drops nothing
+    step.dropout_key.reset();  // the definition drops nothing
     const Decoder model = LatentDecoder(step.model);
     ClearGradients(model);
     Outcome wanted;
@@ -325,7 +329,7 @@ TEST_P(Estimators, GradientsEqualFiniteDifferences) {
   for (const bool lora : {true, false}) {
     Step step = RandomStep(7, GetParam());
     step.model = {.lora = lora};
-    step.settings.dropout_key.reset();
+    step.dropout_key.reset();
     step.settings.bow_weight = lora ? 0.7 : 0.0;  // the head that BOW goes through is no variable of it
     const Decoder model = LatentDecoder(step.model);
     const Outcome analytic = RunStep(model, step, step.tree);
@@ -399,10 +403,11 @@ TEST(Figures, OfKnownPosteriors) {
   figures = FiguresOfLatents(dead);
   EXPECT_NEAR(figures.information_nats, 0.0, 1e-12);
   EXPECT_NEAR(figures.used_latents, std::exp(1.5 * std::log(2.0)), 1e-12);
-  // Sums travel between ranks; a rank without a response sends zeros.
-  const LatentSums other = LatentSums::Unpacked(LatentSums().Packed(3));
-  LatentSums all = LatentSums::Unpacked(sums.Packed(3));
-  all.Add(other);
+  // Sums travel between ranks by name; a rank without a response adds zeros.
+  Sums named(LatentSums::Names(3));
+  LatentSums().AddTo(named);
+  sums.AddTo(named);
+  const LatentSums all = LatentSums::From(named);
   EXPECT_EQ(all.responses, 2);
   EXPECT_EQ(all.q_K, sums.q_K);
   EXPECT_EQ(all.nll_spread_nats, sums.nll_spread_nats);

@@ -179,21 +179,27 @@ TEST(LossVectorsTest, GradientOfAPenalty) {
   for (std::size_t v = 0; v < 4; ++v) EXPECT_NEAR(gradient[v], wanted[v], kSixDecimals);
 }
 
+ObjectiveSettings Clamped(double clamp) {
+  ObjectiveSettings settings;
+  settings.values.unlikelihood_clamp = clamp;
+  return settings;
+}
+
 TEST(LossVectorsTest, ClampCutsValueAndGradient) {
   // Two tokens; p = 1 - 1e-9 of the penalised one.
   const double odds = std::log((1 - 1e-9) / 1e-9);
   PrescribedDecoder model(OnePenalty(0), [&](const auto&) { return Logits{odds, 0.0}; });
-  EXPECT_NEAR(model.Run({.values = {.unlikelihood_clamp = 1e-6}}).unlikelihood, 13.815511, kSixDecimals);
+  EXPECT_NEAR(model.Run(Clamped(1e-6)).unlikelihood, 13.815511, kSixDecimals);
   EXPECT_EQ(model.Gradient(0, 2), (Logits{0.0, 0.0}));
 
   // Without the clamp the value is -log 1e-9 and the gradient p: exact although 1 - p keeps few digits in p.
-  EXPECT_NEAR(model.Run({.values = {.unlikelihood_clamp = 0.0}}).unlikelihood, -std::log(1e-9), 1e-12);
+  EXPECT_NEAR(model.Run(Clamped(0.0)).unlikelihood, -std::log(1e-9), 1e-12);
   EXPECT_NEAR(model.Gradient(0, 2)[0], 1 - 1e-9, kRounding);
   EXPECT_NEAR(model.Gradient(0, 2)[1], -(1 - 1e-9), kRounding);
 
   // Within the clamp nothing changes.
   PrescribedDecoder mild(OnePenalty(0), [](const auto&) { return Logits{std::log(9.0), 0.0}; });
-  EXPECT_NEAR(mild.Run({.values = {.unlikelihood_clamp = 1e-6}}).unlikelihood, -std::log(0.1), kRounding);
+  EXPECT_NEAR(mild.Run(Clamped(1e-6)).unlikelihood, -std::log(0.1), kRounding);
   EXPECT_NEAR(mild.Gradient(0, 2)[0], 0.9, kRounding);
 }
 

@@ -170,7 +170,9 @@ TEST(RunPass, TheClampCutsValueAndGradient) {
   for (const at::Tensor& gradient : Gradients(model, clamped.loss)) {
     EXPECT_EQ(gradient.abs().max().item<double>(), 0.0);
   }
-  const ReadPass open = RunAndRead(model, pass, {.values = {.unlikelihood_clamp = 0.0}});
+  ObjectiveSettings unclamped;
+  unclamped.values.unlikelihood_clamp = 0.0;
+  const ReadPass open = RunAndRead(model, pass, unclamped);
   EXPECT_GT(open.unlikelihood, clamped.unlikelihood);
   double largest = 0.0;
   for (const at::Tensor& gradient : Gradients(model, open.loss)) {

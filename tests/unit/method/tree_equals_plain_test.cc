@@ -230,7 +230,7 @@ std::vector<const Method*> EdgeMethods() {
   return methods;
 }
 INSTANTIATE_TEST_SUITE_P(Methods, TreeEqualsPlain, ::testing::ValuesIn(EdgeMethods()),
-                         [](const auto& info) { return std::string(info.param->name); });
+                         [](const auto& method) { return std::string(method.param->name); });
 
 at::Tensor HiddenOf(const Decoder& model, const RowPass& pass) {
   const auto attention = MakePassAttention(pass, model.Config().Attention(), model.DType(), model.Device());

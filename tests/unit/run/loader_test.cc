@@ -19,8 +19,7 @@
 namespace plural::trainer {
 namespace {
 
-using namespace data;           // NOLINT: the vocabulary of what is loaded
-using namespace data::testing;  // NOLINT
+using namespace data;  // NOLINT: the vocabulary of what is loaded
 
 namespace fs = std::filesystem;
 
