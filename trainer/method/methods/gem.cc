@@ -1,0 +1,50 @@
+// GEM: cross-entropy at a temperature below 1, which pushes less at tokens that are likely already and so
+// keeps the answers more even than plain likelihood does (docs/methods.md 3.7; arXiv 2408.16673, linear
+// form).
+//
+// The loss of an edge is sum_i q_i (log p_i - log p_y) with q = softmax(z / b) held fixed, b =
+// loss.temperature; its gradient in the logits is q - onehot(y). As log softmax(z / b) = z / b - lse(z / b)
+// and H(q) = lse(z / b) - q.z / b, that is -b (log q_y + H(q)), whose gradient in the first term alone is the
+// same.
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+
+#include "trainer/method/method.h"
+#include "trainer/method/objective.h"
+
+namespace plural::trainer::methods {
+namespace {
+
+constexpr std::string_view kTemperature = "loss.temperature";
+constexpr OwnKey kKeys[] = {{.name = kTemperature,
+                             .low = 0.0,
+                             .high = 1.0,
+                             .low_open = true,
+                             .otherwise = 0.7,
+                             .meaning = "temperature b of the tempered cross-entropy; 1: plain likelihood"}};
+
+data::LabelledGroup LabelMany(const data::Group& group, int used, const data::LabelSettings& settings,
+                              std::int64_t /*epoch*/) {
+  return data::Positives(group, data::WithoutNumbers(used), settings.normalization);
+}
+
+double Temperature(const MethodSettings& settings) { return settings.Own(kTemperature); }
+
+constexpr std::string_view kTerms[] = {"likelihood"};
+
+std::vector<at::Tensor> Loss(const EdgeValues& edges, const MethodSettings& settings) {
+  const at::Tensor value_E = edges.tempered_log_p_E + edges.tempered_entropy_E;
+  return {(edges.likelihood_E * value_E).sum() * -Temperature(settings)};
+}
+
+}  // namespace
+
+extern const Method gem;
+constinit const Method gem = {.name = "gem",
+                              .keys = kKeys,
+                              .label = LabelMany,
+                              .terms = kTerms,
+                              .edge_loss = Loss,
+                              .temperature = Temperature};
+
+}  // namespace plural::trainer::methods
