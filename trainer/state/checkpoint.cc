@@ -64,7 +64,7 @@ void VerifyManifest(const fs::path& folder) {
           throw ExitError(ExitCode::kBadData, file.string() + ": " + std::to_string(size) +
                                                   " bytes; the manifest says " + entry["size_bytes"].dump());
         }
-      } else if (const std::string sha256 = data::Sha256OfFile(file); sha256 != entry["sha256"]) {
+      } else if (const std::string sha256 = data::Sha256OfFile(file); entry["sha256"] != sha256) {
         throw ExitError(ExitCode::kBadData, file.string() + ": SHA-256 " + sha256 + "; the manifest says " +
                                                 entry["sha256"].get<std::string>());
       }
