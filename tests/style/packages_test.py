@@ -179,10 +179,10 @@ class Packages(unittest.TestCase):
         used = configured(build) | compiled(of_tests=False) | linked("c++") | loaded(BUILD / "plural")
         used |= made_venv()
         self.assertGreater(len(used), 500)  # the lists of files are there, and are read
-        self.check(used | called(["launch", "data"]), PROGRAM_LIST)
+        self.check(used | called(["launch", "data", "recipes"]), PROGRAM_LIST)
 
     def test_the_tests_need_only_both_lists(self):
-        used = configured(BUILD) | compiled(of_tests=True) | called(["launch", "data", "tests", ".ci"])
+        used = configured(BUILD) | compiled(of_tests=True) | called(["launch", "data", "recipes", "tests", ".ci"])
         used |= linked("c++", "-fsanitize=address,undefined")
         used |= linked("clang++", "-fsanitize=fuzzer,address,undefined")
         self.check(used, PROGRAM_LIST, TESTS_LIST)
