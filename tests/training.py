@@ -36,7 +36,7 @@ def random_groups(count, responses=4, possibilities=5, seed=0, targets=False):
                 continue
             seen.add(tuple(tokens))
             mask = [draw.choice([0, 7]) for _ in tokens] + [0]
-            answers.append((tokens + [END], mask, draw.uniform(0.5, 2.0) if targets else 1.0))
+            answers.append(([*tokens, END], mask, draw.uniform(0.5, 2.0) if targets else 1.0))
         groups.append((prompt, tails, answers))
     return groups
 
@@ -103,7 +103,8 @@ def write_recipe(
 ):
     """A recipe of a tiny random model; `extra` is appended as YAML."""
     adapter_line = (
-        f"{{type: lora, rank: 4, alpha: 8, dropout: {dropout}, targets: [q_proj, v_proj, down_proj, lm_head]}}"
+        f"{{type: lora, rank: 4, alpha: 8, dropout: {dropout}, "
+        "targets: [q_proj, v_proj, down_proj, lm_head]}"
         if adapter
         else "{type: none}"
     )

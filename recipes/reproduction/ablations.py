@@ -1,8 +1,10 @@
-"""What possibility exploration fine-tuning depends on, on the dialogue grammar: what `launch/reproduce ablations` runs.
+"""What possibility exploration fine-tuning depends on, on the dialogue grammar: what `launch/reproduce
+ablations` runs.
 
-One setting at a time is changed, all else as in recipes/reproduction/peft.yaml (or peft-aligned.yaml). Every row is
-tuned from the same model of its seed and asked at one low temperature, where the method's gain shows. Owns: which
-settings, and which effects are expected. Does not own: how replies are made and measured (reply_study.py).
+One setting at a time is changed, all else as in recipes/reproduction/peft.yaml (or peft-aligned.yaml). Every
+row is tuned from the same model of its seed and asked at one low temperature, where the method's gain shows.
+Owns: which settings, and which effects are expected. Does not own: how replies are made and measured
+(reply_study.py).
 """
 
 from __future__ import annotations
@@ -44,8 +46,8 @@ DEFAULTS = {
     "train.epochs": 1,
     "seed": None,
 }
-# The order of negatives decides only which of them are kept, where they are cut: the loss is a sum over them. A seed
-# of its own draws others, and all else that is drawn, too.
+# The order of negatives decides only which of them are kept, where they are cut: the loss is a sum over them.
+# A seed of its own draws others, and all else that is drawn, too.
 METHODS = {
     **reply_study.METHODS,
     "peft-few": replace(

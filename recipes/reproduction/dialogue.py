@@ -1,8 +1,8 @@
 """Dialogue (tables 1 to 3 of the first paper) on a toy grammar: what `launch/reproduce dialogue` runs.
 
-One model from nothing a seed; tuned by each method, asked for five replies to 90 prompts, of words that tuning never
-saw, over a grid of temperatures. Owns: rows, published figures, expectations. Does not own: how replies are made and
-measured (reply_study.py).
+One model from nothing a seed; tuned by each method, asked for five replies to 90 prompts, of words that
+tuning never saw, over a grid of temperatures. Owns: rows, published figures, expectations. Does not own: how
+replies are made and measured (reply_study.py).
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """The grammar of distribution matching (distribution.json): requests, target sets, biographies.
 
-Owns: what a model from nothing reads, target sets as `plural prepare` takes them. Does not own: files, commands,
-what an answer means (plural_text.metrics.coverage, plural_text.metrics.biography). Every draw comes from the Random that is passed in.
+Owns: what a model from nothing reads, target sets as `plural prepare` takes them. Does not own: files,
+commands, what an answer means (plural_text.metrics.coverage, plural_text.metrics.biography). Every draw comes
+from the Random that is passed in.
 
-A request is asked with a cue. 'usual' and 'random' are answered with a favourite most of the time, 'variety' with
-every answer alike: so the model has a sense of variety on all tasks, shared by them, which 'random' does not call
-up. Tuning on some tasks can teach it that; whether the others follow is the question of the leave-one-out tables.
+A request is asked with a cue. 'usual' and 'random' are answered with a favourite most of the time, 'variety'
+with every answer alike: so the model has a sense of variety on all tasks, shared by them, which 'random' does
+not call up. Tuning on some tasks can teach it that; whether the others follow is the question of the
+leave-one-out tables.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from pathlib import Path
 _SPEC = Path(__file__).resolve().parent / "distribution.json"
 CUES = ("usual", "variety", "random")
 FIELDS = ("first_name", "last_name", "gender", "birth_year", "birth_place", "profession")
-# Documents that the model reads: of a peaked cue a request, of the flat cue an answer, of either cue for records.
+# Documents that the model reads: of a peaked cue a request, of the flat cue an answer, of either cue for
+# records.
 PEAKED_DOCUMENTS, FLAT_DOCUMENTS_PER_ANSWER, RECORD_DOCUMENTS = 200, 8, 700
 NAME_PEAKED_DOCUMENTS, NAME_FLAT_DOCUMENTS_PER_ANSWER = 1000, 4
 UNRELATED_SENTENCES, UNRELATED_HELD_OUT = 3000, 300
@@ -193,13 +196,15 @@ class DistributionGrammar:
 
 
 def _record(values: dict[str, str], fields: tuple[str, ...]) -> str:
-    """Braces as plural_text.metrics.biography parses them: the name in one pair, every other field in its own."""
+    """Braces as plural_text.metrics.biography parses them: the name in one pair, every other field in its
+    own."""
     texts = [f"{values['first_name']} {values['last_name']}", *(values[field] for field in fields[2:])]
     return " ".join(f"{{{text}}}" for text in texts)
 
 
 def _zipf(exponent: float, order) -> list[float]:
-    """Probability proportional to rank^-exponent; order[rank - 1] is the place of the answer with this rank."""
+    """Probability proportional to rank^-exponent; order[rank - 1] is the place of the answer with this
+    rank."""
     weights = [0.0] * len(order)
     for rank, place in enumerate(order, 1):
         weights[place] = rank**-exponent
@@ -210,7 +215,8 @@ def _zipf(exponent: float, order) -> list[float]:
 def _in_proportion(
     answers: list[str], probabilities: list[float], count: int, draw: random.Random
 ) -> Iterator[str]:
-    """`count` answers: each as often as its probability says, rounded down, the rest drawn by what is left over."""
+    """`count` answers: each as often as its probability says, rounded down, the rest drawn by what is left
+    over."""
     copies = [int(p * count + 1e-9) for p in probabilities]
     left = [max(0.0, p * count - n) for p, n in zip(probabilities, copies)]
     for answer, n in zip(answers, copies):

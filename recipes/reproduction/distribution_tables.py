@@ -1,7 +1,8 @@
 """Tables and checks of `launch/reproduce distributions`, beside the figures published for Llama-2-13B-chat.
 
 Owns: what the paper prints, which directions are expected, thresholds. Does not own: measuring. Published
-entropies are in nats; the biographies' columns are put in the order that entropy <= ln(coverage) leaves possible.
+entropies are in nats; the biographies' columns are put in the order that entropy <= ln(coverage) leaves
+possible.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import math
 
 from plural_text.metrics.biography import ATTRIBUTES
-
 from report import Figure, Report, Row
 
 SAMPLES = 1000
@@ -31,7 +31,8 @@ PERPLEXITY = Figure("perplexity", "perplexity", "{:.3f}")
 RISE = Figure("rise_percent", "rise, %", "{:.2f}")
 TOKEN_KL = Figure("kl_nats_per_token", "KL(base‖tuned), nats a token", "{:.4f}")
 
-# Task -> ours -> (coverage, entropy in nats): the paper's tables 1, 5 and 6. Only names were tuned alone there.
+# Task -> ours -> (coverage, entropy in nats): the paper's tables 1, 5 and 6. Only names were tuned alone
+# there.
 _PUBLISHED_TASKS = {
     "names": {"base": (129, 3.24), "ood": (426, 5.57), "id": (490, 5.83)},
     "countries": {"base": (17.8, 1.19), "ood": (43.0, 2.73)},

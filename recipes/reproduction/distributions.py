@@ -1,24 +1,25 @@
 """Distribution matching, end to end on a toy: what `launch/reproduce distributions` runs.
 
-One model from nothing a seed; then random numbers, a binomial target, names with and without early stop, every
-task alone (leave-one-in), every five of the six (leave-one-out), all six, biographies, and text that tuning must
-leave alone. Exact figures come from `plural evaluate`, the others from 1,000 samples at temperature 1. Owns: which
-runs and figures. Does not own: the language (distribution_grammar.py), tables and checks (distribution_tables.py).
+One model from nothing a seed; then random numbers, a binomial target, names with and without early stop,
+every task alone (leave-one-in), every five of the six (leave-one-out), all six, biographies, and text that
+tuning must leave alone. Exact figures come from `plural evaluate`, the others from 1,000 samples at
+temperature 1. Owns: which runs and figures. Does not own: the language (distribution_grammar.py), tables and
+checks (distribution_tables.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import statistics
 import sys
 from pathlib import Path
 
-from plural_text.metrics.biography import ATTRIBUTES, attribute_values, gender_distance, parse
-from plural_text.metrics.coverage import answer_key, key_figures
-
 from distribution_grammar import DistributionGrammar, Request
 from distribution_tables import SAMPLES, tables
+from plural_text.metrics.biography import ATTRIBUTES, attribute_values, gender_distance, parse
+from plural_text.metrics.coverage import answer_key, key_figures
 from report import Report
 from study import Seed, Study, run
 from words import write_lines, write_tokenizer
@@ -34,7 +35,8 @@ OPEN_TASKS = ("names", "fruits", "occupations")
 
 
 class Runs:
-    """The runs of one seed, which fill the report. Corpora are made when a run needs them. Thread rule: one thread."""
+    """The runs of one seed, which fill the report. Corpora are made when a run needs them. Thread rule: one
+    thread."""
 
     def __init__(self, seed: Seed, report: Report):
         self._seed, self._report = seed, report
@@ -42,7 +44,7 @@ class Runs:
         requests = {
             "rng": [grammar.rng],
             "binomial": [grammar.binomial],
-            "all": sum(grammar.tasks.values(), []),
+            "all": list(itertools.chain.from_iterable(grammar.tasks.values())),
         }
         for task, own in grammar.tasks.items():
             requests[task] = own
@@ -104,7 +106,8 @@ class Runs:
             self._measure(f"{task} id", task, requests, self._tune(name, task, early_stop=task in OPEN_TASKS))
 
     def biographies(self) -> None:
-        """OOD: tuned on the six tasks. ID goes on from there, as the released code does, or starts from the base."""
+        """OOD: tuned on the six tasks. ID goes on from there, as the released code does, or starts from the
+        base."""
         everything = self._tune("all", "all")
         adapters = {
             "base": None,
@@ -138,7 +141,8 @@ class Runs:
             self._report.add(row, self._seed.number, figures)
 
     def unrelated(self) -> None:
-        """Text that tuning was not about: both models' perplexity, and how far next-token distributions moved."""
+        """Text that tuning was not about: both models' perplexity, and how far next-token distributions
+        moved."""
         figures = self._evaluate(
             "unrelated", "corpora/unrelated.h5", self._tune("all", "all"), ["--compare-base"]
         )

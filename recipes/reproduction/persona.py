@@ -1,9 +1,9 @@
 """Persona (table 4 of the first paper) on a toy grammar: what `launch/reproduce persona` runs.
 
-300 conversations with a model: an opening, then five questions in turn, each answered by one sampled reply that
-becomes part of the next prompt. Entropy in bits of what the replies reveal, slot by slot. A model tuned with numbers
-gets a new one at every turn. Owns: rows, published figures, the conversation. Does not own: the language
-(persona_grammar.py).
+300 conversations with a model: an opening, then five questions in turn, each answered by one sampled reply
+that becomes part of the next prompt. Entropy in bits of what the replies reveal, slot by slot. A model tuned
+with numbers gets a new one at every turn. Owns: rows, published figures, the conversation. Does not own: the
+language (persona_grammar.py).
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import statistics
 import sys
 from pathlib import Path
 
-from plural_text.metrics.entropy import entropy_bits
-
 from persona_grammar import PersonaGrammar
+from plural_text.metrics.entropy import entropy_bits
 from reply_study import CANDIDATES, METHODS, TEMPLATES, TOP_K, Method, tune
-from report import Figure, Report, Row
+from report import Figure, Row
 from study import Seed, Study, run
 from words import write_lines, write_tokenizer
 

@@ -68,7 +68,8 @@ class PersonaGrammar:
         return self.answer(slot, draw.choices(list(shares), list(shares.values()))[0])
 
     def candidates(self, slot: str, count: int, draw: random.Random) -> list[str]:
-        """Different answers by another author: less skewed (square roots of the shares), likely ones first."""
+        """Different answers by another author: less skewed (square roots of the shares), likely ones
+        first."""
         left = {value: share**0.5 for value, share in self.shares(slot).items()}
         chosen = []
         for _ in range(min(count, len(left))):
@@ -103,7 +104,8 @@ class PersonaGrammar:
         return value if found == slot else None
 
     def measure(self, answers: dict[str, list[str]]) -> tuple[dict[str, Counter], float]:
-        """Counts of values by slot, and the percentage of answers that reveal none (left out of the counts)."""
+        """Counts of values by slot, and the percentage of answers that reveal none (left out of the
+        counts)."""
         counts = {
             slot: Counter(value for text in texts if (value := self.value(slot, text)) is not None)
             for slot, texts in answers.items()

@@ -1,10 +1,11 @@
 """The first paper's methods on real dialogues: what `launch/reproduce real-text DIALOGUES_DIR` runs.
 
-A small model is trained from nothing, once, and tuned by each method for each seed; five replies are generated to
-each of the test contexts. Distinct-n and semantic diversity (all-MiniLM-L6-v2) are of those replies; perplexity is
-of the written first replies to the test contexts, exact. For numbers and latents nothing says which one a written
-reply would have: perplexity is that of the even mixture over all numbers, and is not given for latents. Owns: which
-runs and figures. Does not own: the material (real_text_material.py).
+A small model is trained from nothing, once, and tuned by each method for each seed; five replies are
+generated to each of the test contexts. Distinct-n and semantic diversity (all-MiniLM-L6-v2) are of those
+replies; perplexity is of the written first replies to the test contexts, exact. For numbers and latents
+nothing says which one a written reply would have: perplexity is that of the even mixture over all numbers,
+and is not given for latents. Owns: which runs and figures. Does not own: the material
+(real_text_material.py).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The real-text study's material: conversations and written replies, as the commands read them.
 
 Owns: reading the three files, what the model from nothing reads, the tokenizer. Does not own: commands.
-The model reads whole conversations and, as lines without their context, further replies. It never sees a reply
-that a method is tuned on later: not the first ones of the one-to-one file, none to a one-to-many context.
+The model reads whole conversations and, as lines without their context, further replies. It never sees a
+reply that a method is tuned on later: not the first ones of the one-to-one file, none to a one-to-many
+context.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""Toy grammars of prompts and replies (dialogue.json, story.json): texts to train on, exact meanings of replies.
+"""Toy grammars of prompts and replies (dialogue.json, story.json): texts to train on, exact meanings of
+replies.
 
 Owns: prompts, replies, what a model from nothing reads, parsing. Does not own: files, commands.
 Every draw comes from the Random that is passed in.
 
-A reply's meaning is its answer: (category, kind). It is valid for a prompt when it is of the topic's category. So
-semantic diversity is exact: 1 for a pair of replies with different meanings, 0 otherwise, which is what cosine
-similarity would say if meanings were orthogonal.
+A reply's meaning is its answer: (category, kind). It is valid for a prompt when it is of the topic's
+category. So semantic diversity is exact: 1 for a pair of replies with different meanings, 0 otherwise, which
+is what cosine similarity would say if meanings were orthogonal.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ _HERE = Path(__file__).resolve().parent
 # How a model often answers: its favourite, the other valid kinds, something of another category.
 FAVOURITE_SHARE = 0.70
 INVALID_SHARE = 0.02
-# What a model from nothing reads about each topic, in two parts one after the other: to rate a reply it must know
-# already which category a topic and an answer are of; both at once it learns much later.
+# What a model from nothing reads about each topic, in two parts one after the other: to rate a reply it must
+# know already which category a topic and an answer are of; both at once it learns much later.
 READING = (
     {"replies": 25, "dictionary": 25, "lists": 4, "counts": 2, "ratings": 0},
     {"replies": 25, "dictionary": 10, "lists": 10, "counts": 2, "ratings": 30},
@@ -99,7 +100,8 @@ class ReplyGrammar:
         return [self.reply(prompt.category, kind, draw) for kind in kinds], kinds
 
     def usual_reply(self, category: str, draw: random.Random) -> str:
-        """As the model to start from replies: its favourite most of the time, now and then something invalid."""
+        """As the model to start from replies: its favourite most of the time, now and then something
+        invalid."""
         favourite = self._categories[category]["favourite"] - 1
         chance = draw.random()
         if chance < INVALID_SHARE:
@@ -117,10 +119,10 @@ class ReplyGrammar:
     def documents(self, draw: random.Random, templates: dict[str, dict]) -> list[tuple[str, str]]:
         """Pairs of a prompt, up to its last line break, and what stands behind, in the order to read them.
 
-        `templates` (dialogue, list, rating) are those that prompts are made with later. Half of the replies have a
-        number in their prompt that means nothing yet. The dictionary says in few words which category a topic is of,
-        which replies alone teach slowly. Counting is where a number in the prompt matters: a model that never had to
-        read it would not find it in tuning.
+        `templates` (dialogue, list, rating) are those that prompts are made with later. Half of the replies
+        have a number in their prompt that means nothing yet. The dictionary says in few words which category
+        a topic is of, which replies alone teach slowly. Counting is where a number in the prompt matters: a
+        model that never had to read it would not find it in tuning.
         """
         writers = {
             "replies": self._reply_pair,
@@ -182,9 +184,9 @@ class ReplyGrammar:
     def measure(self, lines: list[dict]) -> dict[str, float]:
         """Exact figures of `plural generate`'s lines, whose ids are those of the prompts.
 
-        diversity: share of pairs of replies to one prompt with different meanings (two texts that do not parse
-        differ unless they are equal). different: different valid answers a prompt. incoherent_percent: replies
-        that do not parse or are of another category.
+        diversity: share of pairs of replies to one prompt with different meanings (two texts that do not
+        parse differ unless they are equal). different: different valid answers a prompt. incoherent_percent:
+        replies that do not parse or are of another category.
         """
         pairs = apart = wrong = total = different = 0
         for line in lines:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from plural_text.metrics.distinct import distinct_n
-
 from reply_grammar import ReplyGrammar
 from report import Figure
 from study import Seed
@@ -97,7 +96,8 @@ METHODS = {
 
 
 def write_texts(seed: Seed, grammar: ReplyGrammar) -> int:
-    """Tokenizer, documents for the base model, prompts to tune on and to ask; returns the size of the vocabulary."""
+    """Tokenizer, documents for the base model, prompts to tune on and to ask; returns the size of the
+    vocabulary."""
     draw = random.Random(seed.number)
     templates = {
         name: json.loads((TEMPLATES / f"{name}.json").read_text(encoding="utf-8"))

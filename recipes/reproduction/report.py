@@ -1,4 +1,5 @@
-"""Figures of a study over seeds: means with intervals, our table beside the published one, checks of direction.
+"""Figures of a study over seeds: means with intervals, our table beside the published one, checks of
+direction.
 
 Owns: what is collected, printed and written to results.json. Does not own: how a figure is measured.
 An interval is Student's, 95 %, over the seeds: mean +- t(0.975, n - 1) * s / sqrt(n). With one seed there is
@@ -7,6 +8,7 @@ none. A check is about means; beside it stands in how many seeds it holds.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import statistics
@@ -201,7 +203,7 @@ class Report:
 
 
 def _rises(values: list[float]) -> bool:
-    return all(a < b for a, b in zip(values, values[1:]))
+    return all(a < b for a, b in itertools.pairwise(values))
 
 
 def _markdown(title: str, rows: list[Row], figures: list[Figure], cell) -> str:

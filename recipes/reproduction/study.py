@@ -6,7 +6,8 @@ Owns: the command line that all studies share, the folder of a study, running `l
 whose inputs have not changed. Does not own: what is measured (each study), figures and tables (report.py).
 
     FOLDER/seed-N/...        corpora, runs and responses of one seed
-    FOLDER/seed-N/steps/     per step a .log (what the command printed) and a .json (its command, the hashes of
+    FOLDER/seed-N/steps/     per step a .log (what the command printed) and a .json (its command, the hashes
+    of
                              its inputs): a step with the same ones and its outputs in place is not run again
     FOLDER/results.json      every figure (report.py)
     FOLDER/tables.md         what was printed
@@ -43,10 +44,11 @@ class StepFailed(Exception):
 class Seed:
     """One seed of a study: its folder, and the commands that run in it.
 
-    Paths given to the methods are relative to the seed's folder unless they are absolute; so are those returned.
+    Paths given to the methods are relative to the seed's folder unless they are absolute; so are those
+    returned.
     """
 
-    def __init__(self, study: "Study", number: int):
+    def __init__(self, study: Study, number: int):
         self.number = number
         self.folder = study.folder / f"seed-{number}"
         (self.folder / "steps").mkdir(parents=True, exist_ok=True)
@@ -82,10 +84,11 @@ class Seed:
         return self.plural(f"prepare {output}", [*words, *options], [output])[0]
 
     def train(self, name: str, recipe: str, overrides: dict) -> Path:
-        """`plural train` with recipes/reproduction/<recipe>.yaml; returns the finished adapter/ or model/ folder.
+        """`plural train` with recipes/reproduction/<recipe>.yaml; returns the finished adapter/ or model/
+        folder.
 
-        overrides: recipe key -> value; paths are relative to the seed's folder. The seed decides every draw unless
-        they name another.
+        overrides: recipe key -> value; paths are relative to the seed's folder. The seed decides every draw
+        unless they name another.
         """
         run = self.path("runs") / name
         words = [
@@ -213,7 +216,8 @@ class Study:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def each_seed(self, work) -> dict:
-        """work(Seed) for every seed, some side by side; what they return, by seed number. Errors: the first."""
+        """work(Seed) for every seed, some side by side; what they return, by seed number. Errors: the
+        first."""
         with ThreadPoolExecutor(max_workers=min(self.options.jobs, len(self.seeds))) as pool:
             futures = {seed: pool.submit(work, Seed(self, seed)) for seed in self.seeds}
             try:
@@ -255,7 +259,7 @@ def arguments(name: str, description: str, add=None) -> argparse.Namespace:
         nargs="?",
         type=Path,
         default=ROOT / "runs" / "reproduce" / name,
-        help="where results stay (default: runs/reproduce/%s); finished steps are kept" % name,
+        help=f"where results stay (default: runs/reproduce/{name}); finished steps are kept",
     )
     parser.add_argument("--seeds", type=_seeds, default=[1, 2, 3], help="seeds, such as 1,2,3 (default)")
     parser.add_argument(
@@ -268,7 +272,8 @@ def arguments(name: str, description: str, add=None) -> argparse.Namespace:
 
 
 def run(name: str, description: str, work, add=None) -> int:
-    """The main function of a study: work(Study) fills its report. A failed step is one line and exit code 1."""
+    """The main function of a study: work(Study) fills its report. A failed step is one line and exit code
+    1."""
     study = Study(name, arguments(name, description, add))
     try:
         work(study)

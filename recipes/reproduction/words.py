@@ -23,9 +23,11 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def write_tokenizer(folder: Path, texts: Iterable[str]) -> int:
-    """One token a word (with the space before it) or sign, spelled byte by byte as GPT-2 does; returns their number.
+    """One token a word (with the space before it) or sign, spelled byte by byte as GPT-2 does; returns their
+    number.
 
-    Words of none of the texts become <unk>; `plural prepare` warns of them, since they are spelled otherwise then.
+    Words of none of the texts become <unk>; `plural prepare` warns of them, since they are spelled otherwise
+    then.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 

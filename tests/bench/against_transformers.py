@@ -10,11 +10,12 @@ plain    plural with train.layout=plain: every sequence a padded row
 lean     transformers, every sequence a padded row, logits on response positions
 padded   the same with logits everywhere; for peft with activation checkpointing
 
-Seconds of transformers are what the peers' script prints; plural's are the `seconds` of its metrics lines, after
-the same number of warm-up groups. `limit` is the share of the GEMM limit: the model FLOPs of these groups, as
-`plural train profile=true` counts them from rows and shapes, by the FLOP/s of its fastest large multiply of the
-same dtype in the same process, against the seconds. Peak memory is the operating system's figure of each process.
-WORK keeps the model and the corpora for the next run. Prints one table and writes WORK/bench.json.
+Seconds of transformers are what the peers' script prints; plural's are the `seconds` of its metrics lines,
+after the same number of warm-up groups. `limit` is the share of the GEMM limit: the model FLOPs of these
+groups, as `plural train profile=true` counts them from rows and shapes, by the FLOP/s of its fastest large
+multiply of the same dtype in the same process, against the seconds. Peak memory is the operating system's
+figure of each process. WORK keeps the model and the corpora for the next run. Prints one table and writes
+WORK/bench.json.
 """
 
 import argparse
@@ -50,7 +51,8 @@ def run(command):
         error.seek(0)
         if status != 0:
             sys.exit(
-                f"{' '.join(map(str, command))}\nended with {os.waitstatus_to_exitcode(status)}\n{error.read()[-2000:]}"
+                f"{' '.join(map(str, command))}\nended with {os.waitstatus_to_exitcode(status)}\n"
+                f"{error.read()[-2000:]}"
             )
         return out.read(), usage.ru_maxrss / 2**20
 
@@ -66,7 +68,7 @@ def peers(arguments, groups, model, data, dtype, mode, options):
         "1",
     ]
     script += ["--dtype", {"fp32": "float32", "bf16": "bfloat16"}[dtype]]
-    out, peak = run(script + ["--mode", mode, "--groups", str(groups), *options])
+    out, peak = run([*script, "--mode", mode, "--groups", str(groups), *options])
     line = json.loads(out.strip().splitlines()[-1])
     return {"seconds_per_group": line["seconds_per_group"], "peak_gib": peak, "losses": line["losses"]}
 
@@ -85,7 +87,7 @@ def plural(arguments, groups, model, corpus, dtype, layout, overrides):
     ]
     command += [f"model.path={model}", f"data.train={corpus}", "data.shuffle=false", f"model.dtype={dtype}"]
     command += ["train.groups_per_step=1", f"train.layout={layout}", "checkpoint.every_steps=0", *overrides]
-    _, peak = run(command + [f"train.steps={groups + arguments.warmup}"])
+    _, peak = run([*command, f"train.steps={groups + arguments.warmup}"])
     lines = [json.loads(line) for line in open(arguments.work / name / "metrics.jsonl")]
     lines = [line for line in lines if line["event"] == "step"]
     seconds = [line["seconds"] for line in lines[arguments.warmup :]]
@@ -103,8 +105,8 @@ def limit_seconds(arguments, groups, name, command):
     """Seconds a group if nothing but its model FLOPs took time, at the speed of the largest multiplies."""
     shutil.rmtree(arguments.work / name)
     run(
-        command
-        + [
+        [
+            *command,
             f"train.steps={groups + arguments.warmup}",
             "profile=true",
             f"profile.after={arguments.warmup}",
@@ -142,8 +144,19 @@ def make_inputs(arguments):
         corpora[name] = (data, work / f"{name}.h5")
         if not corpora[name][1].exists():
             run(
-                [str(ROOT / "launch/plural"), "prepare", str(data), "--format", form, "--template", template]
-                + ["--tokenizer", str(model), "-o", str(corpora[name][1])]
+                [
+                    str(ROOT / "launch/plural"),
+                    "prepare",
+                    str(data),
+                    "--format",
+                    form,
+                    "--template",
+                    template,
+                    "--tokenizer",
+                    str(model),
+                    "-o",
+                    str(corpora[name][1]),
+                ]
             )
     return model, corpora
 

@@ -1,16 +1,19 @@
 """Seconds of generation: plural against Hugging Face generate, run in turn.
 
-    python tests/bench/generate_against_transformers.py WORK --peers DIR --dialogues FILE [--only reply many samples]
+    python tests/bench/generate_against_transformers.py WORK --peers DIR --dialogues FILE [--only reply many
+    samples]
 
 One thread, fp32, a made 56 M model (Mistral shape, random weights) and real dialogue prompts:
 
 reply    five replies of 64 tokens to one prompt after the other
 many     the same, 32 prompts at once (Hugging Face: one prompt after the other, as the papers' code does)
-samples  1,000 samples of a prompt with short answers, from the same model tuned on ten of them (Hugging Face: 20
+samples  1,000 samples of a prompt with short answers, from the same model tuned on ten of them (Hugging Face:
+20
          batches of 50)
 
-Loading is not counted on either side. plural answers requests of `plural generate --stream`, timed from the first
-request to the last answer after one of warm-up. Prints a table of seconds and ratios; WORK keeps model and corpora.
+Loading is not counted on either side. plural answers requests of `plural generate --stream`, timed from the
+first request to the last answer after one of warm-up. Prints a table of seconds and ratios; WORK keeps model
+and corpora.
 """
 
 import argparse
@@ -34,7 +37,8 @@ ENVIRONMENT = {
 }
 REPLIES, TOKENS, PROMPTS = 5, 64, 32
 
-# 1,000 samples by Hugging Face: MODEL, token ids of the prompt. Prints the seconds of the second to last batch.
+# 1,000 samples by Hugging Face: MODEL, token ids of the prompt. Prints the seconds of the second to last
+# batch.
 SAMPLES = """
 import json, sys, time, torch
 from transformers import AutoModelForCausalLM
@@ -45,8 +49,8 @@ seconds = []
 for batch in range(21):  # the first one warms up
     start = time.perf_counter()
     with torch.no_grad():
-        model.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=True, temperature=1.0, top_k=0,
-                       max_new_tokens=64, pad_token_id=0)
+        model.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=True, temperature=1.0,
+                       top_k=0, max_new_tokens=64, pad_token_id=0)
     seconds.append(time.perf_counter() - start)
 print(sum(seconds[1:]))
 """

@@ -1,6 +1,7 @@
 """Groups a second of two ranks against one, and against two processes that know nothing of each other.
 
-    python tests/bench/ranks.py WORK [--only peft ...] [--steps 6] [--groups-per-step 8] [--repeat 3] [-o a.b=c ...]
+    python tests/bench/ranks.py WORK [--only peft ...] [--steps 6] [--groups-per-step 8] [--repeat 3] [-o
+    a.b=c ...]
 
 WORK holds the model and corpora of against_transformers.py. Every process has one compute thread and one
 core to itself; the three kinds of run take turns. Two processes share the machine's memory and clock, so
@@ -142,7 +143,8 @@ def main():
         print(f"the machine is not idle (load {load:.1f}): figures are lower than they could be", flush=True)
 
     print(
-        f"{'work':<13}{'one rank':>12}{'two ranks':>12}{'ratio':>8}{'two processes':>15}{'ratio':>8}   groups a second"
+        f"{'work':<13}{'one rank':>12}{'two ranks':>12}{'ratio':>8}{'two processes':>15}{'ratio':>8}"
+        "   groups per second"
     )
     for work in arguments.only:
         kinds = {"one": one_rank, "two": two_ranks, "unrelated": two_processes}

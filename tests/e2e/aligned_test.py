@@ -1,4 +1,5 @@
-"""Aligned possibilities from text to replies: the kind of a number learnt on some prompts holds for others."""
+"""Aligned possibilities from text to replies: the kind of a number learnt on some prompts holds for
+others."""
 
 import json
 import random
@@ -48,7 +49,7 @@ class AlignedTest(unittest.TestCase):
         rows = []
         for topic in TOPICS:
             # A reply of each kind and one kind twice, in any order: a number is no place in the list.
-            kinds = draw.sample(NUMBERS, 3) + [draw.choice(NUMBERS)]
+            kinds = [*draw.sample(NUMBERS, 3), draw.choice(NUMBERS)]
             draw.shuffle(kinds)
             rows.append(
                 {

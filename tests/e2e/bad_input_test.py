@@ -10,8 +10,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import training
 from safetensors.numpy import load_file
+
+import training
 
 
 class BadInputTest(unittest.TestCase):

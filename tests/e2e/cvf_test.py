@@ -12,6 +12,7 @@ import unittest
 from pathlib import Path
 
 import numpy as np
+
 import training
 
 EXACT = "cvf: {latents: 4, estimator: exact}"

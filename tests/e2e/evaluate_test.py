@@ -1,4 +1,5 @@
-"""`plural evaluate`: the base beside the tuned model, what numbers decide, the same on any number of ranks."""
+"""`plural evaluate`: the base beside the tuned model, what numbers decide, the same on any number of
+ranks."""
 
 import json
 import subprocess

@@ -1,4 +1,5 @@
-"""`plural generate --method`, `--rerank` and `plural rate` as a user calls them: results, costs, bad input."""
+"""`plural generate --method`, `--rerank` and `plural rate` as a user calls them: results, costs, bad
+input."""
 
 import json
 import math
@@ -8,8 +9,9 @@ import unittest
 from pathlib import Path
 
 import numpy as np
-import training
 from safetensors.numpy import save_file
+
+import training
 
 # Tokens of a model that writes lists, each decided by the one before it: (text, {next: probability}).
 LIST = [
@@ -28,8 +30,8 @@ LIST_END = 7
 
 
 def write_list_model(folder: Path) -> None:
-    """One-hot embeddings that the layer leaves alone and the norm keeps: the head's column of the last token is what
-    the next one is drawn from."""
+    """One-hot embeddings that the layer leaves alone and the norm keeps: the head's column of the last token
+    is what the next one is drawn from."""
     size = len(LIST)
     head = np.full((size, size), -30.0, np.float32)  # e^-30: never drawn
     for token, (_, following) in enumerate(LIST):
@@ -148,12 +150,14 @@ class ListPrompting(Command):
         lines, said = self.lists("--responses", "5")
         found = [len(line["responses"]) for line in lines]
         self.assertEqual([line["short_by"] for line in lines], [5 - n for n in found])
-        # A list of five has probability 0.15, of four or five 0.3: the draws of 12 prompts show both, and neither.
+        # A list of five has probability 0.15, of four or five 0.3: the draws of 12 prompts show both, and
+        # neither.
         self.assertEqual({3, 5} <= set(found), True, found)
         short = sum(n < 5 for n in found)
         self.assertIn(f"plural: warning: {short} of 12 prompts have fewer than 5 responses", said)
         for line, n in zip(lines, found):
-            # The greedy list takes 6 steps, a sampled one 6 to 8; a prompt that stays short has paid for three.
+            # The greedy list takes 6 steps, a sampled one 6 to 8; a prompt that stays short has paid for
+            # three.
             self.assertTrue(18 <= line["decode_steps"] <= 24 if n < 5 else 12 < line["decode_steps"] <= 24)
         keep = lambda some: [[r["text"] for r in line["responses"]] for line in some]
         self.assertEqual(keep(self.lists("--responses", "5", "--batch", "1")[0]), keep(lines))

@@ -1,4 +1,5 @@
-"""`plural generate` as a user calls it: ranks and batches, presets, latents, streams of requests, bad input."""
+"""`plural generate` as a user calls it: ranks and batches, presets, latents, streams of requests, bad
+input."""
 
 import json
 import subprocess

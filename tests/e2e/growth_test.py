@@ -3,6 +3,7 @@
 300 steps here; PLURAL_GROWTH_STEPS=2000 makes the run whose figure is in docs/performance.md.
 """
 
+import contextlib
 import os
 import statistics
 import subprocess
@@ -47,12 +48,10 @@ class GrowthTest(unittest.TestCase):
             )
             while process.poll() is None:
                 time.sleep(0.005)
-                try:
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError, IndexError):
                     samples.append(
                         (metrics.read_bytes().count(b'"event":"step"'), resident_bytes(process.pid))
                     )
-                except (FileNotFoundError, ProcessLookupError, IndexError):
-                    pass
             self.assertEqual(process.returncode, 0, process.stderr.read())
             process.stderr.close()
         quarter = (STEPS - SETTLED) // 4

@@ -9,10 +9,13 @@ import unittest
 from pathlib import Path
 
 import quantised  # before torch
+
+# isort: split
 import torch
+from safetensors.torch import load_file, save_file
+
 import training
 from parity import reference
-from safetensors.torch import load_file, save_file
 
 ADAPTER = "adapter/adapter_model.safetensors"
 Q = "model.layers.1.self_attn.q_proj.weight"

@@ -1,4 +1,5 @@
-"""`plural persona` with the real program behind it: a model of known distribution, entropies it must come near."""
+"""`plural persona` with the real program behind it: a model of known distribution, entropies it must come
+near."""
 
 import json
 import math
@@ -16,8 +17,8 @@ BITS = 1.75
 
 
 def write_model(folder: Path) -> Path:
-    """A model whose next token hangs on the last one alone: embeddings are one-hot, the layer leaves them alone, and
-    the head's column of a token holds the log-probabilities of what follows it."""
+    """A model whose next token hangs on the last one alone: embeddings are one-hot, the layer leaves them
+    alone, and the head's column of a token holds the log-probabilities of what follows it."""
     byte_level_folder(folder)
     tokenizer = open_tokenizer(folder)
     size = len(tokenizer.token_bytes)
@@ -103,8 +104,8 @@ class Persona(FolderTest):
     def test_entropy_of_a_known_model(self):
         talks, figures = self.persona("talks.jsonl", "--conversations", "300")
         for attribute in ("first", "second"):
-            # The plug-in entropy of N draws has standard deviation sd(log2 p) / sqrt(N), here sqrt(0.6875 / 300), and is
-            # low by 3 / (2 N ln 2) bits; four deviations are allowed.
+            # The plug-in entropy of N draws has standard deviation sd(log2 p) / sqrt(N), here sqrt(0.6875 /
+            # 300), and is low by 3 / (2 N ln 2) bits; four deviations are allowed.
             bits = figures[f"{attribute}_entropy_bits"]["value"]
             self.assertAlmostEqual(bits, BITS, delta=4 * math.sqrt(0.6875 / 300) + 3 / (600 * math.log(2)))
             self.assertEqual(figures[f"{attribute}_top_share"]["note"], "b")

@@ -1,4 +1,5 @@
-"""`profile=true`: a trace that a browser reads, a table whose shares are the whole step, nothing otherwise."""
+"""`profile=true`: a trace that a browser reads, a table whose shares are the whole step, nothing
+otherwise."""
 
 import json
 import re

@@ -51,8 +51,8 @@ class RanksTest(unittest.TestCase):
     def test_peft_in_fp32(self):
         self.compare(1e-5, groups_per_step=5, dtype="fp32")
 
-    # Besides, a parameter that differs in fp32's last bits may be rounded to the next bf16 where it is multiplied,
-    # 2^-8 away; if all were, the loss would move by that much.
+    # Besides, a parameter that differs in fp32's last bits may be rounded to the next bf16 where it is
+    # multiplied, 2^-8 away; if all were, the loss would move by that much.
     def test_peft_in_bf16(self):
         self.compare(2**-8, groups_per_step=5, rank_counts=(3,), dtype="bf16")
 

@@ -1,4 +1,5 @@
-"""launch/reproduce distributions, much reduced: one seed, a model that has read a tenth, two parts of the study."""
+"""launch/reproduce distributions, much reduced: one seed, a model that has read a tenth, two parts of the
+study."""
 
 import math
 import os
@@ -13,10 +14,10 @@ from unittest import mock
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "recipes" / "reproduction"))
 
-import distribution_grammar  # noqa: E402
-import distributions  # noqa: E402
-import study  # noqa: E402
-from distribution_grammar import DistributionGrammar  # noqa: E402
+import distribution_grammar
+import distributions
+import study
+from distribution_grammar import DistributionGrammar
 
 FEWER = {
     "PEAKED_DOCUMENTS": 50,

@@ -13,9 +13,9 @@ from dataclasses import replace
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "recipes/reproduction"))
 
-import reply_study  # noqa: E402
-from reply_grammar import ReplyGrammar  # noqa: E402
-from study import Seed, Study  # noqa: E402
+import reply_study
+from reply_grammar import ReplyGrammar
+from study import Seed, Study
 
 SMALL = {
     "model.config.hidden_size": 64,
@@ -46,7 +46,8 @@ class Reproduction(unittest.TestCase):
                 self.assertEqual([len(line["responses"]) for line in lines], [5] * 27)
                 figures[method.key] = grammar.measure(lines)
             shown = str(figures)
-            # Seven replies of ten are the favourite, by the grammar: at temperature 0.5 hardly any other is drawn.
+            # Seven replies of ten are the favourite, by the grammar: at temperature 0.5 hardly any other is
+            # drawn.
             self.assertLess(figures["base"]["different"], 2.5, shown)
             self.assertGreater(figures["otoft"]["diversity"], figures["base"]["diversity"], shown)
             self.assertGreater(

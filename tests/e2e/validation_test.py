@@ -1,4 +1,5 @@
-"""Figures while training: what a validation line says, that it changes nothing, and that ranks agree on it."""
+"""Figures while training: what a validation line says, that it changes nothing, and that ranks agree on
+it."""
 
 import json
 import subprocess

@@ -24,7 +24,7 @@ os.environ.setdefault("PLURAL_BINARY", str(ROOT / "build/plural"))
 for name in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"):
     os.environ.setdefault(name, "1")
 sys.path.insert(0, str(ROOT / "tests"))
-import training  # noqa: E402
+import training
 
 NO_GPU = 69
 # fp32 sums of some thousand terms, in another order: 6e-8 * sqrt(1e4), with a factor of ten for what layers
@@ -80,13 +80,13 @@ def config(shape):
 def groups(count, vocabulary, prompt_tokens, response_tokens):
     """peft groups: prompts and four responses of about these lengths, tails of 6 tokens."""
     draw = random.Random(1)
-    tokens = lambda n: [draw.randrange(100, vocabulary) for _ in range(n)]  # noqa: E731
+    tokens = lambda n: [draw.randrange(100, vocabulary) for _ in range(n)]
     made = []
     for _ in range(count):
-        prompt = [1] + tokens(draw.randint(prompt_tokens // 2, prompt_tokens * 3 // 2))
+        prompt = [1, *tokens(draw.randint(prompt_tokens // 2, prompt_tokens * 3 // 2))]
         tails = [[3]] + [[4 + k, *tokens(5)] for k in range(9)]
         answers = [
-            (tokens(draw.randint(response_tokens // 2, response_tokens * 3 // 2)) + [training.END])
+            ([*tokens(draw.randint(response_tokens // 2, response_tokens * 3 // 2)), training.END])
             for _ in range(4)
         ]
         made.append((prompt, tails, [(a, [7] * (len(a) - 1) + [0], 1.0) for a in answers]))
@@ -287,7 +287,8 @@ def main():
     (checklist.folder / "checklist.json").write_text(json.dumps(result, indent=1) + "\n")
     failed = sum(not check["passed"] for check in checklist.results)
     print(
-        f"{len(checklist.results) - failed} of {len(checklist.results)} checks passed, {result['seconds']:.0f} s"
+        f"{len(checklist.results) - failed} of {len(checklist.results)} checks passed, "
+        f"{result['seconds']:.0f} s"
     )
     sys.exit(1 if failed else 0)
 

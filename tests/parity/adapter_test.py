@@ -1,7 +1,8 @@
 """Adapters that PEFT wrote, loaded by plural.
 
 Tolerance of log-probabilities, 1e-4 nats: as in score_test, sums of 48 to 80 products over 3 layers with some
-100 fp32 roundings of the largest logit (about 10), 100 * 2^-24 * 10 = 6e-5; LoRA adds two shorter sums a layer.
+100 fp32 roundings of the largest logit (about 10), 100 * 2^-24 * 10 = 6e-5; LoRA adds two shorter sums a
+layer.
 """
 
 import json

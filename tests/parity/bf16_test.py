@@ -22,10 +22,10 @@ from parity.train_test import (
     write_corpus,
 )
 
-# Both programs round the same products to bf16; plural keeps logits, rotary tables and what lies within a norm in
-# fp32 where transformers rounds, so its error must not be larger. Two root mean squares of n independent errors of
-# one size differ by a factor of 1 + sqrt(1 / n) a standard deviation; tokens of one sequence share most of theirs,
-# so n is the number of sequences rather, above 40: three deviations are 1.5.
+# Both programs round the same products to bf16; plural keeps logits, rotary tables and what lies within a
+# norm in fp32 where transformers rounds, so its error must not be larger. Two root mean squares of n
+# independent errors of one size differ by a factor of 1 + sqrt(1 / n) a standard deviation; tokens of one
+# sequence share most of theirs, so n is the number of sequences rather, above 40: three deviations are 1.5.
 NOT_WORSE = 1.5
 
 

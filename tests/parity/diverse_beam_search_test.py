@@ -11,8 +11,8 @@ from training import PLURAL, mpirun, write_corpus
 
 VOCABULARY = [b"<%d>" % i for i in range(26)]
 END = 2
-# Sums of up to 16 fp32 log-probabilities and penalties of size 5, divided by their number, in another order of
-# operations: a few 1e-6. The contract is this:
+# Sums of up to 16 fp32 log-probabilities and penalties of size 5, divided by their number, in another order
+# of operations: a few 1e-6. The contract is this:
 SCORE_TOLERANCE = 1e-4
 # Candidates nearer than this are equal in fp32: 16 roundings of sums near 16.
 TIE = 16 * 16 * 2.0**-24
@@ -94,8 +94,8 @@ class DiverseBeamSearchTest(unittest.TestCase):
                 response["tokens"], [ours[i] for i in tied], f"case {case['number']}, response {rank}"
             )
             print(
-                f"case {case['number']}: response {rank} ties with {sorted(set(tied) - {rank})} within fp32 rounding, "
-                f"scores {[scores[i] for i in tied]}; their order differs"
+                f"case {case['number']}: response {rank} ties with {sorted(set(tied) - {rank})} within fp32 "
+                f"rounding, scores {[scores[i] for i in tied]}; their order differs"
             )
 
     def test_every_case(self):
@@ -114,7 +114,8 @@ class DiverseBeamSearchTest(unittest.TestCase):
                     *(abs(r["score"] - o["score"]) for r, o in zip(case["responses"], answer["responses"])),
                 )
         print(
-            f"{exact} of {len(self.cases)} cases equal token for token, in order; largest difference of a score {largest:.1e}"
+            f"{exact} of {len(self.cases)} cases equal token for token, in order; "
+            f"largest difference of a score {largest:.1e}"
         )
 
     def test_neither_batch_nor_ranks_change_an_answer(self):

@@ -1,7 +1,7 @@
 """`plural export`: the merged model is the base with its adapter, for plural and for transformers.
 
-Tolerance of log-probabilities: a merged weight W + scale * B A is rounded to fp32 once more than the two branches
-are, one rounding of 2^-24 a weight beside those of the sums: the 1e-4 nats of adapter_test stay.
+Tolerance of log-probabilities: a merged weight W + scale * B A is rounded to fp32 once more than the two
+branches are, one rounding of 2^-24 a weight beside those of the sums: the 1e-4 nats of adapter_test stay.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Each supported family of models against transformers: logits, gradients, generation, files, adapters.
 
-Windows are shorter than the sequences, caps small enough to bend, and rotary scaling has pairs of every kind, so
-that a part left out or applied to the wrong layers shows.
+Windows are shorter than the sequences, caps small enough to bend, and rotary scaling has pairs of every kind,
+so that a part left out or applied to the wrong layers shows.
 """
 
 import pathlib
@@ -66,7 +66,7 @@ FAMILIES = {
     "phi3": dict(family="phi3", pad_token_id=0, sliding_window=11),
 }
 ADAPTED = {
-    "qwen3": ALL + ["lm_head"],
+    "qwen3": [*ALL, "lm_head"],
     "gemma2": ALL,
     "phi3": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj", "lm_head"],
 }

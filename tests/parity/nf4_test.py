@@ -11,6 +11,8 @@ import tempfile
 import unittest
 
 import quantised  # before torch
+
+# isort: split
 import torch
 from bitsandbytes import functional
 from safetensors.torch import load_file, save_file

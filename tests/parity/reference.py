@@ -1,4 +1,5 @@
-"""What the parity tests share: tiny models made by transformers, the program under test, reference figures."""
+"""What the parity tests share: tiny models made by transformers, the program under test, reference
+figures."""
 
 import contextlib
 import json
@@ -16,7 +17,8 @@ disable_progress_bar()  # so that the report shows the tests
 
 
 def make_model(folder, family="llama", seed=0, dtype=torch.float32, shard_size="1GB", **settings):
-    """Saves a random model whose logits spread over several nats, so that errors are not hidden by flat rows."""
+    """Saves a random model whose logits spread over several nats, so that errors are not hidden by flat
+    rows."""
     torch.manual_seed(seed)
     common = dict(
         vocab_size=VOCAB,
@@ -105,12 +107,12 @@ def random_lines(count, seed=0, shared_prompts=True, longest=30):
     def tokens(low, high):
         return torch.randint(3, VOCAB, (draw(low, high),), generator=generator).tolist()
 
-    lines, prompt, response = [], [1] + tokens(1, longest), tokens(2, longest)
+    lines, prompt, response = [], [1, *tokens(1, longest)], tokens(2, longest)
     for i in range(count):
         if not shared_prompts or draw(0, 4) == 0:
-            prompt = [1] + tokens(1, longest)
+            prompt = [1, *tokens(1, longest)]
         response = response[: draw(0, len(response))] + tokens(1, longest // 2)
-        lines.append({"id": f"s{i}", "prompt_tokens": prompt, "response_tokens": response + [2]})
+        lines.append({"id": f"s{i}", "prompt_tokens": prompt, "response_tokens": [*response, 2]})
     return lines
 
 

@@ -46,7 +46,7 @@ def write_corpus(path, count, seed=11):
             responses = [(start if i < 2 else []) + tokens(2, 9) + [2] for i in range(RESPONSES)]
             masks = [array("B", [7] * (len(r) - 1) + [0]).tobytes() for r in responses]
             tails = [[7]] + [([3 + k, 7] if k % 2 else [3, 3 + k, 7]) for k in range(1, POSSIBILITIES + 1)]
-            writer.append(Group(f"g{g}", [1] + tokens(4, 12), tails, responses, masks, [1.0] * RESPONSES))
+            writer.append(Group(f"g{g}", [1, *tokens(4, 12)], tails, responses, masks, [1.0] * RESPONSES))
         writer.commit()
 
 
@@ -120,7 +120,8 @@ method: peft
 seed: 1
 run: {{dir: {work / "runs"}, threads: 1}}
 model: {{path: {model_folder}, dtype: fp32}}
-adapter: {{type: lora, rank: 3, alpha: 6, dropout: 0.0, targets: [{", ".join(TARGETS)}], init_from: {adapter}}}
+adapter: {{type: lora, rank: 3, alpha: 6, dropout: 0.0, init_from: {adapter},
+          targets: [{", ".join(TARGETS)}]}}
 data: {{train: {corpus}, shuffle: false}}
 group: {{responses: {RESPONSES}, possibilities: {POSSIBILITIES}, assignment: sequential}}
 loss: {{unlikelihood: {{alpha: {ALPHA}, mask: content_first, clamp: {CLAMP}}}, normalize: group_token_mean}}

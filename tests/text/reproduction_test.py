@@ -13,10 +13,10 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "recipes/reproduction"))
 
-from persona_grammar import PersonaGrammar  # noqa: E402
-from reply_grammar import ReplyGrammar  # noqa: E402
-from report import Figure, Report, Row, summarize  # noqa: E402
-from study import Seed, StepFailed, Study  # noqa: E402
+from persona_grammar import PersonaGrammar
+from reply_grammar import ReplyGrammar
+from report import Figure, Report, Row, summarize
+from study import Seed, StepFailed, Study
 
 DIV = Figure("diversity", "diversity")
 
@@ -102,7 +102,8 @@ class ReplyMeaning(unittest.TestCase):
             self.grammar.measure([self.line("Please tour it.")])
 
     def test_no_two_openers_have_the_same_length(self):
-        # Else diverse beam search would meet the deciding word at one step in several groups, and penalise it.
+        # Else diverse beam search would meet the deciding word at one step in several groups, and penalise
+        # it.
         for name in ("dialogue", "story"):
             openers = json.loads((ROOT / f"recipes/reproduction/{name}.json").read_text())["openers"]
             lengths = [len(re.findall(r"\w+|[^\w\s]", opener)) for opener in openers]

@@ -1,6 +1,7 @@
 """What the tests of the text side share: tokenizers, small inputs, running the command, reading a corpus."""
 
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -123,7 +124,7 @@ def read_corpus(path: Path) -> tuple[dict, list[CorpusGroup], list[bytes]]:
     edges = data["group_responses"].tolist()
     groups = [
         CorpusGroup(ids[g], prompts[g], tails[g * m : (g + 1) * m], responses[a:b], masks[a:b], weights[a:b])
-        for g, (a, b) in enumerate(zip(edges, edges[1:]))
+        for g, (a, b) in enumerate(itertools.pairwise(edges))
     ]
     assert len(prompts) == len(ids) == len(groups) and len(tails) == len(groups) * m
     attributes["template"] = bytes(data["template"]).decode()
@@ -133,7 +134,7 @@ def read_corpus(path: Path) -> tuple[dict, list[CorpusGroup], list[bytes]]:
 def _ragged(offsets, values) -> list[list[int]]:
     offsets, values = offsets.tolist(), values.tolist()
     assert offsets[0] == 0 and offsets == sorted(offsets) and offsets[-1] == len(values)
-    return [values[a:b] for a, b in zip(offsets, offsets[1:])]
+    return [values[a:b] for a, b in itertools.pairwise(offsets)]
 
 
 class FolderTest(unittest.TestCase):

@@ -7,8 +7,8 @@
     postprocess   texts of answers, cleaned step by step                  imports common
     __main__      the table of commands; each command is imported only when it is called
 
-Dependencies point one way; tests/text/layers_test.py holds this. The package reads and writes files. It knows no
-MPI and none of the models that are trained; only common/encoder.py loads torch, for the sentence encoder. Heavy
-libraries (h5py, tokenizers, sentencepiece, mistral-common, jinja2, sentence-transformers) are imported where they
-are used, so that `--help` and usage errors answer at once.
+Dependencies point one way; tests/text/layers_test.py holds this. The package reads and writes files. It knows
+no MPI and none of the models that are trained; only common/encoder.py loads torch, for the sentence encoder.
+Heavy libraries (h5py, tokenizers, sentencepiece, mistral-common, jinja2, sentence-transformers) are imported
+where they are used, so that `--help` and usage errors answer at once.
 """

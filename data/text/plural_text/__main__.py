@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> int:
     except ImportError as error:
         _report(f"{error}; install the packages of data/text/requirements.txt (launch/setup does)")
         return 69
-    except Exception as error:  # noqa: BLE001 - a defect of ours must still end in one line
+    except Exception as error:  # a defect of ours must still end in one line
         if os.environ.get("PLURAL_TRACEBACK"):
             raise
         _report(f"internal error: {type(error).__name__}: {error} (PLURAL_TRACEBACK=1 shows where)")

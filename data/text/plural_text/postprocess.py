@@ -1,8 +1,9 @@
 """Cleans the texts of generated responses in explicit steps, and tells how many each step changed.
 
-Steps, in this order: list_label, speaker_label, newlines, typographic, parentheses, stars, hashtags, emoji, ends,
-spaces. They follow the cleaning of the published dialogue experiments; what they change moves Distinct-n, so a
-file is cleaned or it is not, and all files of a comparison alike. Token ids and all other keys stay as generated.
+Steps, in this order: list_label, speaker_label, newlines, typographic, parentheses, stars, hashtags, emoji,
+ends, spaces. They follow the cleaning of the published dialogue experiments; what they change moves
+Distinct-n, so a file is cleaned or it is not, and all files of a comparison alike. Token ids and all other
+keys stay as generated.
 """
 
 # Owns: the steps, the command. Does not own: what a response line holds beyond `responses[].text`.

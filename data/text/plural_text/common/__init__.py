@@ -1,4 +1,5 @@
-"""What every command of the package needs: errors, option types, JSON lines, progress, endpoints, the encoder.
+"""What every command of the package needs: errors, option types, JSON lines, progress, endpoints, the
+encoder.
 
 Layering: the lowest part. Imports nothing else of plural_text.
 """

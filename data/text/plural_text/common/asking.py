@@ -1,8 +1,8 @@
 """Single questions to an endpoint, many at a time, each answer kept.
 
-Owns: the file of answers, which lets an interrupted run go on where it was; the order of asking. Does not own:
-the endpoint (endpoint.py), what questions and answers mean (metrics/judge.py, persona/). Questions are asked at
-temperature 0.
+Owns: the file of answers, which lets an interrupted run go on where it was; the order of asking. Does not
+own: the endpoint (endpoint.py), what questions and answers mean (metrics/judge.py, persona/). Questions are
+asked at temperature 0.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class AnswerCache:
             self._lines.__exit__()
             raise
 
-    def __enter__(self) -> "AnswerCache":
+    def __enter__(self) -> AnswerCache:
         return self
 
     def __exit__(self, *_) -> None:

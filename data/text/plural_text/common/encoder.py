@@ -130,7 +130,7 @@ def _load(folder: Path):
     with _quiet(logging):
         try:
             return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-        except Exception as error:  # noqa: BLE001 - the library raises whatever its parts raise
+        except Exception as error:  # the library raises whatever its parts raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise BadData(f"{folder}: not a usable sentence-transformers model: {reason}") from None
 

@@ -1,7 +1,7 @@
 """An OpenAI-compatible chat endpoint: one question, one answer.
 
-Owns: the client, retries with back-off, the rate limit, time-outs, what a failure means. Does not own: questions
-(metrics/judge.py, persona/). Thread rule: one Endpoint may be asked from several threads.
+Owns: the client, retries with back-off, the rate limit, time-outs, what a failure means. Does not own:
+questions (metrics/judge.py, persona/). Thread rule: one Endpoint may be asked from several threads.
 
 The key comes from an environment variable, never from the command line or a file of ours.
 """

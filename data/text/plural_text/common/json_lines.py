@@ -1,6 +1,7 @@
 """Files of one JSON object a line, read with distrust.
 
-Owns: decoding, the place of a mistake. Does not own: which keys a line must have. Streams: one line in memory.
+Owns: decoding, the place of a mistake. Does not own: which keys a line must have. Streams: one line in
+memory.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _KINDS = {
 
 
 def read_objects(path: Path) -> Iterator[tuple[str, dict]]:
-    """("file:line", object) of each line that is not blank. Errors: MissingInput, BadData naming file and line."""
+    """("file:line", object) of each line that is not blank. Errors: MissingInput, BadData naming file and
+    line."""
     try:
         with open(path, "rb") as stream:
             number = 0

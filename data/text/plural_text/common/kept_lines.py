@@ -1,7 +1,7 @@
 """A growing file of JSON lines that survives an interruption: what is in it need not be done again.
 
-Owns: the lock, appending, what a kill leaves behind. Does not own: what lines mean. Thread rule: one thread at
-a time.
+Owns: the lock, appending, what a kill leaves behind. Does not own: what lines mean. Thread rule: one thread
+at a time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class KeptLines:
             self._file.close()
             raise
 
-    def __enter__(self) -> "KeptLines":
+    def __enter__(self) -> KeptLines:
         return self
 
     def __exit__(self, *_) -> None:

@@ -1,7 +1,8 @@
 """A function applied to many items by a few threads, results as they come.
 
-Owns: the threads. They are daemons, unlike those of concurrent.futures, which Python joins at its exit: a command
-that is interrupted while threads wait for a server ends at once. Thread rule: iterate and stop in one thread; the function runs in others.
+Owns: the threads. They are daemons, unlike those of concurrent.futures, which Python joins at its exit: a
+command that is interrupted while threads wait for a server ends at once. Thread rule: iterate and stop in one
+thread; the function runs in others.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Parallel(Generic[Item, Result]):
             threading.Thread(target=self._work, daemon=True).start()
 
     def __iter__(self) -> Iterator[tuple[Item, Result | None, CommandError | None]]:
-        """(item, result, None) or (item, None, error) of each item that was begun. Other exceptions of the function
-        are raised here."""
+        """(item, result, None) or (item, None, error) of each item that was begun. Other exceptions of the
+        function are raised here."""
         for _ in range(self._count):
             begun, item, result, error = self._done.get()
             if error is not None and not isinstance(error, CommandError):
@@ -56,5 +57,5 @@ class Parallel(Generic[Item, Result]):
                 continue
             try:
                 self._done.put((True, item, self._function(item), None))
-            except BaseException as error:  # noqa: BLE001 - the iterating thread decides
+            except BaseException as error:  # the iterating thread decides
                 self._done.put((True, item, None, error))

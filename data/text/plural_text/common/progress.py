@@ -1,7 +1,7 @@
 """Progress of a stream of work on a terminal or in a log, shown by tqdm.
 
-Owns: how often and in which form it is shown. A terminal gets one line that is rewritten; anything else gets a
-plain line every ten seconds, so that logs stay readable. Thread rule: one thread at a time.
+Owns: how often and in which form it is shown. A terminal gets one line that is rewritten; anything else gets
+a plain line every ten seconds, so that logs stay readable. Thread rule: one thread at a time.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Progress:
     def __init__(
         self, what: str, total: float, items: str, stream: TextIO, *, quiet: bool = False, done: float = 0
     ):
-        """what: stands at the beginning of the line. total: the whole work, in the unit of update(); `done` of it
-        is behind already. items: the word for what is counted."""
+        """what: stands at the beginning of the line. total: the whole work, in the unit of update(); `done`
+        of it is behind already. items: the word for what is counted."""
         self._items = items
         self._bar = None if quiet else _bar(what, max(total, 1), done, stream)
 

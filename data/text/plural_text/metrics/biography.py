@@ -1,8 +1,9 @@
 """Attributes of generated biographies: coverage, entropy and the most frequent value of each.
 
-A biography is a row of {...} fields: name, gender, date of birth, place of birth, profession, accomplishments.
-Owns: parsing it, the figures of its attributes. A model may stop early, so attributes are counted over the
-biographies that have them. All prompts are taken together: the attributes are of one population.
+A biography is a row of {...} fields: name, gender, date of birth, place of birth, profession,
+accomplishments. Owns: parsing it, the figures of its attributes. A model may stop early, so attributes are
+counted over the biographies that have them. All prompts are taken together: the attributes are of one
+population.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ _YEAR = re.compile(r"(?<!\d)[12]\d{3}(?!\d)")
 
 
 def parse(text: str) -> dict[str, str] | None:
-    """Field -> text, and the attributes that follow from them; None unless the text has the first four fields.
+    """Field -> text, and the attributes that follow from them; None unless the text has the first four
+    fields.
 
-    The name's first and last words are first_name and last_name (a name of one word has no last name), the last
-    year of the date is birth_year, birth_place is the city, up to the first comma. Where the prompt ended with
-    the first opening brace it is put back.
+    The name's first and last words are first_name and last_name (a name of one word has no last name), the
+    last year of the date is birth_year, birth_place is the city, up to the first comma. Where the prompt
+    ended with the first opening brace it is put back.
     """
     if "}" in text and "{" not in text[: text.index("}")]:
         text = "{" + text
@@ -66,7 +68,8 @@ def attribute_values(texts: Iterable[str]) -> dict[str, list[str]]:
 
 
 def gender_distance(genders: Iterable[str]) -> float | None:
-    """Total variation distance of the observed genders from uniform over GENDERS; other values are mass outside."""
+    """Total variation distance of the observed genders from uniform over GENDERS; other values are mass
+    outside."""
     counts = Counter(gender.lower() for gender in genders)
     total = counts.total()
     if not total:

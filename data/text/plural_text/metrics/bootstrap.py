@@ -106,7 +106,8 @@ def wilson(hits: int, count: int, units: str = "responses") -> Interval | None:
 
 
 def _resampled_counts(units: int, seed: int, resamples: int, shares_G):
-    """How many of `units` draws fall on each group of units of these shares, float [B, groups], in chunks of B."""
+    """How many of `units` draws fall on each group of units of these shares, float [B, groups], in chunks of
+    B."""
     import numpy
 
     random = numpy.random.default_rng(seed)

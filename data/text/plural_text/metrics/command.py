@@ -1,10 +1,11 @@
 """Measures an answers file of `plural generate`: a table, and with -o a JSON file.
 
-Every figure has its unit in its name where it has one, how many things it is of, and a 95 % interval; where it
-is undefined it has no value but a reason. docs/metrics.md defines them all.
+Every figure has its unit in its name where it has one, how many things it is of, and a 95 % interval; where
+it is undefined it has no value but a reason. docs/metrics.md defines them all.
 """
 
-# Owns: the command line, the table of metrics, the order of work. Does not own: any figure, the output's form.
+# Owns: the command line, the table of metrics, the order of work. Does not own: any figure, the output's
+# form.
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ from plural_text.common.errors import UsageError
 from plural_text.metrics.figure_report import check_output, table, write_report
 from plural_text.metrics.responses import read_answers
 
-# Name -> (module, one line for --help). A module has figures(answers, arguments) -> list of Figure, and where it
-# has options add_arguments(parser). Modules import what is slow to import when they are asked for figures.
+# Name -> (module, one line for --help). A module has figures(answers, arguments) -> list of Figure, and where
+# it has options add_arguments(parser). Modules import what is slow to import when they are asked for figures.
 METRICS = {
     "distinct": (
         "plural_text.metrics.distinct",

@@ -1,8 +1,8 @@
 """Coverage and entropy of the answers to a prompt, and how many are valid.
 
-An answer's key is the text in the first balanced braces, trimmed; without braces, the whole trimmed text. Case
-and accents are kept. Coverage is the number of different keys, entropy that of their shares. Each figure is a
-prompt's own; over several prompts it is their mean. For one prompt the interval is over its responses.
+An answer's key is the text in the first balanced braces, trimmed; without braces, the whole trimmed text.
+Case and accents are kept. Coverage is the number of different keys, entropy that of their shares. Each figure
+is a prompt's own; over several prompts it is their mean. For one prompt the interval is over its responses.
 """
 
 from __future__ import annotations
@@ -160,7 +160,8 @@ def _both(suffix: str, per_prompt: list[KeyFigures]) -> list[Figure]:
     bits_interval = nats_interval and Interval(
         nats_interval.low / math.log(2), nats_interval.high / math.log(2), nats_interval.method
     )
-    return figures_ + [
+    return [
+        *figures_,
         Figure(f"entropy{suffix}_nats", nats, draws, "responses", nats_interval, note=note),
         Figure(f"entropy{suffix}_bits", nats / math.log(2), draws, "responses", bits_interval, note=note),
     ]

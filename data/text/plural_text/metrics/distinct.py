@@ -1,8 +1,8 @@
 """Distinct-n: the share of different n-grams among all n-grams of all responses.
 
-An n-gram is kept if none of its n tokens is punctuation, so none bridges punctuation. A response of exactly one
-token contributes nothing, as in the published code. The figure falls as texts get more or longer: compare only
-files with the same numbers of prompts and responses.
+An n-gram is kept if none of its n tokens is punctuation, so none bridges punctuation. A response of exactly
+one token contributes nothing, as in the published code. The figure falls as texts get more or longer: compare
+only files with the same numbers of prompts and responses.
 """
 
 from __future__ import annotations

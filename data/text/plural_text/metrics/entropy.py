@@ -1,8 +1,8 @@
 """Entropy of counts, and what a uniform source would give.
 
 Owns: formulas. The unit is in every name: the possibility exploration paper reports bits, the distribution
-matching paper nats. These are plug-in estimates from counts, biased low by about (values - 1) / (2 draws) nats;
-exact entropies of a model come from `plural evaluate`.
+matching paper nats. These are plug-in estimates from counts, biased low by about (values - 1) / (2 draws)
+nats; exact entropies of a model come from `plural evaluate`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ _ROUNDING = 1e-9
 
 
 def entropy_nats(counts: Collection[float]) -> float:
-    """-sum p ln p of the empirical distribution. Counts of 0 bring nothing. Errors: ValueError without draws."""
+    """-sum p ln p of the empirical distribution. Counts of 0 bring nothing. Errors: ValueError without
+    draws."""
     total = math.fsum(counts)
     if not total > 0 or min(counts) < 0:
         raise ValueError("entropy needs counts of 0 or more that do not add up to 0")

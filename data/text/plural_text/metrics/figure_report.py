@@ -52,7 +52,8 @@ def check_output(output: Path | None, source: Path) -> None:
 
 
 def write_report(path: Path, head: dict, figures: list[Figure]) -> None:
-    """Writes `head` (what was measured) and the figures by name; the file appears whole. Errors: WriteFailed."""
+    """Writes `head` (what was measured) and the figures by name; the file appears whole. Errors:
+    WriteFailed."""
     report = head | {
         "bootstrap": {
             "seed": bootstrap.SEED,

@@ -3,7 +3,8 @@
 Two sources: the `rating` of each response (`plural rate`: the expected rating of a local model), and judges
 behind endpoints. With several judges a response is incoherent if every judge that does not abstain rates it
 below 6 and at least one voted; where all abstain it is left out. Judges are asked in turn and only while none
-has settled a response. Intervals are Wilson's over responses: a bootstrap has no width where none is incoherent.
+has settled a response. Intervals are Wilson's over responses: a bootstrap has no width where none is
+incoherent.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--judge-contexts",
         type=Path,
         metavar="FILE",
-        help="the dialogues as prepare --format dialogue reads them: judges then see the conversation alone, by id "
-        "(default: the whole prompt, with what its template says)",
+        help="the dialogues as prepare --format dialogue reads them: judges then see the conversation alone, "
+        "by id (default: the whole prompt, with what its template says)",
     )
     add(
         "--judge-cache",

@@ -1,7 +1,7 @@
 """Judges: models behind endpoints that rate how coherent a response is.
 
-Owns: the question, the published parser of ratings, who is asked. Does not own: asking (asking.py), the figure
-(incoherence.py).
+Owns: the question, the published parser of ratings, who is asked. Does not own: asking (asking.py), the
+figure (incoherence.py).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _PLACEHOLDER = re.compile(r"\{(context|response)\}")
 def parse_rating(answer: str, label: str = "Coherence rating") -> int | None:
     """The rating in a judge's answer; None, an abstention, without one from 1 to 10.
 
-    As published: the last line that has the label, a digit after it and exactly one colon; brackets are removed;
-    what follows the colon as a whole number, else its first run of digits.
+    As published: the last line that has the label, a digit after it and exactly one colon; brackets are
+    removed; what follows the colon as a whole number, else its first run of digits.
     """
     for line in reversed(answer.splitlines()):
         _, found, after = line.partition(label)
@@ -69,8 +69,8 @@ def rate(
 ) -> list[list[int | None]]:
     """Per question the ratings of the judges that were asked, in the order of `judges`; None: abstained.
 
-    A judge is asked only where no judge before it gave `threshold` or more: that settles a response, so asking
-    on changes nothing. Errors: EndpointFailed, saying how many answers are kept.
+    A judge is asked only where no judge before it gave `threshold` or more: that settles a response, so
+    asking on changes nothing. Errors: EndpointFailed, saying how many answers are kept.
     """
     different = list(dict.fromkeys(questions))
     ratings: dict[str, list[int | None]] = {question: [] for question in different}

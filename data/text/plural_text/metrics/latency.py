@@ -1,8 +1,8 @@
 """What answers cost: wall time, and decode steps and token forwards, which no hardware changes.
 
-Owns: medians over prompts, multiples of a baseline. Does not own: the clock (`plural generate` writes seconds a
-prompt). Seconds say something only where both files were made alone on the same machine, one prompt at a time.
-The first prompts warm up and are left out of seconds and their multiple.
+Owns: medians over prompts, multiples of a baseline. Does not own: the clock (`plural generate` writes seconds
+a prompt). Seconds say something only where both files were made alone on the same machine, one prompt at a
+time. The first prompts warm up and are left out of seconds and their multiple.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def multiple(costs: Sequence[float], baseline: Sequence[float]) -> float | None:
-    """Median cost over the median of the baseline's; None without costs or with a baseline that costs nothing."""
+    """Median cost over the median of the baseline's; None without costs or with a baseline that costs
+    nothing."""
     below = statistics.median(baseline) if baseline else 0
     return statistics.median(costs) / below if costs and below > 0 else None
 
@@ -89,7 +90,8 @@ def _multiple(name: str, cost, answers: list[Answers], baseline: dict[str, Answe
     value = multiple([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
     if value is None:
         return undefined(title, 0, "prompts", _why_nothing(name, answers, skipped) + " in both files")
-    # Medians of few different step counts jump from resample to resample, so the interval is of another ratio.
+    # Medians of few different step counts jump from resample to resample, so the interval is of another
+    # ratio.
     notes = ["ratio of medians; the interval is of the ratio of sums", _note(skipped)]
     return Figure(
         title,

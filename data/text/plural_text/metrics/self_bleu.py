@@ -1,9 +1,9 @@
 """Self-BLEU: how much of each response stands in the others to the same prompt; 1 when all are equal.
 
 nltk's sentence_bleu of a response against all others of its prompt: n-grams up to 4, equal weights, smoothing
-method 1 (0.1 in place of no match, Chen & Cherry 2014), weights spread over the n-grams there are for responses
-of fewer than four tokens; mean over responses. Lower is more diverse. It counts words, not meanings, and rises
-with the number of responses: compare equal numbers only.
+method 1 (0.1 in place of no match, Chen & Cherry 2014), weights spread over the n-grams there are for
+responses of fewer than four tokens; mean over responses. Lower is more diverse. It counts words, not
+meanings, and rises with the number of responses: compare equal numbers only.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Target sets of prompts, by prompt id: which answers are valid.
 
-Owns: reading them from what `plural prepare --format targets` reads, or from the corpus it wrote. Does not own:
-what they are compared with (coverage.py).
+Owns: reading them from what `plural prepare --format targets` reads, or from the corpus it wrote. Does not
+own: what they are compared with (coverage.py).
 """
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from plural_text.common.errors import BadData, MissingInput
@@ -70,7 +71,7 @@ def _from_corpus(path: Path) -> dict[str, list[str]]:
 def _target_sets(data: dict, eos: int) -> dict[str, list[str]]:
     def rows(name: str, values: str) -> list:
         offsets = data[f"{name}_offsets"].tolist()
-        return [data[values][a:b] for a, b in zip(offsets, offsets[1:])]
+        return [data[values][a:b] for a, b in itertools.pairwise(offsets)]
 
     pieces = [row.tobytes() for row in rows("vocab", "vocab_bytes")]
     texts = [

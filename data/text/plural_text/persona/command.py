@@ -1,7 +1,7 @@
 """Talks with a model and measures who it says it is: the persona study.
 
-A seeker (a script of questions, or a model behind an endpoint) talks with the model under test, which draws its
-possibility number anew for every turn. From the finished conversations come the entropies of age, gender,
+A seeker (a script of questions, or a model behind an endpoint) talks with the model under test, which draws
+its possibility number anew for every turn. From the finished conversations come the entropies of age, gender,
 location, education and occupation in bits. Started again, the command goes on where it was; with all
 conversations in place it only measures.
 """

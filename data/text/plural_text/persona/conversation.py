@@ -18,7 +18,8 @@ from plural_text.metrics.words import sentences
 from plural_text.persona.values import FOLDER
 
 PROTOCOL = FOLDER / "protocol.json"
-# As published: at most 30 utterances before the closing question, a look at 20 and 26 whether all is revealed.
+# As published: at most 30 utterances before the closing question, a look at 20 and 26 whether all is
+# revealed.
 MAX_UTTERANCES = 30
 CHECKED_UTTERANCES = (20, 26)
 SEEKER_TEMPERATURE = 0.5
@@ -29,8 +30,9 @@ _MAX_QUESTIONS = 100
 
 @dataclass
 class Conversation:
-    """asked[i] is the attribute that the seeker's turn i asks for, "" where it is not known; possibilities[i] the
-    number that the revealer's turn i drew, 0 for none. Both count from the first turn after the opening."""
+    """asked[i] is the attribute that the seeker's turn i asks for, "" where it is not known; possibilities[i]
+    the number that the revealer's turn i drew, 0 for none. Both count from the first turn after the
+    opening."""
 
     id: str
     opening: int
@@ -78,7 +80,7 @@ class ScriptedSeeker:
 class EndpointSeeker:
     """A model behind an endpoint asks; a fixed question about gender closes the conversation."""
 
-    def __init__(self, endpoint: Endpoint, protocol: "ProtocolTexts"):
+    def __init__(self, endpoint: Endpoint, protocol: ProtocolTexts):
         self._endpoint = endpoint
         self._texts = protocol
 
@@ -86,10 +88,8 @@ class EndpointSeeker:
         turns, closing = conversation.turns, (self._texts.closing, "gender")
         if conversation.asked and conversation.asked[-1] == "gender":
             return None
-        if (
-            len(turns) >= MAX_UTTERANCES
-            or len(turns) in CHECKED_UTTERANCES
-            and self._all_revealed(conversation)
+        if len(turns) >= MAX_UTTERANCES or (
+            len(turns) in CHECKED_UTTERANCES and self._all_revealed(conversation)
         ):
             return closing
         messages = [

@@ -1,7 +1,7 @@
 """Conversations to the figures of the persona study: entropy of each attribute in bits.
 
-Owns: what each persona is (from its own answers, or through a model that reads the conversation), which personas
-and values are dropped, the figures. Does not own: value sets (values.py).
+Owns: what each persona is (from its own answers, or through a model that reads the conversation), which
+personas and values are dropped, the figures. Does not own: value sets (values.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from plural_text.metrics.figure import Figure, undefined
 from plural_text.persona.conversation import Conversation
 from plural_text.persona.values import ATTRIBUTES, ValueSet, values_of
 
-# A persona: attribute -> what was said about it. Location comes from the first of its labels that says something.
+# A persona: attribute -> what was said about it. Location comes from the first of its labels that says
+# something.
 Persona = dict[str, str]
 _LABELS = ("age", "gender", "country of residence", "country of birth", "education", "occupation")
 _SAYS_NOTHING = re.compile(r"\W*(none\W*)?", re.IGNORECASE)
@@ -49,8 +50,8 @@ def parse_extraction(answer: str) -> Persona | None:
 
 
 def persona_values(personas: Sequence[Persona], sets: dict[str, ValueSet]) -> dict[str, list[list[str]]]:
-    """Attribute -> the values of each persona, empty where it says nothing. Attributes in the published order,
-    others after them."""
+    """Attribute -> the values of each persona, empty where it says nothing. Attributes in the published
+    order, others after them."""
     named = {attribute for persona in personas for attribute in persona}
     order = [attribute for attribute in ATTRIBUTES if attribute in named] + sorted(named - set(ATTRIBUTES))
     return {
@@ -60,8 +61,8 @@ def persona_values(personas: Sequence[Persona], sets: dict[str, ValueSet]) -> di
 
 
 def figures(values: dict[str, list[list[str]]], conversations: int) -> list[Figure]:
-    """Entropy, different values and the most frequent value of each attribute, over the personas that have it;
-    the mean entropy of the attributes. A persona with several values counts under each."""
+    """Entropy, different values and the most frequent value of each attribute, over the personas that have
+    it; the mean entropy of the attributes. A persona with several values counts under each."""
     personas = len(next(iter(values.values()), []))
     found = [
         Figure(
@@ -104,11 +105,12 @@ def figures(values: dict[str, list[list[str]]], conversations: int) -> list[Figu
     known = [bits for bits in entropies if bits is not None]
     if not known or len(known) < len(entropies):
         reason = "an attribute has no entropy" if personas else "no conversation tells a persona"
-        return found + [undefined("average_entropy_bits", len(known), "attributes", reason)]
+        return [*found, undefined("average_entropy_bits", len(known), "attributes", reason)]
     average = math.fsum(known) / len(known)
     means = [math.fsum(own) / len(known) for own in zip(*without)]
-    return found + [
-        Figure("average_entropy_bits", average, len(known), "attributes", _interval(average, means))
+    return [
+        *found,
+        Figure("average_entropy_bits", average, len(known), "attributes", _interval(average, means)),
     ]
 
 

@@ -1,12 +1,14 @@
 """The revealer: the model under test, behind `plural generate --stream`.
 
 Owns: the process, matching answers to requests. Does not own: text (command.py). Requests are JSON lines
-{"id", "prompt_tokens"}, answers are JSON lines with "id" and "responses", in any order. A request that the process
-refuses ends it. Thread rule: ask() may be called from many threads; their requests are decoded together.
+{"id", "prompt_tokens"}, answers are JSON lines with "id" and "responses", in any order. A request that the
+process refuses ends it. Thread rule: ask() may be called from many threads; their requests are decoded
+together.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import tempfile
@@ -45,7 +47,7 @@ class Revealer:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def __enter__(self) -> "Revealer":
+    def __enter__(self) -> Revealer:
         return self
 
     def __exit__(self, error_type, *_) -> None:
@@ -65,7 +67,8 @@ class Revealer:
     def ask(self, request: str, prompt_tokens: list[int]) -> list[int]:
         """The token ids of one response. `request` keys the draws: no two requests of a run may share it.
 
-        Errors: RevealerFailed, also for a prompt that the process refuses; BadData for an answer that is none.
+        Errors: RevealerFailed, also for a prompt that the process refuses; BadData for an answer that is
+        none.
         """
         answer: Future = Future()
         line = json.dumps({"id": request, "prompt_tokens": prompt_tokens}).encode() + b"\n"
@@ -124,7 +127,5 @@ class Revealer:
 
 
 def _close(stream) -> None:
-    try:
+    with contextlib.suppress(BrokenPipeError):  # the process ended with a request half written
         stream.close()
-    except BrokenPipeError:  # the process ended with a request half written
-        pass

@@ -26,7 +26,8 @@ ValueSet = list[tuple[str, list[re.Pattern]]]
 
 
 def read_value_sets(folder: Path = FOLDER) -> dict[str, ValueSet]:
-    """Attribute -> its value set, of every NAME.txt of the folder. Errors: MissingInput, BadData naming the line."""
+    """Attribute -> its value set, of every NAME.txt of the folder. Errors: MissingInput, BadData naming the
+    line."""
     files = sorted(folder.glob("*.txt")) if folder.is_dir() else []
     if not files:
         raise MissingInput(f"{folder}: no value sets; give a folder with files such as gender.txt")
@@ -34,11 +35,11 @@ def read_value_sets(folder: Path = FOLDER) -> dict[str, ValueSet]:
 
 
 def values_of(attribute: str, said: str, sets: dict[str, ValueSet]) -> list[str]:
-    """The values that a text about an attribute counts under: usually one, none where it says nothing, several
-    where it names several countries.
+    """The values that a text about an attribute counts under: usually one, none where it says nothing,
+    several where it names several countries.
 
-    An attribute without a rule takes the longest spelling of its value set that fits; without a value set its own
-    words, trimmed and in lower case, are the value.
+    An attribute without a rule takes the longest spelling of its value set that fits; without a value set its
+    own words, trimmed and in lower case, are the value.
     """
     said = said.strip()
     if said.rstrip(".").lower() in _NONE:
@@ -117,6 +118,7 @@ def _read_value_set(file: Path) -> ValueSet:
 
 
 def _pattern(spelling: str, is_stem: bool) -> re.Pattern:
-    """Whole words, for stems their beginnings. What is written in capitals must stand in capitals: 'US', not 'us'."""
+    """Whole words, for stems their beginnings. What is written in capitals must stand in capitals: 'US', not
+    'us'."""
     end = "" if is_stem else r"(?!\w)"
     return re.compile(rf"(?<!\w){re.escape(spelling)}{end}", 0 if spelling.isupper() else re.IGNORECASE)

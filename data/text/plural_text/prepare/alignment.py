@@ -2,7 +2,8 @@
 
 Owns: the ways to align (clusters of sentence vectors, the author's kinds, those of another corpus), the
 affinities. Does not own: the encoder (encoder.py), the search for centres (kmeans.py), the file
-(corpus_writer.py), the assignment made from affinities (training does that). Thread rule: one thread at a time.
+(corpus_writer.py), the assignment made from affinities (training does that). Thread rule: one thread at a
+time.
 
 A response is placed by how it differs from the others to the same prompt: its vector less the mean of its
 group, at length 1. The topic, which the group shares, is gone then. Those vectors are spooled to an unnamed
@@ -47,10 +48,10 @@ class Aligner(abc.ABC):
     possibilities: int  # M, the numbers that get a meaning
     reads_kinds = False  # whether records must bring "kinds"
 
-    def __enter__(self) -> "Aligner":
+    def __enter__(self) -> Aligner:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_) -> None:  # noqa: B027 - an aligner that keeps no file has nothing to free
         """Frees what add() kept."""
 
     @abc.abstractmethod
@@ -63,8 +64,8 @@ class Aligner(abc.ABC):
 
 
 class KindsAligner(Aligner):
-    """Number k is the k-th of the author's kinds: whole numbers by size, then texts by their characters. So the
-    kinds 1 to M are the numbers 1 to M, whatever the order of the records."""
+    """Number k is the k-th of the author's kinds: whole numbers by size, then texts by their characters. So
+    the kinds 1 to M are the numbers 1 to M, whatever the order of the records."""
 
     reads_kinds = True
 
@@ -211,7 +212,8 @@ def open_aligner(
     folder: Path,
     records: Callable[[], Iterator[Record]],
 ) -> Aligner:
-    """The aligner of `--align given`: a number of clusters, 'kinds', or a corpus whose alignment is taken over.
+    """The aligner of `--align given`: a number of clusters, 'kinds', or a corpus whose alignment is taken
+    over.
 
     folder: for temporary files. records(): all records with their kinds, called for 'kinds' alone. Errors:
     UsageError, MissingInput, BadData, and those of SentenceEncoder.

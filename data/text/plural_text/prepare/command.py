@@ -71,14 +71,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--possibilities",
         type=_count,
         metavar="M",
-        help="largest possibility number, 0 for none (default: 9 for dialogue and chat where the template has a place for it, else 0)",
+        help="largest possibility number, 0 for none (default: 9 for dialogue and chat where the template "
+        "has a place for it, else 0)",
     )
     add(
         "--align",
         metavar="M|kinds|CORPUS.h5",
-        help="give numbers a meaning that is the same for every prompt, for group.assignment aligned: M clusters of "
-        "replies found by a sentence encoder, the records' own \"kinds\", or what another corpus's numbers mean; "
-        "sets --possibilities",
+        help="give numbers a meaning that is the same for every prompt, for group.assignment aligned: M "
+        'clusters of replies found by a sentence encoder, the records\' own "kinds", or what another '
+        "corpus's numbers mean; sets --possibilities",
     )
     add("--align-seed", type=_count, metavar="SEED", help="for --align M (default: 0)")
     add(

@@ -104,7 +104,7 @@ class CorpusWriter:
             self._end_row("vocab", len(piece))
         self._flush(whole_chunks=True)
 
-    def __enter__(self) -> "CorpusWriter":
+    def __enter__(self) -> CorpusWriter:
         return self
 
     def __exit__(self, *_):

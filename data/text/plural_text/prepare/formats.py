@@ -160,7 +160,7 @@ class InputFiles:
     def _pass_over(self, fields: dict, where: str) -> None:
         known = _KNOWN_KEYS[self._format]
         for key in fields:
-            if key in self._noted or key in known and (key != "kinds" or self.reads_kinds):
+            if key in self._noted or (key in known and (key != "kinds" or self.reads_kinds)):
                 continue
             self._noted.add(key)
             if key in known:

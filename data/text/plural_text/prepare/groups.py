@@ -11,6 +11,7 @@ give other ids than the model sees later.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from dataclasses import dataclass, field
@@ -199,7 +200,7 @@ class GroupBuilder:
         cuts = [i * len(ids) // count for i in range(count + 1)]
         return [
             Group(f"{record.id}:{n}", [begin], [[]], [ids[a:b]], [bytes(b - a)], [1.0])
-            for n, (a, b) in enumerate(zip(cuts, cuts[1:]), 1)
+            for n, (a, b) in enumerate(itertools.pairwise(cuts), 1)
         ]
 
 
@@ -229,7 +230,7 @@ def _check_prefix_free(record: Record, group: Group) -> None:
     """No target may be the beginning of another one, or its probability would contain the other's."""
     # In lexicographic order a list stands directly before those that begin with it.
     order = sorted(range(len(group.responses)), key=group.responses.__getitem__)
-    for a, b in zip(order, order[1:]):
+    for a, b in itertools.pairwise(order):
         first, second = group.responses[a], group.responses[b]
         if second[: len(first)] == first:
             names = (

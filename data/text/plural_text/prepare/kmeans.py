@@ -7,8 +7,9 @@ time.
 Several starts run on a sample; the best one is then improved by passes over all rows, block by block, with
 sums in fp64. Everything random derives from the seed, so that the same rows give the same centres.
 
-scikit-learn has no spherical k-means. Its KMeans copies all rows into memory and finds a lower mean cosine, which
-is what the assignment of numbers maximises; its MiniBatchKMeans, which reads blocks, stays well below both.
+scikit-learn has no spherical k-means. Its KMeans copies all rows into memory and finds a lower mean cosine,
+which is what the assignment of numbers maximises; its MiniBatchKMeans, which reads blocks, stays well below
+both.
 """
 
 from __future__ import annotations
@@ -95,7 +96,10 @@ def _refine(rows, centres, block_rows: int, told) -> Clusters:
     objective = -1.0
     for step in range(_FULL_PASSES):
         assigned = _assign(
-            rows, centres, block_rows, lambda share: told(0.5 + (step + share) / _FULL_PASSES / 2, block_rows)
+            rows,
+            centres,
+            block_rows,
+            lambda share, step=step: told(0.5 + (step + share) / _FULL_PASSES / 2, block_rows),
         )
         used = int(assigned.sizes.sum())
         gain, objective = assigned.cosine_sum / used - objective, assigned.cosine_sum / used

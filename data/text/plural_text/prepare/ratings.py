@@ -2,13 +2,15 @@
 
 Owns: what a question's parts are. Does not own: the wording (templates.py), trimming (groups.py).
 
-A judged sequence is prompt + response + tail 0 + rating. The prompt is the text up to the response's place, tail
-0 the text after it, and the group's ten responses are the ratings. The response itself is not known yet: `plural
-generate --rerank` and `plural rate` put the ids that a model generated in its place. So each part is
+A judged sequence is prompt + response + tail 0 + rating. The prompt is the text up to the response's place,
+tail 0 the text after it, and the group's ten responses are the ratings. The response itself is not known yet:
+`plural generate --rerank` and `plural rate` put the ids that a model generated in its place. So each part is
 tokenised on its own.
 """
 
 from __future__ import annotations
+
+import itertools
 
 from plural_text.common.errors import BadData
 from plural_text.prepare.formats import Record
@@ -58,9 +60,9 @@ def _continued(tokenizer: Tokenizer, text: str) -> list[int]:
 def _check_ratings(template: Template, ratings: list[list[int]]) -> None:
     # In lexicographic order a list stands directly before those that begin with it.
     order = sorted(zip(ratings, template.ratings))
-    for (first, name), (second, other) in zip(order, order[1:]):
+    for (first, name), (second, other) in itertools.pairwise(order):
         if second[: len(first)] == first:
             raise BadData(
-                f"{template.where}: template key 'ratings': {name!r} is the beginning of {other!r} in tokens; "
-                "close every rating with the same sign, such as ']'"
+                f"{template.where}: template key 'ratings': {name!r} is the beginning of {other!r} in "
+                "tokens; close every rating with the same sign, such as ']'"
             )

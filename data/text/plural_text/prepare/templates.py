@@ -10,7 +10,8 @@ A template is a JSON object. For dialogue and targets:
                       is Person A's; left out: bare turns
   prompt              text without a possibility number, with {context} (dialogue) or {request} (targets)
   prompt_with_number  the same with {k}, the possibility number; left out: no numbers
-  ratings             dialogue only: the ten ratings, lowest first. It makes the template a question how well a
+  ratings             dialogue only: the ten ratings, lowest first. It makes the template a question how well
+  a
                       response fits (ratings.py); `prompt` then has {response}, too, behind {context}
 For chat: `chat_template` (Jinja; left out: the tokenizer's own) and `number`, the text with {k} that is
 added to the last user message. For text: `bos` alone.
@@ -70,7 +71,7 @@ class Template:
         """Whether content follows the number, so that prompts of one group cannot share it."""
         return False
 
-    def with_number_last(self) -> "Template":
+    def with_number_last(self) -> Template:
         """The same template with the number moved to the end of the prompt."""
         raise NotImplementedError
 
@@ -93,7 +94,7 @@ class TextTemplate(Template):
         order = _PLACEHOLDER.findall(self.spec.get("prompt_with_number", "{k}"))
         return order[-1] != "k"
 
-    def with_number_last(self) -> "TextTemplate":
+    def with_number_last(self) -> TextTemplate:
         text = self.spec["prompt_with_number"].replace("{k}", "") + " {k}"
         return TextTemplate({**self.spec, "prompt_with_number": text}, self.where)
 
@@ -273,7 +274,7 @@ def _check_question(spec: dict, refuse) -> None:
             "a rating does not depend on a number; leave it out",
         )
     _check_placeholders(spec, "prompt", {"context", "response"}, refuse)
-    before, after = spec["prompt"].split("{response}")
+    after = spec["prompt"].split("{response}")[1]
     if "{context}" in after or not after:
         refuse(
             "prompt",
@@ -285,5 +286,5 @@ def _check_question(spec: dict, refuse) -> None:
 def _check_placeholders(spec: dict, key: str, needed: set[str], refuse) -> None:
     found = _PLACEHOLDER.findall(spec[key])
     if sorted(found) != sorted(needed):
-        names = " and ".join("{%s}" % name for name in sorted(needed))
+        names = " and ".join(f"{{{name}}}" for name in sorted(needed))
         refuse(key, f"placeholders found: {', '.join(found) or 'none'}", f"needs {names}, each once")
