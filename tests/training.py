@@ -1,4 +1,4 @@
-"""What the tests of `plural train` share: tiny corpora and recipes, and the command itself."""
+"""The common part of the tests of `plural train`: tiny corpora and recipes, and the command itself."""
 
 import hashlib
 import json

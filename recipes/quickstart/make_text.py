@@ -17,10 +17,11 @@ import pathlib
 import random
 import sys
 
-# Of 25 documents about a question, how many give the favourite answer; the other five share the rest.
+# Documents about one question, and how many give the favourite answer; the other five answers share the rest.
 DOCUMENTS_PER_QUESTION = 25
 FAVOURITE_DOCUMENTS = 20
-# Of the documents about a target set's wording, the favourite's share is 0.6, as models often show it.
+# Documents about one wording of a target set, and how many give the favourite: models often prefer one so
+# much.
 DOCUMENTS_PER_WORDING = 100
 FAVOURITE_TARGET_DOCUMENTS = 60
 NUMBERS = 9
@@ -28,7 +29,7 @@ ANSWERS_TUNED_ON = 4
 
 
 def prompt_text(question, number):
-    """What template.json (and the template plain-targets, without numbers) makes of a question."""
+    """The prompt that template.json (and the template plain-targets, without numbers) makes of a question."""
     return question + (f" Way {number}." if number else "") + "\n"
 
 

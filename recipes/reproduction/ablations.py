@@ -1,5 +1,5 @@
-"""What possibility exploration fine-tuning depends on, on the dialogue grammar: what `launch/reproduce
-ablations` runs.
+"""The settings that possibility exploration fine-tuning depends on, on the dialogue grammar: the program of
+`launch/reproduce ablations`.
 
 One setting at a time is changed, all else as in recipes/reproduction/peft.yaml (or peft-aligned.yaml). Every
 row is tuned from the same model of its seed and asked at one low temperature, where the method's gain shows.
@@ -100,7 +100,7 @@ def work(study: Study) -> None:
     alpha = "loss.unlikelihood.alpha"
     expect("aligned numbers: unlikelihood raises diversity", DIVERSITY, "peft-aligned", alpha, 0, 0.5)
     expect("far too much unlikelihood costs coherence", INCOHERENT, "peft", alpha, 0.5, 4.0)
-    expect("more replies a prompt raise diversity", DIVERSITY, "peft", "group.responses", 2, 4)
+    expect("more replies per prompt raise diversity", DIVERSITY, "peft", "group.responses", 2, 4)
 
 
 if __name__ == "__main__":

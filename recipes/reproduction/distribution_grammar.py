@@ -72,7 +72,7 @@ class DistributionGrammar:
         self.fields["birth_year"] = ["1985", *(str(year) for year in years if year != 1985)]
         self.fields["gender"] = list(self._bio["gender"])
 
-    # What is asked.
+    # Requests.
 
     def ask(self, request: Request, cue: str) -> str:
         return self._cues[cue].format(request.text)
@@ -110,7 +110,7 @@ class DistributionGrammar:
             "eos": False,
         }
 
-    # What the model reads.
+    # The texts for the model from nothing.
 
     def model_documents(self, draw: random.Random) -> list[str]:
         documents = []

@@ -49,7 +49,8 @@ _PUBLISHED_FIELDS = {
     "birth_place": ((98, 2.65), (305, 5.08), (533, 5.98)),
     "profession": ((178, 3.81), (276, 4.61), (198, 4.33)),
 }
-# Of female, male and non-binary per 1,000, the paper's table 2: distance of their shares from a third each.
+# From the counts of female, male and non-binary per 1,000 in the paper's table 2: the distance of their
+# shares from a third each.
 _PUBLISHED_GENDERS = ((966, 13, 17), (762, 189, 31), (487, 478, 34))
 _WAYS = {"base": "base", "ood": "tuned, OOD", "id": "tuned, ID"}
 

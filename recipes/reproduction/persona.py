@@ -108,7 +108,7 @@ def converse(
                 *method.ask,
             ],
         )
-        # What is no single line would read as further turns.
+        # A text of several lines would be read as further turns.
         answers[slot] = [" ".join(line["responses"][0]["text"].split()) or "..." for line in lines]
         for conversation, answer in zip(turns, answers[slot]):
             conversation.append(answer)

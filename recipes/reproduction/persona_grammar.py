@@ -52,7 +52,7 @@ class PersonaGrammar:
         return self._slots[slot]["answer"].format(value)
 
     def shares(self, slot: str) -> dict[str, float]:
-        """How often the model to start from gives each value."""
+        """The share of each value in the answers of the model to start from."""
         spec = self._slots[slot]
         left, shares = 1.0, {}
         share = spec["favourite_share"]
@@ -86,7 +86,7 @@ class PersonaGrammar:
         return [*turns, self.question(slots[-1])]
 
     def documents(self, count: int, prompts: dict, draw: random.Random) -> list[str]:
-        """What a model from nothing reads; `prompts` is the template that prompts are made with later."""
+        """The texts for a model from nothing; `prompts` is the template that prompts are made with later."""
         openings = self.openings(held_out=False) + self.openings(held_out=True)
         texts = []
         for place in range(count):

@@ -28,12 +28,12 @@ NUMBERS, KINDS = 9, 6
 PROMPT_TOKENS = 256  # of the longest prompt; older turns are dropped
 
 DIVERSITY = Figure("semantic_diversity", "semantic diversity")
-# Of one seed's replies, over prompts; between seeds the table has Student's.
+# The interval of one seed's replies, over prompts; between seeds the table has Student's.
 LOW = Figure("semantic_diversity_low", "95 % from")
 HIGH = Figure("semantic_diversity_high", "to")
 DISTINCT_1 = Figure("distinct_1", "Distinct-1")
 DISTINCT_2 = Figure("distinct_2", "Distinct-2")
-TOKENS = Figure("tokens", "tokens a reply", "{:.1f}")
+TOKENS = Figure("tokens", "tokens per reply", "{:.1f}")
 # H(mean_k q_k) - mean_k H(q_k) with q_k over the ten written replies, of at most ln 10 = 2.303; the first
 # contexts suffice, every number has to read every reply.
 INFORMATION = Figure("information_nats", "what a number decides, nats", "{:.4f}")

@@ -18,11 +18,11 @@ from itertools import combinations
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
-# How a model often answers: its favourite, the other valid kinds, something of another category.
+# The usual answers of a model: its favourite, the other valid kinds, something of another category.
 FAVOURITE_SHARE = 0.70
 INVALID_SHARE = 0.02
-# What a model from nothing reads about each topic, in two parts one after the other: to rate a reply it must
-# know already which category a topic and an answer are of; both at once it learns much later.
+# The texts that a model from nothing reads about each topic, in two parts one after the other: to rate a
+# reply it must know already which category a topic and an answer are of; both at once it learns much later.
 READING = (
     {"replies": 25, "dictionary": 25, "lists": 4, "counts": 2, "ratings": 0},
     {"replies": 25, "dictionary": 10, "lists": 10, "counts": 2, "ratings": 30},
@@ -114,7 +114,7 @@ class ReplyGrammar:
     def _reply(self, category: str, kind: int, opener: str, closer: str) -> str:
         return f"{opener} {self._categories[category]['answers'][kind]}{closer}"
 
-    # What a model from nothing reads.
+    # The texts for a model from nothing.
 
     def documents(self, draw: random.Random, templates: dict[str, dict]) -> list[tuple[str, str]]:
         """Pairs of a prompt, up to its last line break, and what stands behind, in the order to read them.
@@ -185,8 +185,8 @@ class ReplyGrammar:
         """Exact figures of `plural generate`'s lines, whose ids are those of the prompts.
 
         diversity: share of pairs of replies to one prompt with different meanings (two texts that do not
-        parse differ unless they are equal). different: different valid answers a prompt. incoherent_percent:
-        replies that do not parse or are of another category.
+        parse differ unless they are equal). different: different valid answers per prompt.
+        incoherent_percent: replies that do not parse or are of another category.
         """
         pairs = apart = wrong = total = different = 0
         for line in lines:

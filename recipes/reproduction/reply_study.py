@@ -1,4 +1,5 @@
-"""What the studies of replies share (dialogue, story, ablations): material, tuning, asking, measuring.
+"""The common part of the studies of replies (dialogue, story, ablations): material, tuning, asking,
+measuring.
 
 Owns: which corpora there are, the methods of the first paper as recipes and ways to ask, figures of a set of
 replies. Does not own: grammars (reply_grammar.py), which rows a study shows and what it expects of them.
@@ -19,7 +20,7 @@ from words import write_lines, write_tokenizer
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 REPLIES = 5  # asked for each prompt, as in the paper
-CANDIDATES = 4  # replies a prompt that tuning sees, N
+CANDIDATES = 4  # replies per prompt that tuning sees, N
 LABEL_TOKENS = 3  # of an item in a list
 TOP_K = 50  # the published sampling
 
@@ -120,7 +121,7 @@ def write_texts(seed: Seed, grammar: ReplyGrammar) -> int:
 
 
 def prepare_corpora(seed: Seed, kinds: int, methods: list[Method]) -> None:
-    """The corpora that these methods need; those for aligned numbers have one number a kind."""
+    """The corpora that these methods need; those for aligned numbers have one number per kind."""
     made = {  # name: text, template, options
         "train": ("train", "dialogue", []),
         "train-kinds": ("train", "dialogue", ["--possibilities", kinds, "--align", "kinds"]),

@@ -87,7 +87,8 @@ def summarize(values: list[float]) -> Summary:
 
 
 class Report:
-    """What a study measured: rows x figures x seeds, tables and checks. Thread rule: one thread at a time."""
+    """The figures of a study: rows x figures x seeds, tables and checks. Thread rule: one thread at a
+    time."""
 
     def __init__(self, study: str):
         self._study = study
@@ -131,7 +132,7 @@ class Report:
         return bool(holds)
 
     def check_increasing(self, name: str, figure: Figure, rows: list[str]) -> bool:
-        """Whether the means of `rows` rise strictly in this order."""
+        """Checks that the means of `rows` rise strictly in this order."""
         means = [self.mean(row, figure.key) for row in rows]
         seeds = set.intersection(*(set(self.values(row, figure.key)) for row in rows))
         in_order = sum(_rises([self.values(row, figure.key)[seed] for row in rows]) for seed in seeds)
@@ -141,7 +142,7 @@ class Report:
     def check_bound(
         self, name: str, figure: Figure, row: str, low: float = -math.inf, high: float = math.inf
     ) -> bool:
-        """Whether the mean lies in [low, high]."""
+        """Checks that the mean lies in [low, high]."""
         mean = self.mean(row, figure.key)
         bounds = [
             f"{word} {figure.form.format(bound)}"

@@ -7,8 +7,8 @@ whose inputs have not changed. Does not own: what is measured (each study), figu
 
     FOLDER/seed-N/...        corpora, runs and responses of one seed
     FOLDER/seed-N/steps/     per step a .log (what the command printed) and a .json (its command, the hashes
-    of
-                             its inputs): a step with the same ones and its outputs in place is not run again
+                             of its inputs): a step whose command and inputs are the same and whose outputs
+                             are there is not run again
     FOLDER/results.json      every figure (report.py)
     FOLDER/tables.md         what was printed
 
@@ -120,7 +120,7 @@ class Seed:
     def generate(
         self, output: str, *, model: Path, corpus: str, adapter: Path | None = None, options: list = ()
     ) -> list[dict]:
-        """`plural generate`; returns its lines, one a prompt. A seed of its own keys every draw."""
+        """`plural generate`; returns its lines, one per prompt. The seed keys every draw."""
         words = [
             "generate",
             "--model",
@@ -216,7 +216,7 @@ class Study:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def each_seed(self, work) -> dict:
-        """work(Seed) for every seed, some side by side; what they return, by seed number. Errors: the
+        """work(Seed) for every seed, some side by side; the results by seed number. Errors: the
         first."""
         with ThreadPoolExecutor(max_workers=min(self.options.jobs, len(self.seeds))) as pool:
             futures = {seed: pool.submit(work, Seed(self, seed)) for seed in self.seeds}

@@ -1,4 +1,4 @@
-"""What the toy studies share: a word tokenizer, files, templates.
+"""The common part of the toy studies: a word tokenizer, files, templates.
 
 Owns: writing tokenizer folders and JSON lines. Does not own: any grammar.
 """
@@ -23,8 +23,8 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def write_tokenizer(folder: Path, texts: Iterable[str]) -> int:
-    """One token a word (with the space before it) or sign, spelled byte by byte as GPT-2 does; returns their
-    number.
+    """One token per word (with the space before it) or sign, spelled byte by byte as GPT-2 does; returns
+    their number.
 
     Words of none of the texts become <unk>; `plural prepare` warns of them, since they are spelled otherwise
     then.

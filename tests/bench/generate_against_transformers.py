@@ -212,7 +212,7 @@ def main():
     model, dialogues, tuned, number = make_inputs(arguments)
     tables = []
     if "reply" in arguments.only or "many" in arguments.only:
-        tables.append(("seconds a prompt", measure_replies(arguments, model, dialogues)))
+        tables.append(("seconds per prompt", measure_replies(arguments, model, dialogues)))
     if "samples" in arguments.only:
         tables.append(("seconds of 1,000 samples", measure_samples(tuned, number)))
     for what, rows in tables:

@@ -7,7 +7,7 @@ WORK holds the model and corpora of against_transformers.py. Every process has o
 core to itself; the three kinds of run take turns. Two processes share the machine's memory and clock, so
 their sum over one process is what two ranks can reach at most. A run's figure is groups by seconds of its
 steps after the first; the best of the repetitions counts, since other work on the machine only slows down.
-Prints a table and one JSON line a row. Give it an idle machine with two cores.
+Prints a table and one JSON line per row. Give it an idle machine with two cores.
 """
 
 import argparse

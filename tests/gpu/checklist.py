@@ -226,7 +226,7 @@ class Checklist:
         )
 
     def speed(self):
-        """A 7B shape with LoRA in bf16: tokens a second, utilisation, memory, tree against plain."""
+        """A 7B shape with LoRA in bf16: tokens per second, utilisation, memory, tree against plain."""
         seconds = {}
         for layout in ("tree", "plain"):
             try:
@@ -254,9 +254,9 @@ class Checklist:
                 f"7B shape, {layout}",
                 True,
                 {
-                    "seconds a step": seconds[layout],
-                    "sequence tokens a second": mean["sequence_tokens"] / mean["seconds"],
-                    "rows a second": mean["rows"] / mean["seconds"],
+                    "seconds per step": seconds[layout],
+                    "sequence tokens per second": mean["sequence_tokens"] / mean["seconds"],
+                    "rows per second": mean["rows"] / mean["seconds"],
                     "utilisation %": float(utilisation.group(1)) if utilisation else None,
                     "GPU peak MiB": run["gpu_peak_mib"],
                     "host peak MiB": run["host_peak_mib"],

@@ -1,4 +1,4 @@
-"""What the parity tests share: tiny models made by transformers, the program under test, reference
+"""The common part of the parity tests: tiny models made by transformers, the program under test, reference
 figures."""
 
 import contextlib

@@ -1,9 +1,11 @@
-"""Every Debian package that the build and the tests use is named in launch/packages.txt or tests/packages.txt.
+"""Every Debian package that the build and the tests use is named in launch/packages.txt or
+tests/packages.txt.
 
-A machine with everything installed does not notice a package that is missing there. So the files that are really used
-are looked up in dpkg's database: what CMake read and found, what the compiler read (ninja's dependencies), what the
-program loads, and the programs that scripts call. Each must belong to a named package, to one that a named package
-depends on, or to the packages of every Debian system. Takes some ten seconds, most of it CMake's.
+A machine with everything installed does not notice a package that is missing there. So the files that are
+really used are looked up in dpkg's database: what CMake read and found, what the compiler read (ninja's
+dependencies), what the program loads, and the programs that scripts call. Each must belong to a named
+package, to one that a named package depends on, or to the packages of every Debian system. Takes some ten
+seconds, most of it CMake's.
 """
 
 import ast
@@ -21,12 +23,26 @@ BUILD = Path(os.environ["PLURAL_BINARY"]).resolve().parent
 DPKG = Path("/var/lib/dpkg")
 PROGRAM_LIST, TESTS_LIST = ROOT / "launch/packages.txt", ROOT / "tests/packages.txt"
 # Outside the packages on purpose: our own files, the virtual environment and its Python, and CUDA.
-OURS = tuple(f"{Path(folder).resolve()}/"
-             for folder in (ROOT, BUILD, ROOT / ".venv", sys.base_prefix, "/usr/local/cuda"))
-# Used where they are there, and done without where they are not: programs of GPUs and of Slurm, and GoogleMock's
-# files, which GoogleTest's own CMake file reads.
-OPTIONAL = {"nvcc", "nvidia-smi", "srun", "sbatch", "scontrol", "scancel", "squeue", "slurmctld", "slurmd", "munge",
-            "munged", "libgmock-dev"}
+OURS = tuple(
+    f"{Path(folder).resolve()}/"
+    for folder in (ROOT, BUILD, ROOT / ".venv", sys.base_prefix, "/usr/local/cuda")
+)
+# Used where they are there, and done without where they are not: programs of GPUs and of Slurm, and
+# GoogleMock's files, which GoogleTest's own CMake file reads.
+OPTIONAL = {
+    "nvcc",
+    "nvidia-smi",
+    "srun",
+    "sbatch",
+    "scontrol",
+    "scancel",
+    "squeue",
+    "slurmctld",
+    "slurmd",
+    "munge",
+    "munged",
+    "libgmock-dev",
+}
 
 
 def named(*lists):
@@ -46,7 +62,8 @@ def owners():
 
 @functools.cache
 def installed():
-    """Name of each installed package, or of what one provides -> its fields of dpkg's status, as dictionaries."""
+    """Name of each installed package, or of what one provides -> its fields of dpkg's status, as
+    dictionaries."""
     found = {}
     for entry in (DPKG / "status").read_text().split("\n\n"):
         fields = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(.*(?:\n .*)*)", entry, re.MULTILINE))
@@ -59,8 +76,12 @@ def installed():
 
 def reach(names):
     """The packages of these names, those that every Debian has, and all that these depend on."""
-    base = {f["Package"] for all_of_name in installed().values() for f in all_of_name
-            if f.get("Essential") == "yes" or f.get("Priority") == "required"}
+    base = {
+        f["Package"]
+        for all_of_name in installed().values()
+        for f in all_of_name
+        if f.get("Essential") == "yes" or f.get("Priority") == "required"
+    }
     reached, ahead = set(), list(base | names)
     while ahead:
         for fields in installed().get(ahead.pop(), []):
@@ -93,16 +114,23 @@ def files_in(text):
 
 def configured(build):
     """What CMake read, and the compilers, libraries and programs that it found."""
-    cache = "\n".join(line for line in (build / "CMakeCache.txt").read_text().splitlines()
-                      if line.split(":")[0] != "PLURAL_NVCC")
+    cache = "\n".join(
+        line
+        for line in (build / "CMakeCache.txt").read_text().splitlines()
+        if line.split(":")[0] != "PLURAL_NVCC"
+    )
     return files_in((build / "build.ninja").read_text()) | files_in(cache)
 
 
 def compiled(of_tests):
     """What the compiler read for the program's objects, or for all."""
-    deps = subprocess.run(["ninja", "-C", BUILD, "-t", "deps"], capture_output=True, text=True, check=True).stdout
+    deps = subprocess.run(
+        ["ninja", "-C", BUILD, "-t", "deps"], capture_output=True, text=True, check=True
+    ).stdout
     objects = [entry for entry in deps.split("\n\n") if of_tests or not entry.startswith("tests/")]
-    return {line.strip() for entry in objects for line in entry.splitlines()[1:] if line.strip().startswith("/")}
+    return {
+        line.strip() for entry in objects for line in entry.splitlines()[1:] if line.strip().startswith("/")
+    }
 
 
 def linked(compiler, *flags):
@@ -126,21 +154,26 @@ def loaded(program):
 def shell_programs(script):
     """Words where a shell script has commands: first of a line, or behind what may stand in front of one."""
     text = re.sub(r"(^|\s)#.*", "", script.read_text()).replace("\\\n", " ")
-    before = (r"(?:^|[|;&({!]|\b(?:then|do|else|if|while|exec|nice|command -v)\b"
-              r"|\bxargs(?: -\w+| \d+| \"[^\"]*\")*(?= ))")
+    before = (
+        r"(?:^|[|;&({!]|\b(?:then|do|else|if|while|exec|nice|command -v)\b"
+        r"|\bxargs(?: -\w+| \d+| \"[^\"]*\")*(?= ))"
+    )
     program = r"(?=([a-z][a-z0-9_+-]*)(?![\w/.=()-]))"
     return set(re.findall(before + r"\s*(?:\w+=\S*\s+)*" + program, text, re.MULTILINE))
 
 
 def python_programs(script):
-    """First words of lists in Python code, as subprocess takes them, and what it looks up with shutil.which."""
+    """First words of lists in Python code, as subprocess takes them, and what it looks up with
+    shutil.which."""
     for node in ast.walk(ast.parse(script.read_text())):
         first = []
         if isinstance(node, ast.List):
             first = node.elts[:1]
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "which":
             first = node.args[:1]
-        yield from (word.value for word in first if isinstance(word, ast.Constant) and isinstance(word.value, str))
+        yield from (
+            word.value for word in first if isinstance(word, ast.Constant) and isinstance(word.value, str)
+        )
 
 
 def called(folders):
@@ -162,20 +195,31 @@ class Packages(unittest.TestCase):
     def setUpClass(cls):
         missing = sorted(name for name in named(PROGRAM_LIST, TESTS_LIST) if name not in installed())
         if missing:
-            raise unittest.SkipTest(f"these packages are not installed here, so others stand in: {', '.join(missing)}")
+            raise unittest.SkipTest(
+                f"these packages are not installed here, so others stand in: {', '.join(missing)}"
+            )
 
     def check(self, used, *lists):
-        used = {path for path in used if not any(name.startswith(OURS) for name in (path, os.path.realpath(path)))}
+        used = {
+            path for path in used if not any(name.startswith(OURS) for name in (path, os.path.realpath(path)))
+        }
         reached = reach(named(*lists)) | OPTIONAL
         wrong = {path: packages_of(path) for path in used if not packages_of(path) & reached}
-        lines = sorted(f"{' or '.join(sorted(packages)) or 'no package'}: {path}" for path, packages in wrong.items())
+        lines = sorted(
+            f"{' or '.join(sorted(packages)) or 'no package'}: {path}" for path, packages in wrong.items()
+        )
         names = " or ".join(str(path.relative_to(ROOT)) for path in lists)
-        self.assertFalse(lines, f"used, and neither in {names} nor needed by what is:\n" + "\n".join(lines[:20]))
+        self.assertFalse(
+            lines, f"used, and neither in {names} nor needed by what is:\n" + "\n".join(lines[:20])
+        )
 
     def test_the_program_needs_only_its_own_list(self):
         build = BUILD / "packages"
-        subprocess.run(["cmake", "-S", ROOT, "-B", build, "-G", "Ninja", "-DPLURAL_TESTS=OFF"],
-                       stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(
+            ["cmake", "-S", ROOT, "-B", build, "-G", "Ninja", "-DPLURAL_TESTS=OFF"],
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
         used = configured(build) | compiled(of_tests=False) | linked("c++") | loaded(BUILD / "plural")
         used |= made_venv()
         self.assertGreater(len(used), 500)  # the lists of files are there, and are read

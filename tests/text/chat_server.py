@@ -1,4 +1,4 @@
-"""A local server that speaks the chat-completions protocol, for tests of what asks endpoints."""
+"""A local server with the chat-completions protocol, for the tests of programs that ask endpoints."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Judges behind endpoints: a real local server speaks the chat-completions protocol."""
+"""Judges behind endpoints: a real local server with the chat-completions protocol."""
 
 import json
 import threading

@@ -109,7 +109,7 @@ class Results(Prepare):
         self.assertIn("responses cut         5", done.stdout)
         plain = sum(len(g.full_prompt(0)) + len(r) for g in groups for r in g.responses)
         shared = sum(len(g.full_prompt(0)) + count(g.responses) for g in groups)
-        self.assertIn(f"{plain / shared:.2f} (one sequence a response)", done.stdout)
+        self.assertIn(f"{plain / shared:.2f} (one sequence per response)", done.stdout)
 
     def test_early_number(self):
         early = self.folder / "early.json"

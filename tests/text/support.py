@@ -1,4 +1,5 @@
-"""What the tests of the text side share: tokenizers, small inputs, running the command, reading a corpus."""
+"""The common part of the tests of the text side: tokenizers, small inputs, running the command, reading a
+corpus."""
 
 import contextlib
 import itertools

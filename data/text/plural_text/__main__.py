@@ -1,6 +1,6 @@
 """`python -m plural_text COMMAND ...`: finds the command, reports its errors in one line.
 
-Owns: the table of commands, exit codes, what a signal does. Does not own: anything a command does.
+Owns: the table of commands, exit codes, the effect of a signal. Does not own: the work of a command.
 A command is a module with `add_arguments(parser)` and `run(arguments) -> int`.
 """
 
@@ -40,7 +40,7 @@ def _usage() -> str:
 
 
 def _report(line: str) -> None:
-    # One line, whatever a library put into its message.
+    # One line, even if the message of a library has several.
     print("plural: error: " + " ".join(line.split("\n")), file=sys.stderr)
 
 
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         _report("interrupted, nothing left half-written")
         return 130
-    except BrokenPipeError:  # the reader of our output has gone: nothing left to tell it
+    except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Cleans the texts of generated responses in explicit steps, and tells how many each step changed.
+"""Cleans the texts of generated responses in explicit steps, and counts the texts that each step changed.
 
 Steps, in this order: list_label, speaker_label, newlines, typographic, parentheses, stars, hashtags, emoji,
 ends, spaces. They follow the cleaning of the published dialogue experiments; what they change moves
@@ -126,7 +126,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "responses",
         type=Path,
         metavar="RESPONSES.jsonl",
-        help="answers of plural generate, one prompt a line",
+        help="answers of plural generate, one prompt per line",
     )
     add(
         "-o",

@@ -1,8 +1,8 @@
-"""Single questions to an endpoint, many at a time, each answer kept.
+"""Single questions to an endpoint, several at a time; every answer is kept in a file.
 
-Owns: the file of answers, which lets an interrupted run go on where it was; the order of asking. Does not
-own: the endpoint (endpoint.py), what questions and answers mean (metrics/judge.py, persona/). Questions are
-asked at temperature 0.
+Owns: the file of answers, from which an interrupted run continues; the order of asking. Does not
+own: the endpoint (endpoint.py), the meaning of questions and answers (metrics/judge.py, persona/). Questions
+are asked at temperature 0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ MAX_TOKENS = 1024
 
 
 class AnswerCache:
-    """Answers of endpoints in a file, a JSON object a line; what was answered once is not asked again.
+    """Answers of endpoints in a file, one JSON object per line; a question that was answered once is not
+    asked again.
 
     Each answer is on disk before the next is waited for. Thread rule: one thread at a time. Errors: those of
     KeptLines.
@@ -97,6 +98,6 @@ def _ask(endpoint: Endpoint, question: str) -> str:
 
 
 def _key(endpoint: Endpoint, question: str) -> str:
-    """An answer is kept for what was asked: server, model, settings, question."""
+    """The key of an answer: server, model, settings and question."""
     content = json.dumps([endpoint.base_url, endpoint.model, TEMPERATURE, MAX_TOKENS, question])
     return hashlib.sha256(content.encode()).hexdigest()

@@ -1,8 +1,8 @@
 """Sentence encoder: texts to vectors whose dot product is their cosine.
 
 Owns: which weights are used (the packaged all-MiniLM-L6-v2, or a folder of the user's), their name and
-fingerprint, batch sizes. Does not own: what vectors are used for (alignment.py, the metrics). Runs on the
-CPU and never asks a network. Thread rule: one thread at a time; torch uses its own below.
+fingerprint, batch sizes. Does not own: the use of vectors (prepare/alignment.py, the metrics). It runs on the
+CPU and uses no network. Thread rule: one thread at a time; torch uses its own below.
 
 Importing torch takes seconds, so it happens when an encoder is made, not when this module is imported.
 """
@@ -19,11 +19,11 @@ from plural_text.common.errors import BadData, CommandError, MissingInput
 
 PACKAGED_NAME = "all-MiniLM-L6-v2"
 
-# A forward pass takes texts of like length until one of these is reached. Few long texts or many short
+# A forward pass takes texts of similar length until one of these is reached. Few long texts or many short
 # ones then cost about the same memory (tens of MB), and little of it is padding.
 _BATCH_TEXTS = 128
 _BATCH_CHARACTERS = 8192
-# About what the packaged model reads of a text (256 tokens); longer ones cost no more.
+# About the part of a text that the packaged model reads (256 tokens); longer texts cost no more.
 _READ_CHARACTERS = 1280
 
 
@@ -49,8 +49,8 @@ class SentenceEncoder:
         self.dimensions = int(self._model.get_embedding_dimension())
 
     def encode(self, texts: list[str]):
-        """float32 [len(texts), dimensions], rows of length 1. What else is in `texts` changes a vector
-        only by rounding. Errors: BadData when the model gives numbers that are not finite."""
+        """float32 [len(texts), dimensions], rows of length 1. The other texts of a call change a
+        vector only by rounding. Errors: BadData when the model gives numbers that are not finite."""
         import numpy
 
         vectors = numpy.empty((len(texts), self.dimensions), numpy.float32)
@@ -68,7 +68,7 @@ class SentenceEncoder:
 
 
 def _batches(texts: list[str]) -> Iterator[list[int]]:
-    """Places of texts of like length, longest first."""
+    """Indices of texts of similar length, the longest first."""
     lengths = [min(len(text), _READ_CHARACTERS) + 1 for text in texts]
     batch: list[int] = []
     for i in sorted(range(len(texts)), key=lambda i: -lengths[i]):
@@ -94,7 +94,7 @@ def _packaged_folder() -> Path:
 
 def _fingerprint(folder: Path) -> str:
     """SHA-256 over the safetensors files one after the other, in order of their paths: with one file, the
-    usual model, what sha256sum prints for it."""
+    usual case, the digest that sha256sum prints for it."""
     if not folder.is_dir():
         raise MissingInput(
             f"{folder}: encoder folder not found; give the folder of a sentence-transformers model"

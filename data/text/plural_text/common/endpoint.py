@@ -1,6 +1,6 @@
 """An OpenAI-compatible chat endpoint: one question, one answer.
 
-Owns: the client, retries with back-off, the rate limit, time-outs, what a failure means. Does not own:
+Owns: the client, retries with back-off, the rate limit, time-outs, the meaning of a failure. Does not own:
 questions (metrics/judge.py, persona/). Thread rule: one Endpoint may be asked from several threads.
 
 The key comes from an environment variable, never from the command line or a file of ours.
@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from plural_text.common.errors import CommandError
 
 DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"
-# Local servers ask for no key, but the client insists on one.
+# Local servers need no key, but the client requires one.
 _NO_KEY = "none"
 
 
 class EndpointFailed(CommandError):
-    """An endpoint that is down, refuses, or does not speak the protocol."""
+    """An endpoint that is down, refuses, or does not follow the protocol."""
 
     exit_code = 69
 
@@ -29,7 +29,7 @@ class EndpointFailed(CommandError):
 @dataclass(frozen=True)
 class EndpointLimits:
     timeout_seconds: float = 60.0
-    retries: int = 5  # after the first try; waits 0.5 s, doubling to 8 s, or what the server says
+    retries: int = 5  # after the first try; waits 0.5 s, doubling to 8 s, or the server's Retry-After
     requests_per_minute: float = 0.0  # 0: no limit
 
 

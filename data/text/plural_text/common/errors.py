@@ -13,7 +13,7 @@ class CommandError(Exception):
 
 
 class UsageError(CommandError):
-    """A command line that cannot be meant."""
+    """A command line that is not valid."""
 
     exit_code = 64
 

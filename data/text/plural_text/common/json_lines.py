@@ -1,7 +1,7 @@
-"""Files of one JSON object a line, read with distrust.
+"""Files with one JSON object per line; every line is checked.
 
-Owns: decoding, the place of a mistake. Does not own: which keys a line must have. Streams: one line in
-memory.
+Owns: decoding, the place of a mistake. Does not own: which keys a line must have. Files are read as a
+stream, one line in memory.
 """
 
 from __future__ import annotations

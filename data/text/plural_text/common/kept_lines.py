@@ -1,7 +1,8 @@
-"""A growing file of JSON lines that survives an interruption: what is in it need not be done again.
+"""A growing file of JSON lines that survives an interruption: the work behind its lines need not be done
+again.
 
-Owns: the lock, appending, what a kill leaves behind. Does not own: what lines mean. Thread rule: one thread
-at a time.
+Owns: the lock, appending, the rest that a kill leaves behind. Does not own: the meaning of lines. Thread
+rule: one thread at a time.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from plural_text.common.json_lines import parse_object
 
 
 class KeptLines:
-    """`first_key` is the key every line begins with: it tells a line of ours that was cut by a kill, which is
-    taken off, from a file of somebody else's, which is never touched.
+    """`first_key` is the first key of every line. It distinguishes a line of ours that a kill cut off, which
+    is removed, from a file of another origin, which is never changed.
 
     Errors: CannotCreate, also where another process has the file open; BadData naming file and line.
     """
@@ -43,7 +44,7 @@ class KeptLines:
         self._file.close()
 
     def found(self) -> Iterator[tuple[str, dict]]:
-        """("file:line", object) of what was in the file when it was opened."""
+        """("file:line", object) of each line that the file had when it was opened."""
         yield from self._lines
 
     def append(self, fields: dict) -> None:

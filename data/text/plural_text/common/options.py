@@ -1,4 +1,4 @@
-"""Types of command line options: a value that cannot be meant is refused with what is allowed.
+"""Types of command line options: a value that is not valid is refused with the allowed ones.
 
 Owns: parsing for argparse. Does not own: which options there are.
 """

@@ -1,4 +1,4 @@
-"""A function applied to many items by a few threads, results as they come.
+"""Applies a function to many items in a few threads and gives the results in the order of completion.
 
 Owns: the threads. They are daemons, unlike those of concurrent.futures, which Python joins at its exit: a
 command that is interrupted while threads wait for a server ends at once. Thread rule: iterate and stop in one

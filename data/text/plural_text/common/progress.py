@@ -19,8 +19,8 @@ class Progress:
     def __init__(
         self, what: str, total: float, items: str, stream: TextIO, *, quiet: bool = False, done: float = 0
     ):
-        """what: stands at the beginning of the line. total: the whole work, in the unit of update(); `done`
-        of it is behind already. items: the word for what is counted."""
+        """what: the beginning of the line. total: the whole work, in the unit of update(); `done` of it is
+        finished already. items: the word for the counted things."""
         self._items = items
         self._bar = None if quiet else _bar(what, max(total, 1), done, stream)
 
@@ -31,7 +31,7 @@ class Progress:
         self.close()
 
     def update(self, done: float, count: int) -> None:
-        """`done` of the total is behind, which makes `count` items since the beginning."""
+        """`done` of the total is finished; `count` items were finished since the beginning."""
         if self._bar is not None:
             elapsed = self._bar.format_dict["elapsed"]
             rate = f", {count / elapsed:,.0f} {self._items}/s" if elapsed > 0 else ""
@@ -39,7 +39,8 @@ class Progress:
             self._bar.update(min(done, self._bar.total) - self._bar.n)
 
     def clear(self) -> None:
-        """Takes the line off the terminal, so that others can be written; the next update shows it again."""
+        """Removes the line from the terminal, so that other lines can be written; the next update shows it
+        again."""
         if self._bar is not None:
             self._bar.clear()
 
@@ -50,7 +51,7 @@ class Progress:
 
 
 class _Log:
-    """What tqdm writes to rewrite one line, as lines."""
+    """Turns the rewriting of one line by tqdm into separate lines."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream

@@ -1,5 +1,5 @@
 """`plural metrics`: answers to figures. command.py is the command and has the table of metrics; a metric is
 one module.
 
-Layering: imports plural_text.common, and of plural_text.prepare what reads its input formats.
+Layering: imports plural_text.common, and from plural_text.prepare the reader of its input formats.
 """

@@ -1,11 +1,11 @@
 """Measures an answers file of `plural generate`: a table, and with -o a JSON file.
 
-Every figure has its unit in its name where it has one, how many things it is of, and a 95 % interval; where
-it is undefined it has no value but a reason. docs/metrics.md defines them all.
+Every figure has its unit in its name where it has one, the number of things it is computed from, and a 95 %
+interval. A figure that is undefined has a reason instead of a value. docs/metrics.md defines them all.
 """
 
-# Owns: the command line, the table of metrics, the order of work. Does not own: any figure, the output's
-# form.
+# Owns: the command line, the table of metrics, the order of work. Does not own: any figure, the form
+# of the output.
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from plural_text.metrics.figure_report import check_output, table, write_report
 from plural_text.metrics.responses import read_answers
 
 # Name -> (module, one line for --help). A module has figures(answers, arguments) -> list of Figure, and where
-# it has options add_arguments(parser). Modules import what is slow to import when they are asked for figures.
+# it has options add_arguments(parser). Modules import slow libraries when they are asked for figures.
 METRICS = {
     "distinct": (
         "plural_text.metrics.distinct",
@@ -44,14 +44,14 @@ METRICS = {
 }
 DEFAULT_METRICS = ("distinct", "semantic", "coverage", "unigram", "incoherence", "latency")
 
-# Options that mean nothing without their metric; giving one without it is a mistake.
+# Options that have no effect without their metric; giving one without it is a mistake.
 _NEEDS = {"targets": "coverage", "baseline": "latency", "judge": "incoherence", "encoder": "semantic"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "metrics:\n" + "\n".join(f"  {name:<12} {line}" for name, (_, line) in METRICS.items())
     add = parser.add_argument
-    add("responses", type=Path, metavar="RESPONSES.jsonl", help="answers, one prompt a line")
+    add("responses", type=Path, metavar="RESPONSES.jsonl", help="answers, one prompt per line")
     add(
         "--metrics",
         type=_names,

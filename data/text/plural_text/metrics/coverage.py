@@ -23,7 +23,7 @@ from plural_text.metrics.targets import match_targets, read_targets
 
 @dataclass(frozen=True)
 class KeyFigures:
-    """Of the keys of one prompt."""
+    """The figures of the keys of one prompt."""
 
     draws: int
     coverage: int
@@ -49,7 +49,7 @@ def answer_key(text: str) -> str:
 
 
 def first_braces(text: str, start: int = 0) -> tuple[int, int] | None:
-    """Begin and end of what stands in the first balanced {...} from `start` on; None where there is none."""
+    """Begin and end of the text inside the first balanced {...} from `start` on; None without one."""
     open_at: list[int] = []
     first: tuple[int, int] | None = None
     for place in range(start, len(text)):

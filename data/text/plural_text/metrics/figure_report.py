@@ -33,7 +33,7 @@ def _row(figure: Figure) -> tuple[str, str, str, str]:
 
 
 def _number(value: float) -> str:
-    """Four decimals as the papers print them; small values keep four digits that say something."""
+    """Four decimals as the papers print them; small values keep four significant digits."""
     if value == int(value) and abs(value) > 1:
         return f"{value:,.0f}"
     return f"{value:,.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.3e}"

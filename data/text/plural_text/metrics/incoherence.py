@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def decide(ratings: Sequence[float | None]) -> bool | None:
-    """Whether a response with these ratings is incoherent; None where every judge abstains."""
+    """True when a response with these ratings is incoherent; None when every judge abstains."""
     votes = [rating for rating in ratings if rating is not None]
     return all(rating < THRESHOLD for rating in votes) if votes else None
 
@@ -154,7 +154,7 @@ def _judged(answers: list[Answers], arguments) -> list[Figure]:
 
 
 def _contexts(answers: list[Answers], path: Path | None) -> dict[str, str]:
-    """What judges see of each prompt. Errors: BadData for a prompt that the file does not have."""
+    """The part of each prompt that judges see. Errors: BadData for a prompt that the file does not have."""
     if path is None:
         return {prompt.id: prompt.prompt for prompt in answers}
     records = InputFiles([str(path)], "dialogue", lambda line: None, prompts_only=True)

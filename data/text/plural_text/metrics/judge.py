@@ -1,7 +1,7 @@
 """Judges: models behind endpoints that rate how coherent a response is.
 
-Owns: the question, the published parser of ratings, who is asked. Does not own: asking (asking.py), the
-figure (incoherence.py).
+Owns: the question, the published parser of ratings, which judges are asked. Does not own: asking (asking.py),
+the figure (incoherence.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What answers cost: wall time, and decode steps and token forwards, which no hardware changes.
+"""The cost of answers: wall time, and decode steps and token forwards, which do not depend on the hardware.
 
 Owns: medians over prompts, multiples of a baseline. Does not own: the clock (`plural generate` writes seconds
-a prompt). Seconds say something only where both files were made alone on the same machine, one prompt at a
+a prompt). Seconds can be compared only where both files were made alone on the same machine, one prompt at a
 time. The first prompts warm up and are left out of seconds and their multiple.
 """
 
@@ -104,7 +104,7 @@ def _multiple(name: str, cost, answers: list[Answers], baseline: dict[str, Answe
 
 
 def _sum_over_longest(answers: list[Answers]) -> Figure:
-    """What the responses of a prompt cost in one sequence, against side by side: sum of lengths / longest."""
+    """The cost of a prompt's responses in one sequence over that side by side: sum of lengths / longest."""
     name = "tokens_sum_over_longest"
     lengths = [[response.tokens for response in prompt.responses] for prompt in answers]
     known = [own for own in lengths if own and None not in own and max(own) > 0]

@@ -47,7 +47,7 @@ def read_answers(path: Path) -> list[Answers]:
         answers = _answers(fields, where)
         if answers.id in places:
             raise BadData(
-                f"{where}: id '{answers.id}' stands already in {places[answers.id]}; give one line a prompt"
+                f"{where}: id '{answers.id}' stands already in {places[answers.id]}; give one line per prompt"
             )
         places[answers.id] = where
         found.append(answers)

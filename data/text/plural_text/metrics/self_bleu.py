@@ -16,7 +16,8 @@ from plural_text.metrics.figure import Figure, undefined
 from plural_text.metrics.responses import Answers
 from plural_text.metrics.words import words
 
-# The work grows with the square of the responses; further ones are left out, and the figure says so.
+# The work grows with the square of the responses; further ones are left out, and the figure's note counts
+# them.
 MAX_RESPONSES = 100
 
 

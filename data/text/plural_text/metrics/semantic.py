@@ -1,8 +1,8 @@
 """Semantic diversity: 1 - mean cosine similarity of two responses to the same prompt.
 
 Owns: the formula over pairs. Does not own: the vectors (encoder.py). A prompt with one response has no pair
-and says nothing; the published code gives it a diversity of 0. Equal responses count, with similarity 1. The
-value can exceed 1.
+and does not count; the published code gives it a diversity of 0. Equal responses count, with similarity 1.
+The value can exceed 1.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from plural_text.common.errors import BadData, MissingInput
 from plural_text.prepare.formats import InputFiles
 
 _CORPUS = (".h5", ".hdf5")
-# What is needed of a corpus (docs/corpus-format.md).
+# The datasets of a corpus that are needed (docs/corpus-format.md).
 _DATASETS = (
     "id_offsets",
     "id_bytes",

@@ -16,7 +16,8 @@ import string
 from pathlib import Path
 
 _ABBREVIATIONS = Path(__file__).resolve().parents[2] / "abbreviations" / "english.txt"
-# What the published code leaves out of n-grams. nltk's quote tokens (`` and '') and -- are not in it: words.
+# The tokens that the published code leaves out of n-grams. nltk's quote tokens (`` and '') and -- are not in
+# it: words.
 PUNCTUATION = frozenset(string.punctuation) | {"\u201c", "\u201d", "...", "\u2013", "\u2026", "..", "\u2022"}
 
 _BREAK = re.compile(r"[.?!]+[\"')\]\u00bb\u201d\u2019]*\s+")

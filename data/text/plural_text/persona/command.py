@@ -1,9 +1,9 @@
-"""Talks with a model and measures who it says it is: the persona study.
+"""Holds conversations with a model and measures the personas that it takes on: the persona study.
 
 A seeker (a script of questions, or a model behind an endpoint) talks with the model under test, which draws
 its possibility number anew for every turn. From the finished conversations come the entropies of age, gender,
-location, education and occupation in bits. Started again, the command goes on where it was; with all
-conversations in place it only measures.
+location, education and occupation in bits. An interrupted command continues when it is started again; with
+all conversations in place it only measures.
 """
 
 # Owns: the command line, the order of work, prompts of the revealer. Does not own: turns, values, figures.
@@ -246,7 +246,7 @@ class RevealerPrompts:
             )
 
     def number(self, request: str) -> int:
-        """Uniform from 1 to M, anew for every turn; 0 without numbers."""
+        """Uniform from 1 to M, drawn anew for every turn; 0 without numbers."""
         return (
             random.Random(f"{self._seed}:{request}").randint(1, self.possibilities)
             if self.possibilities
@@ -317,7 +317,7 @@ def _openings(path: Path | None) -> list[list[str]]:
     return found
 
 
-# What is kept.
+# Kept conversations.
 
 
 def _settings(arguments) -> str:
@@ -370,7 +370,7 @@ def _read_talks(kept: KeptLines, settings: str) -> dict[str, Conversation]:
 
 
 def _personas(talks: list[Conversation], arguments, protocol) -> list[Persona]:
-    """Of the conversations that tell one; others are dropped."""
+    """The personas of the conversations that reveal one; the other conversations are dropped."""
     if not arguments.extractor:
         return [answered(found) for found in talks]
     questions = [protocol.extract.replace("{conversation}", found.text()) for found in talks]

@@ -1,7 +1,7 @@
-"""A conversation of two: a seeker who asks, a revealer who is the model under test.
+"""A conversation of two: a seeker, which asks, and a revealer, which is the model under test.
 
-Owns: whose turn it is, when it ends, both kinds of seeker. Does not own: the model (revealer.py), what was
-revealed (figures.py). The seeker speaks first and is Person A; given opening turns come in pairs.
+Owns: the order of turns, the end, both kinds of seeker. Does not own: the model (revealer.py), the personas
+(figures.py). The seeker speaks first and is Person A; given opening turns come in pairs.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Conversation:
 
 class Seeker(Protocol):
     def next(self, conversation: Conversation) -> tuple[str, str] | None:
-        """What to say, and the attribute it asks for; None at the end."""
+        """The next utterance, and the attribute it asks for; None at the end."""
 
 
 def converse(

@@ -17,7 +17,7 @@ from plural_text.metrics.figure import Figure, undefined
 from plural_text.persona.conversation import Conversation
 from plural_text.persona.values import ATTRIBUTES, ValueSet, values_of
 
-# A persona: attribute -> what was said about it. Location comes from the first of its labels that says
+# A persona: attribute -> the text about it. Location comes from the first of its labels that says
 # something.
 Persona = dict[str, str]
 _LABELS = ("age", "gender", "country of residence", "country of birth", "education", "occupation")

@@ -1,7 +1,7 @@
-"""What a persona says about an attribute, to the values it is counted under.
+"""Texts about an attribute of a persona to the values under which they are counted.
 
 Owns: the value sets (data files, a line a value: `value | other spellings`), the rule of each attribute. Does
-not own: who said what (conversation.py). Sizes as published: 8 ages by decade, 57 genders, 196 countries,
+not own: the texts (conversation.py). Sizes as published: 8 ages by decade, 57 genders, 196 countries,
 13 kinds of education, 27 sectors of occupation; the words in them are ours.
 """
 

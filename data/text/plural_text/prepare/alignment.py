@@ -27,13 +27,14 @@ from plural_text.prepare.kmeans import TooFewDirections, spherical_kmeans
 
 MAX_NUMBERS = 1000
 _BLOCK_ROWS = 1 << 14
-_NO_DIRECTION = 1e-4  # a shorter difference from the group's mean is rounding
+_NO_DIRECTION = 1e-4  # a shorter difference from the group's mean is a rounding error
 _WHOLE_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)")
 
 
 @dataclass
 class Alignment:
-    """What is stored in a corpus. Affinities: float32 blocks of whole rows of M, a row a response."""
+    """The alignment that is stored in a corpus. Affinities: float32 blocks of rows of M values, one row per
+    response."""
 
     attributes: dict[str, str | int]
     affinities: Iterator
@@ -43,7 +44,8 @@ class Alignment:
 
 
 class Aligner(abc.ABC):
-    """Takes the records of a corpus in order, then tells what the numbers mean. Use as a context manager."""
+    """Takes the records of a corpus in order, then gives the meaning of the numbers. Use as a context
+    manager."""
 
     possibilities: int  # M, the numbers that get a meaning
     reads_kinds = False  # whether records must bring "kinds"

@@ -1,12 +1,12 @@
 """Turns text into a pre-tokenized corpus that `plural train` and `plural generate` read.
 
-formats (one JSON object a line in .jsonl files, or one a .json file; a folder means all in it):
+formats (one JSON object per line of a .jsonl file, or one per .json file; a folder means all its files):
   dialogue  {"context": turns joined by newline, "candidates": [replies]}; the last turn is Person A's
   targets   {"request", "response": prefix, "targets": [...], "weights": [...], "eos": true}
   chat      {"messages": [{"role", "content"}, ...], "responses": [...]}
   text      .txt documents, or {"text": ...}
 Every object may carry its own "id". Without candidates, targets or responses it is a prompt to generate
-for. dialogue and chat may bring "kinds", one a reply, for --align kinds.
+for. dialogue and chat may have "kinds", one per reply, for --align kinds.
 """
 
 # Owns: the command line, the order of work, warnings. Does not own: any step of it.
@@ -119,7 +119,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=ENGLISH,
         metavar="FILE",
-        help="words that content masks leave out, one a line (default: English)",
+        help="words that content masks leave out, one per line (default: English)",
     )
     add("--bos", metavar="TOKEN", help="begin token (default: the tokenizer's)")
     add("--eos", metavar="TOKEN", help="end token (default: the tokenizer's)")

@@ -25,7 +25,7 @@ from plural_text.prepare.groups import Group
 FORMAT = "plural-corpus"
 FORMAT_VERSION = 1
 
-# Datasets of one number a token, offset or response: array type code and type in the file.
+# Datasets with one number per token, offset or response: array type code and type in the file.
 _COLUMNS = {
     "prompt_tokens": ("i", "<i4"),
     "prompt_offsets": ("q", "<i8"),
@@ -94,7 +94,7 @@ class CorpusWriter:
             raise self._write_failed(self._partial, error) from None
 
     def _start(self, token_bytes: list[bytes], template: str) -> None:
-        """What stands before the first group: first offsets, template, id-to-bytes table."""
+        """Writes the content before the first group: first offsets, template, id-to-bytes table."""
         for name in self._ends:
             self._buffers[f"{name}_offsets"].append(0)
         self._buffers["group_responses"].append(0)

@@ -46,14 +46,14 @@ class Record:
 
 
 class Mistake(Exception):
-    """What is wrong with a record; the reader adds file and line."""
+    """A mistake in a record; the reader adds file and line."""
 
 
 class InputFiles:
     """The records of a list of files and folders, in order.
 
     note(line) is called once for each kind of key that is passed over. `bytes_read` of `total_bytes`
-    tells how far the stream is. With `reads_kinds` every record with responses must bring their kinds.
+    is the position in the stream. With `reads_kinds` every record with responses must have their kinds.
     """
 
     def __init__(

@@ -2,7 +2,8 @@
 
 Owns: what a group's sequences are (prompt, tails, responses), trimming, truncation, the check that
 target sets are prefix-free. Does not own: the text of prompts (templates.py), masks (masks.py), the file
-(corpus_writer.py). Works in batches, since tokenizers are fastest so. Thread rule: one thread at a time.
+(corpus_writer.py). Works in batches, since tokenizers are fastest that way. Thread rule: one thread at a
+time.
 
 Each full prompt is tokenised whole, exactly as it is at generation time, and each response on its own;
 what the prompts of a group share is then found from the ids. Joining tokenised parts of a prompt would
@@ -35,8 +36,8 @@ class Group:
     prompt: list[int]
     tails: list[list[int]]
     responses: list[list[int]] = field(default_factory=list)
-    masks: list[bytes] = field(default_factory=list)  # one byte a response token (masks.py)
-    weights: list[float] = field(default_factory=list)  # relative, one a response; 1 unless given
+    masks: list[bytes] = field(default_factory=list)  # one byte per response token (masks.py)
+    weights: list[float] = field(default_factory=list)  # relative, one per response; 1 unless given
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Limits:
 
 @dataclass
 class Changes:
-    """What was not taken over as written, for the summary."""
+    """Counts of the texts that were not taken over as written, for the summary."""
 
     trimmed_prompts: int = 0
     truncated_responses: int = 0
@@ -70,7 +71,7 @@ class GroupBuilder:
 
     @property
     def number_is_early(self) -> bool:
-        """Whether possibility numbers stand before content, so that groups share less than they could."""
+        """True when possibility numbers stand before content, so that groups share less than they could."""
         return self._number_last is not None
 
     def build(self, records: list[Record]) -> list[Group]:

@@ -1,6 +1,6 @@
 """Spherical k-means over rows that need not fit in memory.
 
-Owns: the search for centres and what they explain. Does not own: where rows come from (alignment.py).
+Owns: the search for centres, the variance they explain. Does not own: the source of the rows (alignment.py).
 Memory is bounded by a sample of rows and one block, whatever their number. Thread rule: one thread at a
 time.
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 _SAMPLE_ROWS = 1 << 16  # 100 MB at 384 dimensions
 _BLOCK_ROWS = 1 << 13
 _STARTS = 8
-_START_PASSES = 100  # at most; a start ends when its objective stands still
+_START_PASSES = 100  # at most; a start ends when its objective no longer grows
 _FULL_PASSES = 20
 _STANDSTILL = 1e-5  # gain in mean cosine of a pass
 _SAME_DIRECTION = 1e-6  # 1 - cosine
@@ -49,7 +49,7 @@ class _Assigned:
     sums: object  # float64 [M, d]
     sizes: object  # int64 [M]
     cosine_sum: float
-    farthest: object  # the row that is worst served
+    farthest: object  # the row with the lowest cosine to its centre
 
 
 def spherical_kmeans(
@@ -62,7 +62,7 @@ def spherical_kmeans(
 ) -> Clusters:
     """`count` centres of `rows`, float32 [n, d] of length 1, in memory or mapped; rows of zeros are left out.
 
-    report(share, done) is told how much of the work is behind and how many rows were looked at.
+    report(share, done) gets the share of the work that is finished and the number of rows that were read.
     Raises TooFewDirections.
     """
     import numpy
@@ -177,7 +177,8 @@ def _assign(rows, centres, block_rows: int, told=lambda share: None) -> _Assigne
 
 
 def _moved(centres, assigned: _Assigned):
-    """Every centre to the mean direction of its rows; one that has none to the row that is worst served."""
+    """Every centre to the mean direction of its rows; a centre without rows to the row with the lowest
+    cosine."""
     import numpy
 
     lengths = numpy.linalg.norm(assigned.sums, axis=1)
@@ -186,5 +187,5 @@ def _moved(centres, assigned: _Assigned):
     moved[has_rows] = (assigned.sums[has_rows] / lengths[has_rows, None]).astype(numpy.float32)
     empty = numpy.flatnonzero(assigned.sizes == 0)
     if len(empty):
-        moved[empty[0]] = assigned.farthest  # one a pass: two would stand in the same place
+        moved[empty[0]] = assigned.farthest  # one per pass: two would get the same place
     return moved

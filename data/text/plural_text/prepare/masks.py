@@ -3,7 +3,7 @@
 Owns: the three mask modes and the stop words. Does not own: how strongly a token is penalised (the
 trainer's unlikelihood weight). Thread rule: one thread at a time (it keeps a cache).
 
-A word is a run of characters without white space. Every mode marks at most one token a word, and never
+A word is a run of characters without white space. Every mode marks at most one token per word, and never
 the end token. Bit numbers are those of MaskMode in data/group.h.
 
   bit 0  content_first  words that carry content: the first token that holds a character of the word,
@@ -42,7 +42,7 @@ _CACHED_WORDS = 1 << 18
 
 
 class StopWords:
-    """A set of lower-case words, one a line in its file, and the file's SHA-256."""
+    """A set of lower-case words, one per line of its file, and the file's SHA-256."""
 
     def __init__(self, path: Path = ENGLISH):
         try:
@@ -70,7 +70,7 @@ class MaskBuilder:
         self._first_id_alone: dict[str, int] = {}
 
     def build(self, responses: list[list[int]]) -> list[bytes]:
-        """One byte a token for each response; bits as above.
+        """One byte per token of each response; bits as above.
 
         responses: token ids without the end token. Words are those of the text that the tokens spell,
         so that the marks fit the real tokenisation whatever normalisation the tokenizer applies.

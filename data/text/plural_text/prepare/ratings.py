@@ -1,6 +1,6 @@
-"""Records to the groups of a rating corpus: questions how well a response to come would fit.
+"""Records to the groups of a rating corpus: questions about how well a future response would fit.
 
-Owns: what a question's parts are. Does not own: the wording (templates.py), trimming (groups.py).
+Owns: the parts of a question. Does not own: the wording (templates.py), trimming (groups.py).
 
 A judged sequence is prompt + response + tail 0 + rating. The prompt is the text up to the response's place,
 tail 0 the text after it, and the group's ten responses are the ratings. The response itself is not known yet:

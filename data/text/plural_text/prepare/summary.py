@@ -1,4 +1,4 @@
-"""What a corpus holds, counted while it is written.
+"""The size of a corpus, counted while it is written.
 
 Owns: the figures that `prepare` prints. Thread rule: one thread at a time.
 """
@@ -22,7 +22,7 @@ class Summary:
         self.response_tokens = 0
         self.longest_tokens = 0
         self.longest_id = ""
-        self.alignment: list[str] = []  # what the alignment found, where there is one
+        self.alignment: list[str] = []  # lines of the alignment, where there is one
         # Tokens of all sequences of their own against tokens with the prompt held once, of a group.
         self._plain = self._shared = 0
         self._peft_plain = self._peft_shared = 0
@@ -62,7 +62,7 @@ class Summary:
             ("longest sequence", f"{self.longest_tokens:,} tokens, in {self.longest_id}"),
         ]
         if self.responses:
-            ratio = f"{self._plain / self._shared:.2f} (one sequence a response"
+            ratio = f"{self._plain / self._shared:.2f} (one sequence per response"
             if self._peft_shared:
                 ratio += (
                     f"), {self._peft_plain / self._peft_shared:.2f} (peft with {_PEFT_RESPONSES} responses"

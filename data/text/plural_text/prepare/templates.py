@@ -10,9 +10,9 @@ A template is a JSON object. For dialogue and targets:
                       is Person A's; left out: bare turns
   prompt              text without a possibility number, with {context} (dialogue) or {request} (targets)
   prompt_with_number  the same with {k}, the possibility number; left out: no numbers
-  ratings             dialogue only: the ten ratings, lowest first. It makes the template a question how well
-  a
-                      response fits (ratings.py); `prompt` then has {response}, too, behind {context}
+  ratings             dialogue only: the ten ratings, lowest first. They make the template a question about
+                      how well a response fits (ratings.py); `prompt` then has {response}, too, after
+                      {context}
 For chat: `chat_template` (Jinja; left out: the tokenizer's own) and `number`, the text with {k} that is
 added to the last user message. For text: `bos` alone.
 """
@@ -56,7 +56,7 @@ class Template:
 
     @property
     def ratings(self) -> list[str]:
-        """The ratings of a question how well a response fits; empty: an ordinary template."""
+        """The ratings of a question about how well a response fits; empty: an ordinary template."""
         return self.spec.get("ratings", [])
 
     @property
@@ -64,11 +64,11 @@ class Template:
         return json.dumps(self.spec, ensure_ascii=False, indent=1)
 
     def has_numbers(self) -> bool:
-        """Whether prompts with a possibility number can be rendered."""
+        """True when prompts with a possibility number can be rendered."""
         return False
 
     def number_is_early(self) -> bool:
-        """Whether content follows the number, so that prompts of one group cannot share it."""
+        """True when content follows the number, so that the prompts of one group cannot share it."""
         return False
 
     def with_number_last(self) -> Template:
@@ -100,7 +100,8 @@ class TextTemplate(Template):
 
     @property
     def after_response(self) -> str:
-        """What follows the response in a question how well it fits; render() gives what precedes it."""
+        """The text after the response in a question about how well it fits; render() gives the text before
+        it."""
         return self.spec["prompt"].split("{response}")[1]
 
     def render(self, turns: list[str], k: int) -> str:

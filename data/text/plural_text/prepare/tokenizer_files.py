@@ -13,7 +13,7 @@ from pathlib import Path
 from plural_text.common.errors import BadData, MissingInput
 from plural_text.prepare.tokenizer import Tokenizer, read_json_beside
 
-# What a folder may hold, in the order in which it is looked for.
+# The files that a folder may hold, in the order in which they are looked for.
 FOLDER_FILES = ("tokenizer.json", "tokenizer.model", "tekken.json")
 
 
