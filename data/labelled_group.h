@@ -11,8 +11,8 @@
 
 namespace plural::data {
 
-// Rows of cvf that carry no token of the vocabulary: trainer/method/latent_unit.h gives them their embeddings. They are
-// negative, so that trees tell them apart from tokens and from each other.
+// Rows of cvf that carry no token of the vocabulary: trainer/method/latent_unit.h gives them their
+// embeddings. They are negative, so that trees tell them apart from tokens and from each other.
 inline constexpr Token kQueryToken = -1;  // after a response whose latent is asked for
 // The latent before a response: of latent `slot` (exact), or the one mixed for response `slot` (from 0).
 constexpr Token LatentToken(int slot) { return -2 - slot; }

@@ -226,7 +226,8 @@ class Packages(unittest.TestCase):
         self.check(used | called(["launch", "data", "recipes"]), PROGRAM_LIST)
 
     def test_the_tests_need_only_both_lists(self):
-        used = configured(BUILD) | compiled(of_tests=True) | called(["launch", "data", "recipes", "tests", ".ci"])
+        scripts = called(["launch", "data", "recipes", "tests", ".ci"])
+        used = configured(BUILD) | compiled(of_tests=True) | scripts
         used |= linked("c++", "-fsanitize=address,undefined")
         used |= linked("clang++", "-fsanitize=fuzzer,address,undefined")
         self.check(used, PROGRAM_LIST, TESTS_LIST)
