@@ -52,7 +52,9 @@ data::LabelledGroup Label(const Method& method, const data::Group& group, const 
   const int found = static_cast<int>(group.responses.size());
   const int used = static_cast<int>(CountUsed(method, found, settings));
   data::RequireResponses(group, used, settings.selection == data::Selection::kAligned ? found : used);
-  data::LabelledGroup labelled = method.label(group, used, settings, epoch);
+  data::LabelledGroup labelled =
+      method.label != nullptr ? method.label(group, used, settings, epoch)
+                              : data::Positives(group, data::WithoutNumbers(used), settings.normalization);
   for (const auto* sequences : {&labelled.sequences, &labelled.recognition}) {
     for (const data::LabelledSequence& sequence : *sequences) {
       labelled.sequence_tokens +=

@@ -105,7 +105,7 @@ struct Method {
   bool latents = false;
 
   // Labels `group`, whose responses are checked, for `epoch` (counted from 0). Pure. `used`: how many
-  // responses. Errors: DataError naming the group.
+  // responses. Errors: DataError naming the group. Null: the used responses, without numbers.
   data::LabelledGroup (*label)(const data::Group& group, int used, const data::LabelSettings& settings,
                                std::int64_t epoch) = nullptr;
   // The trees of a group. Null: one, of the used responses below the longest tail.

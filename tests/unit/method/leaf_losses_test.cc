@@ -29,8 +29,7 @@ std::vector<at::Tensor> AnyResponse(const data::LabelledGroup& /*group*/, const 
 }
 
 constexpr std::string_view kTerms[] = {"likelihood"};
-const Method kAny{
-    .name = "any", .label = MethodNamed("otmft").label, .terms = kTerms, .leaf_loss = AnyResponse};
+const Method kAny{.name = "any", .terms = kTerms, .leaf_loss = AnyResponse};
 
 struct Outcome {
   Sums sums = StepSums(kAny, {});

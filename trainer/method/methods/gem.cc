@@ -23,11 +23,6 @@ constexpr OwnKey kKeys[] = {{.name = kTemperature,
                              .otherwise = 0.7,
                              .meaning = "temperature b of the tempered cross-entropy; 1: plain likelihood"}};
 
-data::LabelledGroup LabelMany(const data::Group& group, int used, const data::LabelSettings& settings,
-                              std::int64_t /*epoch*/) {
-  return data::Positives(group, data::WithoutNumbers(used), settings.normalization);
-}
-
 double Temperature(const MethodSettings& settings) { return settings.Own(kTemperature); }
 
 constexpr std::string_view kTerms[] = {"likelihood"};
@@ -40,11 +35,7 @@ std::vector<at::Tensor> Loss(const EdgeValues& edges, const MethodSettings& sett
 }  // namespace
 
 extern const Method gem;
-constinit const Method gem = {.name = "gem",
-                              .keys = kKeys,
-                              .label = LabelMany,
-                              .terms = kTerms,
-                              .edge_loss = Loss,
-                              .temperature = Temperature};
+constinit const Method gem = {
+    .name = "gem", .keys = kKeys, .terms = kTerms, .edge_loss = Loss, .temperature = Temperature};
 
 }  // namespace plural::trainer::methods

@@ -4,11 +4,6 @@
 namespace plural::trainer::methods {
 namespace {
 
-data::LabelledGroup LabelDocument(const data::Group& group, int used, const data::LabelSettings& settings,
-                                  std::int64_t /*epoch*/) {
-  return data::Positives(group, data::WithoutNumbers(used), settings.normalization);
-}
-
 constexpr KeyDefault kDefaults[] = {
     {"adapter.type", "\"none\""}, {"group.responses", "0"}, {"validation.responses", "0"}};
 
@@ -16,6 +11,6 @@ constexpr KeyDefault kDefaults[] = {
 
 extern const Method pretrain;
 constinit const Method pretrain = {
-    .name = "pretrain", .defaults = kDefaults, .responses = UsedResponses::kAll, .label = LabelDocument};
+    .name = "pretrain", .defaults = kDefaults, .responses = UsedResponses::kAll};
 
 }  // namespace plural::trainer::methods
