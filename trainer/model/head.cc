@@ -87,7 +87,8 @@ class RowHead : public torch::autograd::Function<RowHead> {
                                const c10::intrusive_ptr<HeadPlan>& plan, bool save) {
     const PartScope head(Part::kHead);
     const at::ScalarType dtype = hidden_SE.scalar_type();
-    const at::Tensor weight_VE = plan->linear.Weight(dtype);
+    const HeldWeight held = plan->linear.Weight(dtype);
+    const at::Tensor& weight_VE = held.Tensor();
     at::Tensor t_SK;
     if (plan->linear.HasLora()) {
       const LoraFactors& lora = plan->linear.lora;
@@ -136,7 +137,8 @@ class RowHead : public torch::autograd::Function<RowHead> {
     const at::Tensor& hidden_SE = saved[kHidden];
     const at::Tensor& t_SK = saved[kT];
     const at::ScalarType dtype = hidden_SE.scalar_type();
-    const at::Tensor weight_VE = plan.linear.Weight(dtype);
+    const HeldWeight held = plan.linear.Weight(dtype);
+    const at::Tensor& weight_VE = held.Tensor();
 
     // d log p / dz = onehot - p and d log(1-p) / dz = -rho (onehot - p), rho = p / (1 - p): one value an
     // edge, and minus their sum times p. An edge without gradient adds 0 even where rho overflows.

@@ -86,7 +86,7 @@ class Project : public torch::autograd::Function<Project> {
     variable_list outputs(plan->layers.size()), saved(1);
     const auto project = [&](std::size_t l, const at::Tensor& t_RK, const at::Tensor& b_OK) {
       const Linear& layer = plan->layers[l];
-      outputs[l] = MultiplyTransposed(x_RI, layer.Weight(dtype), t_RK, b_OK);
+      outputs[l] = MultiplyTransposed(x_RI, layer.Weight(dtype).Tensor(), t_RK, b_OK);
       if (layer.bias_O.defined()) outputs[l].add_(layer.bias_O);
     };
     for (const AdapterGroup& group : plan->adapters) {
@@ -134,8 +134,9 @@ class Project : public torch::autograd::Function<Project> {
         gradients[input.bias] = dy_RO.sum(0, false, layer.bias_O.scalar_type());
       }
       if (!ctx->needs_input_grad(0)) continue;
-      to_dx.push_back({dy_RO, layer.Weight(dy_RO.scalar_type())});
-      if (layer.nf4) AddProducts(dx_RI, std::exchange(to_dx, {}));  // the next weight takes its place
+      const HeldWeight weight = layer.Weight(dy_RO.scalar_type());
+      to_dx.push_back({dy_RO, weight.Tensor()});
+      if (layer.nf4) AddProducts(dx_RI, std::exchange(to_dx, {}));  // while the weight is held
     }
 
     for (std::size_t g = 0; g < plan.adapters.size(); ++g) {
@@ -185,8 +186,8 @@ class Project : public torch::autograd::Function<Project> {
 
 }  // namespace
 
-at::Tensor Linear::Weight(at::ScalarType dtype) const {
-  return nf4 ? nf4->DequantizedInScratch(dtype) : weight_OI.to(dtype);
+HeldWeight Linear::Weight(at::ScalarType dtype) const {
+  return nf4 ? nf4->DequantizedInScratch(dtype) : HeldWeight(weight_OI.to(dtype));
 }
 
 at::Tensor Linear::ForwardUnrounded(const at::Tensor& x_RI) const {

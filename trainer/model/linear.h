@@ -37,9 +37,9 @@ struct Linear {
 
   bool HasLora() const { return lora.a_KI.defined(); }
   // The weight for products in `dtype`: itself where it is stored so, else a copy that the caller drops; from
-  // NF4 one in the scratch memory, good until the next such weight of the model is asked for.
-  // Forward and backward know the weight by this alone.
-  at::Tensor Weight(at::ScalarType dtype) const;
+  // NF4 one in the scratch memory of the model, which then has no room for a second while it is held.
+  // Forward and backward know the weight by this alone. Errors: those of Nf4Scratch::Take.
+  HeldWeight Weight(at::ScalarType dtype) const;
   // x_RI -> [R, O]. Saves x once; computes no gradient for a frozen weight.
   at::Tensor Forward(const at::Tensor& x_RI, const Dropout& dropout = {}) const;
   // Without a gradient, and not rounded to the dtype of x where that is bf16: fp32 then. No row's result

@@ -159,7 +159,7 @@ at::Tensor MultiplyRows(const at::Tensor& x_RI, const at::Tensor& weight_OI, con
 
 at::Tensor MultiplyRows(const at::Tensor& x_RI, const Nf4Weight& weight) {
   const at::ScalarType dtype = x_RI.scalar_type();
-  if (!x_RI.is_cpu()) return MultiplyRows(x_RI, weight.DequantizedInScratch(dtype));
+  if (!x_RI.is_cpu()) return MultiplyRows(x_RI, weight.DequantizedInScratch(dtype).Tensor());
   const at::Tensor x = x_RI.contiguous();
   const std::int64_t rows = x.size(0), inputs = weight.inputs, outputs = weight.outputs;
   const at::Tensor y = at::empty({rows, outputs}, x.options().dtype(ComputedIn(dtype)));

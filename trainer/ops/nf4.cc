@@ -95,14 +95,18 @@ void DequantizeWithAten(const Nf4Weight& weight, const at::Tensor& out_OI) {
       .copy_(values.narrow(0, whole * kNf4Block, rest).mul_(absmax_B[whole]));
 }
 
-at::Tensor Nf4Scratch::Take(std::int64_t rows, std::int64_t columns, const at::TensorOptions& options) {
+HeldWeight Nf4Scratch::Take(std::int64_t rows, std::int64_t columns, const at::TensorOptions& options) {
+  if (held_) throw std::logic_error("Nf4Scratch: a second weight would overwrite the one that is in use");
   const auto size = static_cast<std::int64_t>(options.dtype().itemsize());
   const std::int64_t bytes = rows * columns * size;
   if (!bytes_.defined() || bytes_.numel() < bytes || bytes_.device() != options.device()) {
     bytes_ = at::Tensor();  // before the larger one is made
     bytes_ = at::empty({bytes}, options.dtype(at::kByte));
   }
-  return bytes_.narrow(0, 0, bytes).view(c10::typeMetaToScalarType(options.dtype())).view({rows, columns});
+  const at::Tensor memory = bytes_.narrow(0, 0, bytes).view(c10::typeMetaToScalarType(options.dtype()));
+  HeldWeight weight(memory.view({rows, columns}), this);
+  held_ = true;
+  return weight;
 }
 
 Nf4Weight Nf4Weight::To(at::Device device) const {
@@ -134,10 +138,10 @@ at::Tensor Nf4Weight::Dequantized(at::ScalarType dtype) const {
   return weight_OI;
 }
 
-at::Tensor Nf4Weight::DequantizedInScratch(at::ScalarType dtype) const {
-  const at::Tensor weight_OI = scratch->Take(outputs, inputs, packed_P.options().dtype(dtype));
-  DequantizeInto(*this, weight_OI);
-  return weight_OI;
+HeldWeight Nf4Weight::DequantizedInScratch(at::ScalarType dtype) const {
+  HeldWeight weight = scratch->Take(outputs, inputs, packed_P.options().dtype(dtype));
+  DequantizeInto(*this, weight.Tensor());
+  return weight;
 }
 
 template <class T>

@@ -16,19 +16,46 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 
 namespace plural::trainer {
 
-// Memory for one dequantised weight, which all weights of a model use in turn: it grows to the largest. What
-// it gives is overwritten by the next.
-class Nf4Scratch {
+class Nf4Scratch;
+
+// A weight for products, good while this lives. Where it lies in the scratch memory, that memory is held.
+class HeldWeight {
  public:
-  // [rows, columns], uninitialised.
-  at::Tensor Take(std::int64_t rows, std::int64_t columns, const at::TensorOptions& options);
+  explicit HeldWeight(at::Tensor weight_OI, Nf4Scratch* scratch = nullptr)
+      : weight_OI_(std::move(weight_OI)), scratch_(scratch) {}
+  HeldWeight(HeldWeight&& other) noexcept
+      : weight_OI_(std::move(other.weight_OI_)), scratch_(std::exchange(other.scratch_, nullptr)) {}
+  ~HeldWeight();
+  HeldWeight(const HeldWeight&) = delete;
+  HeldWeight& operator=(const HeldWeight&) = delete;
+  HeldWeight& operator=(HeldWeight&&) = delete;
+
+  const at::Tensor& Tensor() const { return weight_OI_; }
 
  private:
-  at::Tensor bytes_;
+  at::Tensor weight_OI_;
+  Nf4Scratch* scratch_;  // null: the weight has memory of its own
 };
+
+// Memory for one dequantised weight, which all weights of a model use in turn: it grows to the largest.
+class Nf4Scratch {
+ public:
+  // [rows, columns], uninitialised. Errors: std::logic_error while another weight is held in it.
+  HeldWeight Take(std::int64_t rows, std::int64_t columns, const at::TensorOptions& options);
+
+ private:
+  friend class HeldWeight;
+  at::Tensor bytes_;
+  bool held_ = false;
+};
+
+inline HeldWeight::~HeldWeight() {
+  if (scratch_ != nullptr) scratch_->held_ = false;
+}
 
 struct Nf4Weight {
   std::int64_t outputs = 0, inputs = 0;
@@ -46,8 +73,8 @@ struct Nf4Weight {
   at::Tensor Absmax() const;
   // [O, I] in fp32, fp64 or bf16: the product of value and absmax in fp32, rounded once.
   at::Tensor Dequantized(at::ScalarType dtype) const;
-  // The same in the scratch memory, good until the next weight of the model is dequantised.
-  at::Tensor DequantizedInScratch(at::ScalarType dtype) const;
+  // The same in the scratch memory, which must outlive what is held. Errors: those of Nf4Scratch::Take.
+  HeldWeight DequantizedInScratch(at::ScalarType dtype) const;
   // Rows [begin, end) to out[0, (end - begin) I), on the CPU.
   template <class T>
   void DequantizeRows(std::int64_t begin, std::int64_t end, T* out) const;

@@ -18,6 +18,7 @@
 #include <cmath>
 #include <cstdint>
 #include <memory>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -142,12 +143,14 @@ TEST(Nf4, ThreadsChangeNoBit) {
 TEST(Nf4, ScratchMemoryIsReusedAndGrows) {
   Nf4Scratch scratch;
   const auto options = at::TensorOptions().dtype(at::kFloat);
-  const void* small = scratch.Take(4, 8, options).data_ptr();
-  EXPECT_EQ(scratch.Take(2, 3, options).data_ptr(), small);
-  EXPECT_EQ(scratch.Take(8, 8, options.dtype(at::kBFloat16)).data_ptr(), small);
-  const at::Tensor large = scratch.Take(300, 7, options);
-  EXPECT_EQ(large.sizes(), at::IntArrayRef({300, 7}));
-  EXPECT_EQ(scratch.Take(7, 300, options).data_ptr(), large.data_ptr());
+  const auto place = [&scratch](std::int64_t rows, std::int64_t columns, const at::TensorOptions& of) {
+    return scratch.Take(rows, columns, of).Tensor().data_ptr();
+  };
+  const void* small = place(4, 8, options);
+  EXPECT_EQ(place(2, 3, options), small);
+  EXPECT_EQ(place(8, 8, options.dtype(at::kBFloat16)), small);
+  const HeldWeight large = scratch.Take(300, 7, options);
+  EXPECT_EQ(large.Tensor().sizes(), at::IntArrayRef({300, 7}));
 }
 
 // A layer with an adapter; its weight in NF4, or as NF4 makes it.
@@ -165,6 +168,24 @@ Linear Layer(std::int64_t outputs, std::int64_t inputs, at::ScalarType dtype,
   linear.lora.a_KI.set_requires_grad(true);
   linear.lora.b_OK.set_requires_grad(true);
   return linear;
+}
+
+TEST(Nf4, AWeightInUseIsNotOverwritten) {
+  const auto scratch = std::make_shared<Nf4Scratch>();
+  const Linear first = Layer(8, 64, at::kFloat, scratch), second = Layer(8, 64, at::kFloat, scratch);
+  const Linear other = Layer(8, 64, at::kFloat, std::make_shared<Nf4Scratch>());
+  {
+    HeldWeight held = first.Weight(at::kFloat);
+    EXPECT_THROW(second.Weight(at::kFloat), std::logic_error);
+    EXPECT_THROW(first.Weight(at::kBFloat16), std::logic_error);
+    const HeldWeight moved = std::move(held);
+    EXPECT_THROW(second.Weight(at::kFloat), std::logic_error);
+    EXPECT_TRUE(at::equal(moved.Tensor(), first.nf4->Dequantized(at::kFloat)));
+    EXPECT_TRUE(at::equal(other.Weight(at::kFloat).Tensor(), other.nf4->Dequantized(at::kFloat)));
+  }
+  EXPECT_TRUE(at::equal(second.Weight(at::kFloat).Tensor(), second.nf4->Dequantized(at::kFloat)));
+  EXPECT_THROW(static_cast<void>(first.Weight(at::kInt)), std::exception);  // what fails holds nothing
+  EXPECT_TRUE(at::equal(first.Weight(at::kFloat).Tensor(), first.nf4->Dequantized(at::kFloat)));
 }
 
 // Two layers share the scratch memory: what forward left there is gone when backward comes.
