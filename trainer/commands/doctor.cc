@@ -14,7 +14,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -26,6 +25,7 @@
 #include "dist/gpu_driver.h"
 #include "trainer/base/error.h"
 #include "trainer/base/version.h"
+#include "trainer/plan/process_memory.h"
 
 namespace plural::trainer {
 namespace {
@@ -67,17 +67,6 @@ std::string YamlVersion() {
       },
       &version);
   return version;
-}
-
-// Memory that a new process can use without swapping; 0 when the kernel does not say.
-double AvailableMemoryGiB() {
-  std::ifstream file("/proc/meminfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("MemAvailable:")) {
-      return static_cast<double>(std::strtoull(line.c_str() + 13, nullptr, 10)) * 1024.0 / kGiB;
-    }
-  }
-  return 0.0;
 }
 
 int UsableCores() {
@@ -145,7 +134,7 @@ json LookAround(const dist::World& world) {
           {"cpu_capability", at::get_cpu_capability()},
           {"threads", at::get_num_threads()},
           {"cores", UsableCores()},
-          {"memory_gib", AvailableMemoryGiB()},
+          {"memory_gib", static_cast<double>(AvailableBytes()) / kGiB},
           {"folder", fs::current_path(error).string()},
           {"writable", CanWriteHere()},
           {"driver", driver.cuda_version},

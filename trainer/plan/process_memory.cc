@@ -8,35 +8,35 @@
 #include <string>
 
 namespace plural::trainer {
-
+namespace fs = std::filesystem;
 namespace {
 
 // The number in a file of one number; -1 when it is not there or says "max".
-std::int64_t NumberIn(const char* path) {
+std::int64_t NumberIn(const fs::path& path) {
   std::ifstream file(path);
   std::int64_t number = -1;
   return file >> number ? number : -1;
 }
 
-std::int64_t FreeOfMachine() {
-  std::ifstream file("/proc/meminfo");
-  std::string name, unit;
-  std::int64_t kib = 0;
-  while (file >> name >> kib) {
-    std::getline(file, unit);
-    if (name == "MemAvailable:") return kib << 10;
+// The number behind `name` in a file of such lines; 0 when it is not there.
+std::int64_t NumberOf(const std::string& name, const fs::path& path) {
+  std::ifstream file(path);
+  std::string found, rest;
+  for (std::int64_t number = 0; file >> found >> number; std::getline(file, rest)) {
+    if (found == name) return number;
   }
   return 0;
 }
 
 }  // namespace
 
-std::int64_t AvailableBytes() {
-  const std::int64_t limit = NumberIn("/sys/fs/cgroup/memory.max");
-  const std::int64_t used = NumberIn("/sys/fs/cgroup/memory.current");
-  const std::int64_t of_machine = FreeOfMachine();
+std::int64_t AvailableBytes(const fs::path& control_group) {
+  const std::int64_t limit = NumberIn(control_group / "memory.max");
+  const std::int64_t used = NumberIn(control_group / "memory.current");
+  const std::int64_t of_machine = NumberOf("MemAvailable:", "/proc/meminfo") << 10;
   if (limit < 0 || used < 0) return of_machine;
-  return std::min(of_machine, std::max<std::int64_t>(limit - used, 0));
+  const std::int64_t droppable = NumberOf("inactive_file", control_group / "memory.stat");
+  return std::min(of_machine, std::max<std::int64_t>(limit - used + droppable, 0));
 }
 
 std::int64_t ResidentBytes() {

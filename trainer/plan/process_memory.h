@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 
 namespace plural::trainer {
 
@@ -11,7 +12,8 @@ namespace plural::trainer {
 std::int64_t ResidentBytes();
 // The most there have been since the start.
 std::int64_t PeakResidentBytes();
-// What this machine, or the control group that this process is in, could still give.
-std::int64_t AvailableBytes();
+// What this machine, or the control group that this process is in, could still give, files that it keeps in
+// memory only for speed not counted as used; 0 where the system does not say. `control_group`: of version 2.
+std::int64_t AvailableBytes(const std::filesystem::path& control_group = "/sys/fs/cgroup");
 
 }  // namespace plural::trainer
