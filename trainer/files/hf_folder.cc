@@ -43,7 +43,9 @@ std::string HeadedName(const std::string& name, bool has_prefix) {
   return has_prefix || name == kHeadName ? name : "model." + name;
 }
 
-const char* TorchDType(at::ScalarType dtype) {
+}  // namespace
+
+const char* ConfigDTypeName(at::ScalarType dtype) {
   switch (dtype) {
     case at::kDouble:
       return "float64";
@@ -55,8 +57,6 @@ const char* TorchDType(at::ScalarType dtype) {
       return "float32";
   }
 }
-
-}  // namespace
 
 BaseTensorNames FindBaseTensors(const Decoder& model, const WeightFiles& files) {
   bool has_prefix = false;
@@ -147,7 +147,7 @@ void CopyCompanions(const fs::path& source, const fs::path& folder) {
 void SaveModel(const Decoder& model, const fs::path& folder, const fs::path& source) {
   PendingFolder pending(folder);
   nlohmann::json config = model.Config().ToJson();
-  config["torch_dtype"] = TorchDType(model.DType());
+  config["torch_dtype"] = ConfigDTypeName(model.DType());
   WriteFileDurably(pending.Path() / "config.json", config.dump(2) + "\n");
   std::vector<dist::NamedTensor> weights = model.BaseParameters();
   for (dist::NamedTensor& weight : weights) weight.tensor = weight.tensor.detach().to(model.DType());

@@ -45,6 +45,8 @@ void LoadBaseWeights(Decoder& model, const std::filesystem::path& folder,
 // Copies the files that belong to a model besides config and weights: tokenizer, chat template, generation
 // defaults, as far as there are any.
 void CopyCompanions(const std::filesystem::path& source, const std::filesystem::path& folder);
+// The name that config.json gives a dtype.
+const char* ConfigDTypeName(at::ScalarType dtype);
 // Writes config.json and model.safetensors; copies tokenizer files of `source` when it is not empty.
 // The folder appears whole: it is written beside `folder`, synced and renamed.
 void SaveModel(const Decoder& model, const std::filesystem::path& folder,

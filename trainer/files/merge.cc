@@ -5,8 +5,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/isfinite.h>
 
-#include <array>
-#include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -22,6 +20,7 @@
 #include "trainer/files/nf4_files.h"
 #include "trainer/files/peft_config.h"
 #include "trainer/files/safetensors.h"
+#include "trainer/files/weight_files.h"
 
 namespace plural::trainer {
 namespace fs = std::filesystem;
@@ -33,20 +32,6 @@ constexpr const char* kEmbedding = "model.embed_tokens.weight";
 
 [[noreturn]] void Refuse(const fs::path& path, const std::string& what) {
   throw ExitError(ExitCode::kBadData, "'" + path.string() + "': " + what);
-}
-
-// The name that config.json gives a dtype.
-const char* ConfigDType(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kDouble:
-      return "float64";
-    case at::kBFloat16:
-      return "bfloat16";
-    case at::kHalf:
-      return "float16";
-    default:
-      return "float32";
-  }
 }
 
 class Merger {
@@ -69,25 +54,17 @@ class Merger {
 
   MergeReport Write() {
     PendingFolder pending(settings_.output);
-    const std::vector<std::vector<SafetensorsWriter::Item>> shards = CutIntoShards();
+    const std::vector<WeightShard> shards = CutIntoShards("model", Items(), settings_.shard_bytes);
     report_.files = static_cast<std::int64_t>(shards.size());
-    std::map<std::string, std::string> files;
-    std::int64_t total = 0;
-    for (std::size_t s = 0; s < shards.size(); ++s) {
-      const std::string name = ShardName(s, shards.size());
-      SafetensorsWriter writer(pending.Path() / name, shards[s]);
+    for (const WeightShard& shard : shards) {
+      SafetensorsWriter writer(pending.Path() / shard.file_name, shard.items);
       for (const SafetensorsWriter::Item& item : writer.Items()) {
         writer.Write(Merged(item));
-        files[item.name] = name;
-        total += item.Bytes();
         ++report_.tensors;
       }
       report_.bytes += writer.Close().size_bytes;
     }
-    if (shards.size() > 1) {
-      const json index = {{"metadata", {{"total_size", total}}}, {"weight_map", files}};
-      WriteFileDurably(pending.Path() / "model.safetensors.index.json", index.dump(2) + "\n");
-    }
+    WriteIndex(pending.Path(), "model", shards);
     WriteFileDurably(pending.Path() / "config.json", OutputConfig().dump(2) + "\n");
     CopyCompanions(settings_.model, pending.Path());
     pending.Commit(PendingFolder::IfExists::kFail);
@@ -131,24 +108,17 @@ class Merger {
     return untied_ && parameter == kHead ? kEmbedding : parameter;
   }
 
-  // In the model's order, each file filled up to the limit.
-  std::vector<std::vector<SafetensorsWriter::Item>> CutIntoShards() const {
+  // What is written, in the model's order.
+  std::vector<SafetensorsWriter::Item> Items() const {
     std::vector<dist::NamedTensor> parameters = shape_.BaseParameters();
     if (untied_) parameters.push_back({kHead, shape_.Head().linear.weight_OI});
-    std::vector<std::vector<SafetensorsWriter::Item>> shards(1);
-    std::int64_t filled = 0;
+    std::vector<SafetensorsWriter::Item> items;
     for (const auto& [name, tensor] : parameters) {
       const bool as_is = settings_.dtype == at::ScalarType::Undefined;
-      SafetensorsWriter::Item item{name, as_is ? DTypeInBase(name, tensor.sizes()) : settings_.dtype,
-                                   tensor.sizes().vec()};
-      if (filled > 0 && filled + item.Bytes() > settings_.shard_bytes) {
-        shards.emplace_back();
-        filled = 0;
-      }
-      filled += item.Bytes();
-      shards.back().push_back(std::move(item));
+      items.push_back(
+          {name, as_is ? DTypeInBase(name, tensor.sizes()) : settings_.dtype, tensor.sizes().vec()});
     }
-    return shards;
+    return items;
   }
 
   // Of a weight in NF4: what it was before.
@@ -157,13 +127,6 @@ class Merger {
     const std::string& in_file = base_names_.in_file.at(parameter);
     if (base_names_.nf4.contains(parameter)) return CheckNf4(base_, in_file, shape).dtype;
     return base_.Tensors().at(in_file)->Entries().at(in_file).dtype;
-  }
-
-  static std::string ShardName(std::size_t shard, std::size_t shards) {
-    if (shards == 1) return "model.safetensors";
-    std::array<char, 64> name{};
-    std::snprintf(name.data(), name.size(), "model-%05zu-of-%05zu.safetensors", shard + 1, shards);
-    return name.data();
   }
 
   at::Tensor Merged(const SafetensorsWriter::Item& item) {
@@ -191,8 +154,8 @@ class Merger {
     if (layer != layers_.end() || replaced_.contains(item.name)) ++report_.changed;
     merged = merged.to(item.dtype);
     if (!at::isfinite(merged).all().item<bool>()) {
-      Refuse(settings_.adapter, "merged, '" + item.name + "' holds values that " + ConfigDType(item.dtype) +
-                                    " cannot hold; export with --dtype fp32");
+      Refuse(settings_.adapter, "merged, '" + item.name + "' holds values that " +
+                                    ConfigDTypeName(item.dtype) + " cannot hold; export with --dtype fp32");
     }
     return merged;
   }
@@ -203,7 +166,7 @@ class Merger {
     config.erase("quantization_config");
     if (settings_.dtype != at::ScalarType::Undefined) {
       // transformers 5 writes the one, transformers 4 the other.
-      config[config.contains("dtype") ? "dtype" : "torch_dtype"] = ConfigDType(settings_.dtype);
+      config[config.contains("dtype") ? "dtype" : "torch_dtype"] = ConfigDTypeName(settings_.dtype);
     }
     return config;
   }

@@ -1,7 +1,7 @@
 // A LoRA adapter merged into the weights of its model: W + alpha / rank * B A, written as a model's folder.
 //
-// Owns: the merge, tensor by tensor, and how the result is cut into shards. Does not own: the adapter's
-// config (peft_config.h), names (hf_folder.h, adapter_files.h). Thread rule: one thread.
+// Owns: the merge, tensor by tensor. Does not own: the adapter's config (peft_config.h), names (hf_folder.h,
+// adapter_files.h), shards (weight_files.h). Thread rule: one thread.
 //
 // Memory: the largest tensor, as stored, in fp32 and as written; headers of all files.
 #pragma once

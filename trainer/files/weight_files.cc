@@ -5,10 +5,14 @@
 #include <ATen/ops/isfinite.h>
 
 #include <algorithm>
+#include <array>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <utility>
 
 #include "trainer/base/error.h"
+#include "trainer/base/file_io.h"
 #include "trainer/base/json_io.h"
 #include "trainer/base/printable.h"
 
@@ -92,6 +96,40 @@ std::vector<std::string> WeightFileNames(const fs::path& folder, const std::stri
   std::set<std::string> names;
   for (const auto& [tensor, file] : ReadIndex(IndexPath(folder, stem))) names.insert(file);
   return {names.begin(), names.end()};
+}
+
+std::vector<WeightShard> CutIntoShards(const std::string& stem, std::vector<SafetensorsWriter::Item> items,
+                                       std::int64_t shard_bytes) {
+  std::vector<WeightShard> shards(1);
+  std::int64_t filled = 0;
+  for (SafetensorsWriter::Item& item : items) {
+    if (filled > 0 && filled + item.Bytes() > shard_bytes) {
+      shards.emplace_back();
+      filled = 0;
+    }
+    filled += item.Bytes();
+    shards.back().items.push_back(std::move(item));
+  }
+  for (std::size_t s = 0; s < shards.size(); ++s) {
+    std::array<char, 32> number{};
+    std::snprintf(number.data(), number.size(), "-%05zu-of-%05zu", s + 1, shards.size());
+    shards[s].file_name = stem + (shards.size() > 1 ? number.data() : "") + ".safetensors";
+  }
+  return shards;
+}
+
+void WriteIndex(const fs::path& folder, const std::string& stem, const std::vector<WeightShard>& shards) {
+  if (shards.size() == 1) return;
+  std::map<std::string, std::string> files;
+  std::int64_t bytes = 0;
+  for (const WeightShard& shard : shards) {
+    for (const SafetensorsWriter::Item& item : shard.items) {
+      files[item.name] = shard.file_name;
+      bytes += item.Bytes();
+    }
+  }
+  const json index = {{"metadata", {{"total_size", bytes}}}, {"weight_map", files}};
+  WriteFileDurably(IndexPath(folder, stem), index.dump(2) + "\n");
 }
 
 WeightFiles::WeightFiles(const fs::path& folder, const std::string& stem) : folder_(folder) {

@@ -1,12 +1,13 @@
 // The weight files of a folder, seen as one set of named tensors.
 //
-// Owns: finding the files (one file, or shards with an index), the rules of the index, matching names and
-// shapes with what a model needs, filling its tensors. Does not own: one file's format (safetensors.h),
-// what the names mean (hf_folder.h, hf_adapter.cc). Thread rule: one thread.
+// Owns: finding the files (one file, or shards with an index), cutting tensors into shards, the rules of the
+// index, matching names and shapes with what a model needs, filling its tensors. Does not own: one file's
+// format (safetensors.h), what the names mean (hf_folder.h, hf_adapter.cc). Thread rule: one thread.
 #pragma once
 
 #include <ATen/core/TensorBody.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -21,6 +22,18 @@ namespace plural::trainer {
 // <stem>.safetensors.index.json lists. Shard names are plain names of the folder, never paths.
 // Errors: ExitError(kMissingInput) when there are none, kBadData for a bad index.
 std::vector<std::string> WeightFileNames(const std::filesystem::path& folder, const std::string& stem);
+
+// One file of a set that is written.
+struct WeightShard {
+  std::string file_name;
+  std::vector<SafetensorsWriter::Item> items;
+};
+// In the order of the items, each file filled up to `shard_bytes`; a larger tensor has a file of its own.
+std::vector<WeightShard> CutIntoShards(const std::string& stem, std::vector<SafetensorsWriter::Item> items,
+                                       std::int64_t shard_bytes);
+// The index of several files; of one there is none. Errors: those of WriteFileDurably.
+void WriteIndex(const std::filesystem::path& folder, const std::string& stem,
+                const std::vector<WeightShard>& shards);
 
 class WeightFiles {
  public:
