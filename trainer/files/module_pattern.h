@@ -1,18 +1,22 @@
 // Regular expressions over module names, as Hugging Face PEFT writes them into adapter_config.json.
 //
-// Owns: the part of Python's `re` that says which names match: literals, '.', classes, groups, '|', repeats,
-// '^', '$', \b, \B, look-ahead. Does not own: which names are asked. What captures or changes the rules
-// (back-references, look-behind, flags, atomic and possessive parts) is refused. The time of a match is
-// polynomial in pattern and name: a pattern comes from a file of somebody else. Thread rule: a value.
+// Owns: the part of Python's `re` that says which names match, matched by PCRE2. Does not own: which names
+// are asked, how often. Thread rule: a value.
+//
+// Supported are literals, '.', classes, groups, '|', repeats, '^', '$', \b, \B and look-ahead. Where PCRE2
+// reads these otherwise than Python it is given another spelling: a brace that is no repeat, "{,n}", '['
+// inside a class. Refused is all else, whether Python has it (flags, back-references, look-behind, possessive
+// and atomic parts, comments, escapes of characters, letters outside ASCII) or PCRE2 alone ("(*VERB)", \K,
+// \Q...\E, subroutines).
 #pragma once
 
-#include <bitset>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <stdexcept>
-#include <string>
 #include <string_view>
-#include <vector>
+
+struct pcre2_real_code_8;
 
 namespace plural::trainer {
 
@@ -28,28 +32,15 @@ class ModulePattern {
 
   explicit ModulePattern(std::string_view pattern);
 
-  // Python's re.fullmatch. Errors: std::logic_error for a name longer than kMaxNameBytes.
-  bool Matches(std::string_view name) const;
+  enum class Where { kWhole, kStart };  // Python's re.fullmatch, re.match
+  // A pattern comes from a file of somebody else, and some need more steps than there is time: after
+  // `most_steps` the name is given up. Errors: Error for that; std::logic_error for a name that is longer
+  // than kMaxNameBytes or holds other characters than ASCII's printable ones without the space.
+  bool Matches(std::string_view name, Where where = Where::kWhole,
+               std::uint32_t most_steps = 1'000'000) const;
 
  private:
-  using Characters = std::bitset<128>;
-  using Positions = std::bitset<kMaxNameBytes + 1>;
-
-  enum class Kind : std::uint8_t { kCharacter, kSequence, kChoice, kRepeat, kLook, kStart, kEnd, kBoundary };
-  struct Node {
-    Kind kind = Kind::kSequence;
-    bool negated = false;                    // kLook, kBoundary
-    Characters characters = {};              // kCharacter
-    std::vector<std::size_t> children = {};  // indices into nodes_
-    std::size_t least = 0, most = 0;         // kRepeat; kUnbounded
-  };
-  static constexpr std::size_t kUnbounded = static_cast<std::size_t>(-1);
-
-  class Parser;
-  class Matcher;
-
-  std::vector<Node> nodes_;
-  std::size_t root_ = 0;
+  std::shared_ptr<const pcre2_real_code_8> code_;
 };
 
 }  // namespace plural::trainer

@@ -1,31 +1,27 @@
 #include "trainer/files/peft_config.h"
 
-#include <ATen/core/Tensor.h>
-
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <set>
+#include <cctype>
+#include <map>
+#include <utility>
 
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
 #include "trainer/base/json_io.h"
 #include "trainer/base/printable.h"
-#include "trainer/files/module_pattern.h"
 
 namespace plural::trainer {
 namespace fs = std::filesystem;
 using nlohmann::json;
-using nlohmann::ordered_json;
 namespace {
 
 constexpr std::int64_t kMaxAdapterRank = 4096;
-constexpr double kMaxAlpha = 1e9;
-constexpr const char* kHeadModule = "lm_head";
-constexpr const char* kEmbedding = "model.embed_tokens";
+constexpr std::size_t kMaxEntries = 4096;  // a large model has a thousand layers
+constexpr std::int64_t kMaxExpressions = 256;
 constexpr std::array<std::string_view, 10> kTargets = {"q_proj",    "k_proj",    "v_proj",  "qkv_proj",
                                                        "o_proj",    "gate_proj", "up_proj", "gate_up_proj",
-                                                       "down_proj", kHeadModule};
+                                                       "down_proj", "lm_head"};
 
 // Keys whose meaning is computed here.
 constexpr std::array<std::string_view, 15> kRead = {"peft_type",
@@ -65,51 +61,27 @@ std::string Short(const json& value) {
   return text.size() <= kMost ? text : text.substr(0, kMost) + " ...";
 }
 
-// A path, or its end behind a dot.
-bool IsOrEndsWith(std::string_view path, std::string_view name) {
-  if (!path.ends_with(name)) return false;
-  return path.size() == name.size() || path[path.size() - name.size() - 1] == '.';
-}
-
 bool IsPlainName(std::string_view name) {
   return !name.empty() && std::all_of(name.begin(), name.end(), [](unsigned char c) {
     return c < 128 && (std::isalnum(c) != 0 || c == '_' || c == '.');
   });
 }
 
-bool IsNumber(std::string_view text) {
-  return !text.empty() && text.size() < 10 &&
-         std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
-}
-
-std::vector<std::string> SplitPath(const std::string& path) {
-  std::vector<std::string> parts(1);
-  for (const char c : path) {
-    if (c == '.') {
-      parts.emplace_back();
+// The keys of the objects in `text`, an object, as the text orders them; a json sorts them.
+std::map<std::string, std::vector<std::string>> KeysInOrder(const std::string& text) {
+  std::map<std::string, std::vector<std::string>> keys;
+  std::string object;
+  const json::parser_callback_t note = [&](int depth, json::parse_event_t event, json& value) {
+    if (event != json::parse_event_t::key || depth > 2) return true;
+    if (depth == 1) {
+      object = value.get<std::string>();
     } else {
-      parts.back() += c;
+      keys[object].push_back(value.get<std::string>());
     }
-  }
-  return parts;
-}
-
-struct Module {
-  std::string path;
-  bool linear = false;
-};
-
-// Modules with weights of their own, in the model's order.
-std::vector<Module> ModulesOf(const Decoder& model) {
-  constexpr std::string_view kWeight = ".weight";
-  std::vector<Module> modules;
-  for (const auto& [name, tensor] : model.BaseParameters()) {
-    if (!name.ends_with(kWeight)) continue;
-    const std::string path = name.substr(0, name.size() - kWeight.size());
-    modules.push_back({path, tensor.dim() == 2 && path != kEmbedding});
-  }
-  if (model.Config().tie_word_embeddings) modules.push_back({kHeadModule, true});
-  return modules;
+    return true;
+  };
+  [[maybe_unused]] const json sorted = json::parse(text, note);
+  return keys;
 }
 
 }  // namespace
@@ -123,17 +95,15 @@ PeftConfig::PeftConfig(const fs::path& folder)
                         "' has no adapter_config.json; an adapter is a folder that PEFT or "
                         "plural wrote, in a run folder it is adapter/");
   }
-  if (!ReadJsonFile(path).is_object()) {  // refuses what is no strict JSON; the order of keys is read again
-    throw ExitError(ExitCode::kBadData, where_ + ": a JSON object is needed");
-  }
-  config_ = ordered_json::parse(ReadFile(path));
+  config_ = ReadJsonFile(path);
+  if (!config_.is_object()) throw ExitError(ExitCode::kBadData, where_ + ": a JSON object is needed");
 
   if (At("peft_type") != "LORA") Fail("peft_type", "only \"LORA\" is supported");
   if (!At("task_type").is_null() && At("task_type") != "CAUSAL_LM") {
     Fail("task_type", "only \"CAUSAL_LM\" is supported");
   }
   if (!IsOff(At("bias")) && At("bias") != "none") Fail("bias", "only \"none\" is supported");
-  const json init = At("init_lora_weights");
+  const json& init = At("init_lora_weights");
   const json supported = {"gaussian", "eva", "orthogonal", "mica"};
   if (!init.is_null() && !init.is_boolean() &&
       std::find(supported.begin(), supported.end(), init) == supported.end()) {
@@ -150,26 +120,25 @@ PeftConfig::PeftConfig(const fs::path& folder)
   if (!At("lora_dropout").is_null()) dropout_ = Number("lora_dropout", At("lora_dropout"), 0.0, 1.0);
   modules_to_save_ = Names("modules_to_save");
   RefuseOtherFeatures();
-  const json layers = At("layers_to_transform");
-  for (const json& layer : layers.is_array() ? layers : json::array({layers})) {
-    if (layers.is_null() || layer.is_number_unsigned()) continue;
-    Fail("layers_to_transform", "a layer number or a list of them is needed");
-  }
-  if (At("target_modules").is_string() && !IsOff(layers)) {
-    Fail("layers_to_transform", "it cannot stand beside a target_modules that is a regular expression");
-  }
-  if (!IsOff(At("layers_pattern")) && IsOff(layers)) {
-    Fail("layers_pattern", "it needs layers_to_transform");
-  }
+  ReadTargets();
+  ReadLayers();
+  const auto order = KeysInOrder(ReadFile(path));
+  const auto keys_of = [&order](const char* key) {
+    const auto found = order.find(key);
+    return found == order.end() ? std::vector<std::string>() : found->second;
+  };
+  ranks_ = ReadPatterns("rank_pattern", keys_of("rank_pattern"));
+  alphas_ = ReadPatterns("alpha_pattern", keys_of("alpha_pattern"));
 }
 
 void PeftConfig::Fail(const std::string& key, const std::string& what) const {
   throw ExitError(ExitCode::kBadData, Printable(where_ + ": " + key + " is " + Short(At(key)) + "; " + what));
 }
 
-json PeftConfig::At(std::string_view key) const {
+const json& PeftConfig::At(std::string_view key) const {
+  static const json absent;
   const auto found = config_.find(key);
-  return found == config_.end() ? json() : json(*found);
+  return found == config_.end() ? absent : *found;
 }
 
 std::int64_t PeftConfig::Rank(const std::string& key, const json& value) const {
@@ -186,12 +155,19 @@ double PeftConfig::Number(const std::string& key, const json& value, double smal
   return value.get<double>();
 }
 
+void PeftConfig::RequireFew(const std::string& key) const {
+  if (!At(key).is_structured() || At(key).size() <= kMaxEntries) return;
+  Fail(key, "these are " + std::to_string(At(key).size()) + " entries, at most " +
+                std::to_string(kMaxEntries) + " are supported");
+}
+
 // null, or a list of plain module names.
 std::vector<std::string> PeftConfig::Names(const std::string& key) const {
-  const json list = At(key);
+  const json& list = At(key);
   if (IsOff(list)) return {};
   std::vector<std::string> names;
   if (!list.is_array()) Fail(key, "null or a list of names is needed");
+  RequireFew(key);
   for (const json& name : list) {
     if (!name.is_string() || !IsPlainName(name.get<std::string>())) {
       Fail(key, "names of letters, digits, '_' and '.' are supported");
@@ -209,145 +185,78 @@ void PeftConfig::RefuseOtherFeatures() const {
   }
 }
 
-// Python's re.fullmatch.
-bool PeftConfig::Matches(const std::string& key, const std::string& pattern, const std::string& path) const {
+// target_modules, whose type is checked where it is used, and exclude_modules.
+void PeftConfig::ReadTargets() {
+  const json& targets = At("target_modules");
+  RequireFew("target_modules");
+  std::string word = targets.is_string() ? targets.get<std::string>() : "";
+  std::transform(word.begin(), word.end(), word.begin(), [](unsigned char c) { return std::tolower(c); });
+  all_linear_ = word == "all-linear";
+  if (targets.is_string() && !all_linear_) {
+    targets_expression_ = Expression("target_modules", targets.get<std::string>());
+  }
+  for (const json& target : targets.is_array() ? targets : json::array()) {
+    if (target.is_string()) targets_.push_back(target.get<std::string>());
+  }
+  const json& excluded = At("exclude_modules");
+  if (excluded.is_string() && !IsOff(excluded)) {
+    excluded_expression_ = Expression("exclude_modules", excluded.get<std::string>());
+  } else {
+    excluded_ = Names("exclude_modules");
+  }
+}
+
+// layers_to_transform and layers_pattern.
+void PeftConfig::ReadLayers() {
+  const json& layers = At("layers_to_transform");
+  for (const json& layer : layers.is_array() ? layers : json::array({layers})) {
+    if (layers.is_null() || layer.is_number_unsigned()) continue;
+    Fail("layers_to_transform", "a layer number or a list of them is needed");
+  }
+  if (At("target_modules").is_string() && !IsOff(layers)) {
+    Fail("layers_to_transform", "it cannot stand beside a target_modules that is a regular expression");
+  }
+  const json& pattern = At("layers_pattern");
+  if (IsOff(pattern)) return;
+  if (IsOff(layers)) Fail("layers_pattern", "it needs layers_to_transform");
+  if (pattern.is_string() && IsPlainName(pattern.get<std::string>())) {
+    layers_pattern_ = {pattern.get<std::string>()};
+  } else {
+    layers_pattern_ = Names("layers_pattern");
+  }
+}
+
+ModulePattern PeftConfig::Expression(const std::string& key, const std::string& pattern) {
+  if (++expressions_ > kMaxExpressions) {
+    Fail(key, "of regular expressions at most " + std::to_string(kMaxExpressions) + " are supported");
+  }
   try {
-    return ModulePattern(pattern).Matches(path);
+    return ModulePattern(pattern);
   } catch (const ModulePattern::Error& error) {
     Fail(key, "the regular expression is not supported: " + std::string(error.what()));
   }
 }
 
-// The value of the first pattern that matches the path or its end behind a dot; null: none does.
-const ordered_json* PeftConfig::Pattern(const std::string& key, const std::string& path) const {
-  const auto patterns = config_.find(key);
-  if (patterns == config_.end() || IsOff(json(*patterns))) return nullptr;
-  if (!patterns->is_object()) Fail(key, "an object is needed that gives patterns of layers their value");
-  for (const auto& [pattern, value] : patterns->items()) {
-    // One pattern a layer is what PEFT writes itself; names need no regular expression.
-    const bool matches =
-        IsPlainName(pattern) ? IsOrEndsWith(path, pattern) : Matches(key, "(.*\\.)?(" + pattern + ")$", path);
-    if (matches) return &value;
-  }
-  return nullptr;
-}
-
-bool PeftConfig::Excluded(const std::string& path) const {
-  for (const std::string& saved : modules_to_save_) {
-    if (("." + path + ".").find("." + saved + ".") != std::string::npos) return true;
-  }
-  const json excluded = At("exclude_modules");
-  if (IsOff(excluded)) return false;
-  if (excluded.is_string()) return Matches("exclude_modules", excluded.get<std::string>(), path);
-  const auto names = Names("exclude_modules");
-  return std::any_of(names.begin(), names.end(),
-                     [&](const std::string& name) { return IsOrEndsWith(path, name); });
-}
-
-bool PeftConfig::Targeted(const std::string& path) const {
-  const json targets = At("target_modules");
-  if (targets.is_string()) return Matches("target_modules", targets.get<std::string>(), path);
-  for (const json& target : targets) {
-    if (target == path) return true;  // a full path counts whatever layers_to_transform says
-  }
-  return std::any_of(targets.begin(), targets.end(),
-                     [&](const json& target) { return IsOrEndsWith(path, target.get<std::string>()); }) &&
-         LayerTransformed(path);
-}
-
-bool PeftConfig::LayerTransformed(const std::string& path) const {
-  const json layers = At("layers_to_transform");
-  if (layers.is_null() || (layers.is_array() && layers.empty())) return true;
-  const auto listed = [&](const std::string& index) {
-    const json number = std::stoull(index);
-    return layers.is_array() ? std::find(layers.begin(), layers.end(), number) != layers.end()
-                             : layers == number;
-  };
-  const std::vector<std::string> parts = SplitPath(path);
-  const json pattern = At("layers_pattern");
-  if (IsOff(pattern)) {
-    for (std::size_t i = 2; i + 1 < parts.size(); ++i) {
-      if (IsNumber(parts[i])) return listed(parts[i]);
-    }
-    return false;
-  }
-  const std::vector<std::string> names = pattern.is_string() && IsPlainName(pattern.get<std::string>())
-                                             ? std::vector<std::string>{pattern.get<std::string>()}
-                                             : Names("layers_pattern");
-  for (const std::string& name : names) {
-    std::string before;
-    for (std::size_t i = 0; i + 1 < parts.size(); ++i) {
-      if (IsNumber(parts[i]) && IsOrEndsWith(before, name)) return listed(parts[i]);
-      before += (before.empty() ? "" : ".") + parts[i];
+// One pattern per layer is what PEFT writes itself; names need no regular expression.
+std::vector<PeftConfig::LayerPattern> PeftConfig::ReadPatterns(const std::string& key,
+                                                               const std::vector<std::string>& order) {
+  const json& values = At(key);
+  if (IsOff(values)) return {};
+  if (!values.is_object()) Fail(key, "an object is needed that gives patterns of layers their value");
+  RequireFew(key);
+  std::vector<LayerPattern> patterns;
+  for (const std::string& pattern : order) {
+    const auto value = values.find(pattern);
+    if (value == values.end()) Fail(key, "the file changed while it was read");
+    LayerPattern& entry = patterns.emplace_back();
+    entry.value = *value;
+    if (IsPlainName(pattern.starts_with('^') ? pattern.substr(1) : pattern)) {
+      entry.name = pattern;
+    } else {
+      entry.expression = Expression(key, "(.*\\.)?(" + pattern + ")$");
     }
   }
-  return false;
-}
-
-AdaptedLayer PeftConfig::LayerAt(const std::string& path) const {
-  const ordered_json* rank = Pattern("rank_pattern", path);
-  const ordered_json* alpha = Pattern("alpha_pattern", path);
-  AdaptedLayer layer{path, rank_, alpha_};
-  if (rank != nullptr) layer.rank = Rank("rank_pattern", *rank);
-  if (alpha != nullptr) layer.alpha = Number("alpha_pattern", *alpha, 0.0, kMaxAlpha);
-  if (layer.alpha <= 0.0) Fail("alpha_pattern", "positive numbers are needed");
-  if (rslora_) layer.alpha *= std::sqrt(static_cast<double>(layer.rank));
-  return layer;
-}
-
-bool PeftConfig::Saved(const std::string& path) const {
-  return std::any_of(modules_to_save_.begin(), modules_to_save_.end(),
-                     [&](const std::string& name) { return path.ends_with(name); });
-}
-
-AdapterPlan PeftConfig::PlanFor(const Decoder& model) const {
-  const json targets = At("target_modules");
-  constexpr const char* kAllowed = "a regular expression, \"all-linear\" or a list of names is needed";
-  if (!targets.is_string() && !targets.is_array()) Fail("target_modules", kAllowed);
-  if (targets.empty() || targets == "") Fail("target_modules", kAllowed);
-  for (const json& target : targets.is_array() ? targets : json::array()) {
-    if (!target.is_string()) Fail("target_modules", kAllowed);
-  }
-  std::string word = targets.is_string() ? targets.get<std::string>() : "";
-  std::transform(word.begin(), word.end(), word.begin(), [](unsigned char c) { return std::tolower(c); });
-  const bool all_linear = word == "all-linear";
-
-  AdapterPlan plan;
-  plan.dropout = dropout_;
-  std::set<std::string> containers;
-  for (const auto& [path, linear] : ModulesOf(model)) {
-    for (std::size_t dot = path.find('.'); dot != std::string::npos; dot = path.find('.', dot + 1)) {
-      containers.insert(path.substr(0, dot));
-    }
-    if (Saved(path)) plan.replaced.push_back(path);
-    if (path == kEmbedding && !all_linear && Targeted(path) && !Excluded(path)) {
-      Fail("target_modules", "an adapter of the embedding (" + path + ") is not supported");
-    }
-    const bool targeted = all_linear ? path != kHeadModule : linear && Targeted(path);
-    if (linear && targeted && !Excluded(path)) plan.layers.push_back(LayerAt(path));
-  }
-  for (const std::string& name : modules_to_save_) {
-    const auto ends_with_it = [&](const std::string& path) { return path.ends_with(name); };
-    if (std::any_of(containers.begin(), containers.end(), ends_with_it) ||
-        std::none_of(plan.replaced.begin(), plan.replaced.end(), ends_with_it)) {
-      Fail("modules_to_save",
-           "'" + name + "' is no single layer of the model; lm_head, embed_tokens and norms are supported");
-    }
-  }
-  for (const std::string& path : plan.replaced) {
-    if (model.Config().tie_word_embeddings && (path == kHeadModule || path == kEmbedding)) {
-      Fail("modules_to_save", "the model ties its head to the embedding (tie_word_embeddings), a copy of '" +
-                                  path + "' alone is not supported");
-    }
-  }
-  if (plan.layers.empty()) Fail("target_modules", "it names no linear layer of the model");
-  // From layers to their parameters.
-  const std::set<std::string> layers(plan.replaced.begin(), plan.replaced.end());
-  plan.replaced.clear();
-  for (const auto& [name, tensor] : model.BaseParameters()) {
-    if (layers.contains(name.substr(0, name.rfind('.')))) plan.replaced.push_back(name);
-  }
-  return plan;
+  return patterns;
 }
 
 AdapterSettings PeftConfig::Uniform() const {
@@ -361,7 +270,7 @@ AdapterSettings PeftConfig::Uniform() const {
   }
   constexpr const char* kAllowed =
       "training needs a list of the names of linear layers, such as q_proj, o_proj, down_proj and lm_head";
-  const json list = At("target_modules");
+  const json& list = At("target_modules");
   if (!list.is_array() || list.empty()) Fail("target_modules", kAllowed);
   for (const json& target : list) {
     if (!target.is_string() || !Contains(kTargets, target.get<std::string>())) {

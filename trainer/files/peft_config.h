@@ -4,16 +4,21 @@
 // what an adapter computes and is not computed here. Does not own: tensors (hf_folder.h). Thread rule: a
 // value.
 //
+// The file is somebody else's, so work is bounded: 4096 entries in a list of names, in rank_pattern and in
+// alpha_pattern, of which 256 in all may be regular expressions, which share a number of steps.
+//
 // Errors: ExitError(kBadData) that names file and key.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "trainer/files/module_pattern.h"
 #include "trainer/model/decoder.h"
 
 namespace plural::trainer {
@@ -50,15 +55,32 @@ class PeftConfig {
   bool ReplacesWeights() const { return !modules_to_save_.empty(); }
 
  private:
+  static constexpr double kMaxAlpha = 1e9;
+
+  // An entry of rank_pattern or alpha_pattern: the layers that it names, and their value.
+  struct LayerPattern {
+    std::string name;                         // of a path, or of its end behind a dot
+    std::optional<ModulePattern> expression;  // in place of a name
+    nlohmann::json value;
+  };
+
   [[noreturn]] void Fail(const std::string& key, const std::string& what) const;
-  nlohmann::json At(std::string_view key) const;
+  const nlohmann::json& At(std::string_view key) const;
   std::int64_t Rank(const std::string& key, const nlohmann::json& value) const;
   double Number(const std::string& key, const nlohmann::json& value, double smallest, double largest) const;
+  void RequireFew(const std::string& key) const;
   std::vector<std::string> Names(const std::string& key) const;
   void RefuseOtherFeatures() const;
 
-  bool Matches(const std::string& key, const std::string& pattern, const std::string& path) const;
-  const nlohmann::ordered_json* Pattern(const std::string& key, const std::string& path) const;
+  void ReadTargets();
+  void ReadLayers();
+  ModulePattern Expression(const std::string& key, const std::string& pattern);
+  std::vector<LayerPattern> ReadPatterns(const std::string& key, const std::vector<std::string>& order);
+
+  bool Matches(const std::string& key, const ModulePattern& expression, const std::string& path,
+               ModulePattern::Where where) const;
+  const nlohmann::json* ValueFor(const std::string& key, const std::vector<LayerPattern>& patterns,
+                                 const std::string& path) const;
   bool Excluded(const std::string& path) const;
   bool Targeted(const std::string& path) const;
   bool LayerTransformed(const std::string& path) const;
@@ -66,12 +88,18 @@ class PeftConfig {
   bool Saved(const std::string& path) const;
 
   std::string where_;
-  nlohmann::ordered_json config_;  // of several patterns that match, the file's first wins
+  nlohmann::json config_;
   std::int64_t rank_ = 8;
   double alpha_ = 8.0;
   double dropout_ = 0.0;
   bool rslora_ = false;
   std::vector<std::string> modules_to_save_;
+  // Names, or a regular expression.
+  std::vector<std::string> targets_, excluded_, layers_pattern_;
+  std::optional<ModulePattern> targets_expression_, excluded_expression_;
+  bool all_linear_ = false;                   // in place of targets
+  std::vector<LayerPattern> ranks_, alphas_;  // in the file's order: the first that matches counts
+  std::int64_t expressions_ = 0;              // how many there are in all
 };
 
 }  // namespace plural::trainer
