@@ -122,6 +122,11 @@ class Project : public torch::autograd::Function<Project> {
       gradients[input] = gradient.to(like.scalar_type());
     };
 
+    // Products that a layer in full adds up in one call: up to the first adapter with dropout.
+    auto products = std::ranges::count_if(dy, [](const at::Tensor& dy_RO) { return dy_RO.defined(); });
+    for (auto group = plan.adapters.begin(); group != plan.adapters.end() && group->p == 0; ++group)
+      ++products;
+
     for (std::size_t l = 0; l < plan.layers.size(); ++l) {
       const Linear& layer = plan.layers[l];
       const Inputs& input = inputs[l];
@@ -136,7 +141,7 @@ class Project : public torch::autograd::Function<Project> {
       if (!ctx->needs_input_grad(0)) continue;
       const HeldWeight weight = layer.Weight(dy_RO.scalar_type());
       to_dx.push_back({dy_RO, weight.Tensor()});
-      if (layer.nf4) AddProducts(dx_RI, std::exchange(to_dx, {}));  // while the weight is held
+      if (layer.nf4) AddProducts(dx_RI, std::exchange(to_dx, {}), products > 1);  // while the weight is held
     }
 
     for (std::size_t g = 0; g < plan.adapters.size(); ++g) {

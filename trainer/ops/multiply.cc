@@ -101,10 +101,10 @@ at::Tensor MultiplyNarrow(const at::Tensor& x_RI, const at::Tensor& b_IK) {
   return y_RK;
 }
 
-void AddProducts(at::Tensor& sum_MN, const std::vector<Factors>& pairs) {
+void AddProducts(at::Tensor& sum_MN, const std::vector<Factors>& pairs, bool more_follow) {
   if (pairs.empty()) return;
   const at::Tensor &a_MK = pairs[0].a_MK, &b_KN = pairs[0].b_KN;
-  const bool add = sum_MN.defined(), several = add || pairs.size() > 1;
+  const bool add = sum_MN.defined(), several = add || more_follow || pairs.size() > 1;
   if (several && ByTiles(a_MK) && a_MK.scalar_type() == at::kFloat) {
     if (!add) sum_MN = at::empty({a_MK.size(0), b_KN.size(1)}, a_MK.options());
     TileMultiply(pairs, sum_MN, add);

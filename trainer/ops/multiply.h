@@ -28,8 +28,9 @@ at::Tensor MultiplyUnrounded(const at::Tensor& x_RI, const at::Tensor& weight_OI
 at::Tensor MultiplyNarrow(const at::Tensor& x_RI, const at::Tensor& b_IK);
 // x W, [R, I].
 at::Tensor Multiply(const at::Tensor& x_RO, const at::Tensor& weight_OI);
-// Adds the pairs' products, [M, N], to the sum, or puts them there if it is undefined.
-void AddProducts(at::Tensor& sum_MN, const std::vector<Factors>& pairs);
+// Adds the pairs' products, [M, N], to the sum, or puts them there if it is undefined. `more_follow`: further
+// calls add to the same sum; then the calls together give the bits of one call with all pairs.
+void AddProducts(at::Tensor& sum_MN, const std::vector<Factors>& pairs, bool more_follow = false);
 
 // A^T B, [J, I], of A [R, J] and B [R, I]: the gradient of a weight. Of bf16 in fp32: sums over rows are not
 // rounded.

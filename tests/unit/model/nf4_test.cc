@@ -205,14 +205,7 @@ TEST(Nf4, LayersComputeWithTheDequantizedWeight) {
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     const auto nf4 = OutputAndGradients(dtype, std::make_shared<Nf4Scratch>()),
                plain = OutputAndGradients(dtype, nullptr);
-    EXPECT_TRUE(at::equal(nf4[0], plain[0])) << dtype;
-    // Backward adds an adapter's part by another kernel than a plain layer where the weight's memory is taken
-    // by the next one: sums of at most 96 + 3 products, rounded to 24 bits, of bf16 to 8 bits at the end.
-    const double rounding = dtype == at::kFloat ? 99 * 0x1p-24 : 0x1p-7;
-    for (std::size_t i = 1; i < plain.size(); ++i) {
-      const double largest = plain[i].abs().max().item<double>();
-      EXPECT_LE((nf4[i] - plain[i]).abs().max().item<double>(), rounding * largest) << dtype << i;
-    }
+    for (std::size_t i = 0; i < plain.size(); ++i) EXPECT_TRUE(at::equal(nf4[i], plain[i])) << dtype << i;
   }
 }
 
