@@ -112,10 +112,10 @@ int Run(Session& session) {
 
   session.world = std::make_unique<dist::World>(&session.argc, &session.argv);
   dist::World& world = *session.world;
-  if (command == "score") return RunScore(score, world);
   const std::unique_ptr<dist::Collectives> collectives = dist::MakeMpiCollectives(world);
   if (command == "train") return RunTrain(train, world, *collectives);
   if (command == "generate") return RunGenerate(generate, world, *collectives);
+  if (command == "score") return RunScore(score, world, *collectives);
   if (command == "rate") return RunRate(rate, world, *collectives);
   if (command == "evaluate") return RunEvaluate(evaluate, world, *collectives);
   if (command == "doctor") return RunDoctor(doctor, world, *collectives);

@@ -13,6 +13,7 @@
 #include "data/corpus.h"
 #include "data/rows.h"
 #include "dist/agreement.h"
+#include "dist/ordered.h"
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
 #include "trainer/commands/model_options.h"
@@ -195,29 +196,16 @@ int RunEvaluate(const EvaluateOptions& options, dist::World& world, dist::Collec
   const std::int64_t count =
       options.limit > 0 ? std::min(options.limit, corpus.Info().groups) : corpus.Info().groups;
   Progress progress("evaluate", "groups", count, world.Rank() == 0, 0, std::cerr);
-  std::string lines;
-  for (std::int64_t g = world.Rank(); g < count; g += world.Size()) {
-    lines += EvaluateLine(task, corpus.Read(g)).dump() + "\n";
+  std::vector<std::string> mine;
+  for (const std::int64_t g : dist::MyShare(count, world)) {
+    mine.push_back(EvaluateLine(task, corpus.Read(g)).dump());
     progress.Update(g + 1);
   }
-  const std::vector<std::string> parts = collectives.AllGather(lines);
+  const std::vector<std::string> lines = dist::GatherInOrder(mine, collectives);
   if (world.Rank() != 0) return 0;
 
-  // Rank r holds groups r, r + size, ...: taking one line of each in turn restores corpus order.
-  std::vector<std::vector<nlohmann::json>> of_rank;
-  for (const std::string& part : parts) {
-    std::vector<nlohmann::json>& groups = of_rank.emplace_back();
-    for (std::size_t at = 0; at < part.size();) {
-      const std::size_t end = part.find('\n', at);
-      groups.push_back(nlohmann::json::parse(part.substr(at, end - at)));
-      at = end + 1;
-    }
-  }
   std::vector<nlohmann::json> groups;
-  for (std::int64_t g = 0; g < count; ++g) {
-    groups.push_back(
-        of_rank[static_cast<std::size_t>(g % world.Size())][static_cast<std::size_t>(g / world.Size())]);
-  }
+  for (const std::string& line : lines) groups.push_back(nlohmann::json::parse(line));
   const nlohmann::json summary = Summary(groups, task.targets);
   std::cout << summary.dump(2) << "\n";
   if (output) {

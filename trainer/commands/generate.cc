@@ -13,6 +13,7 @@
 
 #include "data/corpus.h"
 #include "dist/agreement.h"
+#include "dist/ordered.h"
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
 #include "trainer/commands/model_options.h"
@@ -252,13 +253,13 @@ int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collec
     std::vector<data::Group> batch;
     for (std::int64_t p = begin; p < end; ++p) batch.push_back(corpus.Read(p));
     const std::vector<GeneratedPrompt> answers = method->Answer(batch);
-    std::string lines;
+    std::vector<std::string> mine(1);  // the block's lines
     for (std::size_t p = 0; p < batch.size(); ++p) {
       short_prompts[0] += answers[p].short_by.value_or(0) > 0 ? 1.0 : 0.0;
-      lines += AnswerLine(corpus, batch[p], options.method.method, answers[p]);
+      mine[0] += AnswerLine(corpus, batch[p], options.method.method, answers[p]);
     }
-    for (const std::string& part : collectives.AllGather(lines)) {
-      if (output) output->Write(part);
+    for (const std::string& lines : dist::GatherInOrder(mine, collectives)) {
+      if (output) output->Write(lines);
     }
     progress.Update(std::min(prompts, first + round));
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "dist/agreement.h"
+#include "dist/ordered.h"
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
 #include "trainer/base/json_io.h"
@@ -109,7 +110,7 @@ int RunRate(const RateOptions& options, dist::World& world, dist::Collectives& c
   Counts counts;
   std::int64_t prompts = 0;
   for (bool more = true; more;) {
-    std::string mine;
+    std::vector<std::string> mine;
     for (int rank = 0; rank < world.Size() && more; ++rank) {
       json line;
       more = input->Next(line);
@@ -118,10 +119,10 @@ int RunRate(const RateOptions& options, dist::World& world, dist::Collectives& c
       CheckAnswer(line, input->Where());
       if (rank != world.Rank()) continue;
       RateAnswer(*base, *questions, line, input->Where(), counts);
-      mine = line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+      mine.push_back(line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n");
     }
-    for (const std::string& part : collectives.AllGather(mine)) {
-      if (output) output->Write(part);
+    for (const std::string& rated : dist::GatherInOrder(mine, collectives)) {
+      if (output) output->Write(rated);
     }
     progress.Update(prompts);
   }

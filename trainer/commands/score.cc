@@ -6,13 +6,13 @@
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <iostream>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <vector>
 
 #include "data/rows.h"
-#include "dist/collectives.h"
+#include "dist/agreement.h"
+#include "dist/ordered.h"
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
 #include "trainer/base/json_io.h"
@@ -163,38 +163,34 @@ void AddScoreOptions(CLI::App& command, ScoreOptions& options) {
   AddComputeOptions(command, options.dtype, options.threads);
 }
 
-int RunScore(const ScoreOptions& options, dist::World& world) {
+int RunScore(const ScoreOptions& options, dist::World& world, dist::Collectives& collectives) {
   SetThreads(options.threads, world);
   const c10::NoGradGuard no_grad;
   const at::ScalarType dtype = DTypeNamed(options.dtype);
-  const Decoder model = LoadModel(options.model, options.adapter, dtype, at::Device(at::kCPU));
+  const Decoder model =
+      LoadModel(options.model, options.adapter, dtype, at::Device(at::kCPU), world, collectives);
   WarnOfLatents(model, world);
   const data::CostModel cost = CostOf(model.Config(), /*train_all_weights=*/false,
                                       static_cast<std::int64_t>(at::elementSize(dtype)), model.Device());
-  SequenceReader reader(options.input, model.Config());
+  std::optional<SequenceReader> reader;
+  OnEveryRank(world, collectives, [&] { reader.emplace(options.input, model.Config()); });
   std::optional<PendingFile> output;
   if (world.Rank() == 0) output.emplace(options.output);
-  std::unique_ptr<dist::Collectives> collectives;
-  if (world.Size() > 1) collectives = dist::MakeMpiCollectives(world);
 
   // Every rank reads all lines, which is cheap, and scores its own block of each round.
   Progress progress("score", "sequences", 0, world.Rank() == 0, 0, std::cerr);
   std::int64_t scored = 0;
   for (bool more = true; more;) {
-    std::string mine;
+    std::vector<std::string> mine;
     for (int rank = 0; rank < world.Size() && more; ++rank) {
-      const Block block = reader.Next();
+      const Block block = reader->Next();
       more = block.sequences > 0;
-      if (rank == world.Rank()) mine = ScoreBlock(model, cost, block);
+      if (rank == world.Rank()) mine.push_back(ScoreBlock(model, cost, block));
       scored += static_cast<std::int64_t>(block.sequences);
     }
     progress.Update(scored);
-    if (!collectives) {
-      output->Write(mine);
-      continue;
-    }
-    for (const std::string& part : collectives->AllGather(mine)) {
-      if (output) output->Write(part);
+    for (const std::string& lines : dist::GatherInOrder(mine, collectives)) {
+      if (output) output->Write(lines);
     }
   }
   if (output) output->Commit();

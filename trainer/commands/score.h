@@ -1,12 +1,13 @@
 // `plural score`: log-probabilities of given responses.
 //
 // Owns: the command's options, its input and output lines, which sequences share a pass, the split over
-// ranks. Does not own: loading (model/load_model.h), the forward pass. Thread rule: main thread.
+// ranks. Does not own: loading (files/load_model.h), the forward pass. Thread rule: main thread.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
+#include "dist/collectives.h"
 #include "dist/world.h"
 
 namespace CLI {
@@ -31,6 +32,6 @@ void AddScoreOptions(CLI::App& command, ScoreOptions& options);
 // Errors: ExitError(kBadData) with the line number for a line that is no such object, an empty list, a token
 // id outside the vocabulary, a sequence longer than the model's max_position_embeddings; ExitError(kDiverged)
 // when the model gives a non-finite number.
-int RunScore(const ScoreOptions& options, dist::World& world);
+int RunScore(const ScoreOptions& options, dist::World& world, dist::Collectives& collectives);
 
 }  // namespace plural::trainer

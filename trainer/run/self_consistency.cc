@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "dist/ordered.h"
 #include "trainer/generate/generator.h"
 #include "trainer/method/latent_unit.h"
 
@@ -34,10 +35,10 @@ data::Group ResponsesOfLatents(const Decoder& model, const data::Group& prompt, 
 SelfConsistency MeasureSelfConsistency(const Decoder& model, const std::vector<data::Group>& prompts,
                                        std::int64_t max_new_tokens, const data::PackSettings& pack,
                                        const dist::World& world, dist::Collectives& collectives) {
-  const auto size = static_cast<std::size_t>(world.Size());
   double counts[] = {0.0, 0.0};
-  for (auto p = static_cast<std::size_t>(world.Rank()); p < prompts.size(); p += size) {
-    const data::Group answered = ResponsesOfLatents(model, prompts[p], max_new_tokens);
+  for (const std::int64_t p : dist::MyShare(static_cast<std::int64_t>(prompts.size()), world)) {
+    const data::Group answered =
+        ResponsesOfLatents(model, prompts[static_cast<std::size_t>(p)], max_new_tokens);
     const std::vector<int> recognised = RecognizeLatents(model, answered, pack);
     for (std::size_t z = 0; z < recognised.size(); ++z) {
       counts[0] += 1.0;
