@@ -13,47 +13,40 @@
 namespace plural::data {
 namespace {
 
-// The chosen sequences in lexicographic order of their tokens, where neighbours share most. A sequence
-// makes rows of all its tokens but the last.
+// Sequences in lexicographic order of their tokens, where neighbours share most.
 class SortedSequences {
  public:
+  // The chosen ones. A sequence makes rows of all its tokens but the last.
   SortedSequences(std::span<const LabelledSequence> sequences, std::span<const int> which) {
     std::size_t total = 0;
     for (const int index : which) total += Length(sequences, index);
-    if (total > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
-      throw DataError("the sequences of one group have " + std::to_string(total) +
-                      " tokens, at most 2^31-1 are allowed; give the group fewer or shorter responses");
-    }
-    tokens_.reserve(total);
-    offset_.reserve(which.size() + 1);
-    offset_.push_back(0);
+    Reserve(which.size(), total);
     for (const int index : which) {
       const LabelledSequence& sequence = sequences[static_cast<std::size_t>(index)];
-      if (sequence.prefix.empty()) {
-        throw DataError("a sequence has an empty prefix, so nothing predicts its first response token");
-      }
+      RequirePrefix(sequence.prefix);
       tokens_.insert(tokens_.end(), sequence.prefix.begin(), sequence.prefix.end());
       tokens_.insert(tokens_.end(), sequence.response.begin(),
                      sequence.response.begin() + static_cast<std::ptrdiff_t>(sequence.PredictedTokens()));
       offset_.push_back(tokens_.size());
     }
-    order_.resize(which.size());
-    std::iota(order_.begin(), order_.end(), std::size_t{0});
     // Equal tokens are ordered by their weights, so that sums of weights do not depend on input order.
-    std::ranges::stable_sort(order_, [&](std::size_t a, std::size_t b) {
-      const auto by_tokens =
-          std::lexicographical_compare_three_way(Of(a).begin(), Of(a).end(), Of(b).begin(), Of(b).end());
-      if (by_tokens != 0) return by_tokens < 0;
+    Sort([&](std::size_t a, std::size_t b) {
       return Weights(sequences[static_cast<std::size_t>(which[a])]) <
              Weights(sequences[static_cast<std::size_t>(which[b])]);
     });
-    shared_.resize(which.size(), 0);
-    for (std::size_t i = 1; i < order_.size(); ++i) {
-      const auto before = (*this)[i - 1];
-      const auto current = (*this)[i];
-      const auto differ = std::ranges::mismatch(before, current);
-      shared_[i] = static_cast<std::size_t>(differ.in1 - before.begin());
+  }
+
+  // All of them. A sequence makes rows of all its tokens.
+  explicit SortedSequences(std::span<const std::vector<Token>> sequences) {
+    std::size_t total = 0;
+    for (const auto& sequence : sequences) total += sequence.size();
+    Reserve(sequences.size(), total);
+    for (const auto& sequence : sequences) {
+      RequirePrefix(sequence);
+      tokens_.insert(tokens_.end(), sequence.begin(), sequence.end());
+      offset_.push_back(tokens_.size());
     }
+    Sort([](std::size_t, std::size_t) { return false; });
   }
 
   std::size_t Size() const { return order_.size(); }
@@ -71,6 +64,37 @@ class SortedSequences {
   }
 
  private:
+  void Reserve(std::size_t sequences, std::size_t tokens) {
+    if (tokens > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
+      throw DataError("the sequences of one group have " + std::to_string(tokens) +
+                      " tokens, at most 2^31-1 are allowed; give the group fewer or shorter responses");
+    }
+    tokens_.reserve(tokens);
+    offset_.reserve(sequences + 1);
+    offset_.push_back(0);
+  }
+  static void RequirePrefix(std::span<const Token> prefix) {
+    if (!prefix.empty()) return;
+    throw DataError("a sequence has an empty prefix, so nothing predicts its first response token");
+  }
+  template <typename Less>
+  void Sort(const Less& less_of_equals) {
+    order_.resize(offset_.size() - 1);
+    std::iota(order_.begin(), order_.end(), std::size_t{0});
+    std::ranges::stable_sort(order_, [&](std::size_t a, std::size_t b) {
+      const auto by_tokens =
+          std::lexicographical_compare_three_way(Of(a).begin(), Of(a).end(), Of(b).begin(), Of(b).end());
+      return by_tokens != 0 ? by_tokens < 0 : less_of_equals(a, b);
+    });
+    shared_.resize(order_.size(), 0);
+    for (std::size_t i = 1; i < order_.size(); ++i) {
+      const auto before = (*this)[i - 1];
+      const auto current = (*this)[i];
+      const auto differ = std::ranges::mismatch(before, current);
+      shared_[i] = static_cast<std::size_t>(differ.in1 - before.begin());
+    }
+  }
+
   static std::size_t Length(std::span<const LabelledSequence> sequences, int index) {
     const LabelledSequence& sequence = sequences[static_cast<std::size_t>(index)];
     return sequence.prefix.size() + sequence.response.size();
@@ -94,6 +118,37 @@ std::vector<int> AllOf(std::span<const LabelledSequence> sequences) {
   std::iota(which.begin(), which.end(), 0);
   return which;
 }
+
+// Lays out a tree's rows, depth first, as its sequences come in lexicographic order.
+class RowLayout {
+ public:
+  explicit RowLayout(TokenTree& tree) : tree_(tree) {}
+
+  // Goes on to a sequence that has its first `shared` tokens in common with the one before it; its first
+  // `fed` tokens have rows.
+  void Next(std::span<const Token> tokens, std::size_t shared, std::size_t fed) {
+    Close(std::min(shared, rows_.size()));
+    for (std::size_t depth = rows_.size(); depth < fed; ++depth) {
+      rows_.push_back(static_cast<std::int32_t>(tree_.token.size()));
+      tree_.token.push_back(tokens[depth]);
+      tree_.position.push_back(static_cast<std::int32_t>(depth));
+      tree_.end.push_back(0);
+    }
+  }
+  void Finish() { Close(0); }
+  // Of the current sequence, by depth.
+  const std::vector<std::int32_t>& Rows() const { return rows_; }
+
+ private:
+  void Close(std::size_t depth) {
+    for (; rows_.size() > depth; rows_.pop_back()) {
+      tree_.end[static_cast<std::size_t>(rows_.back())] = static_cast<std::int32_t>(tree_.token.size());
+    }
+  }
+
+  TokenTree& tree_;
+  std::vector<std::int32_t> rows_;
+};
 
 // Puts edges in order of (source, target) and rewrites the references to them.
 void SortEdges(TokenTree& tree) {
@@ -129,22 +184,11 @@ TokenTree BuildTree(std::span<const LabelledSequence> sequences, std::span<const
   tree.path.resize(static_cast<std::size_t>(tree.path_offset.back()));
 
   constexpr std::int32_t kNone = -1;
-  std::vector<std::int32_t> rows;     // of the current sequence, by depth
+  RowLayout layout(tree);
   std::vector<std::int32_t> edge_at;  // that predicts the token at a depth, or kNone
-  const auto close_rows = [&](std::size_t depth) {
-    for (; rows.size() > depth; rows.pop_back()) {
-      tree.end[static_cast<std::size_t>(rows.back())] = static_cast<std::int32_t>(tree.token.size());
-    }
-  };
   for (std::size_t i = 0; i < sorted.Size(); ++i) {
     const std::span<const Token> tokens = sorted[i];
-    close_rows(std::min(sorted.Shared(i), rows.size()));
-    for (std::size_t depth = rows.size(); depth + 1 < tokens.size(); ++depth) {
-      rows.push_back(static_cast<std::int32_t>(tree.token.size()));
-      tree.token.push_back(tokens[depth]);
-      tree.position.push_back(static_cast<std::int32_t>(depth));
-      tree.end.push_back(0);
-    }
+    layout.Next(tokens, sorted.Shared(i), tokens.size() - 1);
     edge_at.resize(std::min(sorted.Shared(i), edge_at.size()));
     edge_at.resize(tokens.size(), kNone);
 
@@ -154,7 +198,7 @@ TokenTree BuildTree(std::span<const LabelledSequence> sequences, std::span<const
       const std::size_t depth = sequence.prefix.size() + t;
       if (edge_at[depth] == kNone) {
         edge_at[depth] = static_cast<std::int32_t>(tree.edges.size());
-        tree.edges.push_back({.source = rows[depth - 1], .target = tokens[depth]});
+        tree.edges.push_back({.source = layout.Rows()[depth - 1], .target = tokens[depth]});
       }
       Edge& edge = tree.edges[static_cast<std::size_t>(edge_at[depth])];
       edge.likelihood += sequence.likelihood[t];
@@ -162,13 +206,26 @@ TokenTree BuildTree(std::span<const LabelledSequence> sequences, std::span<const
       tree.path[static_cast<std::size_t>(tree.path_offset[given]) + t] = edge_at[depth];
     }
   }
-  close_rows(0);
+  layout.Finish();
   SortEdges(tree);
   return tree;
 }
 
 TokenTree BuildTree(std::span<const LabelledSequence> sequences) {
   return BuildTree(sequences, AllOf(sequences));
+}
+
+FedTree FeedAll(std::span<const std::vector<Token>> sequences) {
+  const SortedSequences sorted(sequences);
+  FedTree fed;
+  fed.rows.resize(sequences.size());
+  RowLayout layout(fed.tree);
+  for (std::size_t i = 0; i < sorted.Size(); ++i) {
+    layout.Next(sorted[i], sorted.Shared(i), sorted[i].size());
+    fed.rows[sorted.Given(i)] = layout.Rows();
+  }
+  layout.Finish();
+  return fed;
 }
 
 std::vector<std::vector<int>> CutGroup(std::span<const LabelledSequence> sequences, const CostModel& cost) {

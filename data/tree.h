@@ -1,8 +1,8 @@
 // The token tree: all sequences of a group merged by their token ids.
 //
-// Owns: building the tree, laying it out depth first, its edge list, cutting a large group into
-// several trees. Does not own: weights' meaning (labelling.h), several trees in a row (rows.h).
-// Thread rule: pure functions.
+// Owns: building the tree, laying it out depth first, its edge list, trees that predict nothing, cutting a
+// large group into several trees. Does not own: weights' meaning (labelling.h), several trees in a row
+// (rows.h). Thread rule: pure functions.
 //
 // A row is a token that is fed to the model. Row q sees row k exactly when k <= q < end[k]; position
 // is the depth on the path. A terminal token is never fed, it is only predicted. An edge is one
@@ -47,6 +47,16 @@ struct TokenTree {
 TokenTree BuildTree(std::span<const LabelledSequence> sequences);
 // The same of the sequences at `which`; path_offset counts in the order of `which`.
 TokenTree BuildTree(std::span<const LabelledSequence> sequences, std::span<const int> which);
+
+// Sequences whose tokens are all fed, the last ones too: a prompt before its response is known.
+struct FedTree {
+  TokenTree tree;                               // without edges and paths
+  std::vector<std::vector<std::int32_t>> rows;  // of each sequence, from its first token to its last
+};
+
+// Merges the sequences as BuildTree does, by one row per distinct prefix, the sequences themselves included.
+// Errors: DataError when a sequence is empty.
+FedTree FeedAll(std::span<const std::vector<Token>> sequences);
 
 // What a tree costs, in multiply-adds of forward and backward, up to a constant factor.
 struct CostModel {

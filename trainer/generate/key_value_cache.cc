@@ -20,6 +20,7 @@
 #include <utility>
 
 #include "data/rows.h"
+#include "data/tree.h"
 #include "trainer/kernels/path_attention.h"
 #include "trainer/ops/capped_attention.h"
 
@@ -53,19 +54,18 @@ at::Tensor Indices(const std::vector<std::int64_t>& values, at::Device device) {
 }  // namespace
 
 Prefill RunPrefill(const Decoder& model, const data::Group& group, const std::vector<int>& tails) {
-  // The tree builder never feeds a sequence's last token, so every path gets one token to predict.
-  data::LabelledGroup sequences;
-  sequences.group = group.index;
+  std::vector<std::vector<data::Token>> sequences;
   for (const int tail : tails) {
-    data::LabelledSequence sequence;
-    sequence.prefix = group.prompt_tokens;
+    std::vector<data::Token>& tokens = sequences.emplace_back(group.prompt_tokens);
     const auto& rest = group.tails.at(static_cast<std::size_t>(tail));
-    sequence.prefix.insert(sequence.prefix.end(), rest.begin(), rest.end());
-    sequence.response = {0};
-    sequence.likelihood = sequence.unlikelihood = {0.0};
-    sequences.sequences.push_back(std::move(sequence));
+    tokens.insert(tokens.end(), rest.begin(), rest.end());
   }
-  const data::RowPass pass = std::move(data::PackGroups({&sequences, 1}, data::PackSettings{}, 1.0).at(0));
+  data::FedTree fed = data::FeedAll(sequences);
+  data::RowPass pass;
+  pass.length = pass.rows = fed.tree.Rows();
+  pass.token = std::move(fed.tree.token);
+  pass.position = std::move(fed.tree.position);
+  pass.end = std::move(fed.tree.end);
 
   const c10::NoGradGuard no_grad;
   Prefill prefill;
@@ -74,25 +74,19 @@ Prefill RunPrefill(const Decoder& model, const data::Group& group, const std::ve
   const auto token = at::tensor(pass.token, at::kInt).to(model.Device(), at::kLong);
   const auto position = at::tensor(pass.position, at::kInt).to(model.Device(), at::kLong);
 
-  prefill.path.resize(tails.size());
-  std::vector<std::int64_t> last_rows(tails.size());
-  for (std::size_t s = 0; s < pass.sequences.size(); ++s) {
-    const auto tail = static_cast<std::size_t>(pass.sequences[s].sequence);
-    const std::int64_t last =
-        pass.edges[static_cast<std::size_t>(pass.path[static_cast<std::size_t>(pass.path_offset[s])])].source;
-    last_rows[tail] = last;
-    for (std::int64_t row = 0; row <= last; ++row) {
-      if (pass.end[static_cast<std::size_t>(row)] > last) prefill.path[tail].push_back(row);
-    }
-  }
   // Of the last layer only the rows that predict something are computed; equal tails share theirs.
-  std::vector<std::int64_t> read = last_rows;
+  std::vector<std::int64_t> read;
+  for (const auto& path : fed.rows) read.push_back(path.back());
   std::sort(read.begin(), read.end());
   read.erase(std::unique(read.begin(), read.end()), read.end());
   const at::Tensor logits_SV =
       model.Logits(model.Hidden(model.Embed(token), position, attention, RowNumbers(read, model.Device())));
-  for (std::int64_t& row : last_rows) row = std::lower_bound(read.begin(), read.end(), row) - read.begin();
-  prefill.logits_LV = logits_SV.index_select(0, Indices(last_rows, model.Device()));
+  std::vector<std::int64_t> place;  // of each tail's last row among those
+  for (const auto& path : fed.rows) {
+    place.push_back(std::lower_bound(read.begin(), read.end(), path.back()) - read.begin());
+  }
+  prefill.logits_LV = logits_SV.index_select(0, Indices(place, model.Device()));
+  prefill.path = std::move(fed.rows);
   return prefill;
 }
 
@@ -147,7 +141,7 @@ void KeyValueCache::Start(std::int64_t row, const Prefill& prefill, std::size_t 
   Use(path_[r], -1);
   path_[r].clear();
   std::vector<std::int64_t> from, to;
-  for (const std::int64_t tree_row : prefill.path.at(tail)) {
+  for (const std::int32_t tree_row : prefill.path.at(tail)) {
     Slot& slot = import_.slot_of_row[static_cast<std::size_t>(tree_row)];
     if (slot < 0) {
       slot = Take();

@@ -21,7 +21,7 @@ namespace plural::trainer {
 // A prompt and some of its tails, run through the model once as one token tree.
 struct Prefill {
   std::vector<at::Tensor> k_NGD, v_NGD;         // per layer, rotated
-  std::vector<std::vector<std::int64_t>> path;  // per tail: its tree rows from the root to its last token
+  std::vector<std::vector<std::int32_t>> path;  // per tail: its tree rows from the root to its last token
   at::Tensor logits_LV;                         // per tail: what its last token predicts
 };
 
