@@ -25,12 +25,12 @@
 namespace plural::trainer {
 namespace {
 
-struct Range {
+struct GroupRange {
   std::int64_t begin = 0;
   std::int64_t end = 0;
 };
 
-Range ParseRange(const std::string& text, std::int64_t groups) {
+GroupRange ParseRange(const std::string& text, std::int64_t groups) {
   const auto number = [](std::string_view digits, std::int64_t if_empty) -> std::optional<std::int64_t> {
     if (digits.empty()) return if_empty;
     std::int64_t value = 0;
@@ -153,7 +153,7 @@ void PrintHead(const data::Corpus& corpus) {
   line("longest sequence", longest.tokens, " tokens (group ", longest.group, ")");
 }
 
-void PrintLengths(const data::Corpus& corpus, const Range& range) {
+void PrintLengths(const data::Corpus& corpus, const GroupRange& range) {
   std::vector<std::int64_t> prompts, tails, responses, counts;
   for (std::int64_t g = range.begin; g < range.end; ++g) {
     const data::Corpus::GroupLengths lengths = corpus.Lengths(g);
@@ -193,13 +193,13 @@ void PrintSharing(const std::vector<Sharing>& methods) {
   }
 }
 
-AlignmentFigures FiguresOf(data::Corpus& corpus, const Range& range, const InspectOptions& options) {
+AlignmentFigures FiguresOf(data::Corpus& corpus, const GroupRange& range, const InspectOptions& options) {
   AlignmentFigures figures(corpus, options.responses);
   for (std::int64_t g = range.begin; g < range.end; ++g) figures.Add(corpus.Read(g));
   return figures;
 }
 
-void ShowAlignment(data::Corpus& corpus, const Range& range, const InspectOptions& options) {
+void ShowAlignment(data::Corpus& corpus, const GroupRange& range, const InspectOptions& options) {
   if (corpus.Info().alignment.possibilities == 0) {
     throw ExitError(ExitCode::kBadData,
                     corpus.Path().string() +
@@ -216,7 +216,7 @@ void ShowAlignment(data::Corpus& corpus, const Range& range, const InspectOption
   }
 }
 
-void Summarise(data::Corpus& corpus, const Range& range, data::MaskMode mode, const InspectOptions& options) {
+void Summarise(data::Corpus& corpus, const GroupRange& range, data::MaskMode mode, const InspectOptions& options) {
   PrintHead(corpus);
   PrintLengths(corpus, range);
 
@@ -276,7 +276,7 @@ int RunInspect(const InspectOptions& options) {
   } else {
     const data::MaskMode mode = ParseMask(options.mask);
     data::Corpus corpus(options.path);
-    const Range range = ParseRange(options.groups, corpus.Info().groups);
+    const GroupRange range = ParseRange(options.groups, corpus.Info().groups);
     if (options.alignment) {
       ShowAlignment(corpus, range, options);
     } else if (options.json) {

@@ -28,7 +28,7 @@ using nlohmann::json;
 namespace {
 
 constexpr const char* kHead = "lm_head.weight";
-constexpr const char* kEmbedding = "model.embed_tokens.weight";
+constexpr const char* kEmbeddingWeight = "model.embed_tokens.weight";
 
 [[noreturn]] void Refuse(const fs::path& path, const std::string& what) {
   throw ExitError(ExitCode::kBadData, "'" + path.string() + "': " + what);
@@ -105,7 +105,7 @@ class Merger {
 
   // A head that was tied comes from the embedding.
   std::string ParameterInBase(const std::string& parameter) const {
-    return untied_ && parameter == kHead ? kEmbedding : parameter;
+    return untied_ && parameter == kHead ? kEmbeddingWeight : parameter;
   }
 
   // What is written, in the model's order.
