@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <map>
 #include <set>
 #include <string_view>
@@ -165,7 +166,10 @@ TimeByPart AddUpParts(std::vector<RecordedEvent> events) {
 double MeasureMultiplyPeak(at::ScalarType dtype, at::Device device) {
   const c10::AutoGradMode no_grad(false);
   const auto options = at::TensorOptions().dtype(dtype).device(device);
-  constexpr double kSecondsASize = 0.3;
+  constexpr double kSecondsPerSize = 0.3;
+  // Without bf16 instructions one product of the largest size takes a minute: three runs tell enough there,
+  // and a size eight times as dear is left out.
+  const double most_seconds = device.is_cuda() ? std::numeric_limits<double>::infinity() : 3.0;
   const std::vector<std::int64_t> sizes =
       device.is_cuda() ? std::vector<std::int64_t>{4096, 8192} : std::vector<std::int64_t>{512, 1024, 2048};
   double best = 0.0;
@@ -176,7 +180,7 @@ double MeasureMultiplyPeak(at::ScalarType dtype, at::Device device) {
     const auto begin = std::chrono::steady_clock::now();
     double spent = 0.0;
     // The first of each way to multiply is a warm-up; reading one value waits for a GPU.
-    for (int run = 0; run < 6 || spent < kSecondsASize; ++run) {
+    for (int run = 0; (run < 6 && (run < 3 || spent < most_seconds)) || spent < kSecondsPerSize; ++run) {
       const auto start = std::chrono::steady_clock::now();
       const at::Tensor product = run % 2 == 0 ? MultiplyTransposed(x, weight) : Multiply(x, weight);
       if (device.is_cuda()) product.select(0, 0).select(0, 0).item();
@@ -184,6 +188,7 @@ double MeasureMultiplyPeak(at::ScalarType dtype, at::Device device) {
       if (run > 1) best = std::max(best, flops / std::chrono::duration<double>(stop - start).count());
       spent = std::chrono::duration<double>(stop - begin).count();
     }
+    if (spent >= most_seconds) break;
   }
   return best;
 }
