@@ -216,7 +216,8 @@ void ShowAlignment(data::Corpus& corpus, const GroupRange& range, const InspectO
   }
 }
 
-void Summarise(data::Corpus& corpus, const GroupRange& range, data::MaskMode mode, const InspectOptions& options) {
+void Summarise(data::Corpus& corpus, const GroupRange& range, data::MaskMode mode,
+               const InspectOptions& options) {
   PrintHead(corpus);
   PrintLengths(corpus, range);
 
