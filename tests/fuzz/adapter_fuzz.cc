@@ -17,7 +17,7 @@
 namespace plural::fuzz {
 namespace {
 
-using trainer::ExitCode;
+using plural::ExitCode;
 
 // The model of seeds.py.
 void WriteModel(const std::filesystem::path& folder) {
