@@ -58,8 +58,7 @@ class PassLosses {
 
 std::unique_ptr<PassLosses> MakePassLosses(const LossContext& context);
 
-// Which of the context's passes are recomputed does not matter to their losses, and packing neither: runs all
-// parts without gradients and adds what they report to `sums`.
+// Runs all parts without gradients and adds what they report to `sums`; `log_p` as in AddTo.
 void AddWithoutGradients(const LossContext& context, Sums& sums, std::vector<std::vector<double>>& log_p);
 
 }  // namespace plural::trainer
