@@ -228,7 +228,6 @@ class Packages(unittest.TestCase):
     def test_the_tests_need_only_both_lists(self):
         scripts = called(["launch", "data", "recipes", "tests", ".ci"])
         used = configured(BUILD) | compiled(of_tests=True) | scripts
-        used |= linked("c++", "-fsanitize=address,undefined")
         used |= linked("c++", "-fsanitize=thread")
         used |= linked("clang++", "-fsanitize=fuzzer,address,undefined")
         self.check(used, PROGRAM_LIST, TESTS_LIST)

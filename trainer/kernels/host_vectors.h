@@ -15,9 +15,9 @@
 // Vectors wider than the build's base instruction set are never passed to a function that is not inlined.
 #pragma GCC diagnostic ignored "-Wpsabi"
 
-// Compiled once an instruction set and chosen when the program starts. Not under the sanitizers, whose
-// start-up comes after that choice.
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
+// Compiled once an instruction set and chosen when the program starts. Not by clang (14), which makes no
+// versions for these levels; it compiles the sanitized build, whose start-up would come after that choice.
+#if defined(__x86_64__) && !defined(__clang__)
 #define PLURAL_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define PLURAL_CLONES
@@ -26,9 +26,8 @@
 // Of a lambda within such a loop: called, it would be compiled for the oldest processor.
 #define PLURAL_INLINE_LAMBDA __attribute__((always_inline))
 
-// The same for functions whose versions differ: a version an attribute. clang (14), which only reads these
-// files for checks, cannot make versions for these levels.
-#if defined(__x86_64__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+// The same for functions whose versions differ: a version an attribute.
+#if defined(__x86_64__) && !defined(__clang__)
 #define PLURAL_VERSIONS
 #define PLURAL_AVX512 __attribute__((target("arch=x86-64-v4")))
 #define PLURAL_AVX2 __attribute__((target("arch=x86-64-v3")))
