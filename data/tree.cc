@@ -183,20 +183,20 @@ TokenTree BuildTree(std::span<const LabelledSequence> sequences, std::span<const
   }
   tree.path.resize(static_cast<std::size_t>(tree.path_offset.back()));
 
-  constexpr std::int32_t kNone = -1;
+  constexpr std::int32_t kNoEdge = -1;
   RowLayout layout(tree);
-  std::vector<std::int32_t> edge_at;  // that predicts the token at a depth, or kNone
+  std::vector<std::int32_t> edge_at;  // that predicts the token at a depth, or kNoEdge
   for (std::size_t i = 0; i < sorted.Size(); ++i) {
     const std::span<const Token> tokens = sorted[i];
     layout.Next(tokens, sorted.Shared(i), tokens.size() - 1);
     edge_at.resize(std::min(sorted.Shared(i), edge_at.size()));
-    edge_at.resize(tokens.size(), kNone);
+    edge_at.resize(tokens.size(), kNoEdge);
 
     const std::size_t given = sorted.Given(i);
     const LabelledSequence& sequence = sequences[static_cast<std::size_t>(which[given])];
     for (std::size_t t = 0; sequence.prefix.size() + t < tokens.size(); ++t) {
       const std::size_t depth = sequence.prefix.size() + t;
-      if (edge_at[depth] == kNone) {
+      if (edge_at[depth] == kNoEdge) {
         edge_at[depth] = static_cast<std::int32_t>(tree.edges.size());
         tree.edges.push_back({.source = layout.Rows()[depth - 1], .target = tokens[depth]});
       }

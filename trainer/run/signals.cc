@@ -6,14 +6,14 @@ namespace {
 constexpr int kSignals[] = {SIGUSR1, SIGTERM, SIGINT};
 
 // The only state outside objects: a signal handler is given nothing else to write to.
-volatile std::sig_atomic_t stop_requested = 0;
+volatile std::sig_atomic_t signal_seen = 0;
 
-extern "C" void RequestStop(int) { stop_requested = 1; }
+extern "C" void RequestStop(int) { signal_seen = 1; }
 
 }  // namespace
 
 StopSignal::StopSignal() {
-  stop_requested = 0;
+  signal_seen = 0;
   for (int i = 0; i < 3; ++i) {
     struct sigaction action {};
     action.sa_handler = RequestStop;
@@ -28,6 +28,6 @@ StopSignal::~StopSignal() {
   for (int i = 0; i < 3; ++i) sigaction(kSignals[i], &previous_[i], nullptr);
 }
 
-bool StopSignal::Requested() const { return stop_requested != 0; }
+bool StopSignal::Requested() const { return signal_seen != 0; }
 
 }  // namespace plural::trainer
