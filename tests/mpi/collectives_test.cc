@@ -19,7 +19,7 @@
 #include <thread>
 
 #include "dist/error.h"
-#include "tests/mpi/mpi_main.h"
+#include "tests/mpi/mpi_world.h"
 
 namespace plural {
 namespace {

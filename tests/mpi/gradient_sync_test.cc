@@ -13,7 +13,7 @@
 
 #include <stdexcept>
 
-#include "tests/mpi/mpi_main.h"
+#include "tests/mpi/mpi_world.h"
 
 namespace plural {
 namespace {

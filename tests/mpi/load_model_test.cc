@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "mpi_main.h"
+#include "tests/mpi/mpi_world.h"
 #include "trainer/files/hf_folder.h"
 
 namespace plural::trainer {

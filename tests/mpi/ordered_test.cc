@@ -9,7 +9,7 @@
 #include <string>
 
 #include "dist/collectives.h"
-#include "tests/mpi/mpi_main.h"
+#include "tests/mpi/mpi_world.h"
 
 namespace plural {
 namespace {

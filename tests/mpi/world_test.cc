@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "dist/error.h"
-#include "tests/mpi/mpi_main.h"
+#include "tests/mpi/mpi_world.h"
 
 extern char** environ;
 

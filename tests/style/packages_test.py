@@ -201,7 +201,10 @@ class Packages(unittest.TestCase):
 
     def check(self, used, *lists):
         used = {
-            path for path in used if not any(name.startswith(OURS) for name in (path, os.path.realpath(path)))
+            path
+            for path in used
+            if os.path.basename(path) not in OPTIONAL
+            and not any(name.startswith(OURS) for name in (path, os.path.realpath(path)))
         }
         reached = reach(named(*lists)) | OPTIONAL
         wrong = {path: packages_of(path) for path in used if not packages_of(path) & reached}

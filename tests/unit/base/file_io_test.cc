@@ -14,7 +14,7 @@ namespace plural::trainer {
 namespace {
 namespace fs = std::filesystem;
 
-class FileIoTest : public testing::Test {
+class FileIoTest : public ::testing::Test {
  protected:
   FileIoTest() {
     std::string pattern = (fs::temp_directory_path() / "plural-file-io-XXXXXX").string();

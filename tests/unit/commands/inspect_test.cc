@@ -20,7 +20,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class InspectTest : public testing::Test {
+class InspectTest : public ::testing::Test {
  protected:
   void SetUp() override {
     folder_ = fs::path(testing::TempDir()) / ("inspect_test_" + std::to_string(getpid()));

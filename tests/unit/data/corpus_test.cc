@@ -31,7 +31,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class CorpusTest : public testing::Test {
+class CorpusTest : public ::testing::Test {
  protected:
   void SetUp() override {
     folder_ = fs::path(testing::TempDir()) / ("corpus_test_" + std::to_string(getpid()));

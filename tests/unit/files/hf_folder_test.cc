@@ -60,7 +60,7 @@ void ExpectEqual(const Tensors& found, const Tensors& expected) {
   }
 }
 
-class HfFolderTest : public testing::Test {
+class HfFolderTest : public ::testing::Test {
  protected:
   HfFolderTest() {
     std::string pattern = (fs::temp_directory_path() / "plural-hf-folder-XXXXXX").string();

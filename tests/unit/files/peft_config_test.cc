@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-class PeftConfigTest : public testing::Test {
+class PeftConfigTest : public ::testing::Test {
  protected:
   PeftConfigTest() {
     std::string pattern = (fs::temp_directory_path() / "plural-peft-config-XXXXXX").string();

@@ -21,7 +21,7 @@ namespace plural::trainer {
 namespace {
 namespace fs = std::filesystem;
 
-class SafetensorsTest : public testing::Test {
+class SafetensorsTest : public ::testing::Test {
  protected:
   SafetensorsTest() {
     std::string pattern = (fs::temp_directory_path() / "plural-safetensors-XXXXXX").string();

@@ -45,7 +45,7 @@ Decoder TinyModel(const ModelConfig& config) {
   return model;
 }
 
-std::vector<data::Group> Prompts() {
+std::vector<data::Group> ThreePrompts() {
   std::vector<data::Group> prompts(3);
   for (std::size_t p = 0; p < prompts.size(); ++p) {
     prompts[p].id = "prompt-" + std::to_string(p);
@@ -104,7 +104,7 @@ GeneratedResponse Naive(const Decoder& model, const data::Group& prompt, int num
 void ExpectEqualsNaive(const ModelConfig& config, const GenerateSettings& settings, bool some_end = true) {
   const c10::NoGradGuard no_grad;
   const Decoder model = TinyModel(config);
-  const auto prompts = Prompts();
+  const auto prompts = ThreePrompts();
   const auto results = Generate(model, prompts, settings);
   ASSERT_EQ(results.size(), prompts.size());
   bool finished = false, cut = false;
@@ -156,7 +156,7 @@ TEST(Generator, EqualsDecodingWithoutCacheWithWhatFamiliesAdd) {
 TEST(Generator, AnswersDoNotDependOnTheBatch) {
   const Decoder model = TinyModel(TinyConfig());
   const GenerateSettings settings{.responses = 2, .max_new_tokens = 12, .policy = PossibilityPolicy::kFirst};
-  const auto prompts = Prompts();
+  const auto prompts = ThreePrompts();
   const auto together = Generate(model, prompts, settings);
   for (std::size_t p = 0; p < prompts.size(); ++p) {
     const auto alone = Generate(model, {prompts[p]}, settings);
@@ -183,7 +183,7 @@ TEST(Generator, RowsChangeNothing) {
     Decoder model(TinyConfig(), dtype, at::kCPU);
     model.InitializeRandom(7);
     const GenerateSettings settings{.responses = 40, .max_new_tokens = 10, .sampling = {.temperature = 0.8}};
-    const auto prompts = Prompts();
+    const auto prompts = ThreePrompts();
     const auto expected = Generate(model, prompts, settings, 1000);
     for (const std::int64_t rows : {1, 7, 64}) {
       const auto results = Generate(model, prompts, settings, rows);
@@ -194,7 +194,7 @@ TEST(Generator, RowsChangeNothing) {
 
 TEST(Generator, SharedHistoriesAreDecodedOnce) {
   const Decoder model = TinyModel(TinyConfig());
-  const auto prompts = Prompts();
+  const auto prompts = ThreePrompts();
   const GenerateSettings settings{.responses = 200, .max_new_tokens = 12, .sampling = {.temperature = 0.3}};
   const GeneratedPrompt answer = Generate(model, {prompts[1]}, settings)[0];
   // As many rows as different histories: every proper prefix of a response, the empty one left to the
@@ -233,7 +233,7 @@ TEST(Generator, MinNewTokensKeepsResponsesFromEnding) {
   const Decoder model = TinyModel(config);
   const GenerateSettings settings{.responses = 30, .max_new_tokens = 12, .min_new_tokens = 5};
   std::size_t shortest = 100;
-  for (const GeneratedPrompt& answer : Generate(model, Prompts(), settings)) {
+  for (const GeneratedPrompt& answer : Generate(model, ThreePrompts(), settings)) {
     for (const GeneratedResponse& response : answer.responses) {
       shortest = std::min(shortest, response.tokens.size());
     }
@@ -243,7 +243,7 @@ TEST(Generator, MinNewTokensKeepsResponsesFromEnding) {
 
 TEST(Generator, PromptsAreTakenWhileOthersAreDecoded) {
   const Decoder model = TinyModel(TinyConfig());
-  const auto prompts = Prompts();
+  const auto prompts = ThreePrompts();
   const GenerateSettings settings{.responses = 2, .max_new_tokens = 12};
   Generator generator(model, 4);
   std::vector<GeneratedPrompt> results(prompts.size());
@@ -270,13 +270,13 @@ TEST(Generator, LatentsStandBeforeTheResponse) {
   GenerateSettings settings{
       .max_new_tokens = 12, .latent_policy = LatentPolicy::kGiven, .latents = {3, 1, 3}};
   std::set<std::vector<data::Token>> different;
-  const auto results = Generate(model, Prompts(), settings, 2);
+  const auto results = Generate(model, ThreePrompts(), settings, 2);
   for (std::size_t p = 0; p < results.size(); ++p) {
     ASSERT_EQ(results[p].responses.size(), 3U);
     for (const GeneratedResponse& response : results[p].responses) {
       EXPECT_EQ(response.latent, settings.latents[static_cast<std::size_t>(response.index)]);
       EXPECT_EQ(response.possibility, 0);
-      const auto expected = Naive(model, Prompts()[p], 0, response.index, settings, response.latent);
+      const auto expected = Naive(model, ThreePrompts()[p], 0, response.index, settings, response.latent);
       EXPECT_EQ(response.tokens, expected.tokens);
       EXPECT_NEAR(response.logprob, expected.logprob, 1e-11);
       different.insert(response.tokens);
@@ -288,7 +288,7 @@ TEST(Generator, LatentsStandBeforeTheResponse) {
     settings.latent_policy = policy;
     settings.responses = 2;
     std::vector<int> result;
-    const auto answers = Generate(model, {Prompts()[0]}, settings);
+    const auto answers = Generate(model, {ThreePrompts()[0]}, settings);
     for (const GeneratedResponse& response : answers[0].responses) result.push_back(response.latent);
     return result;
   };
@@ -299,25 +299,26 @@ TEST(Generator, LatentsStandBeforeTheResponse) {
 
   settings.latent_policy = LatentPolicy::kGiven;
   settings.latents = {5};
-  EXPECT_THROW(Generate(model, Prompts(), settings), ExitError);
+  EXPECT_THROW(Generate(model, ThreePrompts(), settings), ExitError);
   settings.latents = {1};
-  EXPECT_THROW(Generate(TinyModel(TinyConfig()), Prompts(), settings), ExitError);
+  EXPECT_THROW(Generate(TinyModel(TinyConfig()), ThreePrompts(), settings), ExitError);
   settings.max_new_tokens = 60;  // 3 + 1 prompt tokens fit, the latent does not
-  EXPECT_NO_THROW(Generate(TinyModel(TinyConfig()), {Prompts()[0]}, {.responses = 1, .max_new_tokens = 60}));
-  EXPECT_THROW(Generate(model, {Prompts()[0]}, settings), data::DataError);
+  EXPECT_NO_THROW(
+      Generate(TinyModel(TinyConfig()), {ThreePrompts()[0]}, {.responses = 1, .max_new_tokens = 60}));
+  EXPECT_THROW(Generate(model, {ThreePrompts()[0]}, settings), data::DataError);
 }
 
 TEST(Generator, RefusesLogitsThatAreNotFinite) {
   const Decoder model = TinyModel(TinyConfig());
   model.BaseParameters()[0].tensor.fill_(std::numeric_limits<double>::quiet_NaN());
-  EXPECT_THROW(Generate(model, Prompts(), {.responses = 1, .max_new_tokens = 8}), ExitError);
+  EXPECT_THROW(Generate(model, ThreePrompts(), {.responses = 1, .max_new_tokens = 8}), ExitError);
 }
 
 TEST(Generator, PossibilityPolicies) {
   const Decoder model = TinyModel(TinyConfig());
   const auto numbers = [&](GenerateSettings settings) {
     settings.max_new_tokens = 1;
-    const auto responses = Generate(model, {Prompts()[0]}, settings);
+    const auto responses = Generate(model, {ThreePrompts()[0]}, settings);
     std::vector<int> result;
     for (const auto& response : responses[0].responses) result.push_back(response.possibility);
     return result;
@@ -333,12 +334,12 @@ TEST(Generator, PossibilityPolicies) {
 
 TEST(Generator, RefusesWhatCannotBeAnswered) {
   const Decoder model = TinyModel(TinyConfig());
-  EXPECT_THROW(Generate(model, Prompts(), {.responses = 4, .policy = PossibilityPolicy::kSample}),
+  EXPECT_THROW(Generate(model, ThreePrompts(), {.responses = 4, .policy = PossibilityPolicy::kSample}),
                data::DataError);
-  EXPECT_THROW(
-      Generate(model, Prompts(), {.responses = 1, .policy = PossibilityPolicy::kGiven, .possibilities = {4}}),
-      data::DataError);
-  EXPECT_THROW(Generate(model, Prompts(), {.responses = 1, .max_new_tokens = 60}), data::DataError);
+  EXPECT_THROW(Generate(model, ThreePrompts(),
+                        {.responses = 1, .policy = PossibilityPolicy::kGiven, .possibilities = {4}}),
+               data::DataError);
+  EXPECT_THROW(Generate(model, ThreePrompts(), {.responses = 1, .max_new_tokens = 60}), data::DataError);
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ std::vector<Real> Values(std::size_t count, std::uint64_t seed) {
 }
 
 template <typename Real>
-class RowProductsTest : public testing::Test {};
+class RowProductsTest : public ::testing::Test {};
 using Reals = testing::Types<float, double, c10::BFloat16>;
 TYPED_TEST_SUITE(RowProductsTest, Reals);
 

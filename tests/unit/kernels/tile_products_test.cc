@@ -70,7 +70,7 @@ void ExpectDefinition(const Product& product) {
 }
 
 template <class E>
-class TileProductsTest : public testing::Test {};
+class TileProductsTest : public ::testing::Test {};
 using Stored = testing::Types<float, double, c10::BFloat16>;
 TYPED_TEST_SUITE(TileProductsTest, Stored);
 

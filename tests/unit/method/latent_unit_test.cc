@@ -39,7 +39,7 @@ using data::RowPass;
 
 constexpr std::int64_t kLatents = 3;
 // As in tree_equals_plain_test.cc: fp64, a few hundred products deep.
-constexpr double kTolerance = 1e-10;
+constexpr double kUnitTolerance = 1e-10;
 
 at::Tensor Doubles(const std::vector<double>& values) {
   return at::tensor(at::ArrayRef<double>(values), at::kDouble);
@@ -156,7 +156,7 @@ Step RandomStep(std::uint64_t seed, LatentEstimator estimator) {
   return step;
 }
 
-struct Outcome {
+struct UnitOutcome {
   double loss = 0.0;
   UnitFigures figures;
   std::map<std::string, at::Tensor> gradients;
@@ -166,16 +166,16 @@ void ClearGradients(const Decoder& model) {
   for (const auto& [name, tensor] : model.TrainableParameters()) tensor.mutable_grad() = at::Tensor();
 }
 
-Outcome TakeGradients(const Decoder& model, Outcome outcome) {
+UnitOutcome TakeGradients(const Decoder& model, UnitOutcome outcome) {
   for (const auto& [name, tensor] : model.TrainableParameters()) {
     outcome.gradients[name] = tensor.grad().defined() ? tensor.grad().clone() : at::zeros_like(tensor);
   }
   return outcome;
 }
 
-Outcome RunStep(const Decoder& model, const Step& step, const data::PackSettings& pack) {
+UnitOutcome RunStep(const Decoder& model, const Step& step, const data::PackSettings& pack) {
   ClearGradients(model);
-  Outcome outcome;
+  UnitOutcome outcome;
   const double scale = 1.0 / static_cast<double>(step.groups.size());
   const std::vector<RowPass> passes = data::PackGroups(step.groups, pack, scale);
   std::vector<LatentUnit> units;
@@ -194,8 +194,8 @@ Outcome RunStep(const Decoder& model, const Step& step, const data::PackSettings
   return TakeGradients(model, std::move(outcome));
 }
 
-void ExpectEqual(const Outcome& found, const Outcome& wanted) {
-  EXPECT_NEAR(found.loss, wanted.loss, kTolerance * std::abs(wanted.loss));
+void ExpectEqual(const UnitOutcome& found, const UnitOutcome& wanted) {
+  EXPECT_NEAR(found.loss, wanted.loss, kUnitTolerance * std::abs(wanted.loss));
   double largest = 0.0;
   for (const auto& [name, gradient] : wanted.gradients)
     largest = std::max(largest, gradient.abs().max().item<double>());
@@ -204,7 +204,7 @@ void ExpectEqual(const Outcome& found, const Outcome& wanted) {
     const double error = (found.gradients.at(name) - gradient).abs().max().item<double>();
     // Where terms cancel, what is left is rounding of the other gradients: it is measured against those.
     const double size = std::max(gradient.abs().max().item<double>(), 1e-3 * largest);
-    EXPECT_LE(error, kTolerance * size) << name;
+    EXPECT_LE(error, kUnitTolerance * size) << name;
   }
 }
 
@@ -284,8 +284,8 @@ TEST_P(Estimators, TreeEqualsPlain) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     const Step step = RandomStep(seed, GetParam());
     const Decoder model = LatentDecoder(step.model);
-    const Outcome tree = RunStep(model, step, step.tree);
-    const Outcome plain = RunStep(model, step, step.plain);
+    const UnitOutcome tree = RunStep(model, step, step.tree);
+    const UnitOutcome plain = RunStep(model, step, step.plain);
     ExpectEqual(tree, plain);
     const LatentFigures tree_figures = FiguresOfLatents(tree.figures.sums);
     const LatentFigures plain_figures = FiguresOfLatents(plain.figures.sums);
@@ -312,7 +312,7 @@ TEST_P(Estimators, EqualTheDefinition) {
     step.dropout_key.reset();  // the definition drops nothing
     const Decoder model = LatentDecoder(step.model);
     ClearGradients(model);
-    Outcome wanted;
+    UnitOutcome wanted;
     Definition definition(model, step.settings);
     for (const LabelledGroup& group : step.groups) {
       const at::Tensor loss = definition.LossOf(group) / static_cast<double>(step.groups.size());
@@ -332,7 +332,7 @@ TEST_P(Estimators, GradientsEqualFiniteDifferences) {
     step.dropout_key.reset();
     step.settings.bow_weight = lora ? 0.7 : 0.0;  // the head that BOW goes through is no variable of it
     const Decoder model = LatentDecoder(step.model);
-    const Outcome analytic = RunStep(model, step, step.tree);
+    const UnitOutcome analytic = RunStep(model, step, step.tree);
     // Central differences along one random direction a parameter. With step h the rounding of two losses of
     // size L makes an error of 2^-52 L / h and the third derivative one of h^2 / 6 times itself: with h =
     // 1e-5 and L near 5 that is 1e-10 and some 1e-10. 1e-7 leaves room for a third derivative of 1,000.
@@ -366,9 +366,9 @@ TEST_P(Estimators, BagOfWordsLeavesTheHeadAsItIs) {
   step.model = {.tied = false, .lora = false};
   const Decoder model = LatentDecoder(step.model);
   step.settings.bow_weight = 0.0;
-  const Outcome without = RunStep(model, step, step.tree);
+  const UnitOutcome without = RunStep(model, step, step.tree);
   step.settings.bow_weight = 2.0;
-  const Outcome with = RunStep(model, step, step.tree);
+  const UnitOutcome with = RunStep(model, step, step.tree);
   EXPECT_GT(with.figures.bow, 0.0);
   EXPECT_EQ(without.figures.bow, 0.0);
   EXPECT_NEAR(with.figures.likelihood, without.figures.likelihood, 1e-13);

@@ -31,20 +31,20 @@ std::vector<at::Tensor> AnyResponse(const data::LabelledGroup& /*group*/, const 
 constexpr std::string_view kTerms[] = {"likelihood"};
 const Method kAny{.name = "any", .terms = kTerms, .leaf_loss = AnyResponse};
 
-struct Outcome {
+struct LeafOutcome {
   Sums sums = StepSums(kAny, {});
   std::vector<std::vector<double>> log_p;
   std::map<std::string, at::Tensor> gradients;
 };
 
-Outcome RunGroups(const Decoder& model, const std::vector<data::LabelledGroup>& groups,
-                  const data::PackSettings& pack, std::size_t& passes_run) {
+LeafOutcome RunGroups(const Decoder& model, const std::vector<data::LabelledGroup>& groups,
+                      const data::PackSettings& pack, std::size_t& passes_run) {
   for (const auto& [name, tensor] : model.TrainableParameters()) tensor.mutable_grad() = at::Tensor();
   const double scale = 1.0 / static_cast<double>(groups.size());
   const std::vector<data::RowPass> passes = data::PackGroups(groups, pack, scale);
   passes_run = passes.size();
   const MethodSettings settings;
-  Outcome outcome;
+  LeafOutcome outcome;
   const auto losses = MakePassLosses({.model = model,
                                       .method = kAny,
                                       .settings = settings,
@@ -59,9 +59,9 @@ Outcome RunGroups(const Decoder& model, const std::vector<data::LabelledGroup>& 
 }
 
 // The same by the definition: each sequence a row of its own, ordinary autograd through all of them at once.
-Outcome ByDefinition(const Decoder& model, const std::vector<data::LabelledGroup>& groups) {
+LeafOutcome ByDefinition(const Decoder& model, const std::vector<data::LabelledGroup>& groups) {
   for (const auto& [name, tensor] : model.TrainableParameters()) tensor.mutable_grad() = at::Tensor();
-  Outcome outcome;
+  LeafOutcome outcome;
   at::Tensor loss;
   for (const data::LabelledGroup& group : groups) {
     std::vector<at::Tensor> log_p;
@@ -96,7 +96,7 @@ Outcome ByDefinition(const Decoder& model, const std::vector<data::LabelledGroup
 }
 
 // fp64: sums of some hundred products; another order stays below 1e-12, a wrong term is far above 1e-10.
-void ExpectEqual(const Outcome& found, const Outcome& wanted) {
+void ExpectSameOutcome(const LeafOutcome& found, const LeafOutcome& wanted) {
   EXPECT_NEAR(found.sums["likelihood"], wanted.sums["likelihood"],
               1e-10 * std::abs(wanted.sums["likelihood"]));
   double largest = 0.0;
@@ -118,16 +118,17 @@ TEST(LeafLosses, OfCutAndWholeGroupsAreThoseOfTheDefinition) {
     for (std::uint64_t g = 0; g < 3; ++g) {
       groups.push_back(data::testing::MakeRandomCase(seed * 3 + g, "otmft").labelled);
     }
-    const Outcome definition = ByDefinition(model, groups);
+    const LeafOutcome definition = ByDefinition(model, groups);
     std::size_t whole_passes = 0, cut_passes = 0, padded_passes = 0;
-    const Outcome whole = RunGroups(model, groups, {.row_budget = 1000}, whole_passes);
-    ExpectEqual(whole, definition);
+    const LeafOutcome whole = RunGroups(model, groups, {.row_budget = 1000}, whole_passes);
+    ExpectSameOutcome(whole, definition);
     data::PackSettings small{.row_budget = 1};
     small.cost.max_rows = 4;
-    const Outcome parts = RunGroups(model, groups, small, cut_passes);
-    ExpectEqual(parts, definition);
-    ExpectEqual(RunGroups(model, groups, {.layout = data::Layout::kPlain, .row_budget = 2}, padded_passes),
-                definition);
+    const LeafOutcome parts = RunGroups(model, groups, small, cut_passes);
+    ExpectSameOutcome(parts, definition);
+    ExpectSameOutcome(
+        RunGroups(model, groups, {.layout = data::Layout::kPlain, .row_budget = 2}, padded_passes),
+        definition);
     cut += cut_passes > groups.size() ? 1 : 0;
     EXPECT_EQ(whole_passes, 1U);
     ASSERT_EQ(parts.log_p.size(), groups.size());

@@ -29,9 +29,9 @@ using testing::Logits;
 using testing::PrescribedDecoder;
 
 // The documented figures have six decimals.
-constexpr double kSixDecimals = 5.1e-7;
+constexpr double kVectorDecimals = 5.1e-7;
 // What is derived in fp64 here and there in another order.
-constexpr double kRounding = 1e-13;
+constexpr double kVectorRounding = 1e-13;
 
 Logits Softmax(const Logits& z) {
   double sum = 0.0;
@@ -94,13 +94,13 @@ TEST(LossVectorsTest, LossOfBothNormalizations) {
       return PrescribedDecoder(OnlyPass(group, layout), TwoResponseLogits).Run();
     };
     const testing::ReadPass mean = run(0.5, Normalization::kGroupTokenMean);
-    EXPECT_NEAR(mean.loss.item<double>(), 0.480852, kSixDecimals);
-    EXPECT_NEAR(mean.likelihood, 0.390471, kSixDecimals);
-    EXPECT_NEAR(mean.unlikelihood, 0.5 * 0.180761, kSixDecimals);
+    EXPECT_NEAR(mean.loss.item<double>(), 0.480852, kVectorDecimals);
+    EXPECT_NEAR(mean.likelihood, 0.390471, kVectorDecimals);
+    EXPECT_NEAR(mean.unlikelihood, 0.5 * 0.180761, kVectorDecimals);
     const testing::ReadPass sum = run(0.5, Normalization::kSequenceSum);
-    EXPECT_NEAR(sum.loss.item<double>(), 0.871323, kSixDecimals);
-    EXPECT_NEAR(sum.likelihood, 0.780943, kSixDecimals);
-    EXPECT_NEAR(run(2.0, Normalization::kSequenceSum).unlikelihood, 0.361521, kSixDecimals);
+    EXPECT_NEAR(sum.loss.item<double>(), 0.871323, kVectorDecimals);
+    EXPECT_NEAR(sum.likelihood, 0.780943, kVectorDecimals);
+    EXPECT_NEAR(run(2.0, Normalization::kSequenceSum).unlikelihood, 0.361521, kVectorDecimals);
   }
 }
 
@@ -116,8 +116,8 @@ TEST(LossVectorsTest, TokenValues) {
     const auto& sequence = group.sequences[static_cast<std::size_t>(model.Pass().sequences[s].sequence)];
     log_p[{sequence.possibility, sequence.response_index}] = result.sequence_log_p[s];
   }
-  EXPECT_NEAR((log_p[{1, 0}]), -0.440190 - 0.340753, 2 * kSixDecimals);
-  EXPECT_NEAR((log_p[{2, 1}]), -0.440190 - 0.340753, 2 * kSixDecimals);
+  EXPECT_NEAR((log_p[{1, 0}]), -0.440190 - 0.340753, 2 * kVectorDecimals);
+  EXPECT_NEAR((log_p[{2, 1}]), -0.440190 - 0.340753, 2 * kVectorDecimals);
   // Of a negative only what is predicted counts: its end is never penalised.
   EXPECT_NEAR((log_p[{1, 1}]), std::log(0.236883), 3e-6);
 }
@@ -150,7 +150,7 @@ TEST(LossVectorsTest, GradientOfTheWholeGroup) {
           const double penalised = p[static_cast<std::size_t>(term.penalised)];
           wanted += alpha / 2 * penalised / (1 - penalised) * ((v == term.penalised ? 1 : 0) - p[at]);
         }
-        EXPECT_NEAR(gradient[at], wanted, kRounding);
+        EXPECT_NEAR(gradient[at], wanted, kVectorRounding);
       }
     }
   }
@@ -173,10 +173,10 @@ RowPass OnePenalty(Token target) {
 
 TEST(LossVectorsTest, GradientOfAPenalty) {
   PrescribedDecoder model(OnePenalty(1), [](const auto&) { return Logits{2, 1, 0, -1}; });
-  EXPECT_NEAR(model.Run().unlikelihood, 0.270344, kSixDecimals);
+  EXPECT_NEAR(model.Run().unlikelihood, 0.270344, kVectorDecimals);
   const Logits gradient = model.Gradient(0, 4);
   const double wanted[] = {-0.199880, 0.236883, -0.027051, -0.009951};
-  for (std::size_t v = 0; v < 4; ++v) EXPECT_NEAR(gradient[v], wanted[v], kSixDecimals);
+  for (std::size_t v = 0; v < 4; ++v) EXPECT_NEAR(gradient[v], wanted[v], kVectorDecimals);
 }
 
 ObjectiveSettings Clamped(double clamp) {
@@ -189,18 +189,18 @@ TEST(LossVectorsTest, ClampCutsValueAndGradient) {
   // Two tokens; p = 1 - 1e-9 of the penalised one.
   const double odds = std::log((1 - 1e-9) / 1e-9);
   PrescribedDecoder model(OnePenalty(0), [&](const auto&) { return Logits{odds, 0.0}; });
-  EXPECT_NEAR(model.Run(Clamped(1e-6)).unlikelihood, 13.815511, kSixDecimals);
+  EXPECT_NEAR(model.Run(Clamped(1e-6)).unlikelihood, 13.815511, kVectorDecimals);
   EXPECT_EQ(model.Gradient(0, 2), (Logits{0.0, 0.0}));
 
   // Without the clamp the value is -log 1e-9 and the gradient p: exact although 1 - p keeps few digits in p.
   EXPECT_NEAR(model.Run(Clamped(0.0)).unlikelihood, -std::log(1e-9), 1e-12);
-  EXPECT_NEAR(model.Gradient(0, 2)[0], 1 - 1e-9, kRounding);
-  EXPECT_NEAR(model.Gradient(0, 2)[1], -(1 - 1e-9), kRounding);
+  EXPECT_NEAR(model.Gradient(0, 2)[0], 1 - 1e-9, kVectorRounding);
+  EXPECT_NEAR(model.Gradient(0, 2)[1], -(1 - 1e-9), kVectorRounding);
 
   // Within the clamp nothing changes.
   PrescribedDecoder mild(OnePenalty(0), [](const auto&) { return Logits{std::log(9.0), 0.0}; });
-  EXPECT_NEAR(mild.Run(Clamped(1e-6)).unlikelihood, -std::log(0.1), kRounding);
-  EXPECT_NEAR(mild.Gradient(0, 2)[0], 0.9, kRounding);
+  EXPECT_NEAR(mild.Run(Clamped(1e-6)).unlikelihood, -std::log(0.1), kVectorRounding);
+  EXPECT_NEAR(mild.Gradient(0, 2)[0], 0.9, kVectorRounding);
 }
 
 TEST(LossVectorsTest, AGroupWithoutPenalisedTokensAddsZero) {
@@ -211,7 +211,7 @@ TEST(LossVectorsTest, AGroupWithoutPenalisedTokensAddsZero) {
   EXPECT_EQ(labelled.penalised_tokens, 0);
   const testing::ReadPass result = PrescribedDecoder(OnlyPass(labelled), TwoResponseLogits).Run();
   EXPECT_EQ(result.unlikelihood, 0.0);
-  EXPECT_NEAR(result.loss.item<double>(), 0.390471, kSixDecimals);
+  EXPECT_NEAR(result.loss.item<double>(), 0.390471, kVectorDecimals);
 }
 
 // ---- docs/methods.md 2.5: which tokens are penalised ----
@@ -241,7 +241,7 @@ TEST(LossVectorsTest, MasksCountTheirTokens) {
     // Every token has probability 1/40 everywhere: the penalty counts tokens, over two positives.
     const testing::ReadPass result =
         PrescribedDecoder(OnlyPass(labelled), [](const auto&) { return Logits(40, 0.0); }).Run();
-    EXPECT_NEAR(result.unlikelihood, count * -std::log(39.0 / 40) / 2, kRounding);
+    EXPECT_NEAR(result.unlikelihood, count * -std::log(39.0 / 40) / 2, kVectorRounding);
   }
 }
 
@@ -296,9 +296,9 @@ TargetOutcome RunTargets(const std::vector<double>& weights, Layout layout) {
   for (std::size_t s = 0; s < 3; ++s) {
     log_p[static_cast<std::size_t>(model.Pass().sequences[s].sequence)] = result.sequence_log_p[s];
   }
-  EXPECT_NEAR(log_p[0], -1.360627, kSixDecimals);
-  EXPECT_NEAR(log_p[1], -1.583770, kSixDecimals);
-  EXPECT_NEAR(log_p[2], -1.940445, kSixDecimals);
+  EXPECT_NEAR(log_p[0], -1.360627, kVectorDecimals);
+  EXPECT_NEAR(log_p[1], -1.583770, kVectorDecimals);
+  EXPECT_NEAR(log_p[2], -1.940445, kVectorDecimals);
   outcome.loss = result.loss.item<double>();
   outcome.figures = FiguresOfTargets(outcome.labelled, log_p);
   return outcome;
@@ -307,11 +307,11 @@ TargetOutcome RunTargets(const std::vector<double>& weights, Layout layout) {
 TEST(LossVectorsTest, DistributionMatchingUniform) {
   for (const Layout layout : {Layout::kTree, Layout::kPlain}) {
     const TargetOutcome outcome = RunTargets({1, 1, 1}, layout);
-    EXPECT_NEAR(outcome.loss, 1.628281, kSixDecimals);
-    EXPECT_NEAR(outcome.figures.cross_entropy_nats, outcome.loss, kRounding);
-    EXPECT_NEAR(outcome.figures.target_entropy_nats, 1.098612, kSixDecimals);
-    EXPECT_NEAR(outcome.labelled.target_entropy_nats, 1.098612, kSixDecimals);
-    EXPECT_NEAR(outcome.figures.kl_nats, 0.529668, kSixDecimals);
+    EXPECT_NEAR(outcome.loss, 1.628281, kVectorDecimals);
+    EXPECT_NEAR(outcome.figures.cross_entropy_nats, outcome.loss, kVectorRounding);
+    EXPECT_NEAR(outcome.figures.target_entropy_nats, 1.098612, kVectorDecimals);
+    EXPECT_NEAR(outcome.labelled.target_entropy_nats, 1.098612, kVectorDecimals);
+    EXPECT_NEAR(outcome.figures.kl_nats, 0.529668, kVectorDecimals);
     EXPECT_NEAR(outcome.figures.target_mass, 0.60534, 5.1e-6);  // stated with five decimals
     // Entropy of (0.2565, 0.2052, 0.14364) / 0.60534.
     const double shares[] = {0.2565 / 0.60534, 0.2052 / 0.60534, 0.14364 / 0.60534};
@@ -319,7 +319,7 @@ TEST(LossVectorsTest, DistributionMatchingUniform) {
     for (const double share : shares) entropy -= share * std::log(share);
     EXPECT_NEAR(outcome.figures.entropy_nats, entropy, 1e-9);
     // Early stop at gamma 0.2: not reached.
-    EXPECT_NEAR(1.2 * outcome.labelled.target_entropy_nats, 1.318335, kSixDecimals);
+    EXPECT_NEAR(1.2 * outcome.labelled.target_entropy_nats, 1.318335, kVectorDecimals);
     EXPECT_GT(outcome.loss, 1.318335);
   }
 }
@@ -327,9 +327,9 @@ TEST(LossVectorsTest, DistributionMatchingUniform) {
 TEST(LossVectorsTest, DistributionMatchingWeighted) {
   // Weights are shares of their sum.
   const TargetOutcome outcome = RunTargets({2, 1, 1}, Layout::kTree);
-  EXPECT_NEAR(outcome.loss, 1.561367, kSixDecimals);
-  EXPECT_NEAR(outcome.figures.target_entropy_nats, 1.039721, kSixDecimals);
-  EXPECT_NEAR(outcome.figures.kl_nats, 0.521646, kSixDecimals);
+  EXPECT_NEAR(outcome.loss, 1.561367, kVectorDecimals);
+  EXPECT_NEAR(outcome.figures.target_entropy_nats, 1.039721, kVectorDecimals);
+  EXPECT_NEAR(outcome.figures.kl_nats, 0.521646, kVectorDecimals);
 }
 
 TEST(LossVectorsTest, DistributionMatchingGradientIsTheMassThatPassesARow) {
@@ -342,13 +342,13 @@ TEST(LossVectorsTest, DistributionMatchingGradientIsTheMassThatPassesARow) {
     const std::vector<Token> context = data::testing::Visible(pass, row);
     const Logits gradient = model.Gradient(row, kElse + 1);
     if (context == std::vector<Token>{kPrompt, kOpen}) {
-      EXPECT_NEAR(gradient[kOne], 0.6 - 0.75, kRounding);
-      EXPECT_NEAR(gradient[kTwo], 0.3 - 0.25, kRounding);
-      EXPECT_NEAR(gradient[kElse], 0.1, kRounding);
+      EXPECT_NEAR(gradient[kOne], 0.6 - 0.75, kVectorRounding);
+      EXPECT_NEAR(gradient[kTwo], 0.3 - 0.25, kVectorRounding);
+      EXPECT_NEAR(gradient[kElse], 0.1, kVectorRounding);
     }
     if (context == std::vector<Token>{kPrompt, kOpen, kOne}) {  // 0.5 closes, 0.25 goes on
-      EXPECT_NEAR(gradient[kClose], 0.75 * 0.5 - 0.5, kRounding);
-      EXPECT_NEAR(gradient[kZero], 0.75 * 0.4 - 0.25, kRounding);
+      EXPECT_NEAR(gradient[kClose], 0.75 * 0.5 - 0.5, kVectorRounding);
+      EXPECT_NEAR(gradient[kZero], 0.75 * 0.4 - 0.25, kVectorRounding);
     }
   }
 }
@@ -364,23 +364,23 @@ TEST(LossVectorsTest, EntropyOfTheBinomialExample) {
     choose = choose * (10 - k) / (k + 1);
   }
   const double entropy = LabelTargets(group).target_entropy_nats;
-  EXPECT_NEAR(entropy, 1.621929, kSixDecimals);
-  EXPECT_NEAR(1.2 * entropy, 1.946315, kSixDecimals);
+  EXPECT_NEAR(entropy, 1.621929, kVectorDecimals);
+  EXPECT_NEAR(1.2 * entropy, 1.946315, kVectorDecimals);
 }
 
 TEST(LossVectorsTest, FiguresOfASolvedTask) {
   const LabelledGroup labelled = LabelTargets(Targets({1, 1, 0}));
   const double half = std::log(0.5);
   const TargetFigures figures = FiguresOfTargets(labelled, {half, half, -HUGE_VAL});
-  EXPECT_NEAR(figures.kl_nats, 0.0, kRounding);
-  EXPECT_NEAR(figures.target_mass, 1.0, kRounding);
-  EXPECT_NEAR(figures.entropy_nats, std::log(2.0), kRounding);
+  EXPECT_NEAR(figures.kl_nats, 0.0, kVectorRounding);
+  EXPECT_NEAR(figures.target_mass, 1.0, kVectorRounding);
+  EXPECT_NEAR(figures.entropy_nats, std::log(2.0), kVectorRounding);
 }
 
 TEST(LossVectorsTest, PrefixTrapIsRefusedAndNamed) {
   // The digits of 1..10 without a terminator: the optimum 2.163956 would lie below H = ln 10, because "1"
   // gets the mass of "10".
-  EXPECT_NEAR(-(0.8 * std::log(0.1) + 0.2 * std::log(0.2)), 2.163956, kSixDecimals);
+  EXPECT_NEAR(-(0.8 * std::log(0.1) + 0.2 * std::log(0.2)), 2.163956, kVectorDecimals);
   Group group;
   group.id = "one to ten";
   group.prompt_tokens = {kPrompt};

@@ -15,7 +15,7 @@ namespace {
 
 using namespace testing;  // NOLINT: the test's own vocabulary
 
-constexpr double kRounding = 1e-13;  // sums of at most 9 products
+constexpr double kLinearRounding = 1e-13;  // sums of at most 9 products
 
 Linear MakeLinear(std::int64_t out, std::int64_t in, std::int64_t rank, std::uint64_t key,
                   double dropout = 0.0) {
@@ -71,11 +71,11 @@ TEST(Linear, TogetherEqualsEachAloneWithAllGradients) {
     };
     const std::vector<at::Tensor> wanted = {Naive(adapted, x, dropped(0)), Naive(frozen, x, x),
                                             Naive(trained, x, dropped(2))};
-    for (std::size_t l = 0; l < 3; ++l) EXPECT_LT(RelativeError(found[l], wanted[l]), kRounding);
+    for (std::size_t l = 0; l < 3; ++l) EXPECT_LT(RelativeError(found[l], wanted[l]), kLinearRounding);
     const auto found_gradients = differentiate(found);
     const auto wanted_gradients = differentiate(wanted);
     for (std::size_t i = 0; i < inputs.size(); ++i) {
-      EXPECT_LT(RelativeError(found_gradients[i], wanted_gradients[i]), kRounding) << "input " << i;
+      EXPECT_LT(RelativeError(found_gradients[i], wanted_gradients[i]), kLinearRounding) << "input " << i;
     }
   }
 }
@@ -138,7 +138,7 @@ TEST(Linear, FrozenLayerMakesNoWeightGradient) {
   const at::Tensor y = frozen.Forward(x.set_requires_grad(true));
   y.sum().backward();
   EXPECT_FALSE(frozen.weight_OI.grad().defined());
-  EXPECT_LT(RelativeError(x.grad(), frozen.weight_OI.sum(0).expand({9, 5})), kRounding);
+  EXPECT_LT(RelativeError(x.grad(), frozen.weight_OI.sum(0).expand({9, 5})), kLinearRounding);
 }
 
 TEST(Linear, AnUnusedOutputSendsNothingBack) {
@@ -166,7 +166,7 @@ TEST(Linear, DropoutKeepsTheMeanAndOnlyWithKeys) {
   Linear dropping = MakeLinear(7, 5, 2, 10, 0.5);
   dropping.bias_O = RandomTensor({7}, 5);
   const at::Tensor x = RandomTensor({9, 5}, 1);
-  EXPECT_LT(RelativeError(dropping.Forward(x), Naive(dropping, x, x)), kRounding);
+  EXPECT_LT(RelativeError(dropping.Forward(x), Naive(dropping, x, x)), kLinearRounding);
 }
 
 }  // namespace

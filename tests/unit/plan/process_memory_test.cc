@@ -11,7 +11,7 @@ namespace plural::trainer {
 namespace {
 namespace fs = std::filesystem;
 
-class AvailableBytesTest : public testing::Test {
+class AvailableBytesTest : public ::testing::Test {
  protected:
   AvailableBytesTest() {
     std::string pattern = (fs::temp_directory_path() / "plural-memory-XXXXXX").string();

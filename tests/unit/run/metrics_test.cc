@@ -13,7 +13,7 @@ namespace plural::trainer {
 namespace {
 namespace fs = std::filesystem;
 
-class MetricsTest : public testing::Test {
+class MetricsTest : public ::testing::Test {
  protected:
   MetricsTest() {
     std::string pattern = (fs::temp_directory_path() / "plural-metrics-XXXXXX").string();

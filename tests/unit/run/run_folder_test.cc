@@ -13,7 +13,7 @@ namespace plural::trainer {
 namespace {
 namespace fs = std::filesystem;
 
-class RunFolderTest : public testing::Test {
+class RunFolderTest : public ::testing::Test {
  protected:
   RunFolderTest() {
     std::string pattern = (fs::temp_directory_path() / "plural-run-XXXXXX").string();

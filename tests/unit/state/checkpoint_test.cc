@@ -47,7 +47,7 @@ void Train(TrainState& state, std::int64_t step) {
   state.provenance.ranks = 4;
 }
 
-class CheckpointTest : public testing::Test {
+class CheckpointTest : public ::testing::Test {
  protected:
   CheckpointTest() {
     std::string pattern = (fs::temp_directory_path() / "plural-checkpoint-XXXXXX").string();
