@@ -105,6 +105,7 @@ struct Corpus::Impl {
   }
 
   void ReadAttributes();
+  void ReadTokens(const std::string& where);
   void OpenGroups(std::int64_t max_elements);
   void ReadVocabulary();
   void ScanTokens() const;
@@ -156,6 +157,7 @@ void Corpus::Impl::ReadAttributes() {
     throw DataError(where + "'vocab_size' is " + std::to_string(info.vocab_size) + ", 1 to " +
                     std::to_string(kMaxVocabulary) + " are allowed");
   }
+  ReadTokens(where);
   info.source_format = file.StringAttribute("source_format");
   const auto formats = {"dialogue", "targets", "chat", "text"};
   if (std::find(formats.begin(), formats.end(), info.source_format) == formats.end()) {
@@ -173,6 +175,29 @@ void Corpus::Impl::ReadAttributes() {
   if (mask_modes != kMaskModes) {
     throw DataError(where + "'mask_modes' is " + Quoted(mask_modes) + ", '" + kMaskModes + "' is needed");
   }
+}
+
+// Corpora of older writers name the trained end token alone, and no largest id.
+void Corpus::Impl::ReadTokens(const std::string& where) {
+  const auto require = [&](const char* name, std::int64_t id) {
+    if (id >= 0 && id < info.vocab_size) return;
+    throw DataError(where + "'" + name + "' holds id " + std::to_string(id) + ", 0 to " +
+                    std::to_string(info.vocab_size - 1) + " are allowed");
+  };
+  info.largest_token = info.vocab_size - 1;
+  if (file.HasAttribute("largest_token_id")) {
+    info.largest_token = file.IntegerAttribute("largest_token_id");
+    require("largest_token_id", info.largest_token);
+  }
+  std::vector<std::int64_t> ends;
+  if (file.HasAttribute("end_token_ids")) {
+    ends = file.IntegersAttribute("end_token_ids");
+    for (const std::int64_t id : ends) require("end_token_ids", id);
+  } else if (file.HasAttribute("eos_token_id")) {
+    ends = {file.IntegerAttribute("eos_token_id")};
+    std::erase_if(ends, [&](std::int64_t id) { return id < 0 || id >= info.vocab_size; });
+  }
+  info.end_tokens = std::move(ends);
 }
 
 void Corpus::Impl::OpenGroups(std::int64_t max_elements) {
@@ -264,18 +289,18 @@ void Corpus::Impl::ScanTokens() const {
 template <class GroupOf>
 void Corpus::Impl::RequireVocabulary(const Hdf5Dataset<Token>& dataset, const std::vector<Token>& tokens,
                                      std::int64_t begin, GroupOf group_of) const {
-  const auto vocab_size = static_cast<std::uint32_t>(info.vocab_size);
+  const auto largest_allowed = static_cast<std::uint32_t>(info.largest_token);
   // As unsigned a negative id is a large one: one comparison, which the compiler vectorises.
   std::uint32_t largest = 0;
   for (const Token token : tokens) largest = std::max(largest, static_cast<std::uint32_t>(token));
-  if (largest < vocab_size) return;
+  if (largest <= largest_allowed) return;
   const auto wrong = std::find_if(tokens.begin(), tokens.end(), [&](Token token) {
-    return static_cast<std::uint32_t>(token) >= vocab_size;
+    return static_cast<std::uint32_t>(token) > largest_allowed;
   });
   const std::int64_t element = begin + (wrong - tokens.begin());
   throw DataError(dataset.Where() + ": token id " + std::to_string(*wrong) + " at element " +
                   std::to_string(element) + " (group " + std::to_string(group_of(element)) + "), ids 0 to " +
-                  std::to_string(info.vocab_size - 1) + " are allowed");
+                  std::to_string(info.largest_token) + " are allowed");
 }
 
 Corpus::Corpus(const std::filesystem::path& path, const CorpusLimits& limits)
@@ -365,9 +390,14 @@ Corpus::Longest Corpus::LongestSequence() const {
 }
 
 const std::string& Corpus::TokenBytes(Token token) const {
-  if (token < 0 || token >= impl_->info.vocab_size)
-    throw std::out_of_range("Corpus::TokenBytes: no such token");
-  return impl_->vocabulary[static_cast<std::size_t>(token)];
+  static const std::string kNothing;
+  if (token < 0) throw std::out_of_range("Corpus::TokenBytes: no such token");
+  return token < impl_->info.vocab_size ? impl_->vocabulary[static_cast<std::size_t>(token)] : kNothing;
+}
+
+std::int64_t Corpus::IdOf(const std::string& bytes) const {
+  const auto found = std::find(impl_->vocabulary.begin(), impl_->vocabulary.end(), bytes);
+  return bytes.empty() || found == impl_->vocabulary.end() ? -1 : found - impl_->vocabulary.begin();
 }
 
 std::string Corpus::Decode(const std::vector<Token>& tokens) const {

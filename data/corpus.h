@@ -22,6 +22,9 @@ struct CorpusInfo {
   std::int64_t response_tokens = 0;
   int possibilities = 0;  // M: tails 1..M exist; 0 = none
   std::int64_t vocab_size = 0;
+  std::int64_t largest_token = 0;  // that the corpus may use: vocab_size - 1 where it does not say
+  std::vector<std::int64_t>
+      end_tokens;             // that end an answer, the trained one first; empty where it does not say
   std::string source_format;  // dialogue | targets | chat | text
   std::string tokenizer_sha256;
   std::string tokenizer_name;  // file name, for people
@@ -70,9 +73,12 @@ class Corpus {
   };
   Longest LongestSequence() const;
 
-  // The bytes a token id stands for (the id-to-bytes table), and a whole sequence of them.
+  // The bytes a token id stands for (the id-to-bytes table), and a whole sequence of them. A model may have
+  // more rows than its tokenizer has ids: those stand for nothing.
   const std::string& TokenBytes(Token token) const;
   std::string Decode(const std::vector<Token>& tokens) const;
+  // The token of these bytes, -1 where there is none.
+  std::int64_t IdOf(const std::string& bytes) const;
 
   // Changes when the file is replaced or touched: "size:mtime_ns".
   std::string Fingerprint() const;

@@ -1,5 +1,7 @@
 #include "data/hdf5_reader.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,7 +17,8 @@ namespace {
 constexpr hsize_t kMaxChunkBytes = hsize_t{64} << 20;
 constexpr hsize_t kMaxExpansion = 1000;  // of stored bytes: deflate's own limit is 1032
 constexpr std::size_t kMaxStringBytes = 65536;
-constexpr std::size_t kChunkCacheSlots = 521;  // prime, as HDF5 asks; its default
+constexpr std::int64_t kMaxListElements = 4096;  // of an attribute
+constexpr std::size_t kChunkCacheSlots = 521;    // prime, as HDF5 asks; its default
 
 struct TypeName {
   hid_t on_disk;
@@ -79,6 +82,16 @@ DataError Unreadable(const std::string& where) {
                    "." + std::to_string(H5_VERS_MINOR) + "; prepare or copy it again");
 }
 
+// A writer holds an exclusive lock (HDF5's own, of flock). False where the file system has no locks (ENOLCK,
+// ENOSYS, EOPNOTSUPP): the corpus says itself whether its writer has finished.
+bool IsLockedByAWriter(const std::filesystem::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return false;
+  const bool locked = ::flock(descriptor, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  ::close(descriptor);
+  return locked;
+}
+
 }  // namespace
 
 std::string Quoted(const std::string& text) {
@@ -117,14 +130,14 @@ Hdf5File::Hdf5File(const std::filesystem::path& path) : name_(RequireReadableFil
   H5PLset_loading_state(0);
 
   const Hdf5Handle access(H5Pcreate(H5P_FILE_ACCESS));
-  // Lock, so that a file being written is refused; go on where the file system has no locks at all.
-  H5Pset_file_locking(access.Id(), true, true);
+  // The library's own lock says the same of a file that is being written and of a file system without locks.
+  if (IsLockedByAWriter(path)) {
+    throw DataError(name_ + ": is open for writing in another program; wait until it is finished");
+  }
+  H5Pset_file_locking(access.Id(), false, true);
   file_ = Hdf5Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.Id()));
   if (!file_) {
     const std::string cause = LatestHdf5Error();
-    if (cause.find("unable to lock file") != std::string::npos) {
-      throw DataError(name_ + ": is open for writing in another program; wait until it is finished");
-    }
     if (H5Fis_hdf5(path.c_str()) == 0) {
       throw DataError(name_ + ": not an HDF5 file; make a corpus with `plural prepare`");
     }
@@ -144,7 +157,7 @@ bool Hdf5File::HasAttribute(const char* name) const {
   return H5Aexists(file_.Id(), name) > 0;
 }
 
-Hdf5File::Attribute Hdf5File::OpenAttribute(const char* name) const {
+Hdf5File::Attribute Hdf5File::OpenAttribute(const char* name, std::int64_t* elements) const {
   Attribute attribute;
   attribute.where = name_ + ": attribute '" + name + "'";
   if (H5Aexists(file_.Id(), name) <= 0) throw DataError(attribute.where + " is missing");
@@ -154,22 +167,45 @@ Hdf5File::Attribute Hdf5File::OpenAttribute(const char* name) const {
   if (!attribute.type) throw Unreadable(attribute.where);
   const Hdf5Handle space(H5Aget_space(attribute.id.Id()));
   if (!space) throw Unreadable(attribute.where);
-  if (H5Sget_simple_extent_type(space.Id()) != H5S_SCALAR) {
-    throw DataError(attribute.where + " is an array, a scalar is needed");
+  if (elements == nullptr) {
+    if (H5Sget_simple_extent_type(space.Id()) != H5S_SCALAR) {
+      throw DataError(attribute.where + " is an array, a scalar is needed");
+    }
+    return attribute;
+  }
+  if (H5Sget_simple_extent_ndims(space.Id()) != 1) {
+    throw DataError(attribute.where + " is no list, an array of one dimension is needed");
+  }
+  *elements = H5Sget_simple_extent_npoints(space.Id());
+  if (*elements > kMaxListElements) {
+    throw DataError(attribute.where + " has " + std::to_string(*elements) + " elements, at most " +
+                    std::to_string(kMaxListElements) + " are allowed");
   }
   return attribute;
 }
 
-std::int64_t Hdf5File::IntegerAttribute(const char* name) const {
-  const QuietHdf5 quiet;
-  const Attribute attribute = OpenAttribute(name);
+void Hdf5File::ReadIntegers(const Attribute& attribute, std::int64_t* values) const {
   if (H5Tequal(attribute.type.Id(), H5T_STD_I64LE) <= 0) {
     throw DataError(attribute.where + " is " + Describe(attribute.type.Id()) +
                     ", little-endian int64 is needed");
   }
+  if (H5Aread(attribute.id.Id(), H5T_NATIVE_INT64, values) < 0) throw Unreadable(attribute.where);
+}
+
+std::int64_t Hdf5File::IntegerAttribute(const char* name) const {
+  const QuietHdf5 quiet;
   std::int64_t value = 0;
-  if (H5Aread(attribute.id.Id(), H5T_NATIVE_INT64, &value) < 0) throw Unreadable(attribute.where);
+  ReadIntegers(OpenAttribute(name), &value);
   return value;
+}
+
+std::vector<std::int64_t> Hdf5File::IntegersAttribute(const char* name) const {
+  const QuietHdf5 quiet;
+  std::int64_t elements = 0;
+  const Attribute attribute = OpenAttribute(name, &elements);
+  std::vector<std::int64_t> values(static_cast<std::size_t>(elements));
+  if (elements > 0) ReadIntegers(attribute, values.data());
+  return values;
 }
 
 std::string Hdf5File::StringAttribute(const char* name) const {

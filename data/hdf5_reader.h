@@ -82,6 +82,8 @@ class Hdf5File {
   bool HasAttribute(const char* name) const;
   std::int64_t IntegerAttribute(const char* name) const;
   std::string StringAttribute(const char* name) const;
+  // Of one dimension, with at most 4096 elements.
+  std::vector<std::int64_t> IntegersAttribute(const char* name) const;
 
   // A dataset of the root group. Checked: a hard link, one dimension, the type, chunks of at most 64 MiB,
   // all of them stored and checksummed, no filter but fletcher32, shuffle and deflate, at most
@@ -97,7 +99,9 @@ class Hdf5File {
     Hdf5Handle type;
     std::string where;  // how its errors begin
   };
-  Attribute OpenAttribute(const char* name) const;
+  // `elements`: how many it has; null: it must be a scalar.
+  Attribute OpenAttribute(const char* name, std::int64_t* elements = nullptr) const;
+  void ReadIntegers(const Attribute& attribute, std::int64_t* values) const;
   void CheckStorage(hid_t dataset, const std::string& where, std::int64_t elements,
                     std::size_t element_bytes) const;
 

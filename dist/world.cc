@@ -1,8 +1,10 @@
 #include "dist/world.h"
 
 #include <mpi.h>
+#include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -11,6 +13,7 @@
 #include <stdexcept>
 #include <system_error>
 #include <thread>
+#include <vector>
 
 #include "dist/error.h"
 
@@ -45,6 +48,20 @@ LauncherClaim ReadLauncherClaim() {
     return {EnvironmentNumber("SLURM_STEP_NUM_TASKS"), "SLURM_STEP_NUM_TASKS"};
   }
   return {};
+}
+
+// COLLECTIVE over `machine`.
+int CountSharers(MPI_Comm machine, int size) {
+  cpu_set_t mine;
+  CPU_ZERO(&mine);
+  sched_getaffinity(0, sizeof(mine), &mine);
+  std::vector<cpu_set_t> all(static_cast<std::size_t>(size));
+  MPI_Allgather(&mine, sizeof(mine), MPI_BYTE, all.data(), sizeof(mine), MPI_BYTE, machine);
+  return static_cast<int>(std::count_if(all.begin(), all.end(), [&](const cpu_set_t& other) {
+    cpu_set_t common;
+    CPU_AND(&common, &mine, &other);
+    return CPU_COUNT(&common) > 0;
+  }));
 }
 
 }  // namespace
@@ -83,6 +100,7 @@ World::World(int* argc, char*** argv) : uncaught_at_start_(std::uncaught_excepti
   MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &machine);
   MPI_Comm_rank(machine, &local_rank_);
   MPI_Comm_size(machine, &local_size_);
+  ranks_on_these_cores_ = CountSharers(machine, local_size_);
   MPI_Comm_free(&machine);
 
   char name[MPI_MAX_PROCESSOR_NAME] = {};

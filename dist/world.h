@@ -24,6 +24,9 @@ class World {
   int Size() const { return size_; }
   int LocalRank() const { return local_rank_; }  // among the ranks of this machine
   int LocalSize() const { return local_size_; }
+  // How many ranks of this machine, this one among them, may run on a core that this one may run on: a
+  // launcher that binds its ranks leaves one.
+  int RanksOnTheseCores() const { return ranks_on_these_cores_; }
   const std::string& Host() const { return host_; }
   int ThreadLevel() const { return thread_level_; }  // MPI_THREAD_*
   static std::string ThreadLevelName(int level);
@@ -34,6 +37,7 @@ class World {
 
  private:
   int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1, thread_level_ = 0;
+  int ranks_on_these_cores_ = 1;
   int uncaught_at_start_ = 0;
   std::string host_;
 };

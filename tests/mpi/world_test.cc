@@ -52,6 +52,9 @@ TEST(World, KnowsItsPlace) {
             static_cast<std::size_t>(World().Size()));
 }
 
+// The tests' ranks are not bound: all may run on every core.
+TEST(World, CountsTheRanksThatShareItsCores) { EXPECT_EQ(World().RanksOnTheseCores(), World().LocalSize()); }
+
 TEST(World, NamesThreadLevels) {
   EXPECT_TRUE(dist::World::ThreadLevelName(World().ThreadLevel()) == "MPI_THREAD_SERIALIZED" ||
               dist::World::ThreadLevelName(World().ThreadLevel()) == "MPI_THREAD_MULTIPLE");

@@ -4,7 +4,6 @@
 #include <ATen/Version.h>
 #include <H5public.h>
 #include <link.h>
-#include <sched.h>
 #include <torch/version.h>
 #include <unistd.h>
 
@@ -25,7 +24,9 @@
 #include "dist/gpu_driver.h"
 #include "trainer/base/error.h"
 #include "trainer/base/version.h"
+#include "trainer/commands/model_options.h"
 #include "trainer/plan/process_memory.h"
+#include "trainer/plan/usable_cores.h"
 
 namespace plural::trainer {
 namespace {
@@ -67,13 +68,6 @@ std::string YamlVersion() {
       },
       &version);
   return version;
-}
-
-int UsableCores() {
-  cpu_set_t cores;
-  if (sched_getaffinity(0, sizeof(cores), &cores) != 0)
-    return static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
-  return CPU_COUNT(&cores);
 }
 
 bool InPath(const std::string& program) {
@@ -297,6 +291,7 @@ void AddDoctorOptions(CLI::App& command, DoctorOptions&) {
 }
 
 int RunDoctor(const DoctorOptions&, const dist::World& world, dist::Collectives& collectives) {
+  SetThreads(0, world);  // as every other command does
   std::vector<json> ranks;
   for (const std::string& text : collectives.AllGather(LookAround(world).dump()))
     ranks.push_back(json::parse(text));

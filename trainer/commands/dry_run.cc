@@ -13,6 +13,7 @@
 #include "data/rows.h"
 #include "trainer/base/error.h"
 #include "trainer/commands/validate.h"
+#include "trainer/files/serving_notes.h"
 #include "trainer/kernels/dtypes.h"
 #include "trainer/plan/cost_model.h"
 #include "trainer/plan/estimate.h"
@@ -179,7 +180,10 @@ int RunDryRun(const DryRunOptions& options) {
   const Recipe recipe = LoadRecipe(options.recipe, options.overrides);
   const ModelConfig config = ConfigOf(recipe);
   data::Corpus corpus(recipe.data.train);
-  const std::vector<std::string> warnings = CheckCorpus(corpus, recipe, config);
+  std::vector<std::string> warnings = CheckCorpus(corpus, recipe, config);
+  if (recipe.adapter.lora) {
+    for (const auto& note : ServingNotes(config, recipe.adapter.settings)) warnings.push_back(note);
+  }
   const std::int64_t groups = corpus.Info().groups;
   const data::PackSettings pack = {
       .layout = recipe.train.layout,

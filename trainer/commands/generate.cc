@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -49,6 +50,34 @@ std::string AnswerLine(const data::Corpus& corpus, const data::Group& prompt, st
   return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
+// The text of a token of the corpus's tokenizer, or an id; -1 for anything else.
+std::int64_t IdOf(const std::string& token, const data::Corpus* corpus) {
+  std::int64_t id = corpus == nullptr ? -1 : corpus->IdOf(token);
+  if (id >= 0) return id;
+  const char* const end = token.data() + token.size();
+  const auto [after, error] = std::from_chars(token.data(), end, id);
+  return error == std::errc{} && after == end ? id : -1;
+}
+
+// What ends an answer: what model and corpus say, or --eos in its place. Errors: ExitError(kUsage).
+void SetEnds(const GenerateOptions& options, const data::Corpus* corpus, Decoder& model) {
+  if (options.eos.empty()) {
+    if (corpus != nullptr) model.AddEndTokens(corpus->Info().end_tokens);
+    return;
+  }
+  std::vector<std::int64_t> ends;
+  for (const std::string& token : options.eos) {
+    ends.push_back(IdOf(token, corpus));
+    if (ends.back() >= 0 && ends.back() < model.Config().vocab_size) continue;
+    throw ExitError(ExitCode::kUsage,
+                    "--eos '" + token + "': found no such token" +
+                        (corpus == nullptr ? " (without --corpus ids alone are known)" : "") +
+                        "; give the text of one of the tokenizer's tokens, or an id below " +
+                        std::to_string(model.Config().vocab_size));
+  }
+  model.SetEndTokens(std::move(ends));
+}
+
 // Opens the rating corpus where responses are re-ranked.
 std::unique_ptr<Answerer> MakeAnswerer(const GenerateOptions& options, const GenerateSettings& settings,
                                        const Decoder& model, const data::Corpus& corpus,
@@ -79,9 +108,9 @@ std::unique_ptr<Answerer> MakeAnswerer(const GenerateOptions& options, const Gen
 int RunStream(const GenerateOptions& options, GenerateSettings settings, const dist::World& world) {
   std::optional<data::Corpus> vocabulary;
   if (!options.corpus.empty()) vocabulary = OpenCorpus(options.corpus, world);
-  const Decoder model =
-      LoadModel(options.model, options.adapter, DTypeNamed(options.dtype), at::Device(at::kCPU));
+  Decoder model = LoadModel(options.model, options.adapter, DTypeNamed(options.dtype), at::Device(at::kCPU));
   if (vocabulary) CheckCorpusFitsModel(*vocabulary, model.Config(), options.model);
+  SetEnds(options, vocabulary ? &*vocabulary : nullptr, model);
   // Without the option requests name latents themselves.
   if (settings.latent_policy != LatentPolicy::kNone) ResolveLatents(model, settings);
   AnswerStream(model, settings, options.batch_rows, vocabulary ? &*vocabulary : nullptr, STDIN_FILENO,
@@ -113,6 +142,7 @@ int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collec
                      collectives);
   OnEveryRank(world, collectives, [&] {
     CheckCorpusFitsModel(*opened, loaded->Config(), options.model);
+    SetEnds(options, &*opened, *loaded);
     CheckLatents(*loaded, settings);
     ResolveLatents(*loaded, settings);
     answerer = MakeAnswerer(options, settings, *loaded, *opened, world);

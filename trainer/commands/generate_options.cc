@@ -199,6 +199,11 @@ void AddGenerateOptions(CLI::App& command, GenerateOptions& options) {
       "Latents of an adapter of method cvf, one response each: all, sample (as many as responses, "
       "without replacement), or a list such as 1,3");
   command
+      .add_option("--eos", options.eos,
+                  "End token, by text or id, in place of those that the model and the corpus name; may be "
+                  "given several times")
+      ->allow_extra_args(false);
+  command
       .add_option("--min-new-tokens", options.min_new_tokens, "No response ends before it has so many tokens")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

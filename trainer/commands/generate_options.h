@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "trainer/generate/diverse_beam_search.h"
 #include "trainer/generate/generator.h"
@@ -32,7 +33,8 @@ struct GenerateOptions {
   std::optional<std::int64_t> responses, max_new_tokens, top_k;
   std::optional<double> temperature, top_p;
   std::string possibilities = "none";
-  std::string latents;  // empty: none
+  std::string latents;           // empty: none
+  std::vector<std::string> eos;  // end tokens in place of the model's and the corpus's
   std::int64_t min_new_tokens = 0;
   bool stream = false;
   std::uint64_t seed = 42;

@@ -4,24 +4,44 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdlib>
 #include <iostream>
-#include <thread>
+
+#include "trainer/plan/usable_cores.h"
 
 namespace plural::trainer {
+
+constexpr std::int64_t kMostThreads = 4096;
 
 void AddComputeOptions(CLI::App& command, std::string& dtype, std::int64_t& threads) {
   command.add_option("--dtype", dtype, "fp32, bf16 or fp64")
       ->check(CLI::IsMember({"fp32", "bf16", "fp64"}))
       ->capture_default_str();
-  command.add_option("--threads", threads, "Compute threads a rank; 0: cores shared by the machine's ranks")
-      ->check(CLI::Range(std::int64_t{0}, std::int64_t{4096}))
+  command
+      .add_option(
+          "--threads", threads,
+          "Compute threads per rank; 0: OMP_NUM_THREADS, or the cores that the rank may use, shared with the "
+          "ranks that may use them too")
+      ->check(CLI::Range(std::int64_t{0}, kMostThreads))
       ->capture_default_str();
 }
 
+namespace {
+
+// The number in OMP_NUM_THREADS, whose first number counts where there are several; 0 where it says nothing
+// usable.
+std::int64_t OmpThreads() {
+  const char* text = std::getenv("OMP_NUM_THREADS");
+  if (text == nullptr) return 0;
+  const long threads = std::strtol(text, nullptr, 10);
+  return threads > 0 && threads <= kMostThreads ? threads : 0;
+}
+
+}  // namespace
+
 void SetThreads(std::int64_t threads, const dist::World& world) {
-  if (threads == 0) {
-    threads = std::max<std::int64_t>(1, std::thread::hardware_concurrency() / world.LocalSize());
-  }
+  if (threads == 0) threads = OmpThreads();
+  if (threads == 0) threads = std::max(1, UsableCores() / world.RanksOnTheseCores());
   at::set_num_threads(static_cast<int>(threads));
 }
 

@@ -20,7 +20,8 @@ namespace plural::trainer {
 
 void AddComputeOptions(CLI::App& command, std::string& dtype, std::int64_t& threads);
 
-// Compute threads of this rank; 0: the machine's cores shared by its ranks.
+// Compute threads of this rank; 0: OMP_NUM_THREADS, or the cores that it may use, shared among the ranks that
+// may use them.
 void SetThreads(std::int64_t threads, const dist::World& world);
 
 // Rank 0 says so where `model` has latents: figures of a prompt without one are not what it was trained for.

@@ -14,10 +14,10 @@ data::Corpus OpenCorpus(const std::string& path, const dist::World& world) {
 bool CheckCorpusFitsModel(const data::Corpus& corpus, const ModelConfig& config,
                           const std::string& model_folder) {
   const data::CorpusInfo& info = corpus.Info();
-  if (info.vocab_size > config.vocab_size) {
+  if (info.largest_token >= config.vocab_size) {
     throw ExitError(ExitCode::kBadData,
-                    corpus.Path().string() + ": its tokenizer has " + std::to_string(info.vocab_size) +
-                        " ids, the model's vocabulary " + std::to_string(config.vocab_size) +
+                    corpus.Path().string() + ": uses token ids up to " + std::to_string(info.largest_token) +
+                        ", the model's vocabulary has " + std::to_string(config.vocab_size) +
                         "; prepare the corpus with the model's tokenizer");
   }
   if (model_folder.empty()) return false;

@@ -125,6 +125,7 @@ void SaveAdapter(const Decoder& model, const fs::path& folder, const std::string
                    config.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
   WriteSafetensors(pending.Path() / "adapter_model.safetensors", std::move(tensors));
   if (const Latents* latents = model.LatentHeads()) WriteLatents(*latents, pending.Path());
+  WriteEndTokens(model.Config().eos_token_ids, pending.Path());
   pending.Commit(PendingFolder::IfExists::kReplace);
 }
 

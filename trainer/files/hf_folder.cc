@@ -10,6 +10,7 @@
 #include "data/sha256.h"
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
+#include "trainer/base/json_io.h"
 #include "trainer/files/nf4_files.h"
 #include "trainer/files/safetensors.h"
 #include "trainer/files/weight_files.h"
@@ -144,6 +145,16 @@ void CopyCompanions(const fs::path& source, const fs::path& folder) {
   }
 }
 
+void WriteEndTokens(const std::vector<std::int64_t>& end_tokens, const fs::path& folder) {
+  if (end_tokens.empty() || GenerationEndTokens(folder) == end_tokens) return;
+  const fs::path path = folder / "generation_config.json";
+  nlohmann::json config = nlohmann::json::object();
+  if (std::error_code error; fs::is_regular_file(path, error)) config = ReadJsonFile(path);
+  config["eos_token_id"] =
+      end_tokens.size() == 1 ? nlohmann::json(end_tokens.front()) : nlohmann::json(end_tokens);
+  WriteFileDurably(path, config.dump(2) + "\n");
+}
+
 void SaveModel(const Decoder& model, const fs::path& folder, const fs::path& source) {
   PendingFolder pending(folder);
   nlohmann::json config = model.Config().ToJson();
@@ -154,6 +165,7 @@ void SaveModel(const Decoder& model, const fs::path& folder, const fs::path& sou
   WriteSafetensors(pending.Path() / "model.safetensors", std::move(weights));
   if (const Latents* latents = model.LatentHeads()) WriteLatents(*latents, pending.Path());
   if (!source.empty()) CopyCompanions(source, pending.Path());
+  WriteEndTokens(model.Config().eos_token_ids, pending.Path());
   pending.Commit(PendingFolder::IfExists::kReplace);
 }
 

@@ -45,6 +45,9 @@ void LoadBaseWeights(Decoder& model, const std::filesystem::path& folder,
 // Copies the files that belong to a model besides config and weights: tokenizer, chat template, generation
 // defaults, as far as there are any.
 void CopyCompanions(const std::filesystem::path& source, const std::filesystem::path& folder);
+// Makes generation_config.json name `end_tokens`; what else it says stays. Nothing is written when it does so
+// already, or when there are none.
+void WriteEndTokens(const std::vector<std::int64_t>& end_tokens, const std::filesystem::path& folder);
 // The name that config.json gives a dtype.
 const char* ConfigDTypeName(at::ScalarType dtype);
 // Writes config.json and model.safetensors; copies tokenizer files of `source` when it is not empty.
@@ -64,7 +67,8 @@ void AttachAdapter(Decoder& model, const std::filesystem::path& folder, const Ad
 // For options that compare with the model without its adapter. Errors: ExitError(kUsage) naming the option
 // when the adapter (may be "") replaces base weights.
 void RequireBaseKept(const std::filesystem::path& adapter, const std::string& option);
-// adapter_config.json and adapter_model.safetensors as Hugging Face PEFT writes them; appears whole.
+// adapter_config.json and adapter_model.safetensors as Hugging Face PEFT writes them, and
+// generation_config.json with what ends an answer; appears whole.
 void SaveAdapter(const Decoder& model, const std::filesystem::path& folder,
                  const std::string& base_model_path);
 

@@ -27,7 +27,8 @@ struct Begun {
 Begun Begin(const std::string& model_dir, const std::string& adapter_dir, at::ScalarType dtype,
             at::Device device) {
   // Both configs first: a wrong one should not cost the time of loading gigabytes.
-  const ModelConfig config = ModelConfig::FromFolder(model_dir);
+  ModelConfig config = ModelConfig::FromFolder(model_dir);
+  if (!adapter_dir.empty()) config.AddEndTokens(GenerationEndTokens(adapter_dir));
   std::optional<PeftConfig> adapter;
   if (!adapter_dir.empty()) adapter.emplace(adapter_dir);
   const std::string latents_dir = adapter ? adapter_dir : model_dir;

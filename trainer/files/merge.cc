@@ -48,6 +48,9 @@ class Merger {
         replaced_(ReplacedNames()),
         adapter_(settings.adapter, Parameters(), replaced_) {
     for (const AdaptedLayer& layer : plan_.layers) layers_[layer.path + ".weight"] = layer;
+    ModelConfig with_ends = shape_.Config();
+    with_ends.AddEndTokens(GenerationEndTokens(settings.adapter));
+    ends_ = with_ends.eos_token_ids;
     untied_ = shape_.Config().tie_word_embeddings && layers_.contains(kHead);
     CheckHeaders();
   }
@@ -67,6 +70,7 @@ class Merger {
     WriteIndex(pending.Path(), "model", shards);
     WriteFileDurably(pending.Path() / "config.json", OutputConfig().dump(2) + "\n");
     CopyCompanions(settings_.model, pending.Path());
+    WriteEndTokens(ends_, pending.Path());
     pending.Commit(PendingFolder::IfExists::kFail);
     report_.untied = untied_;
     return report_;
@@ -164,6 +168,8 @@ class Merger {
     json config = config_;
     if (untied_) config["tie_word_embeddings"] = false;
     config.erase("quantization_config");
+    if (ends_.size() == 1) config["eos_token_id"] = ends_.front();
+    if (ends_.size() > 1) config["eos_token_id"] = ends_;
     if (settings_.dtype != at::ScalarType::Undefined) {
       // transformers 5 writes the one, transformers 4 the other.
       config[config.contains("dtype") ? "dtype" : "torch_dtype"] = ConfigDTypeName(settings_.dtype);
@@ -182,6 +188,7 @@ class Merger {
   AdapterFiles adapter_;
   std::map<std::string, AdaptedLayer> layers_;  // by the name of their weight
   bool untied_ = false;
+  std::vector<std::int64_t> ends_;  // of the adapter, then of the model
   MergeReport report_;
 };
 

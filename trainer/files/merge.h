@@ -31,10 +31,11 @@ struct MergeReport {
 
 // Sums are fp32 (fp64 where a tensor is), rounded once to the written dtype. A base in NF4 is dequantised:
 // what is written is the adapter on the quantised weights, not on those that they were made of. config.json
-// is the model's own, but for its dtype, tie_word_embeddings and quantization_config; tokenizer files are
-// copied. The folder appears whole. Errors: those of ModelConfig::FromFolder, PeftConfig, WeightFiles,
-// AdapterFiles and ReadNf4; ExitError(kBadData) for latents of method cvf, for a merged value that the
-// written dtype cannot hold; ExitError(kCannotCreate) when `output` exists; those of file_io.h.
+// is the model's own, but for its dtype, tie_word_embeddings, quantization_config and the adapter's end
+// tokens; tokenizer files are copied. The folder appears whole. Errors: those of ModelConfig::FromFolder,
+// PeftConfig, WeightFiles, AdapterFiles and ReadNf4; ExitError(kBadData) for latents of method cvf, for a
+// merged value that the written dtype cannot hold; ExitError(kCannotCreate) when `output` exists; those of
+// file_io.h.
 MergeReport MergeAdapter(const MergeSettings& settings);
 
 }  // namespace plural::trainer

@@ -1,5 +1,6 @@
 #include "trainer/model/config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -7,6 +8,20 @@
 #include "trainer/base/json_io.h"
 
 namespace plural::trainer {
+
+std::vector<std::int64_t> GenerationEndTokens(const std::filesystem::path& folder) {
+  const std::filesystem::path file = folder / "generation_config.json";
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(file, error)) return {};
+  const nlohmann::json generation = ReadJsonFile(file);
+  if (!generation.is_object() || !generation.contains("eos_token_id")) return {};
+  const nlohmann::json& value = generation["eos_token_id"];
+  std::vector<std::int64_t> ids;
+  for (const nlohmann::json& id : value.is_array() ? value : nlohmann::json::array({value})) {
+    if (id.is_number_integer()) ids.push_back(id.get<std::int64_t>());
+  }
+  return ids;
+}
 
 ModelConfig ModelConfig::FromFolder(const std::filesystem::path& folder) {
   const std::filesystem::path file = folder / "config.json";
@@ -16,7 +31,23 @@ ModelConfig ModelConfig::FromFolder(const std::filesystem::path& folder) {
                         "' has no config.json; a model is a Hugging Face folder with "
                         "config.json and *.safetensors");
   }
-  return FromJson(ReadJsonFile(file), "'" + file.string() + "'");
+  ModelConfig config = FromJson(ReadJsonFile(file), "'" + file.string() + "'");
+  std::vector<std::int64_t> ends = config.eos_token_ids;
+  const std::vector<std::int64_t> generation = GenerationEndTokens(folder);
+  ends.insert(ends.end(), generation.begin(), generation.end());
+  config.AddEndTokens(ends);
+  return config;
+}
+
+void ModelConfig::AddEndTokens(std::span<const std::int64_t> ids) {
+  std::vector<std::int64_t> all;
+  const auto add = [&](std::int64_t id) {
+    const bool fits = id >= 0 && id < vocab_size;
+    if (fits && std::find(all.begin(), all.end(), id) == all.end()) all.push_back(id);
+  };
+  for (const std::int64_t id : ids) add(id);
+  for (const std::int64_t id : eos_token_ids) add(id);
+  eos_token_ids = std::move(all);
 }
 
 bool ModelConfig::HasWindow(std::int64_t layer) const {

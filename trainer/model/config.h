@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,9 @@ struct LinearShape {
   std::string Name() const { return path.substr(path.find('.') + 1); }  // "q_proj"
 };
 
+// The end tokens that generation_config.json names, where the folder has one; a model's or an adapter's.
+std::vector<std::int64_t> GenerationEndTokens(const std::filesystem::path& folder);
+
 struct ModelConfig {
   std::string model_type;    // of the table in config_json.cc: "llama", "gemma2", ...
   std::string architecture;  // "LlamaForCausalLM"
@@ -40,9 +44,9 @@ struct ModelConfig {
   double rms_norm_eps = 1e-6;
   double initializer_range = 0.02;
   bool tie_word_embeddings = false;
-  std::vector<std::int64_t> eos_token_ids;
-  std::int64_t bos_token_id = -1;  // -1: none
-  std::int64_t pad_token_id = -1;  // -1: none
+  std::vector<std::int64_t> eos_token_ids;  // any of them ends an answer; the first is the one to write
+  std::int64_t bos_token_id = -1;           // -1: none
+  std::int64_t pad_token_id = -1;           // -1: none
 
   // Attention. A window of n lets a row see itself and the n - 1 positions before it.
   std::int64_t sliding_window = 0;      // 0: none
@@ -68,9 +72,13 @@ struct ModelConfig {
   // Unknown architecture, kinds of rope scaling, activations, keys that say what is not computed:
   // ExitError(kBadData) that names what was found, what is supported and `where` (the file or recipe key).
   static ModelConfig FromJson(const nlohmann::json& json, const std::string& where);
+  // Its end tokens are those of config.json and those of generation_config.json.
   static ModelConfig FromFolder(const std::filesystem::path& folder);
   // For transformers 4 and 5. The model_type must be of the table.
   nlohmann::json ToJson() const;
+
+  // Puts `ids` before the end tokens that are there; those outside the vocabulary are left out.
+  void AddEndTokens(std::span<const std::int64_t> ids);
 
   bool HasWindow(std::int64_t layer) const;
   std::int64_t WindowOf(std::int64_t layer) const { return HasWindow(layer) ? sliding_window : 0; }

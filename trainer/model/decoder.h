@@ -13,7 +13,9 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "dist/flat_parameters.h"
@@ -91,6 +93,10 @@ class Decoder {
   void TrainBase();
 
   const ModelConfig& Config() const { return config_; }
+  // What ends an answer, beside what the config says; it is saved with the model.
+  void AddEndTokens(std::span<const std::int64_t> ids) { config_.AddEndTokens(ids); }
+  // In place of all others.
+  void SetEndTokens(std::vector<std::int64_t> ids) { config_.eos_token_ids = std::move(ids); }
   at::ScalarType DType() const { return dtype_; }
   at::Device Device() const { return device_; }
 

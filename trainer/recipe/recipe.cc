@@ -1,5 +1,6 @@
 #include "trainer/recipe/recipe.h"
 
+#include <cstdlib>
 #include <set>
 #include <stdexcept>
 #include <utility>
@@ -93,6 +94,11 @@ class Reader {
     recipe.name = file.stem().string();
     recipe.origins["name"] = "file name";
     for (const Key& key : Schema()) Apply(key.name, recipe);
+    ExpandHome("run.dir", recipe.run.dir, recipe);
+    ExpandHome("model.path", recipe.model.path, recipe);
+    ExpandHome("adapter.init_from", recipe.adapter.init_from, recipe);
+    ExpandHome("data.train", recipe.data.train, recipe);
+    ExpandHome("data.validation", recipe.data.validation, recipe);
 
     const auto readable = [&](const std::string& key) { return !unreadable_.contains(key); };
     for (const Violation& violation : CheckRules(recipe, readable)) {
@@ -107,6 +113,20 @@ class Reader {
  private:
   static std::string At(const std::string& file, const YamlNode& node) {
     return file + ":" + std::to_string(node.line);
+  }
+
+  // "~/x" is the home folder's x, as in a shell, which does not see the paths of a recipe.
+  void ExpandHome(const std::string& name, std::string& path, const Recipe& recipe) {
+    if (!path.starts_with('~')) return;
+    const char* home = std::getenv("HOME");
+    const bool mine = path.size() == 1 || path[1] == '/';
+    if (mine && home != nullptr && *home != '\0') {
+      path.replace(0, 1, home);
+    } else {
+      Problem(recipe.origins.at(name), name + " is '" + Printable(path) + "'; " +
+                                           (mine ? "HOME is not set" : "only '~/' is known") +
+                                           ", write the folder out (a folder named '~' is './~')");
+    }
   }
 
   void Problem(const std::string& where, const std::string& what) {

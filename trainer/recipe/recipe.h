@@ -26,7 +26,7 @@ struct Recipe {
 
   struct Run {
     std::string dir = "runs";
-    std::int64_t threads = 0;  // compute threads a rank; 0: cores of the machine / ranks on it
+    std::int64_t threads = 0;  // compute threads per rank; 0: those granted to it
   } run;
 
   struct Model {

@@ -141,8 +141,9 @@ std::vector<Key> MakeKeys() {
   keys.back().range = Between(0, 9.2e18);
 
   add(Text("run.dir", FIELD(run.dir), "folder that holds the run folders"));
-  add(Integer("run.threads", Between(0, 4096), FIELD(run.threads),
-              "compute threads a rank; 0: cores of the machine / ranks on it"));
+  add(Integer(
+      "run.threads", Between(0, 4096), FIELD(run.threads),
+      "compute threads per rank; 0: `OMP_NUM_THREADS`, or the cores that the rank may use / ranks on them"));
 
   add(Text("model.path", FIELD(model.path),
            "Hugging Face folder with `config.json` and `*.safetensors`; give this or `model.config`"));

@@ -1,55 +1,13 @@
 #include "trainer/run/run_folder.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 
 #include "data/sha256.h"
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
 
 namespace plural::trainer {
-namespace {
-
 namespace fs = std::filesystem;
-
-int TakeLock(const fs::path& path) {
-  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (descriptor < 0) {
-    throw ExitError(ExitCode::kCannotCreate, path.string() + ": " + std::strerror(errno) +
-                                                 "; give a folder that can be written (run.dir)");
-  }
-  if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
-    const int reason = errno;
-    char holder[256] = {};
-    const ssize_t length = ::pread(descriptor, holder, sizeof(holder) - 1, 0);
-    ::close(descriptor);
-    if (reason != EWOULDBLOCK) {
-      throw ExitError(ExitCode::kCannotCreate,
-                      path.string() + ": cannot be locked: " + std::strerror(reason));
-    }
-    throw ExitError(ExitCode::kCannotCreate, path.string() + ": this run is being trained by " +
-                                                 (length > 0 ? std::string(holder) : "another process") +
-                                                 "; wait for it, or give this run another name");
-  }
-  char host[128] = {};
-  ::gethostname(host, sizeof(host) - 1);
-  const std::string self = "process " + std::to_string(::getpid()) + " on " + host;
-  // For people only: the lock is the flock, which a dead process cannot hold.
-  if (::ftruncate(descriptor, 0) != 0 ||
-      ::pwrite(descriptor, self.data(), self.size(), 0) != static_cast<ssize_t>(self.size())) {
-    const int reason = errno;
-    ::close(descriptor);
-    throw ExitError(ExitCode::kCannotCreate, path.string() + ": cannot be written: " + std::strerror(reason));
-  }
-  return descriptor;
-}
-
-}  // namespace
 
 fs::path RunPaths::LogOf(int rank) const {
   char name[32];
@@ -65,20 +23,13 @@ RunFolder::RunFolder(const Recipe& recipe) : paths_(recipe) {
                                                  ": the run folder cannot be made: " + error.message() +
                                                  "; give a folder that can be written (run.dir)");
   }
-  lock_ = TakeLock(paths_.Lock());
-  try {
-    if (fs::exists(paths_.RecipeFile())) RequireSameRecipe(paths_.RecipeFile(), recipe);
-    const std::string text = recipe.ResolvedYaml();
-    if (!fs::exists(paths_.RecipeFile()) || ReadFile(paths_.RecipeFile()) != text) {
-      WriteFileDurably(paths_.RecipeFile(), text);
-    }
-  } catch (...) {  // a constructor that throws has no destructor
-    ::close(lock_);
-    throw;
+  lock_.emplace(paths_.Lock());
+  if (fs::exists(paths_.RecipeFile())) RequireSameRecipe(paths_.RecipeFile(), recipe);
+  const std::string text = recipe.ResolvedYaml();
+  if (!fs::exists(paths_.RecipeFile()) || ReadFile(paths_.RecipeFile()) != text) {
+    WriteFileDurably(paths_.RecipeFile(), text);
   }
 }
-
-RunFolder::~RunFolder() { ::close(lock_); }
 
 void RequireSameRecipe(const fs::path& file, const Recipe& recipe) {
   std::vector<std::string> differences;

@@ -1,7 +1,8 @@
 // The run folder: one folder a run, one run a folder.
 //
-// Owns: where things lie, the lock, recipe.yaml, whether a start is a new run, a resume or neither. Does
-// not own: what the parts contain (metrics.h, checkpoint.h, model/hf_folder.h). Thread rule: one thread.
+// Owns: where things lie, recipe.yaml, whether a start is a new run, a resume or neither. Does not own: the
+// lock (run_lock.h), what the parts contain (metrics.h, checkpoint.h, files/hf_folder.h). Thread rule: one
+// thread.
 //
 //   <run.dir>/<name>/recipe.yaml    resolved, with the origin of each value
 //                    run.lock       held by rank 0 while the run lives
@@ -11,10 +12,12 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "trainer/recipe/recipe.h"
+#include "trainer/run/run_lock.h"
 
 namespace plural::trainer {
 
@@ -41,13 +44,10 @@ class RunFolder {
   // Errors: ExitError(kCannotCreate) when it cannot be made or written, or a live process holds it;
   // ExitError(kBadRecipe) listing the keys in which an earlier start's recipe differs.
   explicit RunFolder(const Recipe& recipe);
-  ~RunFolder();
-  RunFolder(const RunFolder&) = delete;
-  RunFolder& operator=(const RunFolder&) = delete;
 
  private:
   RunPaths paths_;
-  int lock_ = -1;
+  std::optional<RunLock> lock_;
 };
 
 // Whether a run may go on under another value of this key ("checkpoint.keep"): it decides where and how

@@ -16,6 +16,7 @@
 #include "trainer/base/version.h"
 #include "trainer/files/hf_folder.h"
 #include "trainer/files/load_model.h"
+#include "trainer/files/serving_notes.h"
 #include "trainer/ops/part_scope.h"
 #include "trainer/plan/process_memory.h"
 #include "trainer/plan/step_plan.h"
@@ -404,6 +405,7 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
   RequireEqual("the corpus (data.train)", identity.corpus, world, collectives);
   RequireEqual("the base model (model.path)", identity.weights_sha256, world, collectives);
   Decoder model = MakeOnEveryRank(world, collectives, [&] { return MakeBase(recipe, config, device); });
+  model.AddEndTokens(corpus.Info().end_tokens);
   if (!recipe.model.path.empty()) {
     LoadBaseWeights(model, recipe.model.path, world, collectives,
                     recipe.model.quantize == "nf4" ? FullLinears::kToNf4 : FullLinears::kKeep);
@@ -425,6 +427,9 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
     warnings.push_back("train.groups_per_step is " + std::to_string(recipe.train.groups_per_step) + " on " +
                        std::to_string(world.Size()) +
                        " ranks: a group is never split, so some ranks have nothing to do in any step");
+  }
+  if (recipe.adapter.lora) {
+    for (const auto& note : ServingNotes(config, recipe.adapter.settings)) warnings.push_back(note);
   }
   for (const auto& warning : warnings) log.Warn(warning);
 

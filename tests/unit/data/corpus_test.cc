@@ -658,5 +658,59 @@ TEST_F(CorpusTest, RefusesAnAlignmentThatCannotBe) {
          [](auto& file) { file.attributes["alignment_encoder_sha256"] = "none"; });
 }
 
+// Writes attribute "end_token_ids".
+CorpusFile::Attribute EndTokens(std::vector<std::int64_t> ids) {
+  return [ids](hid_t file) {
+    const hsize_t size = ids.size();
+    const hid_t space = H5Screate_simple(1, &size, nullptr);
+    const hid_t attribute = H5Acreate2(file, "end_token_ids", H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT);
+    H5Awrite(attribute, H5T_NATIVE_INT64, ids.data());
+    H5Aclose(attribute);
+    H5Sclose(space);
+  };
+}
+
+TEST_F(CorpusTest, NamesItsEndTokensTheTrainedOneFirst) {
+  CorpusFile file;
+  file.Write(path_);
+  EXPECT_EQ(Corpus(path_).Info().end_tokens, std::vector<std::int64_t>{});
+  file.attributes["eos_token_id"] = std::int64_t{9};  // all that older corpora say
+  file.Write(path_);
+  EXPECT_EQ(Corpus(path_).Info().end_tokens, std::vector<std::int64_t>{9});
+  file.attributes["end_token_ids"] = EndTokens({8, 9});
+  file.Write(path_);
+  EXPECT_EQ(Corpus(path_).Info().end_tokens, (std::vector<std::int64_t>{8, 9}));
+  file.attributes["end_token_ids"] = EndTokens({10});
+  file.Write(path_);
+  EXPECT_NE(Refusal(path_).find("'end_token_ids' holds id 10, 0 to 9 are allowed"), std::string::npos)
+      << Refusal(path_);
+  file.attributes["end_token_ids"] = EndTokens(std::vector<std::int64_t>(5000, 1));
+  file.Write(path_);
+  EXPECT_NE(Refusal(path_).find("5000 elements"), std::string::npos) << Refusal(path_);
+}
+
+TEST_F(CorpusTest, TheLargestTokenThatItUsesBoundsAllOthers) {
+  CorpusFile file;
+  file.Write(path_);
+  EXPECT_EQ(Corpus(path_).Info().largest_token, 9);
+  file.attributes["largest_token_id"] = std::int64_t{9};
+  file.Write(path_);
+  EXPECT_NO_THROW(Corpus(path_, {.scan_tokens = true}));
+  file.attributes["largest_token_id"] = std::int64_t{8};  // 9 stands in the responses
+  file.Write(path_);
+  EXPECT_EQ(Corpus(path_).Info().largest_token, 8);
+  EXPECT_THROW(Corpus(path_, {.scan_tokens = true}), DataError);
+  EXPECT_THROW(Corpus(path_).Read(0), DataError);
+}
+
+TEST_F(CorpusTest, IdsBeyondTheTokenizerStandForNothing) {
+  CorpusFile().Write(path_);
+  const Corpus corpus(path_);
+  EXPECT_EQ(corpus.Decode({1, 10, 500, 2}), "bc");
+  EXPECT_EQ(corpus.IdOf("c"), 2);
+  EXPECT_EQ(corpus.IdOf("no token"), -1);
+  EXPECT_EQ(corpus.IdOf(""), -1);
+}
+
 }  // namespace
 }  // namespace plural::data

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "trainer/base/error.h"
@@ -296,6 +299,30 @@ TEST(ConfigTest, CountsParameters) {
   EXPECT_EQ(count("gemma2", {256000, 2304, 9216, 26, 8, 4}), 2614341888);
   EXPECT_EQ(count("qwen2", {151936, 896, 4864, 24, 14, 2}), 494032768);
   EXPECT_EQ(count("qwen3", {151936, 1024, 3072, 28, 16, 8}), 596049920);
+}
+
+TEST(ModelConfigEnds, NewOnesComeFirstEachOnceAndWithinTheVocabulary) {
+  ModelConfig config;
+  config.vocab_size = 10;
+  config.eos_token_ids = {2, 3};
+  config.AddEndTokens(std::vector<std::int64_t>{7, 3, 10, -1, 7});
+  EXPECT_EQ(config.eos_token_ids, (std::vector<std::int64_t>{7, 3, 2}));
+}
+
+TEST(ModelConfigEnds, ThoseOfGenerationConfigCountToo) {
+  std::string pattern = (std::filesystem::temp_directory_path() / "plural-ends-XXXXXX").string();
+  const std::filesystem::path folder = mkdtemp(pattern.data());
+  const auto with = [&](const std::string& text) {
+    std::ofstream(folder / "generation_config.json") << text;
+    return GenerationEndTokens(folder);
+  };
+  EXPECT_TRUE(GenerationEndTokens(folder).empty());
+  EXPECT_EQ(with(R"({"eos_token_id": 5})"), (std::vector<std::int64_t>{5}));
+  EXPECT_EQ(with(R"({"eos_token_id": [5, 6]})"), (std::vector<std::int64_t>{5, 6}));
+  EXPECT_TRUE(with(R"({"eos_token_id": null})").empty());
+  EXPECT_TRUE(with(R"({"temperature": 0.6})").empty());
+  EXPECT_THROW(with("{"), ExitError);
+  std::filesystem::remove_all(folder);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
@@ -191,6 +192,21 @@ TEST_F(RecipeLoad, WrongTypesNameKeyLineFoundAndAllowed) {
     EXPECT_TRUE(Has(error, test.allowed)) << test.text << " -> " << error;
     EXPECT_FALSE(Has(error, "\n")) << test.text << " -> " << error;
   }
+}
+
+TEST_F(RecipeLoad, ATildeIsTheHomeFolder) {
+  const char* before = std::getenv("HOME");
+  const std::string kept = before == nullptr ? "" : before;
+  setenv("HOME", "/home/reader", 1);
+  const Recipe recipe = LoadRecipe(WriteRecipe("run: {dir: ~/runs}"), {"model.path=~/m", "data.train=a/~/c"});
+  EXPECT_EQ(recipe.run.dir, "/home/reader/runs");
+  EXPECT_EQ(recipe.model.path, "/home/reader/m");
+  EXPECT_EQ(recipe.data.train, "a/~/c");
+  EXPECT_NE(ErrorOf(WriteRecipe("run: {dir: ~other/runs}")).find("run.dir is '~other/runs'; only '~/' is known"),
+            std::string::npos);
+  unsetenv("HOME");
+  EXPECT_NE(ErrorOf(WriteRecipe("run: {dir: ~/runs}")).find("HOME is not set"), std::string::npos);
+  if (before != nullptr) setenv("HOME", kept.c_str(), 1);
 }
 
 TEST_F(RecipeLoad, UnknownKeysNameTheNearestOne) {
