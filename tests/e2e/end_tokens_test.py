@@ -8,6 +8,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+
 import training
 
 OTHER_END = 7  # not in the model's config

@@ -202,8 +202,9 @@ TEST_F(RecipeLoad, ATildeIsTheHomeFolder) {
   EXPECT_EQ(recipe.run.dir, "/home/reader/runs");
   EXPECT_EQ(recipe.model.path, "/home/reader/m");
   EXPECT_EQ(recipe.data.train, "a/~/c");
-  EXPECT_NE(ErrorOf(WriteRecipe("run: {dir: ~other/runs}")).find("run.dir is '~other/runs'; only '~/' is known"),
-            std::string::npos);
+  EXPECT_NE(
+      ErrorOf(WriteRecipe("run: {dir: ~other/runs}")).find("run.dir is '~other/runs'; only '~/' is known"),
+      std::string::npos);
   unsetenv("HOME");
   EXPECT_NE(ErrorOf(WriteRecipe("run: {dir: ~/runs}")).find("HOME is not set"), std::string::npos);
   if (before != nullptr) setenv("HOME", kept.c_str(), 1);
