@@ -136,6 +136,37 @@ class GenerateTest(unittest.TestCase):
         self.refused_file(64, "--latents '0'", *self.adapter, "--latents", "0")
         self.refused_file(64, "leave out --responses", *self.adapter, "--latents", "all", "--responses", 3)
 
+    # A start that was stopped.
+
+    def test_a_second_start_goes_on_where_the_first_was_killed(self):
+        asked = ["--corpus", "corpus.h5", "--responses", 30, "--max-new-tokens", 100, "--batch", 1]
+        whole = timeless(self.answers("--responses", 30, "--max-new-tokens", 100, "--batch", 1))
+        command = [training.PLURAL, "generate", *self.model, "--threads", "1", *map(str, asked)]
+        partial = self.folder / "killed.jsonl.partial"
+        started = subprocess.Popen(
+            [*command, "-o", "killed.jsonl"], cwd=self.folder, stderr=subprocess.DEVNULL
+        )
+        while started.poll() is None and (not partial.exists() or partial.read_bytes().count(b"\n") < 4):
+            pass  # the identity and three answered prompts
+        started.kill()
+        started.wait()
+        kept = partial.read_bytes()
+        self.assertGreater(kept.count(b"\n"), 3)
+        self.assertFalse((self.folder / "killed.jsonl").exists())
+        partial.write_bytes(kept + b'{"id": "g')  # a line that was cut off
+
+        refused = self.generate(*asked, "--seed", 1, "-o", "killed.jsonl")
+        self.assertEqual(refused.returncode, 73, refused.stderr)
+        self.assertIn("with other options, model or input", refused.stderr)
+
+        again = self.generate(*asked, "-o", "killed.jsonl")
+        self.assertEqual(again.returncode, 0, again.stderr)
+        answered = kept.count(b"\n") - 1
+        self.assertIn(f"goes on behind {answered} answered prompts", again.stderr)
+        self.assertFalse(partial.exists())
+        lines = (self.folder / "killed.jsonl").read_text().splitlines()
+        self.assertEqual([timeless(json.loads(line)) for line in lines], whole)
+
     # Streams.
 
     def stream(self, *arguments):

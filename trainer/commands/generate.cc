@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -14,10 +15,12 @@
 
 #include "data/corpus.h"
 #include "data/error.h"
+#include "data/sha256.h"
 #include "dist/agreement.h"
 #include "dist/ordered.h"
 #include "trainer/base/error.h"
-#include "trainer/base/file_io.h"
+#include "trainer/base/kept_lines.h"
+#include "trainer/base/version.h"
 #include "trainer/commands/model_options.h"
 #include "trainer/files/corpus_fit.h"
 #include "trainer/files/hf_folder.h"
@@ -30,6 +33,8 @@
 
 namespace plural::trainer {
 namespace {
+
+using nlohmann::json;
 
 // An adapter that was trained with latents knows no numbers.
 void CheckLatents(const Decoder& model, const GenerateSettings& settings) {
@@ -44,10 +49,10 @@ void CheckLatents(const Decoder& model, const GenerateSettings& settings) {
 std::string AnswerLine(const data::Corpus& corpus, const data::Group& prompt, std::string method,
                        const GeneratedPrompt& answer) {
   std::replace(method.begin(), method.end(), '-', '_');
-  nlohmann::json line = {
+  json line = {
       {"id", prompt.id}, {"prompt", corpus.Decode(prompt.prompt_tokens)}, {"method", std::move(method)}};
   line.update(AnswerJson(answer, &corpus));
-  return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  return line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
 // The text of a token of the corpus's tokenizer, or an id; -1 for anything else.
@@ -118,6 +123,44 @@ int RunStream(const GenerateOptions& options, GenerateSettings settings, const d
   return 0;
 }
 
+// Files and their ages: hashing all weights would take longer than many an answer.
+json FilesOf(const std::string& folder) {
+  json files = json::object();
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    if (!entry.is_regular_file(error)) continue;
+    const auto age = entry.last_write_time(error).time_since_epoch().count();
+    files[entry.path().filename().string()] = {entry.file_size(error), age};
+  }
+  return files;
+}
+
+// Everything that decides the file of answers: not --batch and --threads.
+std::string IdentityOf(const GenerateOptions& options, const GenerateSettings& settings,
+                       const data::Corpus& corpus) {
+  const auto number = [](const auto& option) { return option ? json(*option) : json(); };
+  const json identity = {
+      {"plural", Version()},
+      {"corpus", corpus.Info().sha256.empty() ? corpus.Fingerprint() : corpus.Info().sha256},
+      {"model", {options.model, FilesOf(options.model)}},
+      {"adapter", {options.adapter, options.adapter.empty() ? json() : FilesOf(options.adapter)}},
+      {"method",
+       {options.method, number(options.beams), number(options.beam_groups),
+        number(options.diversity_penalty)}},
+      {"rerank", {options.rerank, options.rating_corpus}},
+      {"asked", {options.limit, options.possibilities, options.latents, options.eos, settings.responses}},
+      {"tokens", {settings.min_new_tokens, settings.max_new_tokens}},
+      {"sampling",
+       {settings.sampling.temperature, settings.sampling.top_k, settings.sampling.top_p, options.seed}},
+      {"dtype", options.dtype}};
+  const std::string text = identity.dump(-1, ' ', false, json::error_handler_t::replace);
+  data::Sha256 hash;
+  hash.Update(text.data(), text.size());
+  return "plural generate " + hash.Hex();
+}
+
+bool IsShort(const json& line) { return line.value("short_by", 0) > 0; }
+
 }  // namespace
 
 int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collectives& collectives) {
@@ -128,15 +171,14 @@ int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collec
     FailTogether(world, collectives,
                  ExitError(ExitCode::kUsage, "--stream answers on one rank; start it without mpirun"));
   }
-  std::optional<PendingFile> output;
-  if (world.Rank() == 0) output.emplace(options.output);
-
+  std::optional<KeptLines> output;  // rank 0
   std::optional<data::Corpus> opened;
   std::optional<Decoder> loaded;
   std::unique_ptr<Answerer> answerer;
   OnEveryRank(world, collectives, [&] {
     opened = OpenCorpus(options.corpus, world);
     if (options.rerank > 0) RequireBaseKept(options.adapter, "--rerank");
+    if (world.Rank() == 0) output.emplace(options.output, IdentityOf(options, settings, *opened));
   });
   loaded = LoadModel(options.model, options.adapter, DTypeNamed(options.dtype), at::Device(at::kCPU), world,
                      collectives);
@@ -155,8 +197,20 @@ int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collec
   const std::int64_t block = std::min(answerer->PromptsPerCall(), share);
   const std::int64_t round = block * world.Size();
   std::vector<double> short_prompts = {0.0};
-  Progress progress("generate", "prompts", prompts, world.Rank() == 0, 0, std::cerr);
-  for (std::int64_t first = 0; first < prompts; first += round) {
+  std::vector<double> found = {0.0};  // prompts that an earlier start answered
+  if (output) {
+    found[0] = static_cast<double>(output->Found().size());
+    for (const std::string& line : output->Found())
+      short_prompts[0] += IsShort(json::parse(line)) ? 1.0 : 0.0;
+    if (found[0] > 0.0) {
+      std::cerr << "plural: goes on behind " << output->Found().size()
+                << " answered prompts of an earlier start\n";
+    }
+  }
+  collectives.AllReduceSum(found);
+  const auto begun = std::min(prompts, static_cast<std::int64_t>(found[0]));
+  Progress progress("generate", "prompts", prompts, world.Rank() == 0, begun, std::cerr);
+  for (std::int64_t first = begun; first < prompts; first += round) {
     const std::int64_t begin = std::min(prompts, first + block * world.Rank());
     const std::int64_t end = std::min(prompts, begin + block);
     std::vector<data::Group> batch;

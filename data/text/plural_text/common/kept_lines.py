@@ -60,6 +60,8 @@ class KeptLines:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CannotCreate(f"{self.path}: another process is writing this file") from None
+        except OSError:  # a file system without locks
+            pass
 
     def _read(self) -> list[tuple[str, dict]]:
         self._file.seek(0)
