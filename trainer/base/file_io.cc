@@ -126,6 +126,10 @@ void WriteFileDurably(const fs::path& path, std::string_view bytes) {
   file.Commit();
 }
 
+bool IsGitLfsPointer(std::string_view bytes) {
+  return bytes.starts_with("version https://git-lfs.github.com/spec/");
+}
+
 OutputFile::OutputFile(const fs::path& path) : path_(path) {
   descriptor_ = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
   if (descriptor_ < 0) Fail(ExitCode::kCannotCreate, "create", path, errno);

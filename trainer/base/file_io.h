@@ -23,6 +23,13 @@ namespace plural {
 // The whole file.
 std::string ReadFile(const std::filesystem::path& path);
 
+// Whether `bytes`, the beginning of a file, are those of a git-lfs pointer: the file was cloned without its
+// content.
+bool IsGitLfsPointer(std::string_view bytes);
+// What to say of one.
+inline constexpr const char* kGitLfsAdvice =
+    "is a git-lfs pointer, not the file itself; run `git lfs pull` in its folder";
+
 // Replaces `path` by `bytes`.
 void WriteFileDurably(const std::filesystem::path& path, std::string_view bytes);
 

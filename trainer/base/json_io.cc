@@ -63,7 +63,9 @@ json ReadJsonFile(const fs::path& path, std::uintmax_t max_bytes) {
     Fail("'" + path.string() + "'",
          std::to_string(size) + " bytes; at most " + std::to_string(max_bytes) + " are accepted");
   }
-  return ParseJson(ReadFile(path), "'" + path.string() + "'");
+  const std::string text = ReadFile(path);
+  if (IsGitLfsPointer(text)) Fail("'" + path.string() + "'", kGitLfsAdvice);
+  return ParseJson(text, "'" + path.string() + "'");
 }
 
 std::vector<std::int64_t> TokenIds(const json& object, const char* key, std::int64_t vocab_size,

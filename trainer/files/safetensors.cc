@@ -49,6 +49,9 @@ SafetensorsReader::SafetensorsReader(const fs::path& path) : path_(path) {
     file_size_ = status.st_size;
     modified_ns_ = ModifiedNs(status);
     if (file_size_ < 10) Fail(std::to_string(file_size_) + " bytes are too few for a safetensors file");
+    std::string first(static_cast<std::size_t>(std::min<std::int64_t>(file_size_, 64)), '\0');
+    ReadBytes(first.data(), static_cast<std::int64_t>(first.size()), 0);
+    if (IsGitLfsPointer(first)) Fail(kGitLfsAdvice);
     std::uint64_t header_size = 0;
     ReadBytes(&header_size, sizeof header_size, 0);
     const auto room = static_cast<std::uint64_t>(std::min(kMaxHeaderBytes, file_size_ - 8));

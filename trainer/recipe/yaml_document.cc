@@ -160,6 +160,14 @@ class TreeBuilder : public YAML::EventHandler {
   int nodes_ = 0;
 };
 
+// Whether the text of a line, counted from 0, stands behind a tab.
+bool HasTabIndent(std::string_view text, int line) {
+  std::istringstream lines{std::string(text)};
+  std::string found;
+  for (int i = 0; i <= line; ++i) std::getline(lines, found);
+  return found.substr(0, found.find_first_not_of(" \t")).find('\t') != std::string::npos;
+}
+
 }  // namespace
 
 std::string YamlNode::Describe() const {
@@ -190,7 +198,10 @@ YamlNode ParseYaml(std::string_view text, const std::string& name) {
     while (parser.HandleNextDocument(builder)) {
     }
   } catch (const YAML::Exception& error) {
-    Refuse(name, error.mark.line + 1, error.mark.column + 1, "not valid YAML: " + error.msg);
+    const std::string cause = HasTabIndent(text, error.mark.line)
+                                  ? "a tab stands before the text; YAML takes spaces only, replace it"
+                                  : error.msg;
+    Refuse(name, error.mark.line + 1, error.mark.column + 1, "not valid YAML: " + cause);
   }
   return builder.Take();
 }

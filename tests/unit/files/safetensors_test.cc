@@ -16,6 +16,7 @@
 #include "data/sha256.h"
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
+#include "trainer/base/json_io.h"
 
 namespace plural::trainer {
 namespace {
@@ -111,6 +112,20 @@ TEST_F(SafetensorsTest, HeaderSizeIsCheckedBeforeAnythingIsAllocated) {
   EXPECT_NE(Refusal(folder_ / "x.safetensors").find("too few"), std::string::npos);
   WriteFileDurably(folder_ / "x.safetensors", "PK\x03\x04 a pickle archive begins like this");
   EXPECT_NE(Refusal(folder_ / "x.safetensors").find("pickle"), std::string::npos);
+}
+
+TEST_F(SafetensorsTest, NamesAGitLfsPointerForWhatItIs) {
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n";
+  WriteFileDurably(folder_ / "x.safetensors", pointer);
+  EXPECT_NE(Refusal(folder_ / "x.safetensors").find("git lfs pull"), std::string::npos);
+  WriteFileDurably(folder_ / "config.json", pointer);
+  try {
+    ReadJsonFile(folder_ / "config.json");
+    FAIL() << "accepted";
+  } catch (const ExitError& error) {
+    EXPECT_EQ(error.Code(), ExitCode::kBadData);
+    EXPECT_NE(std::string(error.what()).find("git lfs pull"), std::string::npos) << error.what();
+  }
 }
 
 TEST_F(SafetensorsTest, HeaderGrammar) {

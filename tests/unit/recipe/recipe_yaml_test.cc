@@ -89,6 +89,14 @@ TEST(RecipeYaml, RefusesWhatARecipeMayNotUse) {
   }
 }
 
+TEST(RecipeYaml, NamesATabForWhatItIs) {
+  EXPECT_NE(ErrorOf("a: 1\nb:\n\tc: 2\n").find("x.yaml:3"), std::string::npos);
+  EXPECT_NE(ErrorOf("a: 1\nb:\n\tc: 2\n").find("a tab stands before the text"), std::string::npos);
+  EXPECT_EQ(ErrorOf("a: 1\n  b:\n    c: 2\n").find("a tab"), std::string::npos);
+  EXPECT_EQ(ErrorOf("a: {b\tc: ]}\n").find("a tab"), std::string::npos)
+      << "a tab behind text is not at fault";
+}
+
 TEST(RecipeYaml, AllowsTheDeepestNesting) {
   EXPECT_EQ(ErrorOf(Repeat("[", kMaxYamlDepth) + Repeat("]", kMaxYamlDepth)), "accepted");
 }
