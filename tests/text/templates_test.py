@@ -7,6 +7,7 @@ from plural_text.common.errors import BadData, MissingInput, UsageError
 from plural_text.prepare.templates import TemplateRefused, open_template, template_names
 from text.support import MISTRAL_V1, FolderTest, byte_level_folder, open_tokenizer
 
+FAMILIES = ("mistral", "llama2", "gemma")
 TURNS = ["Hello.", "Hi! {k} {context}", "How are you?"]
 CHAT = [
     {"role": "system", "content": "Be brief."},
@@ -44,7 +45,12 @@ class Strings(FolderTest):
 
     def test_targets(self):
         self.assertEqual(
-            self.render("mistral-targets", ["Pick {name}."], 0, "targets"), "[INST] Pick {name}. [/INST]"
+            [self.render(f"{family}-targets", ["Pick {name}."], 0, "targets") for family in FAMILIES],
+            [
+                "[INST] Pick {name}. [/INST]",
+                "[INST] Pick {name}. [/INST]",
+                "<start_of_turn>user\nPick {name}.<end_of_turn>\n<start_of_turn>model\n",
+            ],
         )
 
     def test_question(self):
@@ -157,7 +163,7 @@ class Refused(FolderTest):
             open_template(str(self.folder / "x.json"), "dialogue", tokenizer)
         with self.assertRaisesRegex(MissingInput, "cannot be read"):
             open_template(str(self.folder / "absent.json"), "dialogue", tokenizer)
-        with self.assertRaisesRegex(MissingInput, "known: chat, coherence-rating, list-dialogue"):
+        with self.assertRaisesRegex(MissingInput, "known: chat, coherence-rating, gemma-targets, list-dialogue"):
             open_template("mistral", "dialogue", tokenizer)
         with self.assertRaisesRegex(UsageError, "plain-targets"):
             open_template("question", "targets", tokenizer)
