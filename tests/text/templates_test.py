@@ -163,7 +163,7 @@ class Refused(FolderTest):
             open_template(str(self.folder / "x.json"), "dialogue", tokenizer)
         with self.assertRaisesRegex(MissingInput, "cannot be read"):
             open_template(str(self.folder / "absent.json"), "dialogue", tokenizer)
-        with self.assertRaisesRegex(MissingInput, "known: chat, coherence-rating, gemma-targets, list-dialogue"):
+        with self.assertRaisesRegex(MissingInput, "known: chat, coherence-rating, gemma-targets"):
             open_template("mistral", "dialogue", tokenizer)
         with self.assertRaisesRegex(UsageError, "plain-targets"):
             open_template("question", "targets", tokenizer)
