@@ -53,6 +53,40 @@ class Strings(FolderTest):
             ],
         )
 
+    def test_untuned_models_are_asked_for_25_words_and_begin_as_person_b(self):
+        for family in ("mistral", "llama2"):
+            for k in (0, 7):
+                base = self.render(f"{family}-dialogue-base", TURNS, k)
+                self.assertEqual(base.count("no more than 25 words. "), 1)
+                self.assertEqual(base.count("act as if you were a real individual"), 1)
+                self.assertTrue(base.endswith(" [/INST] Person B:"), base)
+                self.assertEqual("possibility number #7" in base, k == 7)
+                tuned = self.render(f"{family}-dialogue", TURNS, k)
+                self.assertTrue(tuned.endswith(" [/INST]") and "25" not in tuned, tuned)
+        self.assertEqual(
+            self.render("mistral-dialogue-base", ["Hi."], 0),
+            "[INST] Here is a conversation:\n\nPerson A: Hi.\n\nImagine that you are Person B, and act as "
+            "if you were a real individual. Write the next response. Keep it to no more than 25 words. "
+            "[/INST] Person B:",
+        )
+
+    def test_stories(self):
+        begun = "[INST] Here is the beginning of a story:\n\nTom ran.\n\n"
+        self.assertEqual(
+            self.render("mistral-story", ["Tom ran."], 4),
+            f"{begun}Think of every way in which the story could go on, then write, in a few sentences, what "
+            "happens next for possibility number #4. [/INST]",
+        )
+        self.assertEqual(
+            self.render("mistral-story", ["Tom ran."], 0),
+            f"{begun}Write what happens next, in a few sentences. [/INST]",
+        )
+        listed = self.render("mistral-list-story", ["Tom ran."], 0)
+        self.assertTrue(listed.startswith(begun) and listed.endswith("[/INST] Response 1:"), listed)
+        self.assertIn("List a diverse set of 5 possible", listed)
+        rating = self.render("mistral-story-rating", ["Tom ran."], 0)
+        self.assertTrue(rating.endswith("Beginning: Tom ran.\nContinuation:"), rating)
+
     def test_question(self):
         self.assertEqual(
             [self.render("question", ["Name a fruit."], k) for k in (0, 12)],
