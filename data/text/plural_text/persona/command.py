@@ -389,7 +389,7 @@ def _personas(talks: list[Conversation], arguments, protocol) -> list[Persona]:
     personas = [persona for answer in answers if (persona := parse_extraction(answer))]
     if not personas:
         print(
-            f"plural: warning: no answer of '{endpoint.model}' has the six labels that are asked for",
+            f"plural: warning: no answer of '{endpoint.model}' has the six labels that a persona needs",
             file=sys.stderr,
         )
     return personas
