@@ -24,6 +24,13 @@ class Parser(unittest.TestCase):
         ]:
             self.assertEqual(judge.parse_rating(answer), rating, answer)
 
+    def test_every_question_asks_for_what_the_parser_reads(self):
+        for name in ("coherence", "story"):
+            template = judge.read_template(judge.COHERENCE.with_name(f"{name}.json"))
+            asked = template.question("CONTEXT {response}", "RESPONSE")
+            self.assertEqual((asked.count("CONTEXT {response}"), asked.count("RESPONSE")), (1, 1), name)
+            self.assertEqual(judge.parse_rating(asked, template.label), 5, name)
+
     def test_other_answers(self):
         for answer, rating in [
             ("", None),

@@ -11,8 +11,9 @@ import time
 import unittest
 
 from plural_text.persona import conversation
+from plural_text.persona.command import opening_of
 from plural_text.persona.conversation import ScriptedSeeker, converse
-from plural_text.persona.figures import answered, parse_extraction
+from plural_text.persona.figures import answered, parse_extraction, persona_values
 from plural_text.persona.figures import figures as persona_figures
 from plural_text.persona.values import read_value_sets, values_of
 from text.chat_server import completion, server
@@ -54,11 +55,48 @@ class Values(unittest.TestCase):
 
     def test_sizes_as_published(self):
         self.assertEqual(
-            {name: len(values) for name, values in self.SETS.items()},
+            {name: len({value for value, _ in values}) for name, values in self.SETS.items()},
             {"gender": 57, "location": 196, "education": 13, "occupation": 27},
         )
+
+    def test_every_value_is_itself(self):
+        """Also in lower case, and with hyphens for spaces, as a reader of a conversation may write it."""
         for name, values in self.SETS.items():
-            self.assertEqual(len({value for value, _ in values}), len(values), name)
+            for value in {value for value, _ in values}:
+                for said in (value, f"{value.lower()}.", value.replace(" ", "-"), f"  {value.upper()} "):
+                    self.assertEqual(values_of(name, said, self.SETS), [value], (name, said))
+
+    def test_published_values(self):
+        self.assertEqual(
+            {value for value, _ in self.SETS["education"]},
+            {
+                "Primary school",
+                "Secondary school",
+                "High school",
+                "Bachelor",
+                "Master",
+                "PhD",
+                "Doctorate Degree",
+                "Associate Degree",
+                "Diploma",
+                "Certificate programs",
+                "Juris Doctor",
+                "Medical Doctor",
+                "No formal education",
+            },
+        )
+        sectors = {value for value, _ in self.SETS["occupation"]}
+        self.assertLessEqual({"Student", "Retired", "Unemployed", "Law", "Retail", "Sales"}, sectors)
+        self.assertLessEqual({"Social care", "Recruitment and HR", "Law enforcement and security"}, sectors)
+        genders = {value for value, _ in self.SETS["gender"]}
+        for value in (
+            "Abinary, Bakla, Binary, Bissu, Calabai, Calalai, Demiflux, Dual gender, Genderfae, Genderfuck, "
+            "Genderless, Gender non conforming, Kathoey, Maverique, Meta gender, Muxe, Neurogender, "
+            "Non binary, Sekhet, Travesti, Tumtum, Vakasalewalewa, Waria, Winkte, X gender, Prefer not to say"
+        ).split(", "):
+            self.assertIn(value, genders)
+        ages = ["0-10", "10-20", "20-30", "30-40", "40-50", "50-60", "60-70", "70+"]
+        self.assertEqual(len({tuple(values_of("age", f"{age} years", self.SETS)) for age in ages}), 8)
 
     def test_rules(self):
         for attribute, said, values in [
@@ -66,23 +104,67 @@ class Values(unittest.TestCase):
             ("age", "I'm 9", ["0-9"]),
             ("age", "70", ["70+"]),
             ("age", "101 years", ["70+"]),
-            ("age", "mid-thirties", []),
             ("age", "born in 1985", []),
             ("age", "none", []),
             ("age", "500", []),
-            ("gender", "A trans woman", ["trans female"]),
-            ("gender", "Female.", ["female"]),
+            ("age", "thirty-two", ["30-39"]),
+            ("age", "I'm in my mid-twenties.", ["20-29"]),
+            ("age", "Early forties", ["40-49"]),
+            ("age", "late 30s", ["30-39"]),
+            ("age", "eighteen", ["10-19"]),
+            ("age", "eighty-one", ["70+"]),
+            ("age", "a teenager", ["10-19"]),
+            ("age", "sixty", ["60-69"]),
+            ("age", "nine years old", ["0-9"]),
+            ("age", "one of the older ones", []),
+            ("age", "middle-aged", []),
+            ("age", "often asked", []),
+            ("gender", "A trans woman", ["Transgender female"]),
+            ("gender", "Female.", ["Female"]),
+            ("gender", "cisgender man", ["Male"]),
+            ("gender", "non-binary", ["Non binary"]),
+            ("gender", "Nonbinary", ["Non binary"]),
+            ("gender", "I am gender-nonconforming", ["Gender non conforming"]),
+            ("gender", "I'd prefer not to say", ["Prefer not to say"]),
             ("gender", "human", []),
             ("location", "Papua New Guinea", ["Papua New Guinea"]),
             ("location", "Nigeria", ["Nigeria"]),
             ("location", "Spain, before that Germany and Spain", ["Germany", "Spain"]),
             ("location", "I live in the US", ["United States"]),
+            ("location", "Minnesota", ["United States"]),
+            ("location", "New York, U.S.", ["United States"]),
+            ("location", "New Mexico", ["United States"]),
+            ("location", "Mexico City", ["Mexico"]),
+            ("location", "Hong Kong", ["China"]),
+            ("location", "Toronto, Canada", ["Canada"]),
+            ("location", "Georgia", ["Georgia"]),
             ("location", "with us", []),
             ("location", "None.", []),
             ("location", "", []),
-            ("education", "A PhD after my bachelor's", ["doctorate"]),
-            ("education", "Bachelors degree", ["bachelor"]),
-            ("occupation", "software developer", ["technology"]),
+            ("education", "A PhD after my bachelor's", ["PhD"]),
+            ("education", "Bachelors degree", ["Bachelor"]),
+            ("education", "BA in Marketing from St. Olaf College", ["Bachelor"]),
+            ("education", "BASIC training", []),
+            ("education", "Master of Science (MSc)", ["Master"]),
+            ("education", "MBA", ["Master"]),
+            ("education", "high school diploma", ["High school"]),
+            ("education", "a diploma in nursing", ["Diploma"]),
+            ("education", "Doctor of Medicine", ["Medical Doctor"]),
+            ("education", "Law degree (J.D.)", ["Juris Doctor"]),
+            ("education", "certified welder", ["Certificate programs"]),
+            ("education", "some college", ["High school"]),
+            ("occupation", "software developer", ["Information technology"]),
+            ("occupation", "Software engineer", ["Information technology"]),
+            ("occupation", "social worker", ["Social care"]),
+            ("occupation", "HR specialist", ["Recruitment and HR"]),
+            ("occupation", "real estate agent", ["Property and construction"]),
+            ("occupation", "event planner", ["Hospitality and events management"]),
+            ("occupation", "police officer", ["Law enforcement and security"]),
+            ("occupation", "sales rep", ["Sales"]),
+            ("occupation", "cashier in a shop", ["Retail"]),
+            ("occupation", "retired kindergarten teacher", ["Retired"]),
+            ("occupation", "engineering student", ["Student"]),
+            ("occupation", "I like it", ["others"]),
             ("occupation", "astronaut", ["others"]),
             ("colour", "  Dark Red. ", ["dark red"]),
         ]:
@@ -139,6 +221,44 @@ class Figures(unittest.TestCase):
         for missing in range(6):
             self.assertIsNone(parse_extraction("\n".join(lines[:missing] + lines[missing + 1 :])))
         self.assertIsNone(parse_extraction("I do not know."))
+
+    def test_sector_of_an_extraction(self):
+        """The seventh line decides the sector where it names one; without it the occupation's words do."""
+        six = "age: 34\ngender: none\ncountry of residence: Peru\ncountry of birth: none\neducation: none\n"
+        sets = read_value_sets()
+        for lines, value in [
+            ("occupation: cook", "Hospitality and events management"),
+            ("occupation: cook\noccupation sector: Education", "Teacher training and education"),
+            ("occupation: cook\nOccupation sector: none", "Hospitality and events management"),
+            ("occupation: cook\noccupation sector: outer space", "Hospitality and events management"),
+            ("occupation: astronaut\noccupation sector: others", "others"),
+            ("occupation: none\noccupation sector: law", "Law"),
+        ]:
+            values = persona_values([parse_extraction(six + lines)], sets)
+            self.assertEqual(values["occupation"], [[value]], lines)
+            self.assertEqual(list(values), ["age", "gender", "location", "education", "occupation"], lines)
+        nothing = parse_extraction(f"{six}occupation: none\noccupation sector: none")
+        self.assertEqual(persona_values([nothing], sets)["occupation"], [[]])
+        self.assertIn("\noccupation sector:", conversation.read_protocol().extract)
+
+    def test_labels_of_the_published_code(self):
+        persona = parse_extraction(
+            "Age: 34\nGender: none\nNationality: none\nPlace of birth (country): Spain\nEthnicity: none\n"
+            "Highest education: MSc\nCurrent country of residence: None\nOccupation: chef\n"
+            "Occupation sector: hospitality\nJob title: none"
+        )
+        self.assertEqual((persona["education"], persona["location"]), ("MSc", "Spain"))
+
+
+class Openings(unittest.TestCase):
+    def test_distinct_until_all_are_used(self):
+        openings = [[f"a{n}", f"b{n}"] for n in range(7)]
+        drawn = [opening_of(f"persona-{n}", openings, 42) for n in range(1, 22)]
+        for start in range(0, 21, 7):
+            self.assertEqual(sorted(drawn[start : start + 7]), openings)
+        self.assertNotEqual(drawn[:7], openings)  # in an order that the seed decides
+        self.assertNotEqual(drawn, [opening_of(f"persona-{n}", openings, 43) for n in range(1, 22)])
+        self.assertEqual(opening_of("persona-1", [], 42), [])
 
 
 class Turns(unittest.TestCase):
@@ -299,7 +419,8 @@ class Command(FolderTest):
                 )
             return completion("yes" if "Answer with one word" in question else "Well. How old are you?")
 
-        openings = write_lines(self.folder / "openings.jsonl", [{"context": "a\nb\nc\nd\ne"}])
+        contexts = ["a\nb\nc\nd\ne", "a\nb\nc\nd\nz", "f\nb\nc\nd\ne", "g\nb\nc\nd\ne", "h\nb\nc\nd\ne"]
+        openings = write_lines(self.folder / "openings.jsonl", [{"context": text} for text in contexts])
         with server(answer) as (url, _):
             figures = self.persona(
                 "--seeker",
@@ -315,8 +436,9 @@ class Command(FolderTest):
             )
         talk = self.kept()["persona-1"]
         self.assertEqual(
-            (talk["turns"][:5], talk["opening"]), (["a", "b", "c", "d", "Well. How old are you?"], 4)
+            (talk["turns"][1:5], talk["opening"]), (["b", "c", "d", "Well. How old are you?"], 4)
         )
+        self.assertEqual(sorted(talk["turns"][0] for talk in self.kept().values()), ["a", "f", "g", "h"])
         self.assertEqual((len(talk["turns"]), talk["asked"][-1]), (22, "gender"))
         self.assertEqual(figures["persona_rate"]["value"], 0.5)  # the other half had no labels
         self.assertEqual(figures["location_top_share"]["note"], "Peru")

@@ -7,6 +7,7 @@ from plural_text.common.errors import BadData, MissingInput, UsageError
 from plural_text.prepare.templates import TemplateRefused, open_template, template_names
 from text.support import MISTRAL_V1, FolderTest, byte_level_folder, open_tokenizer
 
+FAMILIES = ("mistral", "llama2", "gemma")
 TURNS = ["Hello.", "Hi! {k} {context}", "How are you?"]
 CHAT = [
     {"role": "system", "content": "Be brief."},
@@ -44,8 +45,47 @@ class Strings(FolderTest):
 
     def test_targets(self):
         self.assertEqual(
-            self.render("mistral-targets", ["Pick {name}."], 0, "targets"), "[INST] Pick {name}. [/INST]"
+            [self.render(f"{family}-targets", ["Pick {name}."], 0, "targets") for family in FAMILIES],
+            [
+                "[INST] Pick {name}. [/INST]",
+                "[INST] Pick {name}. [/INST]",
+                "<start_of_turn>user\nPick {name}.<end_of_turn>\n<start_of_turn>model\n",
+            ],
         )
+
+    def test_untuned_models_are_asked_for_25_words_and_begin_as_person_b(self):
+        for family in ("mistral", "llama2"):
+            for k in (0, 7):
+                base = self.render(f"{family}-dialogue-base", TURNS, k)
+                self.assertEqual(base.count("no more than 25 words. "), 1)
+                self.assertEqual(base.count("act as if you were a real individual"), 1)
+                self.assertTrue(base.endswith(" [/INST] Person B:"), base)
+                self.assertEqual("possibility number #7" in base, k == 7)
+                tuned = self.render(f"{family}-dialogue", TURNS, k)
+                self.assertTrue(tuned.endswith(" [/INST]") and "25" not in tuned, tuned)
+        self.assertEqual(
+            self.render("mistral-dialogue-base", ["Hi."], 0),
+            "[INST] Here is a conversation:\n\nPerson A: Hi.\n\nImagine that you are Person B, and act as "
+            "if you were a real individual. Write the next response. Keep it to no more than 25 words. "
+            "[/INST] Person B:",
+        )
+
+    def test_stories(self):
+        begun = "[INST] Here is the beginning of a story:\n\nTom ran.\n\n"
+        self.assertEqual(
+            self.render("mistral-story", ["Tom ran."], 4),
+            f"{begun}Think of every way in which the story could go on, then write, in a few sentences, what "
+            "happens next for possibility number #4. [/INST]",
+        )
+        self.assertEqual(
+            self.render("mistral-story", ["Tom ran."], 0),
+            f"{begun}Write what happens next, in a few sentences. [/INST]",
+        )
+        listed = self.render("mistral-list-story", ["Tom ran."], 0)
+        self.assertTrue(listed.startswith(begun) and listed.endswith("[/INST] Response 1:"), listed)
+        self.assertIn("List a diverse set of 5 possible", listed)
+        rating = self.render("mistral-story-rating", ["Tom ran."], 0)
+        self.assertTrue(rating.endswith("Beginning: Tom ran.\nContinuation:"), rating)
 
     def test_question(self):
         self.assertEqual(
@@ -157,7 +197,7 @@ class Refused(FolderTest):
             open_template(str(self.folder / "x.json"), "dialogue", tokenizer)
         with self.assertRaisesRegex(MissingInput, "cannot be read"):
             open_template(str(self.folder / "absent.json"), "dialogue", tokenizer)
-        with self.assertRaisesRegex(MissingInput, "known: chat, coherence-rating, list-dialogue"):
+        with self.assertRaisesRegex(MissingInput, "known: chat, coherence-rating, gemma-targets"):
             open_template("mistral", "dialogue", tokenizer)
         with self.assertRaisesRegex(UsageError, "plain-targets"):
             open_template("question", "targets", tokenizer)

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--judge-template",
         type=Path,
         metavar="FILE.json",
-        help="the question (default: coherence, P1's form)",
+        help="the question (default: coherence, in the form of P1, words ours)",
     )
     add(
         "--judge-contexts",

@@ -210,7 +210,7 @@ def _talk(names: list[str], arguments, protocol, kept: KeptLines, talks: dict[st
     ):
 
         def hold(name: str) -> Conversation:
-            opening = random.Random(f"{arguments.seed}:{name}").choice(openings) if openings else []
+            opening = opening_of(name, openings, arguments.seed)
             return converse(name, opening, seeker, lambda so_far: _reveal(so_far, revealer, prompts))
 
         held = Parallel(hold, names, arguments.parallel)
@@ -305,13 +305,22 @@ def _command(arguments) -> list[str]:
     return command + (["--adapter", str(arguments.adapter)] if arguments.adapter else [])
 
 
+def opening_of(name: str, openings: list[list[str]], seed: int) -> list[str]:
+    """The opening of a conversation persona-N. No two conversations share one until all have been used."""
+    if not openings:
+        return []
+    order = list(range(len(openings)))
+    random.Random(f"{seed}:openings").shuffle(order)
+    return openings[order[(int(name.rpartition("-")[2]) - 1) % len(order)]]
+
+
 def _openings(path: Path | None) -> list[list[str]]:
-    """The first turns of dialogues, in pairs, so that the seeker is next."""
+    """The first turns of dialogues, in pairs, so that the seeker is next; of equal ones the first."""
     if path is None:
         return []
     records = InputFiles([str(path)], "dialogue", lambda line: None, prompts_only=True)
     found = [record.turns[: min(_OPENING_TURNS, len(record.turns) // 2 * 2)] for record in records]
-    found = [turns for turns in found if turns]
+    found = [list(turns) for turns in dict.fromkeys(map(tuple, found)) if turns]
     if not found:
         raise BadData(f"{path}: no dialogue has two turns to open a conversation with")
     return found
@@ -380,7 +389,7 @@ def _personas(talks: list[Conversation], arguments, protocol) -> list[Persona]:
     personas = [persona for answer in answers if (persona := parse_extraction(answer))]
     if not personas:
         print(
-            f"plural: warning: no answer of '{endpoint.model}' has the six labels that are asked for",
+            f"plural: warning: no answer of '{endpoint.model}' has the six labels that a persona needs",
             file=sys.stderr,
         )
     return personas

@@ -15,12 +15,19 @@ from plural_text.metrics.bootstrap import influence_interval, wilson
 from plural_text.metrics.entropy import entropy_bits
 from plural_text.metrics.figure import Figure, undefined
 from plural_text.persona.conversation import Conversation
-from plural_text.persona.values import ATTRIBUTES, ValueSet, values_of
+from plural_text.persona.values import ATTRIBUTES, ValueSet, sector_of, values_of
 
 # A persona: attribute -> the text about it. Location comes from the first of its labels that says
 # something.
 Persona = dict[str, str]
 _LABELS = ("age", "gender", "country of residence", "country of birth", "education", "occupation")
+_SECTOR = "occupation sector"  # a seventh, which an answer may lack
+# Labels of the published code's question, so that a protocol file may ask it.
+_ALSO = {
+    "current country of residence": "country of residence",
+    "place of birth (country)": "country of birth",
+    "highest education": "education",
+}
 _SAYS_NOTHING = re.compile(r"\W*(none\W*)?", re.IGNORECASE)
 
 
@@ -31,12 +38,14 @@ def answered(conversation: Conversation) -> Persona:
 
 
 def parse_extraction(answer: str) -> Persona | None:
-    """The persona in a model's "label: value" lines; None, dropped, when one of the six labels is missing."""
+    """The persona in a model's "label: value" lines; None, dropped, when one of the six labels is missing.
+    A seventh, the occupation's sector, may stand besides."""
     found = {}
     for line in answer.splitlines():
         label, colon, value = line.partition(":")
         if colon:
-            found.setdefault(label.strip(" \t*-").lower(), value.strip(" \t*"))
+            label = label.strip(" \t*-").lower()
+            found.setdefault(_ALSO.get(label, label), value.strip(" \t*"))
     if any(label not in found for label in _LABELS):
         return None
     home, birth = found["country of residence"], found["country of birth"]
@@ -46,18 +55,23 @@ def parse_extraction(answer: str) -> Persona | None:
         "education": found["education"],
         "occupation": found["occupation"],
         "location": birth if _SAYS_NOTHING.fullmatch(home) else home,
+        **({_SECTOR: found[_SECTOR]} if _SECTOR in found else {}),
     }
 
 
 def persona_values(personas: Sequence[Persona], sets: dict[str, ValueSet]) -> dict[str, list[list[str]]]:
     """Attribute -> the values of each persona, empty where it says nothing. Attributes in the published
     order, others after them."""
-    named = {attribute for persona in personas for attribute in persona}
+    named = {attribute for persona in personas for attribute in persona} - {_SECTOR}
     order = [attribute for attribute in ATTRIBUTES if attribute in named] + sorted(named - set(ATTRIBUTES))
-    return {
-        attribute: [values_of(attribute, persona.get(attribute, ""), sets) for persona in personas]
-        for attribute in order
-    }
+
+    def values(attribute: str, persona: Persona) -> list[str]:
+        said = persona.get(attribute, "")
+        if attribute == "occupation" and "occupation" in sets:
+            return sector_of(persona.get(_SECTOR, ""), said, sets)
+        return values_of(attribute, said, sets)
+
+    return {attribute: [values(attribute, persona) for persona in personas] for attribute in order}
 
 
 def figures(values: dict[str, list[list[str]]], conversations: int) -> list[Figure]:

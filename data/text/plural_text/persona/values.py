@@ -1,8 +1,9 @@
 """Texts about an attribute of a persona to the values under which they are counted.
 
-Owns: the value sets (data files, a line a value: `value | other spellings`), the rule of each attribute. Does
-not own: the texts (conversation.py). Sizes as published: 8 ages by decade, 57 genders, 196 countries,
-13 kinds of education, 27 sectors of occupation; the words in them are ours.
+Owns: the value sets (data files, a line `value | other spellings`; a value may have several lines), the rule
+of each attribute. Does not own: the texts (conversation.py). Sizes as published: 8 ages by decade,
+57 genders, 196 countries, 13 kinds of education, 27 sectors of occupation. Each file says where its values
+are from.
 """
 
 from __future__ import annotations
@@ -16,9 +17,22 @@ FOLDER = Path(__file__).resolve().parents[2] / "persona"
 # In the order of the published table.
 ATTRIBUTES = ("age", "gender", "location", "education", "occupation")
 OTHER_OCCUPATION = "others"
+# Sectors that say what a person does instead of a job: a retired teacher does not teach.
+_INSTEAD_OF_A_JOB = ("Student", "Retired", "Unemployed")
 
 _NONE = frozenset({"", "none", "n/a", "unknown", "not mentioned", "not revealed", "not stated"})
 _NUMBER = re.compile(r"(?<!\d)\d{1,3}(?!\d)")
+_UNITS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_TEENS = tuple("ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split())
+_TENS = ("twent", "thirt", "fort", "fift", "sixt", "sevent", "eight", "ninet")  # -y, -ies
+_WRITTEN_AGES = [
+    # Words of an age, and its decade. In order: 'fifteen' before 'five'.
+    *((re.compile(rf"(?<![a-z]){tens}(?:y|ies)(?![a-z])"), 20 + 10 * i) for i, tens in enumerate(_TENS)),
+    (re.compile(rf"(?<![a-z])(?:{'|'.join(_TEENS)}|teens?|teenager)(?![a-z])"), 10),
+    (re.compile(r"(?<![a-z])hundred(?![a-z])"), 100),
+    # Alone or as years: 'one of the oldest' tells no age.
+    (re.compile(rf"(?<![a-z])(?:{'|'.join(_UNITS)})(?:$|[ -]years?(?![a-z]))"), 0),
+]
 _OLDEST = 120
 _POOLED_FROM = 70
 
@@ -52,15 +66,31 @@ def values_of(attribute: str, said: str, sets: dict[str, ValueSet]) -> list[str]
         return _all_longest_first(said, sets[attribute])
     if attribute == "education":
         return _first_line(said, sets[attribute])
-    found = _longest(said, sets[attribute])
-    return found or ([OTHER_OCCUPATION] if attribute == "occupation" else [])
+    if attribute == "occupation":
+        instead = [entry for entry in sets[attribute] if entry[0] in _INSTEAD_OF_A_JOB]
+        return _longest(said, instead) or _longest(said, sets[attribute]) or [OTHER_OCCUPATION]
+    return _longest(said, sets[attribute])
+
+
+def sector_of(said_sector: str, said_occupation: str, sets: dict[str, ValueSet]) -> list[str]:
+    """The value of an occupation of which a sector is told, too: the sector's, unless that names none."""
+    found = values_of("occupation", said_sector, sets)
+    return found if found not in ([], [OTHER_OCCUPATION]) else values_of("occupation", said_occupation, sets)
 
 
 def _decade(said: str) -> list[str]:
     number = _NUMBER.search(said)
-    if not number or int(number[0]) > _OLDEST:
+    if number:
+        years = int(number[0])
+    else:
+        words = said.lower().rstrip(".!")
+        written = [decade for pattern, decade in _WRITTEN_AGES if pattern.search(words)]
+        if not written:
+            return []
+        years = written[0]
+    if years > _OLDEST:
         return []
-    decade = int(number[0]) // 10 * 10
+    decade = years // 10 * 10
     return [f"{_POOLED_FROM}+" if decade >= _POOLED_FROM else f"{decade}-{decade + 9}"]
 
 
@@ -118,7 +148,9 @@ def _read_value_set(file: Path) -> ValueSet:
 
 
 def _pattern(spelling: str, is_stem: bool) -> re.Pattern:
-    """Whole words, for stems their beginnings. What is written in capitals must stand in capitals: 'US', not
-    'us'."""
-    end = "" if is_stem else r"(?!\w)"
-    return re.compile(rf"(?<!\w){re.escape(spelling)}{end}", 0 if spelling.isupper() else re.IGNORECASE)
+    """Whole words, for stems their beginnings; a space is a hyphen, too. What is written in capitals is a
+    whole word in capitals: 'US', not 'us'."""
+    in_capitals = spelling.isupper()
+    end = "" if is_stem and not in_capitals else r"(?!\w)"
+    words = r"[\s-]+".join(map(re.escape, re.split(r"[\s-]+", spelling)))
+    return re.compile(rf"(?<!\w){words}{end}", 0 if in_capitals else re.IGNORECASE)
