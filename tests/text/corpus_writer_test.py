@@ -67,6 +67,10 @@ class WriterTest(FolderTest):
         )
 
 
+def _rows(group):
+    return [group.prompt, *group.tails, *group.responses]
+
+
 class Layout(WriterTest):
     def test_everything_comes_back(self):
         # Enough for several chunks of tokens, with a rest in every dataset.
@@ -83,6 +87,7 @@ class Layout(WriterTest):
             "format": "plural-corpus",
             "format_version": 1,
             "complete": 1,
+            "largest_token_id": max(i for g in groups(700) for row in _rows(g) for i in row),
             "template": "{}",
         }
         self.assertEqual(attributes, expected)

@@ -114,7 +114,7 @@ class CorpusGroup:
 def read_corpus(path: Path) -> tuple[dict, list[CorpusGroup], list[bytes]]:
     """Attributes, groups and id-to-bytes table."""
     with h5py.File(path) as file:
-        attributes = {k: v.decode() if isinstance(v, bytes) else int(v) for k, v in file.attrs.items()}
+        attributes = {k: v.decode() if isinstance(v, bytes) else v.tolist() for k, v in file.attrs.items()}
         data = {name: file[name][:] for name in file}
     ragged = lambda name, values: _ragged(data[f"{name}_offsets"], data[values])
     prompts, tails = ragged("prompt", "prompt_tokens"), ragged("tail", "tail_tokens")
