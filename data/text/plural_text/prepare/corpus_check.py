@@ -77,13 +77,21 @@ class CorpusCheck:
             return f"{record.where}: the conversation with its response: {error}"
         ours, theirs = _sequence(group), self._encode(whole)
         place = len(os.path.commonprefix([ours, theirs]))
-        if place == len(ours):
+        if place == len(ours) or self._is_space_before_end(place, ours, theirs):
             return None
         shown = lambda ids: repr(self._tokenizer.token_text(ids[place])) if place < len(ids) else "nothing"
         return (
             f"{record.where}: the chat template writes this conversation with its response otherwise "
             f"than it is trained, from token {place} on: {shown(ours)} is trained, the template has "
             f"{shown(theirs)}"
+        )
+
+    def _is_space_before_end(self, place: int, ours: list[int], theirs: list[int]) -> bool:
+        """Llama 2's template has a space before the end token, which a model has no need to learn."""
+        return (
+            place == len(ours) - 1
+            and theirs[place + 1 : place + 2] == ours[-1:]
+            and not self._tokenizer.token_bytes[theirs[place]].strip()
         )
 
     def _encode(self, text: str) -> list[int]:

@@ -100,9 +100,10 @@ def _begin_ids(tokenizer: Tokenizer, opened: OpenedFolder | None) -> list[int] |
     explicit = read_json_beside(tokenizer.path.parent, "tokenizer_config.json").get("add_bos_token")
     if isinstance(explicit, bool):
         return None if explicit else []
-    if opened and tokenizer.path.name != "tokenizer.json":
+    if opened and tokenizer.path.name == "vocab.json":
         return opened.begin_ids
-    return tokenizer.own_begin_ids
+    # Folders of a sentencepiece model that do not say it were made when their begin token went first.
+    return tokenizer.own_begin_ids if tokenizer.path.name == "tokenizer.json" else None
 
 
 def _special_tokens(tokenizer: Tokenizer, opened: OpenedFolder | None) -> dict[str, str]:
