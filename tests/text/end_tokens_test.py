@@ -1,5 +1,6 @@
 """End tokens: which one is trained, which ones end a response, what is said about contradictions."""
 
+import itertools
 import json
 import unittest
 
@@ -135,6 +136,7 @@ class Checks(EndTokenTest):
             check.add(None, Group(str(i), [i], [[]]))
         kept = [int(group.id) for _, group in check._sample]
         self.assertTrue(16 <= len(kept) <= 32 and kept[0] == 0 and kept[-1] > 900, kept)
+        self.assertEqual(len({b - a for a, b in itertools.pairwise(kept)}), 1, kept)
 
 
 if __name__ == "__main__":

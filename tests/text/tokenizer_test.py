@@ -142,6 +142,9 @@ class WholeFolder(FolderTest):
         folder = byte_level(self.folder, ["<e>"], {"eos_token": "<e>", "pad_token": "<pad>"})
         opened = open_tokenizer(folder)
         self.assertEqual(opened.encode_prompts(["<pad>"]), [[opened.id_of("<e>") + 1]])
+        listed = {"eos_token": "<e>", "additional_special_tokens": ["<e>", "<tool>"]}
+        opened = open_tokenizer(byte_level(self.folder / "listed", ["<e>"], listed))
+        self.assertEqual(opened.encode_prompts(["<tool>"]), [[opened.id_of("<e>") + 1]])
 
     def test_vocabulary_and_merges(self):
         folder = split_folder(self.folder, ["<e>"], {"tokenizer_class": "GPT2Tokenizer", "eos_token": "<e>"})

@@ -52,7 +52,7 @@ def needs_transformers(file: Path, layout: dict) -> bool:
         content not in known
         or any(known[content].get(key, value) != value for key, value in {"id": token_id, **flags}.items())
         for content, token_id, flags, _ in _added(folder)
-    ) or any(text not in known for text in named_tokens(folder).values())
+    ) or any(text not in known for text in [*named_tokens(folder).values(), *_more_special(folder)])
 
 
 def open_folder(folder: Path) -> OpenedFolder | str:
@@ -105,6 +105,18 @@ def names_all(folder: Path) -> bool:
     """True when a special token that the files do not name does not exist."""
     config = read_json_beside(folder, "tokenizer_config.json")
     return bool(config) and config.get("tokenizer_class") in _GENERIC
+
+
+def _more_special(folder: Path) -> list[str]:
+    """The special tokens that the files list without a role of their own."""
+    found = []
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        values = read_json_beside(folder, name)
+        for key in ("additional_special_tokens", "extra_special_tokens"):
+            tokens = values.get(key) or []
+            for token in tokens.values() if isinstance(tokens, dict) else tokens:
+                found.append(token.get("content") if isinstance(token, dict) else token)
+    return found
 
 
 def _added(folder: Path) -> list[tuple[str, int, dict, Path]]:
