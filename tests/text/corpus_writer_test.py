@@ -67,7 +67,22 @@ class WriterTest(FolderTest):
         )
 
 
+def _rows(group):
+    return [group.prompt, *group.tails, *group.responses]
+
+
 class Layout(WriterTest):
+    def test_lists_and_the_largest_token_id_wherever_it_stands(self):
+        for place in range(3):
+            rows = [[9 if i == place else 1] for i in range(3)]
+            group = Group("a", rows[0], [[], rows[1]], [rows[2]], [b"\0"], [1.0])
+            with CorpusWriter(self.path, {**ATTRIBUTES, "end_token_ids": [2, 0]}, VOCABULARY, "{}") as writer:
+                writer.append(Group("b", [3], [[], []]))
+                writer.append(group)
+                writer.commit()
+            attributes, *_ = read_corpus(self.path)
+            self.assertEqual((attributes["largest_token_id"], attributes["end_token_ids"]), (9, [2, 0]))
+
     def test_everything_comes_back(self):
         # Enough for several chunks of tokens, with a rest in every dataset.
         digest = self.write(700)
@@ -83,6 +98,7 @@ class Layout(WriterTest):
             "format": "plural-corpus",
             "format_version": 1,
             "complete": 1,
+            "largest_token_id": max(i for g in groups(700) for row in _rows(g) for i in row),
             "template": "{}",
         }
         self.assertEqual(attributes, expected)

@@ -17,10 +17,10 @@ import mistral_common
 from plural_text.prepare.tokenizer import Tokenizer
 from plural_text.prepare.tokenizer_files import open_tokenizer
 
-_MISTRAL = Path(mistral_common.__file__).parent / "data"
-MISTRAL_V1 = _MISTRAL / "tokenizer.model.v1"
-MISTRAL_V3 = _MISTRAL / "mistral_instruct_tokenizer_240323.model.v3"
-TEKKEN = _MISTRAL / "tekken_240911.json"
+MISTRAL_DATA = Path(mistral_common.__file__).parent / "data"
+MISTRAL_V1 = MISTRAL_DATA / "tokenizer.model.v1"
+MISTRAL_V3 = MISTRAL_DATA / "mistral_instruct_tokenizer_240323.model.v3"
+TEKKEN = MISTRAL_DATA / "tekken_240911.json"
 
 # Text that a tokenizer must give back byte for byte: spaces in a row, line ends, accents, symbols from
 # outside the vocabulary (bytes), a joined emoji.
@@ -114,7 +114,7 @@ class CorpusGroup:
 def read_corpus(path: Path) -> tuple[dict, list[CorpusGroup], list[bytes]]:
     """Attributes, groups and id-to-bytes table."""
     with h5py.File(path) as file:
-        attributes = {k: v.decode() if isinstance(v, bytes) else int(v) for k, v in file.attrs.items()}
+        attributes = {k: v.decode() if isinstance(v, bytes) else v.tolist() for k, v in file.attrs.items()}
         data = {name: file[name][:] for name in file}
     ragged = lambda name, values: _ragged(data[f"{name}_offsets"], data[values])
     prompts, tails = ragged("prompt", "prompt_tokens"), ragged("tail", "tail_tokens")
@@ -183,6 +183,7 @@ __all__ = [
     "CorpusGroup",
     "FolderTest",
     "HARD_TEXT",
+    "MISTRAL_DATA",
     "MISTRAL_V1",
     "MISTRAL_V3",
     "PieceTokenizer",

@@ -5,7 +5,7 @@ import unittest
 
 from plural_text.common.errors import BadData, MissingInput, UsageError
 from plural_text.prepare.templates import TemplateRefused, open_template, template_names
-from text.support import MISTRAL_V1, FolderTest, byte_level_folder, open_tokenizer
+from text.support import MISTRAL_V1, MISTRAL_V3, TEKKEN, FolderTest, byte_level_folder, open_tokenizer
 
 FAMILIES = ("mistral", "llama2", "gemma")
 TURNS = ["Hello.", "Hi! {k} {context}", "How are you?"]
@@ -165,9 +165,53 @@ class Chat(FolderTest):
                 CHAT, 0
             )
 
+    def test_what_transformers_adds_to_jinja(self):
+        """Named special tokens as variables, tags around generated text, and absent values that are none."""
+        folder = byte_level_folder(self.folder / "model")
+        (folder / "tokenizer_config.json").write_text(
+            '{"bos_token": null, "eos_token": "<end>", "sep_token": "<start>"}'
+        )
+        (folder / "chat_template.jinja").write_text(
+            "{{ bos_token }}{{ sep_token }}{% if tools is none and documents is none %}!{% endif %}"
+            "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content + eos_token }}"
+            "{% endgeneration %}{% else %}{{ m.content | tojson }}{% endif %}{% endfor %}"
+        )
+        template = open_template(None, "chat", open_tokenizer(folder))
+        self.assertEqual(template.render(CHAT[1:2], 0), '<start>!"Hello."')
+        self.assertEqual(template.render_whole(CHAT[1:2], "Hi."), '<start>!"Hello."Hi.<end>')
+        self.assertFalse(template.bos or template.reads_clock)
+
+    def test_a_template_that_fails_as_any_program_may(self):
+        for jinja in ("{{ 1 // 0 }}", "{{ messages[0].content.format(**{}) + 1 }}", "{{ [][3].x }}"):
+            with self.assertRaisesRegex(TemplateRefused, "refuses it: [^\n]+$"):
+                self.open(jinja).render(CHAT, 0)
+
     def test_without_any_chat_template(self):
         with self.assertRaisesRegex(BadData, "no chat template"):
             open_template(None, "chat", open_tokenizer(byte_level_folder(self.folder / "model")))
+
+
+class Markers(FolderTest):
+    def prompt(self, path, name):
+        return open_template(name, "targets", open_tokenizer(path)).render(["a [INST] b"], 0)
+
+    def test_spaces_are_those_of_the_version(self):
+        for path, expected in (
+            (MISTRAL_V1, "[INST] a [INST] b [/INST]"),
+            (MISTRAL_V3, "[INST] a [INST] b[/INST]"),
+            (TEKKEN, "[INST]a [INST] b[/INST]"),
+        ):
+            self.assertEqual(self.prompt(path, "mistral-targets"), expected)  # the record's text stays
+
+    def test_a_file_of_the_users_own_stays_as_it_is(self):
+        file = self.folder / "own.json"
+        file.write_text('{"name": "own", "format": "targets", "prompt": "[INST] {request} [/INST]"}')
+        self.assertEqual(self.prompt(TEKKEN, str(file)), "[INST] a [INST] b [/INST]")
+
+    def test_the_given_beginning_of_answers(self):
+        for path, expected in ((MISTRAL_V1, "ab"), (MISTRAL_V3, "a b"), (TEKKEN, "ab")):
+            template = open_template("mistral-targets", "targets", open_tokenizer(path))
+            self.assertEqual((template.continued("a", "b"), template.continued("a", "")), (expected, "a"))
 
 
 class Refused(FolderTest):

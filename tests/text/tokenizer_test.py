@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import unittest
+from unittest import mock
 
 from plural_text.common.errors import BadData, MissingInput
 from text.support import (
@@ -16,6 +17,7 @@ from text.support import (
     open_tokenizer,
     train_byte_level,
 )
+from text.tiny_tokenizers import byte_level, sentencepiece_folder, split_folder
 
 
 def metaspace_json(path):
@@ -117,6 +119,88 @@ class SpecialTokens(FolderTest):
         plain, spaced, two = tokenizer.encode_text(["Haha", " Haha", "  Haha"])
         self.assertEqual(plain, spaced)
         self.assertEqual(tokenizer.decode(two), b"  Haha")
+
+
+class WholeFolder(FolderTest):
+    """The JSON files beside a tokenizer count, as transformers reads them."""
+
+    def config(self, folder, **values):
+        file = folder / "tokenizer_config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+    def test_added_tokens_beside_a_sentencepiece_model(self):
+        folder = sentencepiece_folder(self.folder, ["<|a|>", "<|b|>"], {"eos_token": "<|b|>"})
+        opened = open_tokenizer(folder)
+        ids = json.loads((folder / "added_tokens.json").read_text())
+        self.assertEqual([opened.id_of("<|a|>"), opened.eos_id], [ids["<|a|>"], ids["<|b|>"]])
+        self.assertEqual(opened.encode_prompts(["<|a|>"]), [[ids["<|a|>"]]])
+        self.assertEqual((opened.name, opened.begin_ids), ("tokenizer.model", [1]))
+        content = (folder / "tokenizer.model").read_bytes()
+        self.assertEqual(opened.sha256, hashlib.sha256(content).hexdigest())
+
+    def test_tokens_that_only_the_configuration_adds_to_a_tokenizer_json(self):
+        folder = byte_level(self.folder, ["<e>"], {"eos_token": "<e>", "pad_token": "<pad>"})
+        opened = open_tokenizer(folder)
+        self.assertEqual(opened.encode_prompts(["<pad>"]), [[opened.id_of("<e>") + 1]])
+        listed = {"eos_token": "<e>", "additional_special_tokens": ["<e>", "<tool>"]}
+        opened = open_tokenizer(byte_level(self.folder / "listed", ["<e>"], listed))
+        self.assertEqual(opened.encode_prompts(["<tool>"]), [[opened.id_of("<e>") + 1]])
+
+    def test_vocabulary_and_merges(self):
+        folder = split_folder(self.folder, ["<e>"], {"tokenizer_class": "GPT2Tokenizer", "eos_token": "<e>"})
+        opened = open_tokenizer(folder)
+        self.assertEqual((opened.name, opened.token_text(opened.eos_id)), ("vocab.json", "<e>"))
+        self.assertEqual(opened.decode(opened.encode_text([HARD_TEXT])[0]), HARD_TEXT.encode())
+
+    def test_transformers_is_asked_only_where_it_can_matter(self):
+        folder = byte_level(self.folder, ["<s>", "<e>"], {"bos_token": "<s>", "eos_token": "<e>"})
+        token = json.loads((folder / "tokenizer.json").read_text())["added_tokens"][1]
+        number = str(token.pop("id"))
+        asked = "plural_text.prepare.tokenizer_files.open_folder"
+        with mock.patch(asked, side_effect=AssertionError):
+            self.config(folder, added_tokens_decoder={number: token}, model_max_length=512)
+            self.assertEqual(open_tokenizer(folder).id_of("<e>"), int(number))
+            open_tokenizer(folder / "tokenizer.json")
+        for change in ({number: {**token, "lstrip": True}}, {"400": token}, {"400": {"content": "<new>"}}):
+            self.config(folder, added_tokens_decoder=change)
+            with mock.patch(asked, side_effect=AssertionError), self.assertRaises(AssertionError):
+                open_tokenizer(folder)
+
+    def test_a_folder_that_transformers_cannot_open(self):
+        folder = sentencepiece_folder(self.folder, ["<|a|>"])
+        warned = []
+        with mock.patch("plural_text.prepare.tokenizer_files.open_folder", return_value="no such class"):
+            with self.assertRaisesRegex(BadData, r"'<\|a\|>' with id \d+ is not in .*\(no such class\)"):
+                open_tokenizer(folder, warn=warned.append)
+            (folder / "added_tokens.json").write_text("{}")
+            self.config(folder, added_tokens_decoder={"1": {"content": "<s>"}})
+            self.assertEqual(open_tokenizer(folder, warn=warned.append).bos_id, 1)
+        self.assertEqual([line.count("no such class") for line in warned], [1])
+
+    def test_what_stands_before_a_text(self):
+        folder = byte_level(self.folder, ["<s>", "<e>"], {"bos_token": "<s>", "eos_token": "<e>"})
+        begin = [open_tokenizer(folder).id_of("<s>")]
+        self.assertEqual(open_tokenizer(folder).begin_ids, begin)  # named, and nothing says otherwise
+        layout = json.loads((folder / "tokenizer.json").read_text())
+        layout["post_processor"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}
+        layout["post_processor"]["use_regex"] = True
+        (folder / "tokenizer.json").write_text(json.dumps(layout))
+        self.assertEqual(open_tokenizer(folder).begin_ids, [])  # the tokenizer puts none
+        self.assertEqual(open_tokenizer(folder, bos="<e>").begin_ids, [begin[0] + 1])
+        self.config(folder, add_bos_token=True)
+        self.assertEqual(open_tokenizer(folder).begin_ids, begin)
+        self.assertEqual(open_tokenizer(folder).with_begin([*begin, 5]), [*begin, 5])
+        self.config(folder, add_bos_token=False)
+        self.assertEqual(open_tokenizer(folder).with_begin([5]), [5])
+
+    def test_added_tokens_go_through_the_decoder(self):
+        file = metaspace_json(self.folder / "tokenizer.json")
+        layout = json.loads(file.read_text())
+        spaces = {**layout["added_tokens"][0], "content": "\u2581\u2581", "special": False, "id": 500}
+        layout["added_tokens"].append(spaces)
+        file.write_text(json.dumps(layout))
+        opened = open_tokenizer(file)
+        self.assertEqual(opened.token_bytes[opened.id_of("\u2581\u2581")], b"  ")
 
 
 class Opening(FolderTest):

@@ -235,7 +235,10 @@ class RevealerPrompts:
     """Conversations to the token ids that ask for the revealer's next turn, and its token ids to text."""
 
     def __init__(self, arguments):
-        self._tokenizer = open_tokenizer(arguments.tokenizer or arguments.model)
+        self._tokenizer = open_tokenizer(
+            arguments.tokenizer or arguments.model,
+            warn=lambda line: print(f"plural: warning: {line}", file=sys.stderr),
+        )
         self._template = open_template(arguments.template, "dialogue", self._tokenizer)
         self._limit = arguments.max_prompt_tokens
         self._seed, self.possibilities = arguments.seed, arguments.possibilities
@@ -265,11 +268,10 @@ class RevealerPrompts:
 
     def tokens(self, turns: list[str], k: int) -> list[int]:
         """Drops oldest turns where the prompt is too long. Errors: BadData when nothing is left to drop."""
-        bos = self._tokenizer.bos_id
         while True:
             ids = self._tokenizer.encode_prompts([self._template.render(turns, k)])[0]
-            if self._template.bos and bos is not None and ids[:1] != [bos]:
-                ids = [bos, *ids]
+            if self._template.bos:
+                ids = self._tokenizer.with_begin(ids)
             if not self._limit or len(ids) <= self._limit:
                 return ids
             shorter = self._template.without_oldest(turns)

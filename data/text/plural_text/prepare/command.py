@@ -16,20 +16,24 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from plural_text.common.errors import BadData, CannotCreate, UsageError
 from plural_text.common.progress import Progress
 from plural_text.prepare.alignment import Aligner, open_aligner
+from plural_text.prepare.chat_turn import ChatTurn
+from plural_text.prepare.corpus_check import CorpusCheck
 from plural_text.prepare.corpus_writer import CorpusWriter
+from plural_text.prepare.end_tokens import EndTokens, find_end_tokens
 from plural_text.prepare.formats import FORMATS, InputFiles, Record
 from plural_text.prepare.groups import GroupBuilder, Limits
 from plural_text.prepare.masks import ENGLISH, MODES, MaskBuilder, StopWords
 from plural_text.prepare.ratings import RatingBuilder
 from plural_text.prepare.summary import Summary
-from plural_text.prepare.templates import DEFAULTS, open_template, template_names
+from plural_text.prepare.templates import DEFAULTS, ChatTemplate, Template, open_template, template_names
+from plural_text.prepare.tokenizer import Tokenizer
 from plural_text.prepare.tokenizer_files import open_tokenizer
 
 _DEFAULT_POSSIBILITIES = {"dialogue": 9, "chat": 9, "targets": 0, "text": 0}
@@ -121,8 +125,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="words that content masks leave out, one per line (default: English)",
     )
-    add("--bos", metavar="TOKEN", help="begin token (default: the tokenizer's)")
-    add("--eos", metavar="TOKEN", help="end token (default: the tokenizer's)")
+    add(
+        "--bos",
+        metavar="TOKEN",
+        help="begin token (default: the tokenizer's; chat templates write their own)",
+    )
+    add(
+        "--eos",
+        metavar="TOKEN",
+        help="the only end token (default: the one that the chat template writes, else the tokenizer's)",
+    )
     add("--quiet", action="store_true", help="no progress and no summary; warnings stay")
 
 
@@ -139,8 +151,10 @@ def run(arguments: argparse.Namespace) -> int:
     _check_output(arguments.output, inputs.files)
     _check_align(arguments)
     stop_words = StopWords(arguments.stopwords)
-    tokenizer = open_tokenizer(arguments.tokenizer, arguments.bos, arguments.eos)
+    tokenizer = open_tokenizer(arguments.tokenizer, arguments.bos, arguments.eos, warn)
     template = open_template(arguments.template, arguments.format, tokenizer)
+    end_tokens = _end_tokens(arguments, tokenizer, template, warn)
+    tokenizer.eos_id = end_tokens.ids[0]
     if arguments.possibilities is None and not template.has_numbers():
         limits = replace(limits, possibilities=0)
     if arguments.align and not template.has_numbers():
@@ -167,11 +181,14 @@ def run(arguments: argparse.Namespace) -> int:
         "tokenizer_sha256": tokenizer.sha256,
         "bos_token_id": -1 if tokenizer.bos_id is None else tokenizer.bos_id,
         "eos_token_id": tokenizer.eos_id,
+        "end_token_ids": end_tokens.ids,
         "template_name": template.name,
         "mask_modes": ",".join(MODES),
         "stopwords_sha256": stop_words.sha256,
     }
     summary = Summary()
+    summary.end_tokens = end_tokens.line(tokenizer)
+    check = CorpusCheck(tokenizer, template)
     progress = Progress("prepare", inputs.total_bytes, "groups", sys.stderr, quiet=arguments.quiet)
     try:
         with (
@@ -179,9 +196,12 @@ def run(arguments: argparse.Namespace) -> int:
             aligner or contextlib.nullcontext(),
         ):
             for batch in _batches(_unique(inputs)):
-                for group in builder.build(batch):
+                built = builder.build(batch)
+                # Only a plain document makes several groups.
+                for record, group in zip(batch if len(batch) == len(built) else [None] * len(built), built):
                     writer.append(group)
                     summary.add(group)
+                    check.add(record, group)
                 if aligner:
                     aligner.add(batch)
                 if arguments.strict_sharing:
@@ -204,6 +224,7 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         progress.close()
     _report_changes(builder, summary, warn)
+    check.report(warn)
     if not arguments.quiet:
         print("\n".join(summary.lines(builder.changes, str(arguments.output), sha256)))
     return 0
@@ -249,6 +270,20 @@ def _check_align(arguments: argparse.Namespace) -> None:
             "--align needs responses, --prompts-only leaves them out; give --possibilities M instead, "
             "prompts need no alignment"
         )
+
+
+def _end_tokens(
+    arguments: argparse.Namespace, tokenizer: Tokenizer, template: Template, warn: Callable[[str], None]
+) -> EndTokens:
+    written = None
+    if isinstance(template, ChatTemplate):
+        written = ChatTurn(template, tokenizer).end_id
+        if template.reads_clock:
+            warn(
+                f"the chat template of {template.where} reads the clock (strftime_now): where it writes the "
+                "date, a corpus of another day has other prompts"
+            )
+    return find_end_tokens(tokenizer, written, arguments.eos is not None, warn)
 
 
 def _open_aligner(arguments: argparse.Namespace, inputs: InputFiles) -> Aligner | None:

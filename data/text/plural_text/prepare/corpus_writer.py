@@ -47,13 +47,15 @@ _FLUSH = 4 * _CHUNK  # written when so many are buffered
 # The newest file format (checksums on metadata) that every HDF5 since 1.10 reads. "latest" would mean
 # that of the installed library, which older readers refuse.
 _LIBVER = ("v110", "v110")
+# A list becomes an attribute of one dimension.
+Attributes = dict[str, str | int | list[int]]
 _HDF5_ERRORS = (OSError, RuntimeError)  # h5py raises either for a failed write
 
 
 class CorpusWriter:
     """Use as a context manager: leaving it without commit() removes what was written."""
 
-    def __init__(self, path: Path, attributes: dict[str, str | int], token_bytes: list[bytes], template: str):
+    def __init__(self, path: Path, attributes: Attributes, token_bytes: list[bytes], template: str):
         """attributes: root attributes beside format, version and completeness. Errors: CannotCreate,
         WriteFailed."""
         import h5py
@@ -68,6 +70,7 @@ class CorpusWriter:
         self._buffers = {name: array(code) for name, (code, _) in _COLUMNS.items()}
         self._ends = dict.fromkeys(("prompt", "tail", "response", "id", "vocab"), 0)
         self._responses = 0
+        self._largest_token_id = 0
         self._file = None
         self._failed = self._committed = False
         self._datasets = {}  # held open: a write that fails while one is closed would go unnoticed
@@ -78,7 +81,7 @@ class CorpusWriter:
             self._discard()
             raise
 
-    def _create(self, attributes: dict[str, str | int]) -> None:
+    def _create(self, attributes: Attributes) -> None:
         try:
             self._file = self._h5py.File(self._partial, "w", libver=_LIBVER, locking=False)
         except _HDF5_ERRORS as error:
@@ -114,6 +117,10 @@ class CorpusWriter:
     def append(self, group: Group) -> None:
         """Adds one group. Errors: WriteFailed."""
         buffers = self._buffers
+        sequences = (group.prompt, *group.tails, *group.responses)
+        self._largest_token_id = max(
+            self._largest_token_id, *(max(tokens, default=0) for tokens in sequences)
+        )
         buffers["prompt_tokens"].extend(group.prompt)
         self._end_row("prompt", len(group.prompt))
         for tail in group.tails:
@@ -160,6 +167,7 @@ class CorpusWriter:
         """Puts the corpus and its sidecar in place; returns the SHA-256. Errors: WriteFailed."""
         self._flush(whole_chunks=False)
         try:
+            self._file.attrs["largest_token_id"] = self._attribute(self._largest_token_id)
             self._file.flush()
             self._datasets.clear()
             self._file.close()
@@ -199,7 +207,9 @@ class CorpusWriter:
         except _HDF5_ERRORS as error:
             raise self._write_failed(self._partial, error) from None
 
-    def _attribute(self, value: str | int):
+    def _attribute(self, value: str | int | list[int]):
+        if isinstance(value, list):
+            return self._numpy.array(value, "<i8")
         if isinstance(value, str):
             return self._numpy.bytes_(value.encode() or b"\0")  # HDF5 has no strings of length 0
         return self._numpy.int64(value)

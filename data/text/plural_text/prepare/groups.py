@@ -5,9 +5,9 @@ target sets are prefix-free. Does not own: the text of prompts (templates.py), m
 (corpus_writer.py). Works in batches, since tokenizers are fastest that way. Thread rule: one thread at a
 time.
 
-Each full prompt is tokenised whole, exactly as it is at generation time, and each response on its own;
-what the prompts of a group share is then found from the ids. Joining tokenised parts of a prompt would
-give other ids than the model sees later.
+Each full prompt is tokenised whole, exactly as it is at generation time, and each response on its own (a
+chat's behind the end of a prompt, chat_turn.py); what the prompts of a group share is then found from the
+ids. Joining tokenised parts of a prompt would give other ids than the model sees later.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import re
 from dataclasses import dataclass, field
 
 from plural_text.common.errors import BadData
+from plural_text.prepare.chat_turn import ChatTurn
 from plural_text.prepare.formats import Record
 from plural_text.prepare.masks import MaskBuilder
-from plural_text.prepare.templates import Template, TemplateRefused
+from plural_text.prepare.templates import ChatTemplate, Template, TemplateRefused
 from plural_text.prepare.tokenizer import Tokenizer
 
 _WORD = re.compile(r"\S+")
@@ -65,6 +66,9 @@ class GroupBuilder:
         self._template = template
         self._masks = masks
         self._limits = limits
+        self._encode_responses = tokenizer.encode_text
+        if isinstance(template, ChatTemplate):
+            self._encode_responses = ChatTurn(template, tokenizer).encode_responses
         early = limits.possibilities > 0 and template.number_is_early()
         self._number_last = template.with_number_last() if early else None
         self.changes = Changes()
@@ -114,13 +118,12 @@ class GroupBuilder:
         texts = []
         for record, turns in rows:
             try:
-                texts += [template.render(turns, k) + record.prefix for k in numbers]
+                texts += [template.continued(template.render(turns, k), record.prefix) for k in numbers]
             except TemplateRefused as error:
                 raise BadData(f"{record.where}: {error}") from None
         ids = self._tokenizer.encode_prompts(texts)
-        bos = self._tokenizer.bos_id
-        if template.bos and bos is not None:  # a chat template may have written it already
-            ids = [row if row[:1] == [bos] else [bos, *row] for row in ids]
+        if template.bos:
+            ids = [self._tokenizer.with_begin(row) for row in ids]
         m = len(numbers)
         return [ids[i * m : (i + 1) * m] for i in range(len(rows))]
 
@@ -148,7 +151,7 @@ class GroupBuilder:
             for record, group in zip(records, groups)
             for text in record.responses or ()
         ]
-        encoded = self._tokenizer.encode_text([text for _, _, text in rows])
+        encoded = self._encode_responses([text for _, _, text in rows])
         masks = self._masks.build(encoded)
         for (record, group, text), ids, mask in zip(rows, encoded, masks):
             self._check_response(record, text, ids)
@@ -193,14 +196,13 @@ class GroupBuilder:
         Masks are 0: plain text has no negatives.
         """
         tokenizer = self._tokenizer
-        begin = tokenizer.bos_id if self._template.bos else None
-        begin = tokenizer.eos_id if begin is None else begin
+        begin = (tokenizer.begin_ids if self._template.bos else []) or [tokenizer.eos_id]
         ids = [*tokenizer.encode_text(record.turns)[0], tokenizer.eos_id]
-        room = self._limits.max_length_tokens - 1
+        room = max(1, self._limits.max_length_tokens - len(begin))
         count = -(-len(ids) // room)
         cuts = [i * len(ids) // count for i in range(count + 1)]
         return [
-            Group(f"{record.id}:{n}", [begin], [[]], [ids[a:b]], [bytes(b - a)], [1.0])
+            Group(f"{record.id}:{n}", begin, [[]], [ids[a:b]], [bytes(b - a)], [1.0])
             for n, (a, b) in enumerate(itertools.pairwise(cuts), 1)
         ]
 

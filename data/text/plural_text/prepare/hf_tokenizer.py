@@ -1,7 +1,8 @@
 """Hugging Face tokenizer.json, read with the `tokenizers` library alone (no transformers, no torch).
 
 Owns: id-to-bytes tables of byte-level BPE and of sentencepiece-style vocabularies, begin and end tokens
-from the files beside the tokenizer. Thread rule: one thread at a time.
+from the files beside the tokenizer. Does not own: what transformers makes of a folder (whole_folder.py).
+Thread rule: one thread at a time.
 """
 
 from __future__ import annotations
@@ -19,17 +20,22 @@ _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class HuggingFaceTokenizer(Tokenizer):
-    def __init__(self, path: Path, content: bytes, layout: dict):
+    def __init__(self, path: Path, content: bytes, layout: dict, whole: str | None = None):
+        """whole: a tokenizer.json that holds more than the file's content, which stays the fingerprint."""
         from tokenizers import Tokenizer as Backend
 
         super().__init__(path, content)
         try:
-            self._backend = Backend.from_buffer(content)
+            self._backend = Backend.from_buffer(whole.encode() if whole else content)
         except Exception as error:  # the library raises bare Exception
             raise BadData(f"{path}: not a usable tokenizer.json: {error}") from None
         self._backend.no_truncation()
         self._backend.no_padding()
         self.token_bytes = _token_bytes(path, layout, self._backend)
+        added = self._backend.get_added_tokens_decoder()
+        self.special_ids = {token_id for token_id, token in added.items() if token.special}
+        if layout.get("post_processor"):
+            self.own_begin_ids = _put_before(self._backend)
         self.bos_id = self._named(path.parent, "bos_token", _USUAL_BOS)
         self.eos_id = self._named(path.parent, "eos_token", _USUAL_EOS)
 
@@ -43,6 +49,9 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def id_of(self, token: str) -> int | None:
         return self._backend.token_to_id(token)
+
+    def library_text(self, ids: list[int]) -> str | None:
+        return self._backend.decode(ids, skip_special_tokens=False)
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return [e.ids for e in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
@@ -72,9 +81,16 @@ class HuggingFaceTokenizer(Tokenizer):
         return next((i for i in map(self.id_of, usual) if i is not None), None)
 
 
+def _put_before(backend) -> list[int]:
+    """What the post-processor puts before a text."""
+    whole = backend.encode("a").ids
+    bare = backend.encode("a", add_special_tokens=False).ids
+    starts = range(len(whole) - len(bare) + 1)
+    return whole[: next((i for i in starts if whole[i : i + len(bare)] == bare), 0)]
+
+
 def _token_bytes(path: Path, layout: dict, backend) -> list[bytes]:
     vocabulary = backend.get_vocab(with_added_tokens=True)
-    added = {token_id: token.content for token_id, token in backend.get_added_tokens_decoder().items()}
     kinds = {kind for part in ("normalizer", "pre_tokenizer", "decoder") for kind in _types(layout.get(part))}
     if "ByteLevel" in kinds:
         alphabet = _byte_level_alphabet()
@@ -88,7 +104,7 @@ def _token_bytes(path: Path, layout: dict, backend) -> list[bytes]:
         )
     table = [b""] * (max(vocabulary.values(), default=-1) + 1)
     for piece, token_id in vocabulary.items():
-        table[token_id] = added[token_id].encode() if token_id in added else piece_bytes(piece)
+        table[token_id] = piece_bytes(piece)  # added tokens go through the decoder like all others
     return table
 
 

@@ -34,6 +34,7 @@ class SentencePieceTokenizer(Tokenizer):
         self.eos_id = self._model.eos_id() if self._model.eos_id() >= 0 else None
         control = {self._model.id_to_piece(i): i for i in pieces if self._model.is_control(i)}
         self._control = control
+        self.special_ids = set(control.values())
         longest_first = sorted(filter(None, control), key=len, reverse=True)
         self._split = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if control else None
         self._sentinel_ids = self._model.encode(_SENTINEL)

@@ -22,6 +22,7 @@ class Summary:
         self.response_tokens = 0
         self.longest_tokens = 0
         self.longest_id = ""
+        self.end_tokens = ""
         self.alignment: list[str] = []  # lines of the alignment, where there is one
         # Tokens of all sequences of their own against tokens with the prompt held once, of a group.
         self._plain = self._shared = 0
@@ -61,6 +62,8 @@ class Summary:
             ),
             ("longest sequence", f"{self.longest_tokens:,} tokens, in {self.longest_id}"),
         ]
+        if self.end_tokens:
+            rows.append(("end tokens", self.end_tokens))
         if self.responses:
             ratio = f"{self._plain / self._shared:.2f} (one sequence per response"
             if self._peft_shared:

@@ -36,6 +36,7 @@ class TekkenTokenizer(Tokenizer):
                 ) from None
         self.bos_id, self.eos_id = self._model.bos_id, self._model.eos_id
         self._special = {self.token_bytes[i].decode(): i for i in range(self._model.num_special_tokens)}
+        self.special_ids = set(self._special.values())
         longest_first = sorted(filter(None, self._special), key=len, reverse=True)
         self._split = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
 

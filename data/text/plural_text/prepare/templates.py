@@ -14,7 +14,8 @@ A template is a JSON object. For dialogue and targets:
                       how well a response fits (ratings.py); `prompt` then has {response}, too, after
                       {context}
 For chat: `chat_template` (Jinja; left out: the tokenizer's own) and `number`, the text with {k} that is
-added to the last user message. For text: `bos` alone.
+added to the last user message; a chat template writes the begin token itself, so `bos` has no effect.
+For text: `bos` alone.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import re
 from pathlib import Path
 
 from plural_text.common.errors import BadData, MissingInput, UsageError
+from plural_text.prepare.instruct_markers import marker_gap, with_fitting_markers
 
 FOLDER = Path(__file__).resolve().parents[2] / "templates"
 # Used when --template is not given.
@@ -53,6 +55,7 @@ class Template:
         self.format: str = spec["format"]
         self.bos: bool = spec.get("bos", True)
         self.where = where
+        self.before_prefix = ""
 
     @property
     def ratings(self) -> list[str]:
@@ -62,6 +65,10 @@ class Template:
     @property
     def json(self) -> str:
         return json.dumps(self.spec, ensure_ascii=False, indent=1)
+
+    def continued(self, prompt: str, prefix: str) -> str:
+        """A rendered prompt with the beginning of the answer, which may be empty, behind it."""
+        return prompt + (self.before_prefix + prefix if prefix else "")
 
     def has_numbers(self) -> bool:
         """True when prompts with a possibility number can be rendered."""
@@ -87,6 +94,11 @@ class Template:
 class TextTemplate(Template):
     """Prompts made of strings with placeholders."""
 
+    def __init__(self, spec: dict, where: str, before_prefix: str = ""):
+        """before_prefix: what stands between the prompt and the beginning that all answers have."""
+        super().__init__(spec, where)
+        self.before_prefix = before_prefix
+
     def has_numbers(self) -> bool:
         return "prompt_with_number" in self.spec
 
@@ -96,7 +108,7 @@ class TextTemplate(Template):
 
     def with_number_last(self) -> TextTemplate:
         text = self.spec["prompt_with_number"].replace("{k}", "") + " {k}"
-        return TextTemplate({**self.spec, "prompt_with_number": text}, self.where)
+        return TextTemplate({**self.spec, "prompt_with_number": text}, self.where, self.before_prefix)
 
     @property
     def after_response(self) -> str:
@@ -121,30 +133,26 @@ class TextTemplate(Template):
 
 
 class ChatTemplate(Template):
-    """Prompts made by a Jinja chat template, as Hugging Face's apply_chat_template renders them."""
+    """Prompts made by a Jinja chat template, by the function that transformers' apply_chat_template calls."""
 
-    def __init__(self, spec: dict, where: str, bos_token: str, eos_token: str):
+    def __init__(self, spec: dict, where: str, special_tokens: dict[str, str]):
+        """special_tokens: what the template may use as variables, such as bos_token."""
         import jinja2
-        import jinja2.ext
-        import jinja2.sandbox
+        from transformers.utils.chat_template_utils import render_jinja_template
 
         super().__init__(spec, where)
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
-        )
-        environment.filters["tojson"] = lambda value, **options: json.dumps(
-            value, ensure_ascii=False, **options
-        )
-
-        def refuse(message):
-            raise jinja2.TemplateError(message)
-
-        environment.globals.update(raise_exception=refuse, bos_token=bos_token, eos_token=eos_token)
-        self._error = jinja2.TemplateError
+        self.bos = False
+        self._special_tokens = special_tokens
+        self._render = render_jinja_template
         try:
-            self._jinja = environment.from_string(spec["chat_template"])
+            self._render([], chat_template=spec["chat_template"])  # only compiles it
         except jinja2.TemplateError as error:
-            raise BadData(f"{where}: chat template: {error}") from None
+            raise BadData(f"{where}: chat template: {_one_line(error)}") from None
+
+    @property
+    def reads_clock(self) -> bool:
+        """True when the text of prompts may depend on the date."""
+        return "strftime_now" in self.spec["chat_template"]
 
     def has_numbers(self) -> bool:
         return "number" in self.spec
@@ -157,10 +165,24 @@ class ChatTemplate(Template):
                 {**turn, "content": turn["content"] + number} if i == last else turn
                 for i, turn in enumerate(turns)
             ]
+        return self._text(turns, add_generation_prompt=True)
+
+    def render_whole(self, turns: list[dict], response: str) -> str:
+        """The text of the conversation with the assistant's response, as the template closes it."""
+        answer = {"role": "assistant", "content": response}
+        return self._text([*turns, answer], add_generation_prompt=False)
+
+    def _text(self, turns: list[dict], add_generation_prompt: bool) -> str:
         try:
-            return self._jinja.render(messages=turns, add_generation_prompt=True)
-        except (self._error, TypeError, ValueError, OverflowError) as error:
-            raise TemplateRefused(f"chat template of {self.where} refuses it: {error}") from None
+            (text,), _ = self._render(
+                [turns],
+                chat_template=self.spec["chat_template"],
+                add_generation_prompt=add_generation_prompt,
+                **self._special_tokens,
+            )
+        except Exception as error:  # a template is a program: it can fail in any way
+            raise TemplateRefused(f"chat template of {self.where} refuses it: {_one_line(error)}") from None
+        return text
 
     def without_oldest(self, turns: list[dict]) -> list[dict] | None:
         """Drops the oldest exchange: all up to the second user message, system messages kept."""
@@ -196,10 +218,18 @@ def open_template(name_or_file: str | None, source_format: str, tokenizer) -> Te
                     "--template FILE.jinja"
                 )
             spec["chat_template"] = tokenizer.chat_template
-        return ChatTemplate(
-            spec, str(path), tokenizer.token_text(tokenizer.bos_id), tokenizer.token_text(tokenizer.eos_id)
-        )
-    return (Template if source_format == "text" else TextTemplate)(spec, str(path))
+        return ChatTemplate(spec, str(path), tokenizer.special_tokens)
+    if source_format == "text":
+        return Template(spec, str(path))
+    if path.parent != FOLDER:
+        return TextTemplate(spec, str(path))
+    # A user's own file is taken as it stands; the project's templates serve every version of a family.
+    return TextTemplate(with_fitting_markers(spec, tokenizer), str(path), marker_gap(spec, tokenizer))
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines and lines[0] else type(error).__name__
 
 
 def _read(name_or_file: str) -> tuple[Path, dict]:

@@ -30,6 +30,12 @@ class Tokenizer(abc.ABC):
         self.token_bytes: list[bytes] = []
         self.bos_id: int | None = None
         self.eos_id: int | None = None
+        # What the tokenizer puts before a text; None: the begin token, if there is one.
+        self.own_begin_ids: list[int] | None = None
+        # Ids that no plain text has: control tokens and the markers of chats.
+        self.special_ids: set[int] = set()
+        # Named special tokens by their role ("bos_token", "pad_token"), for chat templates.
+        self.special_tokens: dict[str, str] = {}
         # Jinja text of the folder's chat template, if it has one.
         self.chat_template: str | None = None
 
@@ -46,6 +52,22 @@ class Tokenizer(abc.ABC):
     @abc.abstractmethod
     def id_of(self, token: str) -> int | None:
         """The id of a token by its text."""
+
+    @property
+    def begin_ids(self) -> list[int]:
+        """What stands before a text."""
+        if self.own_begin_ids is not None:
+            return self.own_begin_ids
+        return [] if self.bos_id is None else [self.bos_id]
+
+    def with_begin(self, ids: list[int]) -> list[int]:
+        """The ids with what stands before a text, unless they begin with it."""
+        begin = self.begin_ids
+        return ids if ids[: len(begin)] == begin else [*begin, *ids]
+
+    def library_text(self, ids: list[int]) -> str | None:
+        """What the library itself decodes, special tokens included; None where it cannot show them."""
+        return None
 
     def decode(self, ids: list[int]) -> bytes:
         return b"".join(map(self.token_bytes.__getitem__, ids))
