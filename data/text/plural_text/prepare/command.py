@@ -28,6 +28,8 @@ from plural_text.prepare.formats import FORMATS, InputFiles, Record
 from plural_text.prepare.groups import GroupBuilder, Limits
 from plural_text.prepare.masks import ENGLISH, MODES, MaskBuilder, StopWords
 from plural_text.prepare.ratings import RatingBuilder
+from plural_text.prepare.replies import Replies, unreported
+from plural_text.prepare.replies import add_arguments as add_reply_arguments
 from plural_text.prepare.summary import Summary
 from plural_text.prepare.templates import DEFAULTS, open_template, template_names
 from plural_text.prepare.tokenizer_files import open_tokenizer
@@ -121,6 +123,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="words that content masks leave out, one per line (default: English)",
     )
+    add_reply_arguments(add)
     add("--bos", metavar="TOKEN", help="begin token (default: the tokenizer's)")
     add("--eos", metavar="TOKEN", help="end token (default: the tokenizer's)")
     add("--quiet", action="store_true", help="no progress and no summary; warnings stay")
@@ -138,6 +141,7 @@ def run(arguments: argparse.Namespace) -> int:
     inputs = InputFiles(arguments.inputs, arguments.format, warn, arguments.prompts_only)
     _check_output(arguments.output, inputs.files)
     _check_align(arguments)
+    replies = Replies.of(arguments)
     stop_words = StopWords(arguments.stopwords)
     tokenizer = open_tokenizer(arguments.tokenizer, arguments.bos, arguments.eos)
     template = open_template(arguments.template, arguments.format, tokenizer)
@@ -148,7 +152,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"template '{template.name}' has no place for a possibility number, to which --align would "
             "give a meaning; give another --template"
         )
-    aligner = _open_aligner(arguments, inputs)
+    replies.ignored = bool(template.ratings)
+    aligner = _open_aligner(arguments, inputs, replies)
     if aligner:
         limits = _with_numbers_of(aligner, limits, arguments)
     if limits.possibilities and not template.has_numbers():
@@ -178,7 +183,7 @@ def run(arguments: argparse.Namespace) -> int:
             CorpusWriter(arguments.output, attributes, tokenizer.token_bytes, template.json) as writer,
             aligner or contextlib.nullcontext(),
         ):
-            for batch in _batches(_unique(inputs)):
+            for batch in _batches(replies.tidy(_unique(inputs), arguments.format)):
                 for group in builder.build(batch):
                     writer.append(group)
                     summary.add(group)
@@ -203,8 +208,11 @@ def run(arguments: argparse.Namespace) -> int:
             sha256 = writer.commit()
     finally:
         progress.close()
+    replies.warn(warn)
     _report_changes(builder, summary, warn)
     if not arguments.quiet:
+        for line in replies.notes():
+            print(f"plural: {line}", file=sys.stderr)
         print("\n".join(summary.lines(builder.changes, str(arguments.output), sha256)))
     return 0
 
@@ -251,14 +259,14 @@ def _check_align(arguments: argparse.Namespace) -> None:
         )
 
 
-def _open_aligner(arguments: argparse.Namespace, inputs: InputFiles) -> Aligner | None:
+def _open_aligner(arguments: argparse.Namespace, inputs: InputFiles, replies: Replies) -> Aligner | None:
     if arguments.align is None:
         return None
 
     def records() -> Iterator[Record]:
         again = InputFiles(arguments.inputs, arguments.format, lambda line: None)
         again.reads_kinds = True
-        return iter(again)
+        return unreported(replies).tidy(again, arguments.format)
 
     aligner = open_aligner(
         arguments.align, arguments.align_seed, arguments.encoder, arguments.output.parent, records

@@ -43,6 +43,7 @@ class Record:
     prefix: str = ""  # targets only: what the response starts with, part of the prompt
     eos: bool = True  # whether responses end with the end token
     kinds: list[str] | None = None  # dialogue and chat, when they are read: the kind of each response
+    blank_turns: int = 0  # dialogue: turns of white space alone, which are left out
 
 
 class Mistake(Exception):
@@ -206,9 +207,11 @@ def _parse(content: bytes) -> dict:
 
 
 def _read_dialogue(fields: dict) -> Record:
-    turns = _text(fields, "context").split("\n")
+    # A blank line is nobody's turn: counted as one it would make the speakers change places.
+    lines = [line.rstrip("\r") for line in _text(fields, "context").split("\n")]
+    turns = [line for line in lines if line.strip()]
     candidates = _responses(fields, "candidates")
-    return Record("", "", turns, candidates)
+    return Record("", "", turns, candidates, blank_turns=len(lines) - len(turns))
 
 
 def _read_targets(fields: dict) -> Record:
