@@ -26,7 +26,7 @@ from plural_text.prepare.alignment import Aligner, open_aligner
 from plural_text.prepare.corpus_writer import CorpusWriter
 from plural_text.prepare.formats import FORMATS, InputFiles, Record
 from plural_text.prepare.groups import GroupBuilder, Limits
-from plural_text.prepare.masks import ENGLISH, MODES, MaskBuilder, StopWords
+from plural_text.prepare.masks import ENGLISH, MODES, WORD_RULES, MaskBuilder, StopWords
 from plural_text.prepare.ratings import RatingBuilder
 from plural_text.prepare.replies import Replies, unreported
 from plural_text.prepare.replies import add_arguments as add_reply_arguments
@@ -123,6 +123,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="words that content masks leave out, one per line (default: English)",
     )
+    add(
+        "--words",
+        choices=WORD_RULES,
+        default="spaces",
+        help="what masks take for a word: what stands between spaces (default), or what Unicode's word "
+        "boundaries enclose, for languages without spaces",
+    )
     add_reply_arguments(add)
     add("--bos", metavar="TOKEN", help="begin token (default: the tokenizer's)")
     add("--eos", metavar="TOKEN", help="end token (default: the tokenizer's)")
@@ -162,7 +169,7 @@ def run(arguments: argparse.Namespace) -> int:
             "--possibilities 0 or another --template"
         )
     builder = (RatingBuilder if template.ratings else GroupBuilder)(
-        tokenizer, template, MaskBuilder(tokenizer, stop_words), limits
+        tokenizer, template, MaskBuilder(tokenizer, stop_words, arguments.words), limits
     )
     attributes = {
         "vocab_size": len(tokenizer.token_bytes),
@@ -176,6 +183,8 @@ def run(arguments: argparse.Namespace) -> int:
         "mask_modes": ",".join(MODES),
         "stopwords_sha256": stop_words.sha256,
     }
+    if arguments.words != "spaces":
+        attributes["word_rule"] = arguments.words
     summary = Summary()
     progress = Progress("prepare", inputs.total_bytes, "groups", sys.stderr, quiet=arguments.quiet)
     try:
@@ -210,6 +219,9 @@ def run(arguments: argparse.Namespace) -> int:
         progress.close()
     replies.warn(warn)
     _report_changes(builder, summary, warn)
+    few = summary.mask_warning(arguments.words)
+    if few and arguments.format in ("dialogue", "chat") and not template.ratings:
+        warn(few)
     if not arguments.quiet:
         for line in replies.notes():
             print(f"plural: {line}", file=sys.stderr)
