@@ -1,9 +1,9 @@
 """Turns text into a pre-tokenized corpus that `plural train` and `plural generate` read.
 
-formats (one JSON object per line of a .jsonl file, or one per .json file; a folder means all its files):
+formats (JSON objects in .jsonl, .json or .parquet files, .gz of these; a folder means all its files):
   dialogue  {"context": turns joined by newline, "candidates": [replies]}; the last turn is Person A's
   targets   {"request", "response": prefix, "targets": [...], "weights": [...], "eos": true}
-  chat      {"messages": [{"role", "content"}, ...], "responses": [...]}
+  chat      {"messages": [{"role", "content"}, ...], "responses": [...]}, ShareGPT, Alpaca, completions
   text      .txt documents, or {"text": ...}
 Every object may carry its own "id". Without candidates, targets or responses it is a prompt to generate
 for. dialogue and chat may have "kinds", one per reply, for --align kinds.
@@ -223,7 +223,8 @@ def run(arguments: argparse.Namespace) -> int:
     if few and arguments.format in ("dialogue", "chat") and not template.ratings:
         warn(few)
     if not arguments.quiet:
-        for line in replies.notes():
+        shapes = [f"reads {count:,} {shape}" for shape, count in inputs.shapes.items()]
+        for line in [*shapes, *replies.notes()]:
             print(f"plural: {line}", file=sys.stderr)
         print("\n".join(summary.lines(builder.changes, str(arguments.output), sha256)))
     return 0
