@@ -3,7 +3,7 @@
 import unittest
 
 from plural_text.common.errors import BadData, MissingInput
-from plural_text.prepare import formats
+from plural_text.prepare import json_records
 from plural_text.prepare.formats import InputFiles
 from text.support import FolderTest, write_lines
 
@@ -141,12 +141,14 @@ class Refused(FolderTest):
             "chat", {"messages": [{"role": "user", "content": 1}]}, "messages[0].content is a number"
         )
         self.refused(
-            "chat", {"messages": [user, {"role": "assistant", "content": "b"}]}, "must be the user's"
+            "chat",
+            {"messages": [user, {"role": "assistant", "content": "b"}], "responses": ["c"]},
+            "must be the user's",
         )
 
     def test_one_record_too_large(self):
-        limit, formats.MAX_RECORD_BYTES = formats.MAX_RECORD_BYTES, 1 << 20
-        self.addCleanup(setattr, formats, "MAX_RECORD_BYTES", limit)
+        limit, json_records.MAX_RECORD_BYTES = json_records.MAX_RECORD_BYTES, 1 << 20
+        self.addCleanup(setattr, json_records, "MAX_RECORD_BYTES", limit)
         self.refused("text", {"text": "a" * (1 << 20)}, "more than 1 MiB")
         (self.folder / "a.txt").write_text("a" * ((1 << 20) + 1))
         with self.assertRaisesRegex(BadData, "a.txt: one record of more than 1 MiB"):

@@ -1,11 +1,13 @@
 """`python -m plural_text COMMAND ...`: finds the command, reports its errors in one line.
 
-Owns: the table of commands, exit codes, the effect of a signal. Does not own: the work of a command.
+Owns: the table of commands, exit codes, the effect of a signal, what becomes of a character that the terminal
+cannot show. Does not own: the work of a command. Thread rule: the main thread alone.
 A command is a module with `add_arguments(parser)` and `run(arguments) -> int`.
 """
 
 import argparse
 import importlib
+import io
 import os
 import signal
 import sys
@@ -44,6 +46,13 @@ def _report(line: str) -> None:
     print("plural: error: " + " ".join(line.split("\n")), file=sys.stderr)
 
 
+def _show_every_character() -> None:
+    """What the terminal's encoding does not have is written as an escape: no text is lost, nothing stops."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where the stream is closed
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _terminate(signum, _frame):
     """Ends like Ctrl-C does, through the same clean-up, with the shell's code for the signal."""
     raise SystemExit(128 + signum)
@@ -70,6 +79,7 @@ def _dispatch(arguments: list[str]) -> int:
 def main(arguments: list[str]) -> int:
     """Runs one command; returns its exit code. Only here are errors turned into lines."""
     signal.signal(signal.SIGTERM, _terminate)
+    _show_every_character()
     try:
         return _dispatch(arguments)
     except CommandError as error:

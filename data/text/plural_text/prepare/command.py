@@ -1,9 +1,9 @@
 """Turns text into a pre-tokenized corpus that `plural train` and `plural generate` read.
 
-formats (one JSON object per line of a .jsonl file, or one per .json file; a folder means all its files):
+formats (JSON objects in .jsonl, .json or .parquet files, .gz of these; a folder means all its files):
   dialogue  {"context": turns joined by newline, "candidates": [replies]}; the last turn is Person A's
   targets   {"request", "response": prefix, "targets": [...], "weights": [...], "eos": true}
-  chat      {"messages": [{"role", "content"}, ...], "responses": [...]}
+  chat      {"messages": [{"role", "content"}, ...], "responses": [...]}, ShareGPT, Alpaca, completions
   text      .txt documents, or {"text": ...}
 Every object may carry its own "id". Without candidates, targets or responses it is a prompt to generate
 for. dialogue and chat may have "kinds", one per reply, for --align kinds.
@@ -29,8 +29,10 @@ from plural_text.prepare.corpus_writer import CorpusWriter
 from plural_text.prepare.end_tokens import EndTokens, find_end_tokens
 from plural_text.prepare.formats import FORMATS, InputFiles, Record
 from plural_text.prepare.groups import GroupBuilder, Limits
-from plural_text.prepare.masks import ENGLISH, MODES, MaskBuilder, StopWords
+from plural_text.prepare.masks import ENGLISH, MODES, WORD_RULES, MaskBuilder, StopWords
 from plural_text.prepare.ratings import RatingBuilder
+from plural_text.prepare.replies import Replies, unreported
+from plural_text.prepare.replies import add_arguments as add_reply_arguments
 from plural_text.prepare.summary import Summary
 from plural_text.prepare.templates import DEFAULTS, ChatTemplate, Template, open_template, template_names
 from plural_text.prepare.tokenizer import Tokenizer
@@ -126,6 +128,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="words that content masks leave out, one per line (default: English)",
     )
     add(
+        "--words",
+        choices=WORD_RULES,
+        default="spaces",
+        help="what masks take for a word: what stands between spaces (default), or what Unicode's word "
+        "boundaries enclose, for languages without spaces",
+    )
+    add_reply_arguments(add)
+    add(
         "--bos",
         metavar="TOKEN",
         help="begin token (default: the tokenizer's; chat templates write their own)",
@@ -150,6 +160,7 @@ def run(arguments: argparse.Namespace) -> int:
     inputs = InputFiles(arguments.inputs, arguments.format, warn, arguments.prompts_only)
     _check_output(arguments.output, inputs.files)
     _check_align(arguments)
+    replies = Replies.of(arguments)
     stop_words = StopWords(arguments.stopwords)
     tokenizer = open_tokenizer(arguments.tokenizer, arguments.bos, arguments.eos, warn)
     template = open_template(arguments.template, arguments.format, tokenizer)
@@ -162,7 +173,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"template '{template.name}' has no place for a possibility number, to which --align would "
             "give a meaning; give another --template"
         )
-    aligner = _open_aligner(arguments, inputs)
+    replies.ignored = bool(template.ratings)
+    aligner = _open_aligner(arguments, inputs, replies)
     if aligner:
         limits = _with_numbers_of(aligner, limits, arguments)
     if limits.possibilities and not template.has_numbers():
@@ -171,7 +183,7 @@ def run(arguments: argparse.Namespace) -> int:
             "--possibilities 0 or another --template"
         )
     builder = (RatingBuilder if template.ratings else GroupBuilder)(
-        tokenizer, template, MaskBuilder(tokenizer, stop_words), limits
+        tokenizer, template, MaskBuilder(tokenizer, stop_words, arguments.words), limits
     )
     attributes = {
         "vocab_size": len(tokenizer.token_bytes),
@@ -186,6 +198,8 @@ def run(arguments: argparse.Namespace) -> int:
         "mask_modes": ",".join(MODES),
         "stopwords_sha256": stop_words.sha256,
     }
+    if arguments.words != "spaces":
+        attributes["word_rule"] = arguments.words
     summary = Summary()
     summary.end_tokens = end_tokens.line(tokenizer)
     check = CorpusCheck(tokenizer, template)
@@ -195,7 +209,7 @@ def run(arguments: argparse.Namespace) -> int:
             CorpusWriter(arguments.output, attributes, tokenizer.token_bytes, template.json) as writer,
             aligner or contextlib.nullcontext(),
         ):
-            for batch in _batches(_unique(inputs)):
+            for batch in _batches(replies.tidy(_unique(inputs), arguments.format)):
                 built = builder.build(batch)
                 # Only a plain document makes several groups.
                 for record, group in zip(batch if len(batch) == len(built) else [None] * len(built), built):
@@ -223,9 +237,16 @@ def run(arguments: argparse.Namespace) -> int:
             sha256 = writer.commit()
     finally:
         progress.close()
+    replies.warn(warn)
     _report_changes(builder, summary, warn)
     check.report(warn)
+    few = summary.mask_warning(arguments.words)
+    if few and arguments.format in ("dialogue", "chat") and not template.ratings:
+        warn(few)
     if not arguments.quiet:
+        shapes = [f"reads {count:,} {shape}" for shape, count in inputs.shapes.items()]
+        for line in [*shapes, *replies.notes()]:
+            print(f"plural: {line}", file=sys.stderr)
         print("\n".join(summary.lines(builder.changes, str(arguments.output), sha256)))
     return 0
 
@@ -286,14 +307,14 @@ def _end_tokens(
     return find_end_tokens(tokenizer, written, arguments.eos is not None, warn)
 
 
-def _open_aligner(arguments: argparse.Namespace, inputs: InputFiles) -> Aligner | None:
+def _open_aligner(arguments: argparse.Namespace, inputs: InputFiles, replies: Replies) -> Aligner | None:
     if arguments.align is None:
         return None
 
     def records() -> Iterator[Record]:
         again = InputFiles(arguments.inputs, arguments.format, lambda line: None)
         again.reads_kinds = True
-        return iter(again)
+        return unreported(replies).tidy(again, arguments.format)
 
     aligner = open_aligner(
         arguments.align, arguments.align_seed, arguments.encoder, arguments.output.parent, records

@@ -1,27 +1,26 @@
 """Input files to records: what a user may write, checked, with the place of every mistake.
 
-Owns: the four source formats, their keys and types, default ids. Does not own: templates, tokens.
+Owns: the four source formats, their keys and types. Does not own: files (input_files.py), JSON
+(json_records.py), other programs' shapes (foreign_shapes.py), templates, tokens.
 Streams: one record in memory at a time. Thread rule: a generator, one thread.
 """
 
 from __future__ import annotations
 
-import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from plural_text.common.errors import BadData, MissingInput
+from plural_text.common.errors import BadData
+from plural_text.prepare.foreign_shapes import own_shape
+from plural_text.prepare.input_files import Files, Item
+from plural_text.prepare.json_records import Mistake, kind_of, parse
 
 FORMATS = ("dialogue", "targets", "chat", "text")
-# One line or one document. Guards memory against files without line ends.
-MAX_RECORD_BYTES = 64 << 20
-
 MAX_ID_BYTES = 4096
 _MAX_KIND_CHARACTERS = 200
 
-_LINES = (".jsonl", ".ndjson")
 _KNOWN_KEYS = {
     "dialogue": {"id", "context", "candidates", "kinds"},
     "targets": {"id", "request", "response", "targets", "weights", "eos"},
@@ -43,10 +42,7 @@ class Record:
     prefix: str = ""  # targets only: what the response starts with, part of the prompt
     eos: bool = True  # whether responses end with the end token
     kinds: list[str] | None = None  # dialogue and chat, when they are read: the kind of each response
-
-
-class Mistake(Exception):
-    """A mistake in a record; the reader adds file and line."""
+    blank_turns: int = 0  # dialogue: turns of white space alone, which are left out
 
 
 class InputFiles:
@@ -54,6 +50,7 @@ class InputFiles:
 
     note(line) is called once for each kind of key that is passed over. `bytes_read` of `total_bytes`
     is the position in the stream. With `reads_kinds` every record with responses must have their kinds.
+    `shapes` counts the records that another program's shape was read from.
     """
 
     def __init__(
@@ -64,74 +61,29 @@ class InputFiles:
         self._noted: set[str] = set()
         self._prompts_only = prompts_only
         self.reads_kinds = False
+        self.shapes: Counter[str] = Counter()
         self._with_responses: tuple[bool, str] | None = None  # what the first record said, and where
-        self.files = [file for name in inputs for file in self._expand(Path(name))]
-        self.total_bytes = sum(file.stat().st_size for file in self.files)
-        self.bytes_read = 0
+        self._files = Files(inputs, source_format)
+        self.files = self._files.files
+        self.total_bytes = self._files.total_bytes
+
+    @property
+    def bytes_read(self) -> int:
+        return self._files.bytes_read
 
     def __iter__(self) -> Iterator[Record]:
-        for file in self.files:
-            try:
-                yield from self._read_file(file)
-            except OSError as error:
-                raise MissingInput(f"{file}: cannot be read: {error.strerror}") from None
+        for item in self._files:
+            if item.is_document:
+                yield _text_document(item)
+            else:
+                yield self._record(item.content, item.where, item.default_id)
 
-    def _expand(self, path: Path) -> list[Path]:
-        suffixes = (".json", *_LINES) + ((".txt",) if self._format == "text" else ())
-        if path.is_dir():
-            files = sorted(p for p in path.iterdir() if p.suffix in suffixes and p.is_file())
-            if not files:
-                raise MissingInput(f"{path}: no input in this folder; looked for {', '.join(suffixes)}")
-            return files
-        if not path.is_file():
-            raise MissingInput(f"{path}: input not found")
-        if path.suffix not in suffixes:
-            raise BadData(
-                f"{path}: cannot tell what this file holds; --format {self._format} reads "
-                f"{', '.join(suffixes)}"
-            )
-        return [path]
-
-    def _read_file(self, file: Path) -> Iterator[Record]:
-        if file.suffix in _LINES:
-            for number, line in self._lines(file):
-                if line.strip():
-                    yield self._record(line, f"{file}:{number}", f"{file.stem}:{number}")
-            return
-        with open(file, "rb") as stream:
-            content = stream.read(MAX_RECORD_BYTES + 1)
-        self._check_size(content, str(file))
-        self.bytes_read += len(content)
-        if file.suffix == ".txt":
-            yield self._text_document(content, file)
-        else:
-            yield self._record(content, str(file), file.stem)
-
-    def _lines(self, file: Path) -> Iterator[tuple[int, bytes]]:
-        with open(file, "rb") as stream:
-            number = 0
-            while line := stream.readline(MAX_RECORD_BYTES + 1):
-                number += 1
-                self._check_size(line, f"{file}:{number}")
-                self.bytes_read += len(line)
-                yield number, line
-
-    def _check_size(self, content: bytes, where: str) -> None:
-        if len(content) > MAX_RECORD_BYTES:
-            raise BadData(f"{where}: one record of more than {MAX_RECORD_BYTES >> 20} MiB; split it")
-
-    def _text_document(self, content: bytes, file: Path) -> Record:
+    def _record(self, content: bytes | dict, where: str, default_id: str) -> Record:
         try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise BadData(f"{file}: not UTF-8 at byte {error.start}") from None
-        if not text.strip():
-            raise BadData(f"{file}: holds no text")
-        return Record(id=file.stem, where=str(file), turns=[text])
-
-    def _record(self, content: bytes, where: str, default_id: str) -> Record:
-        try:
-            fields = _parse(content)
+            fields = content if isinstance(content, dict) else parse(content)
+            if self._format == "chat":
+                fields, shape = own_shape(fields, self._prompts_only)
+                self.shapes.update([shape] if shape else ())
             self._pass_over(fields, where)
             record = _READERS[self._format](fields)
             record.id = _id(fields) if "id" in fields else default_id
@@ -142,10 +94,10 @@ class InputFiles:
         record.where = where
         if self._prompts_only:
             record.responses = record.weights = None
-        self._check_same_kind(record)
+        self._check_samekind_of(record)
         return record
 
-    def _check_same_kind(self, record: Record) -> None:
+    def _check_samekind_of(self, record: Record) -> None:
         if self._format == "text":
             return
         has = record.responses is not None
@@ -175,40 +127,22 @@ class InputFiles:
                 )
 
 
-def _parse(content: bytes) -> dict:
-    def refuse_constant(name):
-        raise Mistake(f"{name} is not a JSON number")
-
-    def unique(pairs):
-        fields = dict(pairs)
-        if len(fields) < len(pairs):
-            keys = [key for key, _ in pairs]
-            raise Mistake(f"key '{next(k for k in keys if keys.count(k) > 1)}' stands twice")
-        return fields
-
+def _text_document(item: Item) -> Record:
     try:
-        text = content.decode("utf-8-sig").rstrip()  # columns count from the one line that is there
-        fields = json.loads(text, object_pairs_hook=unique, parse_constant=refuse_constant)
+        text = item.content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Mistake(f"not UTF-8 at byte {error.start}") from None
-    except json.JSONDecodeError as error:
-        place = (
-            f"line {error.lineno} column {error.colno}" if "\n" in text.strip() else f"column {error.colno}"
-        )
-        raise Mistake(f"not valid JSON at {place}: {error.msg}") from None
-    except RecursionError:
-        raise Mistake("JSON nested too deeply") from None
-    except ValueError as error:  # numbers of thousands of digits
-        raise Mistake(f"not valid JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise Mistake(f"holds a {_kind(fields)}, must hold an object {{...}}")
-    return fields
+        raise BadData(f"{item.where}: not UTF-8 at byte {error.start}") from None
+    if not text.strip():
+        raise BadData(f"{item.where}: holds no text")
+    return Record(id=item.default_id, where=item.where, turns=[text])
 
 
 def _read_dialogue(fields: dict) -> Record:
-    turns = _text(fields, "context").split("\n")
+    # A blank line is nobody's turn: counted as one it would make the speakers change places.
+    lines = [line.rstrip("\r") for line in _text(fields, "context").split("\n")]
+    turns = [line for line in lines if line.strip()]
     candidates = _responses(fields, "candidates")
-    return Record("", "", turns, candidates)
+    return Record("", "", turns, candidates, blank_turns=len(lines) - len(turns))
 
 
 def _read_targets(fields: dict) -> Record:
@@ -222,7 +156,7 @@ def _read_targets(fields: dict) -> Record:
     targets = _responses(fields, "targets")
     eos = fields.get("eos", True)
     if not isinstance(eos, bool):
-        raise Mistake(f"key 'eos' holds a {_kind(eos)}, must hold true or false")
+        raise Mistake(f"key 'eos' holds a {kind_of(eos)}, must hold true or false")
     weights = _weights(fields, targets) if "weights" in fields else None
     return Record("", "", [request], targets, weights, prefix, eos)
 
@@ -255,13 +189,13 @@ _READERS = {"dialogue": _read_dialogue, "targets": _read_targets, "chat": _read_
 def _weights(fields: dict, targets: list[str] | None) -> list[float]:
     weights = fields["weights"]
     if targets is None or not isinstance(weights, list) or len(weights) != len(targets):
-        count = len(weights) if isinstance(weights, list) else f"a {_kind(weights)}"
+        count = len(weights) if isinstance(weights, list) else f"a {kind_of(weights)}"
         raise Mistake(
             f"key 'weights' holds {count}, must hold one number for each of the {len(targets or [])} targets"
         )
     for i, weight in enumerate(weights):
         if type(weight) not in (int, float):
-            raise Mistake(f"weights[{i}] is a {_kind(weight)}, must be a number")
+            raise Mistake(f"weights[{i}] is a {kind_of(weight)}, must be a number")
         if not 0 <= weight < math.inf:
             raise Mistake(f"weights[{i}] is {weight}, must be finite and not negative")
     if not 0 < math.fsum(weights) < math.inf:
@@ -287,7 +221,7 @@ def _responses(fields: dict, key: str) -> list[str] | None:
     """The texts under a key; None, a prompt to generate for, when it is absent or an empty list."""
     values = fields.get(key, [])
     if not isinstance(values, list):
-        raise Mistake(f"key '{key}' holds a {_kind(values)}, must hold a list of texts")
+        raise Mistake(f"key '{key}' holds a {kind_of(values)}, must hold a list of texts")
     for i, value in enumerate(values):
         _check_text(value, f"{key}[{i}]")
     return values or None
@@ -301,7 +235,7 @@ def _kinds(fields: dict, responses: int) -> list[str]:
         )
     values = fields["kinds"]
     if not isinstance(values, list) or len(values) != responses:
-        count = len(values) if isinstance(values, list) else f"a {_kind(values)}"
+        count = len(values) if isinstance(values, list) else f"a {kind_of(values)}"
         raise Mistake(
             f"key 'kinds' holds {count}, must hold one text or whole number for each of the "
             f"{responses} responses"
@@ -309,7 +243,7 @@ def _kinds(fields: dict, responses: int) -> list[str]:
     for i, value in enumerate(values):
         if type(value) not in (int, str):
             raise Mistake(
-                f"kinds[{i}] is a {_kind(value)}{f' ({value})' if type(value) is float else ''}, must be "
+                f"kinds[{i}] is a {kind_of(value)}{f' ({value})' if type(value) is float else ''}, must be "
                 "a text or a whole number"
             )
         text = str(value)
@@ -323,22 +257,10 @@ def _kinds(fields: dict, responses: int) -> list[str]:
 
 def _check_text(value, name: str, may_be_empty: bool = False) -> None:
     if not isinstance(value, str):
-        raise Mistake(f"{name} is a {_kind(value)}, must be a text")
+        raise Mistake(f"{name} is a {kind_of(value)}, must be a text")
     if not may_be_empty and not value.strip():
         raise Mistake(f"{name} is empty")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise Mistake(f"{name} holds half of a surrogate pair at character {error.start}") from None
-
-
-def _kind(value) -> str:
-    return {
-        dict: "object",
-        list: "list",
-        str: "text",
-        bool: "true/false",
-        int: "number",
-        float: "number",
-        type(None): "null",
-    }.get(type(value), type(value).__name__)

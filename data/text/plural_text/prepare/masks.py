@@ -3,8 +3,10 @@
 Owns: the three mask modes and the stop words. Does not own: how strongly a token is penalised (the
 trainer's unlikelihood weight). Thread rule: one thread at a time (it keeps a cache).
 
-A word is a run of characters without white space. Every mode marks at most one token per word, and never
-the end token. Bit numbers are those of MaskMode in data/group.h.
+A word is a run of characters without white space (word rule `spaces`), or what Unicode's word boundaries
+enclose with a letter or digit in it (`unicode`), for languages without spaces: an ideograph counts by
+itself, a run of katakana is one word, punctuation and emoji are none. Every mode marks at most one token per
+word, and never the end token. Bit numbers are those of MaskMode in data/group.h.
 
   bit 0  content_first  words that carry content: the first token that holds a character of the word,
                         leading non-word characters left out ('"Yes' -> the token of 'Y')
@@ -23,6 +25,7 @@ import hashlib
 import itertools
 import re
 import string
+from collections.abc import Callable
 from pathlib import Path
 
 from plural_text.common.errors import BadData, MissingInput
@@ -32,6 +35,8 @@ MODES = ("content_first", "all_first", "repo_compat")  # by bit number
 _CONTENT_FIRST, _ALL_FIRST, _REPO_COMPAT = 1, 2, 4
 
 ENGLISH = Path(__file__).resolve().parents[2] / "stopwords" / "english.txt"
+
+WORD_RULES = ("spaces", "unicode")
 
 _WORD = re.compile(r"\S+")
 _LEADING_NON_WORD = re.compile(r"\W*")
@@ -61,9 +66,13 @@ class StopWords:
 
 
 class MaskBuilder:
-    def __init__(self, tokenizer: Tokenizer, stop_words: StopWords):
+    def __init__(self, tokenizer: Tokenizer, stop_words: StopWords, word_rule: str = "spaces"):
+        """word_rule: one of WORD_RULES."""
         self._tokenizer = tokenizer
         self._stop_words = stop_words
+        self._words = _words_of_unicode() if word_rule == "unicode" else _words_between_spaces
+        # Inside a text such a word has no space before it: the marker that it has alone is no part of it.
+        self._marker_is_no_word = word_rule == "unicode"
         # Word -> characters before its content, None for a word without content.
         self._lead: dict[str, int | None] = {}
         # Content word without its lead -> id of its first token when tokenised alone.
@@ -81,7 +90,7 @@ class MaskBuilder:
         table = self._tokenizer.token_bytes
         pieces = [[table[i] for i in ids] for ids in responses]
         texts = [b"".join(p).decode("utf-8", "surrogateescape") for p in pieces]
-        words = [[(m.start(), m[0]) for m in _WORD.finditer(text)] for text in texts]
+        words = [self._words(text) for text in texts]
         content = [self._content(found) for found in words]
         self._tokenise_alone({word for found in content for _, word in found})
         return [self._mark(*row) for row in zip(responses, pieces, texts, words, content)]
@@ -125,8 +134,26 @@ class MaskBuilder:
         readable = [word.encode("utf-8", "ignore").decode("utf-8") for word in new]
         for word, ids in zip(new, self._tokenizer.encode_text(readable)):
             bare_marker = len(ids) > 1 and self._tokenizer.token_bytes[ids[0]] == b" "
-            first = ids[1] if bare_marker and word[0].isdigit() else ids[0] if ids else -1
+            second = bare_marker and (self._marker_is_no_word or word[0].isdigit())
+            first = ids[1] if second else ids[0] if ids else -1
             self._first_id_alone[word] = first
+
+
+def _words_between_spaces(text: str) -> list[tuple[int, str]]:
+    """Words with their places."""
+    return [(m.start(), m[0]) for m in _WORD.finditer(text)]
+
+
+def _words_of_unicode() -> Callable[[str], list[tuple[int, str]]]:
+    import regex  # only this rule needs it
+
+    boundary, letter = regex.compile(r"(?V1w)\b"), regex.compile(r"\w")
+
+    def words(text: str) -> list[tuple[int, str]]:
+        edges = [m.start() for m in boundary.finditer(text)]
+        return [(a, text[a:b]) for a, b in itertools.pairwise(edges) if letter.search(text, a, b)]
+
+    return words
 
 
 def _byte_positions(text: str):

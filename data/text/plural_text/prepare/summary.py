@@ -11,6 +11,9 @@ from plural_text.prepare.groups import Changes, Group
 
 # The number of responses that possibility exploration trains on by default.
 _PEFT_RESPONSES = 4
+# Byte values with the bit of content_first (masks.py).
+_MARKED = bytes(range(1, 256, 2))
+_FEW_MARKED = 0.05
 
 
 class Summary:
@@ -20,6 +23,7 @@ class Summary:
         self.prompt_tokens = 0
         self.tail_tokens = 0
         self.response_tokens = 0
+        self.marked_tokens = 0
         self.longest_tokens = 0
         self.longest_id = ""
         self.end_tokens = ""
@@ -36,6 +40,7 @@ class Summary:
         self.prompt_tokens += prompt
         self.tail_tokens += sum(map(len, group.tails))
         self.response_tokens += sum(lengths)
+        self.marked_tokens += sum(len(mask) - len(mask.translate(None, _MARKED)) for mask in group.masks)
         longest = prompt + max(map(len, group.tails)) + max(lengths, default=0)
         if longest > self.longest_tokens:
             self.longest_tokens, self.longest_id = longest, group.id
@@ -49,6 +54,23 @@ class Summary:
             common = len(os.path.commonprefix([min(group.tails[1:]), max(group.tails[1:])]))
             self._peft_plain += n * n * (prompt + tail) + used
             self._peft_shared += prompt + common + n * (tail - common) + used
+
+    @property
+    def marked_share(self) -> float:
+        """Share of the response tokens that mask content_first marks."""
+        return self.marked_tokens / max(1, self.response_tokens)
+
+    def mask_warning(self, word_rule: str) -> str:
+        """What to say of replies with hardly a marked token; empty otherwise."""
+        if not self.responses or self.marked_share >= _FEW_MARKED:
+            return ""
+        line = (
+            f"only {100 * self.marked_share:.1f} % of the response tokens begin a word with content: method "
+            "peft has almost nothing to lower"
+        )
+        if word_rule == "spaces":
+            return line + "; --words unicode finds words in languages without spaces"
+        return line + "; see which words --stopwords leaves out"
 
     def lines(self, changes: Changes, output: str, sha256: str) -> list[str]:
         rows = [
@@ -71,6 +93,10 @@ class Summary:
                     f"), {self._peft_plain / self._peft_shared:.2f} (peft with {_PEFT_RESPONSES} responses"
                 )
             rows.append(("sharing ratio, about", ratio + ")"))
+        if self.marked_tokens:
+            rows.append(
+                ("penalised tokens", f"{100 * self.marked_share:.1f} % of the responses' (content_first)")
+            )
         if changes.trimmed_prompts:
             rows.append(("prompts trimmed", f"{changes.trimmed_prompts:,}"))
         rows.append(("responses cut", f"{changes.truncated_responses:,}"))
