@@ -116,7 +116,10 @@ class Command(FolderTest):
         lines = [{"conversations": turns("One.")}, {"instruction": "Hi.", "output": "Two."}]
         file = write_lines(self.folder / "c.jsonl", [*lines, {"conversations": turns("Three.")}])
         template = self.folder / "t.jinja"
-        template.write_text("{{ bos_token }}{% for m in messages %}[{{ m.content }}]{% endfor %}")
+        template.write_text(
+            "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST]{{ m.content }}[/INST]"
+            "{% else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+        )
         usual = (file, "--tokenizer", MISTRAL_V3, "--format", "chat", "--template", template)
         done = self.prepare(*usual, "--group-by-prompt")
         self.assertEqual(

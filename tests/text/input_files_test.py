@@ -7,24 +7,24 @@ import os
 import unittest
 from unittest import mock
 
+import pyarrow
+import pyarrow.parquet
+
 from plural_text.common.errors import BadData, MissingInput
 from plural_text.prepare import json_records
 from plural_text.prepare.formats import InputFiles
 from plural_text.prepare.json_records import JsonArray, Mistake
 from text.support import FolderTest
 
-try:
-    import pyarrow
-    import pyarrow.parquet
-except ImportError:
-    pyarrow = None
-
-RECORDS = [{"context": f"Hi {n} \u2603 [{{", "candidates": ["a]", 'b"}']} for n in range(3)]
+RECORDS = [
+    {"messages": [{"role": "user", "content": f"Hi {n} \u2603 [{{"}], "responses": ["a]", 'b"}']}
+    for n in range(3)
+]
 LINES = "".join(json.dumps(record) + "\n" for record in RECORDS).encode()
 
 
 class Reading(FolderTest):
-    def read(self, name, content=None, source_format="dialogue"):
+    def read(self, name, content=None, source_format="chat"):
         if content is not None:
             (self.folder / name).write_bytes(content)
         self.inputs = InputFiles([str(self.folder / name)], source_format, print)
@@ -43,8 +43,8 @@ class Reading(FolderTest):
 class Layouts(Reading):
     def same(self, name, content):
         records = self.read(name, content)
-        self.assertEqual([r.turns for r in records], [[r["context"]] for r in RECORDS], name)
-        self.assertEqual([r.responses for r in records], [r["candidates"] for r in RECORDS], name)
+        self.assertEqual([r.turns for r in records], [r["messages"] for r in RECORDS], name)
+        self.assertEqual([r.responses for r in records], [r["responses"] for r in RECORDS], name)
         self.assertEqual([r.id for r in records], [f"d:{n}" for n in (1, 2, 3)], name)
         return records
 
@@ -118,7 +118,9 @@ class Refused(Reading):
         self.refused(
             "d.json", f"[{one}, {{'a': 3, {' ' * 50}}}]".encode(), "item 2: not valid JSON at character 2"
         )
-        self.refused("d.json", f'[{one}, {{"context": 3}}]'.encode(), "item 2: context is a number")
+        self.refused(
+            "d.json", f'[{one}, {{"messages": 3}}]'.encode(), "item 2: key 'messages' must hold a list"
+        )
         self.refused("d.json", f'[{one}, {{"id": "a", "id": "b"}}]'.encode(), "item 2: key 'id' stands twice")
         self.refused("d.json", b'[{"context": "\xff"}]', "item 1: not UTF-8")
         self.refused("d.json", b"[" + b'{"a":' * 100000, "JSON nested too deeply")
@@ -133,6 +135,19 @@ class Refused(Reading):
         self.refused("d.jsonl", b"\x28\xb5\x2f\xfd....", "compressed with zstd")
         self.refused("d.json", b"PAR1....", "let its name end with .parquet")
         self.refused("d.jsonl", b"\n<!DOCTYPE html>\n<html>", "is a web page")
+
+    def test_formats_of_our_own_are_plain_lines(self):
+        lines = b'{"context": "Hi.", "candidates": ["a"]}\n'
+        for name, content, words in (
+            ("d.json", b"[" + lines + b"]", "is a JSON array; --format dialogue reads plain JSON lines: jq"),
+            ("d.json", lines * 2, "mv d.json d.jsonl"),
+            ("d.jsonl.gz", gzip.compress(lines), "gunzip -c d.jsonl.gz > d.jsonl"),
+            ("d.parquet", b"PAR1....PAR1", "is a table; --format dialogue"),
+        ):
+            with self.assertRaises(BadData) as caught:
+                self.read(name, content, "dialogue")
+            self.assertIn(words, str(caught.exception))
+        self.assertEqual(len(self.read("d.json", lines, "dialogue")), 1)
 
     def test_damaged_compression(self):
         whole = gzip.compress(os.urandom(9).hex().encode() + LINES)
@@ -163,22 +178,24 @@ class Tables(Reading):
         (self.folder / "train" / "state.json").write_text('{"_data_files": [{"filename": "d.arrow"}]}')
         self.refused("train", None, "names d.arrow, which is not in the folder")
 
-    @unittest.skipUnless(pyarrow, "pyarrow is not installed")
     def test_rows(self):
-        records = [*RECORDS, {"context": "Last.", "candidates": ["c"], "id": "mine"}]
+        last = {"messages": [{"role": "user", "content": "Last."}], "responses": ["c"], "id": "mine"}
+        records = [*RECORDS, last]
         table = pyarrow.Table.from_pylist(
             records,
             schema=pyarrow.schema(
                 {
-                    "context": pyarrow.string(),
-                    "candidates": pyarrow.list_(pyarrow.string()),
+                    "messages": pyarrow.list_(
+                        pyarrow.struct({"role": pyarrow.string(), "content": pyarrow.string()})
+                    ),
+                    "responses": pyarrow.list_(pyarrow.string()),
                     "id": pyarrow.string(),
                 }
             ),
         )
         pyarrow.parquet.write_table(table, self.folder / "d.parquet")
         found = self.read("d.parquet")
-        self.assertEqual([r.responses for r in found], [r["candidates"] for r in records])
+        self.assertEqual([r.responses for r in found], [r["responses"] for r in records])
         self.assertEqual([r.id for r in found], ["d:1", "d:2", "d:3", "mine"])
         self.assertEqual(found[1].where, f"{self.folder / 'd.parquet'} row 2")
         saved = self.folder / "saved"

@@ -28,13 +28,13 @@ void AddComputeOptions(CLI::App& command, std::string& dtype, std::int64_t& thre
 
 namespace {
 
-// The number in OMP_NUM_THREADS, whose first number counts where there are several; 0 where it says nothing
-// usable.
+// The number in OMP_NUM_THREADS, whose first number counts where there are several; 0 where it is not set.
+// Set to something else it is 1: who sets it wants fewer threads than all.
 std::int64_t OmpThreads() {
   const char* text = std::getenv("OMP_NUM_THREADS");
   if (text == nullptr) return 0;
   const long threads = std::strtol(text, nullptr, 10);
-  return threads > 0 && threads <= kMostThreads ? threads : 0;
+  return threads > 0 && threads <= kMostThreads ? threads : 1;
 }
 
 }  // namespace

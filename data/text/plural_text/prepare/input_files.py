@@ -24,6 +24,8 @@ from plural_text.prepare.json_records import JsonArray, Mistake
 _LINES = (".jsonl", ".ndjson")
 _SUFFIXES = (".json", *_LINES)
 _BEGINNING = 64
+# Formats whose data come from other programs, in whatever form.
+_ANY_FORM = ("chat", "text")
 _UTF16 = "is UTF-16, must be UTF-8; convert it with iconv -f UTF-16 -t UTF-8"
 # Beginning of a file -> what it is and what to do.
 _NOT_TEXT = {
@@ -88,16 +90,30 @@ class Files:
     def _knows(self, path: Path) -> bool:
         return path.suffix in tables.SUFFIXES or _unpacked(path).suffix in self._suffixes
 
+    def _only_lines(self, file: Path, what: str, cure: str) -> None:
+        """Formats of our own are JSON lines, or a .json file per record. Errors: BadData for another form
+        of file, with how to make lines of it."""
+        if self._format not in _ANY_FORM:
+            raise BadData(f"{file}: is {what}; --format {self._format} reads plain JSON lines: {cure}")
+
     def _read_file(self, file: Path) -> Iterator[Item]:
         name = _text_of(_unpacked(file).stem)
+        lines = f"{_unpacked(file).stem}.jsonl"
         if file.suffix in tables.SUFFIXES:
+            self._only_lines(file, "a table", f"pandas' to_json({lines!r}, orient='records', lines=True)")
             for number, fields in enumerate(tables.rows(file), 1):
                 yield Item(fields, f"{file} row {number}", f"{name}:{number}")
             return
         suffix = _unpacked(file).suffix
         with _opened(file, is_document=suffix == ".txt") as (raw, stream):
             before = self.bytes_read
+            if stream is not raw:
+                self._only_lines(file, "compressed with gzip", f"gunzip -c {file.name} > {lines}")
             layout = _layout(stream) if suffix == ".json" else "lines" if suffix in _LINES else "one"
+            if layout == "array":
+                self._only_lines(file, "a JSON array", f"jq -c '.[]' {file.name} > {lines}")
+            if layout == "lines" and suffix == ".json":
+                self._only_lines(file, "JSON lines under the name of one record", f"mv {file.name} {lines}")
             for item in _LAYOUTS[layout](stream, file, name):
                 self.bytes_read = before + raw.tell()
                 item.is_document = suffix == ".txt"
