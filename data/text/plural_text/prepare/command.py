@@ -1,6 +1,7 @@
 """Turns text into a pre-tokenized corpus that `plural train` and `plural generate` read.
 
-formats (JSON objects in .jsonl, .json or .parquet files, .gz of these; a folder means all its files):
+formats (JSON objects in .jsonl or .json files, for chat and text also .parquet, .gz and JSON arrays; a folder
+means all its files):
   dialogue  {"context": turns joined by newline, "candidates": [replies]}; the last turn is Person A's
   targets   {"request", "response": prefix, "targets": [...], "weights": [...], "eos": true}
   chat      {"messages": [{"role", "content"}, ...], "responses": [...]}, ShareGPT, Alpaca, completions
