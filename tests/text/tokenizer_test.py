@@ -138,6 +138,16 @@ class WholeFolder(FolderTest):
         content = (folder / "tokenizer.model").read_bytes()
         self.assertEqual(opened.sha256, hashlib.sha256(content).hexdigest())
 
+    def test_plain_text_keeps_the_ids_of_the_sentencepiece_model(self):
+        # A model_type without a tokenizer class of its own: transformers forgets the mark of a text's first word.
+        folder = sentencepiece_folder(self.folder, [], {"tokenizer_class": "LlamaTokenizer"})
+        (folder / "config.json").write_text('{"model_type": "mistral"}')
+        warnings = []
+        opened = open_tokenizer(folder, warn=warnings.append)
+        alone = open_tokenizer(folder / "tokenizer.model")
+        self.assertEqual(opened.encode_text([HARD_TEXT]), alone.encode_text([HARD_TEXT]))
+        self.assertEqual([line.split("; ")[1] for line in warnings], ["those of tokenizer.model are used"])
+
     def test_tokens_that_only_the_configuration_adds_to_a_tokenizer_json(self):
         folder = byte_level(self.folder, ["<e>"], {"eos_token": "<e>", "pad_token": "<pad>"})
         opened = open_tokenizer(folder)

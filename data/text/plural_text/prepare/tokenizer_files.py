@@ -23,6 +23,7 @@ from plural_text.prepare.whole_folder import (
     refuse_unknown_tokens,
 )
 
+_PLAIN = "Name a fruit. Is it a plum?"
 # The files that a folder may hold, in the order in which they are looked for.
 FOLDER_FILES = ("tokenizer.json", "tokenizer.model", "tekken.json")
 
@@ -73,7 +74,8 @@ def _open_whole(
         layout = json.loads(opened.tokenizer)
         if file.name == "tokenizer.json":  # its own word about the begin token counts
             layout["post_processor"] = _layout(file, content).get("post_processor")
-        return HuggingFaceTokenizer(file, content, layout, opened.tokenizer), opened
+        tokenizer = HuggingFaceTokenizer(file, content, layout, opened.tokenizer)
+        return (_original_instead(tokenizer, content, warn), opened)
     if file.name == "vocab.json":
         raise BadData(
             f"{file.parent}: transformers cannot open this tokenizer: {opened}; save it once as "
@@ -83,6 +85,25 @@ def _open_whole(
     refuse_unknown_tokens(tokenizer, opened)
     warn(f"{file.parent}: transformers cannot open this tokenizer ({opened}); {file.name} is used by itself")
     return tokenizer, None
+
+
+def _original_instead(tokenizer: Tokenizer, content: bytes, warn: Callable[[str], None]) -> Tokenizer:
+    """The sentencepiece model itself where transformers makes other ids of plain text than it does, as for a
+    config.json whose model_type has no tokenizer class of its own; the model was trained with its ids."""
+    if tokenizer.path.name != "tokenizer.model":
+        return tokenizer
+    original = _open_kind(tokenizer.path, content)
+    if original.encode_text([_PLAIN]) == tokenizer.encode_text([_PLAIN]):
+        return tokenizer
+    differs = f"{tokenizer.path.parent}: transformers gives plain text other ids than {tokenizer.name} itself"
+    if len(original.token_bytes) == len(tokenizer.token_bytes):
+        warn(f"{differs}; those of {tokenizer.name} are used")
+        return original
+    warn(
+        f"{differs}, and has tokens that it lacks; transformers' ids are used: name the right "
+        "tokenizer_class in tokenizer_config.json"
+    )
+    return tokenizer
 
 
 def _layout(file: Path, content: bytes) -> dict:
