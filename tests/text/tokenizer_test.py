@@ -139,7 +139,7 @@ class WholeFolder(FolderTest):
         self.assertEqual(opened.sha256, hashlib.sha256(content).hexdigest())
 
     def test_plain_text_keeps_the_ids_of_the_sentencepiece_model(self):
-        # A model_type without a tokenizer class of its own: transformers forgets the mark of a text's first word.
+        # A model_type without a tokenizer class of its own: transformers forgets the mark of the first word.
         folder = sentencepiece_folder(self.folder, [], {"tokenizer_class": "LlamaTokenizer"})
         (folder / "config.json").write_text('{"model_type": "mistral"}')
         warnings = []
