@@ -5,10 +5,11 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <csignal>
-#include <cstdio>
 #include <cstring>
 #include <string>
+#include <string_view>
 
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
@@ -41,11 +42,14 @@ bool WriteSelf(int descriptor) {
 }
 
 // True for a process of this machine that is gone.
-bool IsGone(const std::string& holder) {
-  int process = 0;
-  char host[128] = {};
-  if (std::sscanf(holder.c_str(), "process %d on %127s", &process, host) != 2) return false;
-  return HostName() == host && ::kill(process, 0) != 0 && errno == ESRCH;
+bool IsGone(std::string_view holder) {
+  constexpr std::string_view kBegin = "process ";
+  if (!holder.starts_with(kBegin)) return false;
+  pid_t process = 0;
+  const char* const end = holder.data() + holder.size();
+  const auto [after, error] = std::from_chars(holder.data() + kBegin.size(), end, process);
+  return error == std::errc{} && std::string_view(after, end) == " on " + HostName() &&
+         ::kill(process, 0) != 0 && errno == ESRCH;
 }
 
 }  // namespace
