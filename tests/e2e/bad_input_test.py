@@ -96,7 +96,7 @@ class BadInputTest(unittest.TestCase):
 
     def test_vocabulary_larger_than_the_models(self):
         self.edit_recipe("vocab_size: 40", "vocab_size: 30")
-        self.refused(65, "40", "30")
+        self.refused(65, "token ids up to 39", "30")
 
     def test_sequence_longer_than_the_model_takes(self):
         self.edit_recipe("max_position_embeddings: 128", "max_position_embeddings: 8")

@@ -252,7 +252,8 @@ class CvfTest(unittest.TestCase):
     def test_all_weights(self):
         self.train("whole", adapter=False)
         names = {path.name for path in (self.folder / "runs/whole/model").iterdir()}
-        self.assertEqual(names, {"config.json", "model.safetensors", "latents.safetensors"})
+        weights = {"model.safetensors", "latents.safetensors"}
+        self.assertEqual(names, {"config.json", "generation_config.json", *weights})
         # Figures of prompts without a latent are given, and said to be that.
         shown = subprocess.run(
             [training.PLURAL, "evaluate", "--model", "runs/whole/model", "--corpus", "corpus.h5"],
