@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <iostream>
 #include <stdexcept>
@@ -53,8 +54,8 @@ LauncherClaim ReadLauncherClaim() {
 // COLLECTIVE over `machine`.
 int CountSharers(MPI_Comm machine, int size) {
   cpu_set_t mine;
-  CPU_ZERO(&mine);
-  sched_getaffinity(0, sizeof(mine), &mine);
+  // A machine with more cores than the set has room for does not say: then all of its ranks may share them.
+  if (sched_getaffinity(0, sizeof(mine), &mine) != 0) std::memset(&mine, 0xff, sizeof(mine));
   std::vector<cpu_set_t> all(static_cast<std::size_t>(size));
   MPI_Allgather(&mine, sizeof(mine), MPI_BYTE, all.data(), sizeof(mine), MPI_BYTE, machine);
   return static_cast<int>(std::count_if(all.begin(), all.end(), [&](const cpu_set_t& other) {

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/zeros.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -72,11 +73,12 @@ struct JobEnd {
 };
 
 // Runs test `name` of this program as a job of its own; `ranks` 0: without mpirun.
-JobEnd RunJob(int ranks, const std::string& name, const std::vector<std::string>& extra_environment = {}) {
+JobEnd RunJob(int ranks, const std::string& name, const std::vector<std::string>& extra_environment = {},
+              const std::string& binding = "none") {
   const std::string self = std::filesystem::read_symlink("/proc/self/exe");
   std::vector<std::string> words;
   if (ranks > 0) {
-    words = {"mpirun", "-np", std::to_string(ranks), "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"};
+    words = {"mpirun", "-np", std::to_string(ranks), "--map-by", ":OVERSUBSCRIBE", "--bind-to", binding};
   }
   words.insert(words.end(), {self, "--gtest_also_run_disabled_tests", "--gtest_filter=" + name});
 
@@ -120,6 +122,7 @@ JobEnd RunJob(int ranks, const std::string& name, const std::vector<std::string>
 }
 
 // What one rank of a job does while the others wait for it in a collective. Run by name, see below.
+TEST(Job, DISABLED_SharesNoCore) { EXPECT_EQ(World().RanksOnTheseCores(), 1); }
 TEST(Job, DISABLED_Passes) { MakeMpiCollectives(World())->Barrier(); }
 
 TEST(Job, DISABLED_LastRankAborts) {
@@ -184,6 +187,15 @@ TEST(Job, EndsWithZeroWhenAllPass) {
   ONLY_ON_ONE_RANK();
   EXPECT_EQ(RunJob(0, "Job.DISABLED_Passes").exit_code, 0);
   EXPECT_EQ(RunJob(3, "Job.DISABLED_Passes").exit_code, 0);
+}
+
+TEST(Job, BoundRanksShareNoCore) {
+  ONLY_ON_ONE_RANK();
+  cpu_set_t cores;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(cores), &cores), 0);
+  if (CPU_COUNT(&cores) < 2) GTEST_SKIP() << "two ranks cannot be apart on one core";
+  EXPECT_EQ(RunJob(2, "Job.DISABLED_SharesNoCore", {}, "core").exit_code, 0);
+  EXPECT_NE(RunJob(2, "Job.DISABLED_SharesNoCore").exit_code, 0);
 }
 
 // Without World::Abort these jobs end at the deadline of RunJob, with 137.

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -35,6 +36,10 @@ KeptLines::KeptLines(const fs::path& target, const std::string& identity)
     if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
       Refuse(partial_, "another process is writing this file; wait for it, or name another output");
     }
+    struct stat status {};
+    if (::fstat(descriptor_, &status) != 0 || status.st_nlink == 0) {
+      Refuse(partial_, "another process has finished this file just now; start again");
+    }
     ReadFound(identity + "\n");
   } catch (...) {  // a constructor that throws has no destructor
     ::close(descriptor_);
@@ -51,7 +56,8 @@ void KeptLines::ReadFound(const std::string& identity) {
   std::string content = ReadFile(partial_);
   content.resize(content.rfind('\n') + 1);  // without a line that was cut off; npos + 1 is 0
   if (content.empty()) {
-    if (::ftruncate(descriptor_, 0) != 0) Refuse(partial_, std::strerror(errno));
+    if (::ftruncate(descriptor_, 0) != 0)
+      Refuse(partial_, std::string("cannot be cut to its whole lines: ") + std::strerror(errno));
     return WriteAll(identity);
   }
   if (!content.starts_with(identity)) {
@@ -62,7 +68,7 @@ void KeptLines::ReadFound(const std::string& identity) {
   }
   if (::ftruncate(descriptor_, static_cast<off_t>(content.size())) != 0 ||
       ::lseek(descriptor_, 0, SEEK_END) < 0) {
-    Refuse(partial_, std::strerror(errno));
+    Refuse(partial_, std::string("cannot be cut to its whole lines: ") + std::strerror(errno));
   }
   for (std::size_t begin = identity.size(); begin < content.size();) {
     const std::size_t end = content.find('\n', begin);

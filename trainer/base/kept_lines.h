@@ -1,6 +1,6 @@
 // Lines that cost time to compute, kept while they come: a command that is stopped goes on behind them.
 //
-// Owns: "<target>.partial", which whole lines an earlier start left there, its rename to the target. Does not
+// Owns: "<target>.partial", which whole lines an earlier start left there, the target made of them. Does not
 // own: what lines mean. Thread rule: one thread; one process at a time, which a lock ensures where the file
 // system has locks.
 //

@@ -9,6 +9,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,6 +20,7 @@
 #include "dist/agreement.h"
 #include "dist/ordered.h"
 #include "trainer/base/error.h"
+#include "trainer/base/json_io.h"
 #include "trainer/base/kept_lines.h"
 #include "trainer/base/version.h"
 #include "trainer/commands/model_options.h"
@@ -123,16 +125,22 @@ int RunStream(const GenerateOptions& options, GenerateSettings settings, const d
   return 0;
 }
 
-// Files and their ages: hashing all weights would take longer than many an answer.
+// Size and age of a file: hashing all weights would take longer than many an answer.
+json FileOf(const std::filesystem::path& file) {
+  std::error_code error;
+  const auto age = std::filesystem::last_write_time(file, error).time_since_epoch().count();
+  return {file.string(), std::filesystem::file_size(file, error), age};
+}
+
 json FilesOf(const std::string& folder) {
-  json files = json::object();
+  std::set<std::filesystem::path> files;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    if (!entry.is_regular_file(error)) continue;
-    const auto age = entry.last_write_time(error).time_since_epoch().count();
-    files[entry.path().filename().string()] = {entry.file_size(error), age};
+    if (entry.is_regular_file(error)) files.insert(entry.path());
   }
-  return files;
+  json shown = json::array();
+  for (const auto& file : files) shown.push_back(FileOf(file));
+  return shown;
 }
 
 // Everything that decides the file of answers: not --batch and --threads.
@@ -142,24 +150,29 @@ std::string IdentityOf(const GenerateOptions& options, const GenerateSettings& s
   const json identity = {
       {"plural", Version()},
       {"corpus", corpus.Info().sha256.empty() ? corpus.Fingerprint() : corpus.Info().sha256},
-      {"model", {options.model, FilesOf(options.model)}},
-      {"adapter", {options.adapter, options.adapter.empty() ? json() : FilesOf(options.adapter)}},
+      {"model", FilesOf(options.model)},
+      {"adapter", options.adapter.empty() ? json() : FilesOf(options.adapter)},
       {"method",
        {options.method, number(options.beams), number(options.beam_groups),
         number(options.diversity_penalty)}},
-      {"rerank", {options.rerank, options.rating_corpus}},
+      {"rerank", {options.rerank, options.rerank > 0 ? FileOf(options.rating_corpus) : json()}},
       {"asked", {options.limit, options.possibilities, options.latents, options.eos, settings.responses}},
       {"tokens", {settings.min_new_tokens, settings.max_new_tokens}},
       {"sampling",
        {settings.sampling.temperature, settings.sampling.top_k, settings.sampling.top_p, options.seed}},
       {"dtype", options.dtype}};
-  const std::string text = identity.dump(-1, ' ', false, json::error_handler_t::replace);
-  data::Sha256 hash;
-  hash.Update(text.data(), text.size());
-  return "plural generate " + hash.Hex();
+  return "plural generate " +
+         data::Sha256OfBytes(identity.dump(-1, ' ', false, json::error_handler_t::replace));
 }
 
-bool IsShort(const json& line) { return line.value("short_by", 0) > 0; }
+// How many of the answers of an earlier start are short. Errors: ExitError(kBadData) for a damaged line.
+double CountShort(const std::vector<std::string>& lines, const std::string& output) {
+  double found = 0.0;
+  for (const std::string& line : lines) {
+    found += ParseJson(line, output + ".partial").value("short_by", 0) > 0 ? 1.0 : 0.0;
+  }
+  return found;
+}
 
 }  // namespace
 
@@ -198,17 +211,15 @@ int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collec
   const std::int64_t round = block * world.Size();
   std::vector<double> short_prompts = {0.0};
   std::vector<double> found = {0.0};  // prompts that an earlier start answered
-  if (output) {
+  OnEveryRank(world, collectives, [&] {
+    if (!output || output->Found().empty()) return;
     found[0] = static_cast<double>(output->Found().size());
-    for (const std::string& line : output->Found())
-      short_prompts[0] += IsShort(json::parse(line)) ? 1.0 : 0.0;
-    if (found[0] > 0.0) {
-      std::cerr << "plural: goes on behind " << output->Found().size()
-                << " answered prompts of an earlier start\n";
-    }
-  }
+    short_prompts[0] = CountShort(output->Found(), options.output);
+    std::cerr << "plural: goes on behind " << output->Found().size()
+              << " answered prompts of an earlier start\n";
+  });
   collectives.AllReduceSum(found);
-  const auto begun = std::min(prompts, static_cast<std::int64_t>(found[0]));
+  const auto begun = static_cast<std::int64_t>(found[0]);
   Progress progress("generate", "prompts", prompts, world.Rank() == 0, begun, std::cerr);
   for (std::int64_t first = begun; first < prompts; first += round) {
     const std::int64_t begin = std::min(prompts, first + block * world.Rank());

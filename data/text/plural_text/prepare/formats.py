@@ -94,10 +94,10 @@ class InputFiles:
         record.where = where
         if self._prompts_only:
             record.responses = record.weights = None
-        self._check_samekind_of(record)
+        self._check_same_kind(record)
         return record
 
-    def _check_samekind_of(self, record: Record) -> None:
+    def _check_same_kind(self, record: Record) -> None:
         if self._format == "text":
             return
         has = record.responses is not None
