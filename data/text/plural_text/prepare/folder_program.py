@@ -33,16 +33,7 @@ def _open(folder: str) -> dict:
     return {
         "tokenizer": backend.to_str(),
         "special_tokens": tokenizer.special_tokens_map,
-        "begin_ids": _begin_ids(tokenizer),
     }
-
-
-def _begin_ids(tokenizer) -> list[int]:
-    """What encoding puts before a text."""
-    whole = tokenizer("a").input_ids
-    bare = tokenizer("a", add_special_tokens=False).input_ids
-    starts = range(len(whole) - len(bare) + 1)
-    return whole[: next((i for i in starts if whole[i : i + len(bare)] == bare), 0)]
 
 
 def main() -> None:

@@ -54,7 +54,7 @@ def open_tokenizer(
             f"{file}: no end token found in the tokenizer or in tokenizer_config.json beside "
             "it; name it with --eos TOKEN"
         )
-    tokenizer.own_begin_ids = None if bos else _begin_ids(tokenizer, opened)
+    tokenizer.own_begin_ids = None if bos else _begin_ids(tokenizer)
     tokenizer.special_tokens = _special_tokens(tokenizer, opened)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = _folder_chat_template(file.parent)
@@ -116,13 +116,13 @@ def _layout(file: Path, content: bytes) -> dict:
     return layout if isinstance(layout, dict) else {}
 
 
-def _begin_ids(tokenizer: Tokenizer, opened: OpenedFolder | None) -> list[int] | None:
+def _begin_ids(tokenizer: Tokenizer) -> list[int] | None:
     """What stands before a text: as tokenizer_config.json says, else as the tokenizer puts it there."""
     explicit = read_json_beside(tokenizer.path.parent, "tokenizer_config.json").get("add_bos_token")
     if isinstance(explicit, bool):
         return None if explicit else []
-    if opened and tokenizer.path.name == "vocab.json":
-        return opened.begin_ids
+    if tokenizer.path.name == "vocab.json":
+        return tokenizer.own_begin_ids or []
     # Folders of a sentencepiece model that do not say it were made when their begin token went first.
     return tokenizer.own_begin_ids if tokenizer.path.name == "tokenizer.json" else None
 

@@ -34,7 +34,6 @@ class OpenedFolder:
 
     tokenizer: str  # tokenizer.json
     special_tokens: dict[str, str]
-    begin_ids: list[int]
 
 
 def needs_transformers(file: Path, layout: dict) -> bool:
