@@ -110,6 +110,19 @@ class Shapes(FolderTest):
         self.refused({"text": "a"}, "'messages' must hold a list")
 
 
+class OtherFormats(FolderTest):
+    def test_the_format_that_reads_them_is_named(self):
+        turns = [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Ho."}]
+        for source_format, record, name in (
+            ("dialogue", {"conversations": turns}, "ShareGPT conversations"),
+            ("targets", {"instruction": "a", "output": "b"}, "Alpaca records"),
+        ):
+            file = write_lines(self.folder / "c.jsonl", [record])
+            with self.assertRaises(BadData) as caught:
+                list(InputFiles([str(file)], source_format, print))
+            self.assertIn(f"these are {name}; --format chat reads them", str(caught.exception))
+
+
 class Command(FolderTest):
     def test_grouped_and_said(self):
         turns = lambda text: [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": text}]

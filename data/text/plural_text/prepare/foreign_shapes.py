@@ -35,6 +35,15 @@ def own_shape(fields: dict, prompts_only: bool) -> tuple[dict, str]:
     return fields, ""
 
 
+def refuse_foreign_shape(fields: dict, source_format: str, key: str) -> None:
+    """For a format whose records have `key`. Errors: Mistake for a record that --format chat would read."""
+    name = next((name for shape, (name, _) in _SHAPES.items() if shape in fields), "")
+    if name and key not in fields:
+        raise Mistake(
+            f"key '{key}' is missing: these are {name}; --format chat reads them, not {source_format}"
+        )
+
+
 def _messages(fields: dict, prompts_only: bool) -> dict | None:
     """Messages that end with the assistant's; None for a prompt."""
     messages = fields["messages"]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from plural_text.common.errors import BadData
-from plural_text.prepare.foreign_shapes import own_shape
+from plural_text.prepare.foreign_shapes import own_shape, refuse_foreign_shape
 from plural_text.prepare.input_files import Files, Item
 from plural_text.prepare.json_records import Mistake, kind_of, parse
 
@@ -27,6 +27,7 @@ _KNOWN_KEYS = {
     "chat": {"id", "messages", "responses", "kinds"},
     "text": {"id", "text"},
 }
+_CONTENT = {"dialogue": "context", "targets": "request"}
 _ROLES = ("system", "user", "assistant")
 
 
@@ -84,6 +85,8 @@ class InputFiles:
             if self._format == "chat":
                 fields, shape = own_shape(fields, self._prompts_only)
                 self.shapes.update([shape] if shape else ())
+            elif self._format in _CONTENT:
+                refuse_foreign_shape(fields, self._format, _CONTENT[self._format])
             self._pass_over(fields, where)
             record = _READERS[self._format](fields)
             record.id = _id(fields) if "id" in fields else default_id
