@@ -40,6 +40,15 @@ class Prepare(FolderTest):
 
 
 class Results(Prepare):
+    def test_bare_text_for_a_model_that_is_asked_in_a_chat_is_warned_of(self):
+        words = "a model tuned for chats is then trained on bare text"
+        self.assertNotIn(words, self.prepare(*self.usual).stderr)
+        (self.model / "chat_template.jinja").write_text("{{ messages[-1].content }}")
+        self.assertIn(words, self.prepare(*self.usual).stderr)
+        self.assertNotIn(
+            words, self.prepare(*self.usual, "--template", "plain-dialogue").stderr
+        )  # on purpose
+
     def test_dialogue(self):
         done = self.prepare(*self.usual)
         attributes, groups, vocabulary = read_corpus(self.corpus)

@@ -165,6 +165,12 @@ def run(arguments: argparse.Namespace) -> int:
     stop_words = StopWords(arguments.stopwords)
     tokenizer = open_tokenizer(arguments.tokenizer, arguments.bos, arguments.eos, warn)
     template = open_template(arguments.template, arguments.format, tokenizer)
+    if arguments.template is None and arguments.format in ("dialogue", "targets") and tokenizer.chat_template:
+        warn(
+            f"{tokenizer.path.parent} has a chat template, and {template.name} writes prompts without it: a "
+            "model tuned for chats is then trained on bare text; name a --template of its family, or give "
+            "--format chat"
+        )
     end_tokens = _end_tokens(arguments, tokenizer, template, warn)
     tokenizer.eos_id = end_tokens.ids[0]
     if arguments.possibilities is None and not template.has_numbers():
