@@ -5,6 +5,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "data/group.h"
@@ -17,10 +19,24 @@ inline constexpr Token kQueryToken = -1;  // after a response whose latent is as
 // The latent before a response: of latent `slot` (exact), or the one mixed for response `slot` (from 0).
 constexpr Token LatentToken(int slot) { return -2 - slot; }
 
+// Tokens that many sequences begin with, held once: copies share them. They never change.
+class SharedTokens {
+ public:
+  SharedTokens() : SharedTokens(std::vector<Token>()) {}
+  SharedTokens(std::vector<Token> tokens)  // NOLINT: a vector becomes one as a string becomes a view
+      : tokens_(std::make_shared<const std::vector<Token>>(std::move(tokens))) {}
+
+  const std::vector<Token>& operator*() const { return *tokens_; }
+  const std::vector<Token>* operator->() const { return tokens_.get(); }
+
+ private:
+  std::shared_ptr<const std::vector<Token>> tokens_;
+};
+
 // One sequence of a group. Weights are those of the group's own loss, before the division by the
 // number of groups in the step.
 struct LabelledSequence {
-  std::vector<Token> prefix;         // prompt + tail; never predicted
+  SharedTokens prefix;               // prompt + tail; never predicted
   std::vector<Token> response;       // every token is predicted by the one before it
   std::vector<double> likelihood;    // weight of -log p, a response token
   std::vector<double> unlikelihood;  // weight of -log(1-p), a response token

@@ -2,32 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "data/error.h"
 
 namespace plural::data {
-namespace {
-
-std::vector<Token> Prefix(const Group& group, int possibility) {
-  if (possibility >= static_cast<int>(group.tails.size())) {
-    Refuse(group, "has no tail for possibility number " + std::to_string(possibility) + ", only " +
-                      std::to_string(group.tails.size()) + " tails counted from 0; prepare the corpus again");
-  }
-  const std::vector<Token>& tail = group.tails[static_cast<std::size_t>(possibility)];
-  std::vector<Token> prefix;
-  prefix.reserve(group.prompt_tokens.size() + tail.size());
-  prefix.insert(prefix.end(), group.prompt_tokens.begin(), group.prompt_tokens.end());
-  prefix.insert(prefix.end(), tail.begin(), tail.end());
-  if (prefix.empty()) {
-    Refuse(group,
-           "its prompt has no tokens, so nothing predicts the first response token; prepare the corpus "
-           "with a begin-of-text token or a prompt template");
-  }
-  return prefix;
-}
-
-}  // namespace
-
 void Refuse(const Group& group, const std::string& what) {
   throw DataError("group '" + group.id + "' (number " + std::to_string(group.index) +
                   " of the corpus, from 0): " + what);
@@ -58,14 +37,32 @@ std::vector<NumberedResponse> WithoutNumbers(int count) {
   return used;
 }
 
-LabelledSequence SequenceOf(const Group& group, int possibility, std::size_t response) {
+SharedTokens PrefixOf(const Group& group, int possibility) {
+  if (possibility >= static_cast<int>(group.tails.size())) {
+    Refuse(group, "has no tail for possibility number " + std::to_string(possibility) + ", only " +
+                      std::to_string(group.tails.size()) + " tails counted from 0; prepare the corpus again");
+  }
+  const std::vector<Token>& tail = group.tails[static_cast<std::size_t>(possibility)];
+  std::vector<Token> prefix;
+  prefix.reserve(group.prompt_tokens.size() + tail.size());
+  prefix.insert(prefix.end(), group.prompt_tokens.begin(), group.prompt_tokens.end());
+  prefix.insert(prefix.end(), tail.begin(), tail.end());
+  if (prefix.empty()) {
+    Refuse(group,
+           "its prompt has no tokens, so nothing predicts the first response token; prepare the corpus "
+           "with a begin-of-text token or a prompt template");
+  }
+  return prefix;
+}
+
+LabelledSequence SequenceOf(const Group& group, const NumberedResponse& numbered, SharedTokens prefix) {
   LabelledSequence sequence;
-  sequence.prefix = Prefix(group, possibility);
-  sequence.response = group.responses[response].tokens;
+  sequence.prefix = std::move(prefix);
+  sequence.response = group.responses[static_cast<std::size_t>(numbered.response)].tokens;
   sequence.likelihood.assign(sequence.response.size(), 0.0);
   sequence.unlikelihood.assign(sequence.response.size(), 0.0);
-  sequence.response_index = static_cast<int>(response);
-  sequence.possibility = possibility;
+  sequence.response_index = numbered.response;
+  sequence.possibility = numbered.possibility;
   return sequence;
 }
 
@@ -85,8 +82,11 @@ LabelledGroup Positives(const Group& group, const std::vector<NumberedResponse>&
                       ", which must be finite and above 0; give at least one response a weight");
   }
   for (const NumberedResponse& numbered : used) {
-    LabelledSequence sequence =
-        SequenceOf(group, numbered.possibility, static_cast<std::size_t>(numbered.response));
+    // Without numbers all responses stand after the same tokens.
+    const bool same =
+        !labelled.sequences.empty() && labelled.sequences.back().possibility == numbered.possibility;
+    LabelledSequence sequence = SequenceOf(
+        group, numbered, same ? labelled.sequences.back().prefix : PrefixOf(group, numbered.possibility));
     std::ranges::fill(sequence.likelihood,
                       group.responses[static_cast<std::size_t>(numbered.response)].weight / total);
     labelled.positive_tokens += static_cast<std::int64_t>(sequence.response.size());

@@ -61,13 +61,16 @@ void RequireResponses(const Group& group, int used, int candidates);
 // The first `count` responses, without numbers.
 std::vector<NumberedResponse> WithoutNumbers(int count);
 
-// Response `response` of the group after the prompt and the tail of `possibility`, with weights of 0. Errors:
-// DataError naming the group when it has no such tail, or when prompt and tail are empty.
-LabelledSequence SequenceOf(const Group& group, int possibility, std::size_t response);
+// The prompt and the tail of `possibility`. Errors: DataError naming the group when it has no such tail, or
+// when prompt and tail are empty.
+SharedTokens PrefixOf(const Group& group, int possibility);
+
+// A response after a prefix of its group, PrefixOf its number, with weights of 0.
+LabelledSequence SequenceOf(const Group& group, const NumberedResponse& numbered, SharedTokens prefix);
 
 // One positive per used response, in their order. Every token of response i of weight w_i and T_i tokens
 // weighs w_i / sum_j w_j T_j (kGroupTokenMean) or w_i / sum_j w_j (kSequenceSum): with all weights 1 the
-// plain token mean and the mean of sequence sums. Errors: those of SequenceOf; DataError when the weights sum
+// plain token mean and the mean of sequence sums. Errors: those of PrefixOf; DataError when the weights sum
 // to zero.
 LabelledGroup Positives(const Group& group, const std::vector<NumberedResponse>& used,
                         Normalization normalization);

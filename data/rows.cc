@@ -90,7 +90,7 @@ std::vector<RowPass> PackTrees(const Share& share, const PackSettings& settings,
 }
 
 std::int64_t FedTokens(const LabelledSequence& sequence) {
-  return static_cast<std::int64_t>(sequence.prefix.size() + sequence.PredictedTokens()) - 1;
+  return static_cast<std::int64_t>(sequence.prefix->size() + sequence.PredictedTokens()) - 1;
 }
 
 // Fills batch row `b` of a pass whose shape is set.
@@ -98,8 +98,8 @@ void FillPlainRow(const LabelledSequence& sequence, RowPass::SequenceRef ref, st
                   std::int64_t b, double scale, RowPass& pass) {
   const std::int64_t begin = b * pass.length;
   const auto token_at = [&](std::size_t depth) {
-    return depth < sequence.prefix.size() ? sequence.prefix[depth]
-                                          : sequence.response[depth - sequence.prefix.size()];
+    return depth < sequence.prefix->size() ? (*sequence.prefix)[depth]
+                                          : sequence.response[depth - sequence.prefix->size()];
   };
   const std::int64_t fed = FedTokens(sequence);
   std::uint64_t path_key = root_key;
@@ -113,7 +113,7 @@ void FillPlainRow(const LabelledSequence& sequence, RowPass::SequenceRef ref, st
   std::vector<std::int32_t> path(sequence.PredictedTokens());
   std::iota(path.begin(), path.end(), 0);
   for (std::size_t t = 0; t < path.size(); ++t) {
-    const std::int64_t source = begin + static_cast<std::int64_t>(sequence.prefix.size() + t) - 1;
+    const std::int64_t source = begin + static_cast<std::int64_t>(sequence.prefix->size() + t) - 1;
     pass.edges.push_back({.source = static_cast<std::int32_t>(source),
                           .target = sequence.response[t],
                           .likelihood = sequence.likelihood[t] * scale,

@@ -1,7 +1,6 @@
 #include "data/tree.h"
 
 #include <algorithm>
-#include <compare>
 #include <limits>
 #include <numeric>
 #include <string>
@@ -13,21 +12,36 @@
 namespace plural::data {
 namespace {
 
-// Sequences in lexicographic order of their tokens, where neighbours share most.
+// A sequence's tokens, in two pieces of which sequences may share the first.
+class Tokens {
+ public:
+  Tokens(std::span<const Token> first, std::span<const Token> rest) : first_(first), rest_(rest) {}
+
+  std::size_t size() const { return first_.size() + rest_.size(); }
+  Token operator[](std::size_t i) const { return i < first_.size() ? first_[i] : rest_[i - first_.size()]; }
+  // How many tokens both begin with.
+  std::size_t Shared(const Tokens& other) const {
+    const std::size_t most = std::min(size(), other.size());
+    std::size_t shared = 0;
+    // A piece that is held once needs no comparison.
+    if (first_.data() == other.first_.data()) shared = std::min(first_.size(), other.first_.size());
+    while (shared < most && (*this)[shared] == other[shared]) ++shared;
+    return shared;
+  }
+
+ private:
+  std::span<const Token> first_, rest_;
+};
+
+// Sequences in lexicographic order of their tokens, where neighbours share most. The tokens stay where they
+// are.
 class SortedSequences {
  public:
   // The chosen ones. A sequence makes rows of all its tokens but the last.
   SortedSequences(std::span<const LabelledSequence> sequences, std::span<const int> which) {
-    std::size_t total = 0;
-    for (const int index : which) total += Length(sequences, index);
-    Reserve(which.size(), total);
     for (const int index : which) {
       const LabelledSequence& sequence = sequences[static_cast<std::size_t>(index)];
-      RequirePrefix(sequence.prefix);
-      tokens_.insert(tokens_.end(), sequence.prefix.begin(), sequence.prefix.end());
-      tokens_.insert(tokens_.end(), sequence.response.begin(),
-                     sequence.response.begin() + static_cast<std::ptrdiff_t>(sequence.PredictedTokens()));
-      offset_.push_back(tokens_.size());
+      Add(*sequence.prefix, std::span(sequence.response).first(sequence.PredictedTokens()));
     }
     // Equal tokens are ordered by their weights, so that sums of weights do not depend on input order.
     Sort([&](std::size_t a, std::size_t b) {
@@ -38,20 +52,13 @@ class SortedSequences {
 
   // All of them. A sequence makes rows of all its tokens.
   explicit SortedSequences(std::span<const std::vector<Token>> sequences) {
-    std::size_t total = 0;
-    for (const auto& sequence : sequences) total += sequence.size();
-    Reserve(sequences.size(), total);
-    for (const auto& sequence : sequences) {
-      RequirePrefix(sequence);
-      tokens_.insert(tokens_.end(), sequence.begin(), sequence.end());
-      offset_.push_back(tokens_.size());
-    }
+    for (const auto& sequence : sequences) Add(sequence, {});
     Sort([](std::size_t, std::size_t) { return false; });
   }
 
   std::size_t Size() const { return order_.size(); }
   // Tokens of the i-th sequence in order, and its place in the list that was given.
-  std::span<const Token> operator[](std::size_t i) const { return Of(order_[i]); }
+  const Tokens& operator[](std::size_t i) const { return tokens_[order_[i]]; }
   std::size_t Given(std::size_t i) const { return order_[i]; }
   // First tokens that the i-th sequence has in common with the one before it.
   std::size_t Shared(std::size_t i) const { return shared_[i]; }
@@ -64,51 +71,40 @@ class SortedSequences {
   }
 
  private:
-  void Reserve(std::size_t sequences, std::size_t tokens) {
-    if (tokens > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
-      throw DataError("the sequences of one group have " + std::to_string(tokens) +
-                      " tokens, at most 2^31-1 are allowed; give the group fewer or shorter responses");
+  void Add(std::span<const Token> prefix, std::span<const Token> response) {
+    if (prefix.empty()) {
+      throw DataError("a sequence has an empty prefix, so nothing predicts its first response token");
     }
-    tokens_.reserve(tokens);
-    offset_.reserve(sequences + 1);
-    offset_.push_back(0);
-  }
-  static void RequirePrefix(std::span<const Token> prefix) {
-    if (!prefix.empty()) return;
-    throw DataError("a sequence has an empty prefix, so nothing predicts its first response token");
+    total_ += prefix.size() + response.size();
+    if (total_ > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
+      throw DataError(
+          "the sequences of one group have more than 2^31-1 tokens; give the group fewer or shorter "
+          "responses");
+    }
+    tokens_.emplace_back(prefix, response);
   }
   template <typename Less>
   void Sort(const Less& less_of_equals) {
-    order_.resize(offset_.size() - 1);
+    order_.resize(tokens_.size());
     std::iota(order_.begin(), order_.end(), std::size_t{0});
     std::ranges::stable_sort(order_, [&](std::size_t a, std::size_t b) {
-      const auto by_tokens =
-          std::lexicographical_compare_three_way(Of(a).begin(), Of(a).end(), Of(b).begin(), Of(b).end());
-      return by_tokens != 0 ? by_tokens < 0 : less_of_equals(a, b);
+      const std::size_t differ = tokens_[a].Shared(tokens_[b]);
+      const bool a_ends = differ == tokens_[a].size(), b_ends = differ == tokens_[b].size();
+      if (a_ends && b_ends) return less_of_equals(a, b);
+      if (a_ends || b_ends) return a_ends;
+      return tokens_[a][differ] < tokens_[b][differ];
     });
     shared_.resize(order_.size(), 0);
-    for (std::size_t i = 1; i < order_.size(); ++i) {
-      const auto before = (*this)[i - 1];
-      const auto current = (*this)[i];
-      const auto differ = std::ranges::mismatch(before, current);
-      shared_[i] = static_cast<std::size_t>(differ.in1 - before.begin());
-    }
+    for (std::size_t i = 1; i < order_.size(); ++i) shared_[i] = (*this)[i - 1].Shared((*this)[i]);
   }
 
-  static std::size_t Length(std::span<const LabelledSequence> sequences, int index) {
-    const LabelledSequence& sequence = sequences[static_cast<std::size_t>(index)];
-    return sequence.prefix.size() + sequence.response.size();
-  }
   static std::tuple<std::size_t, const std::vector<double>&, const std::vector<double>&> Weights(
       const LabelledSequence& sequence) {
-    return {sequence.prefix.size(), sequence.likelihood, sequence.unlikelihood};
-  }
-  std::span<const Token> Of(std::size_t given) const {
-    return std::span(tokens_).subspan(offset_[given], offset_[given + 1] - offset_[given]);
+    return {sequence.prefix->size(), sequence.likelihood, sequence.unlikelihood};
   }
 
-  std::vector<Token> tokens_;
-  std::vector<std::size_t> offset_;
+  std::vector<Tokens> tokens_;  // as they were given
+  std::size_t total_ = 0;
   std::vector<std::size_t> order_;
   std::vector<std::size_t> shared_;
 };
@@ -126,7 +122,7 @@ class RowLayout {
 
   // Goes on to a sequence that has its first `shared` tokens in common with the one before it; its first
   // `fed` tokens have rows.
-  void Next(std::span<const Token> tokens, std::size_t shared, std::size_t fed) {
+  void Next(const Tokens& tokens, std::size_t shared, std::size_t fed) {
     Close(std::min(shared, rows_.size()));
     for (std::size_t depth = rows_.size(); depth < fed; ++depth) {
       rows_.push_back(static_cast<std::int32_t>(tree_.token.size()));
@@ -187,15 +183,15 @@ TokenTree BuildTree(std::span<const LabelledSequence> sequences, std::span<const
   RowLayout layout(tree);
   std::vector<std::int32_t> edge_at;  // that predicts the token at a depth, or kNoEdge
   for (std::size_t i = 0; i < sorted.Size(); ++i) {
-    const std::span<const Token> tokens = sorted[i];
+    const Tokens& tokens = sorted[i];
     layout.Next(tokens, sorted.Shared(i), tokens.size() - 1);
     edge_at.resize(std::min(sorted.Shared(i), edge_at.size()));
     edge_at.resize(tokens.size(), kNoEdge);
 
     const std::size_t given = sorted.Given(i);
     const LabelledSequence& sequence = sequences[static_cast<std::size_t>(which[given])];
-    for (std::size_t t = 0; sequence.prefix.size() + t < tokens.size(); ++t) {
-      const std::size_t depth = sequence.prefix.size() + t;
+    for (std::size_t t = 0; sequence.prefix->size() + t < tokens.size(); ++t) {
+      const std::size_t depth = sequence.prefix->size() + t;
       if (edge_at[depth] == kNoEdge) {
         edge_at[depth] = static_cast<std::int32_t>(tree.edges.size());
         tree.edges.push_back({.source = layout.Rows()[depth - 1], .target = tokens[depth]});

@@ -48,7 +48,7 @@ class MemoryTest(unittest.TestCase):
         path.write_text(path.read_text().replace(training.MODEL, MODEL))
         arguments = [
             "r.yaml",
-            "train.steps=3",
+            "train.steps=2",
             "train.groups_per_step=1",
             "checkpoint.every_steps=0",
             *overrides,

@@ -45,7 +45,7 @@ struct Block {
     ++sequences;
     tokens += response.size();
     const bool open = !groups.empty() && groups.back().sequences.size() < kGroupSequences &&
-                      groups.back().sequences.front().prefix == prompt;
+                      *groups.back().sequences.front().prefix == prompt;
     if (!open) {
       tokens += prompt.size();
       groups.emplace_back();
@@ -54,7 +54,7 @@ struct Block {
     data::LabelledSequence sequence;
     sequence.likelihood.assign(response.size(), 0.0);
     sequence.unlikelihood.assign(response.size(), 0.0);
-    sequence.prefix = std::move(prompt);
+    sequence.prefix = open ? groups.back().sequences.front().prefix : data::SharedTokens(std::move(prompt));
     sequence.response = std::move(response);
     groups.back().sequences.push_back(std::move(sequence));
     ids.back().push_back(std::move(id));

@@ -20,11 +20,12 @@ data::LabelledGroup JudgedSequences(const ModelConfig& config, const data::Group
   data::LabelledGroup group;
   group.group = question.index;
   for (const auto& response : responses) {
-    std::vector<data::Token> prefix = question.prompt_tokens;
-    prefix.insert(prefix.end(), response.begin(), response.end());
-    prefix.insert(prefix.end(), question.tails[0].begin(), question.tails[0].end());
+    std::vector<data::Token> asked = question.prompt_tokens;
+    asked.insert(asked.end(), response.begin(), response.end());
+    asked.insert(asked.end(), question.tails[0].begin(), question.tails[0].end());
+    const data::SharedTokens prefix(std::move(asked));
     for (const data::Response& rating : question.responses) {
-      const auto tokens = static_cast<std::int64_t>(prefix.size() + rating.tokens.size());
+      const auto tokens = static_cast<std::int64_t>(prefix->size() + rating.tokens.size());
       if (tokens > config.max_position_embeddings) {
         throw data::DataError("prompt '" + question.id + "': the question for a response's rating has " +
                               std::to_string(tokens) + " tokens, the model's context is " +

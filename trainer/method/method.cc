@@ -58,7 +58,7 @@ data::LabelledGroup Label(const Method& method, const data::Group& group, const 
   for (const auto* sequences : {&labelled.sequences, &labelled.recognition}) {
     for (const data::LabelledSequence& sequence : *sequences) {
       labelled.sequence_tokens +=
-          static_cast<std::int64_t>(sequence.prefix.size() + sequence.response.size());
+          static_cast<std::int64_t>(sequence.prefix->size() + sequence.response.size());
     }
   }
   return labelled;

@@ -56,9 +56,10 @@ TEST(Rating, TheTreeRatesAsOneByOne) {
     std::vector<double> log_p;
     for (const data::Response& rating : question.responses) {
       data::LabelledSequence sequence;
-      sequence.prefix = question.prompt_tokens;
-      sequence.prefix.insert(sequence.prefix.end(), kResponses[i].begin(), kResponses[i].end());
-      sequence.prefix.insert(sequence.prefix.end(), question.tails[0].begin(), question.tails[0].end());
+      std::vector<data::Token> asked = question.prompt_tokens;
+      asked.insert(asked.end(), kResponses[i].begin(), kResponses[i].end());
+      asked.insert(asked.end(), question.tails[0].begin(), question.tails[0].end());
+      sequence.prefix = std::move(asked);
       sequence.response = rating.tokens;
       sequence.likelihood = sequence.unlikelihood = std::vector<double>(rating.tokens.size(), 0.0);
       data::LabelledGroup alone;

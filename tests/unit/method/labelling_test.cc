@@ -84,7 +84,7 @@ TEST(LabellingTest, OneToOneTrainsTheFirstResponseOnly) {
   EXPECT_EQ(labelled.group, 7);
   ASSERT_EQ(labelled.sequences.size(), 1U);
   const LabelledSequence& sequence = labelled.sequences[0];
-  EXPECT_EQ(sequence.prefix, (std::vector<Token>{10, 11, 12}));
+  EXPECT_EQ(*sequence.prefix, (std::vector<Token>{10, 11, 12}));
   EXPECT_EQ(sequence.response, (std::vector<Token>{1, 9}));
   EXPECT_EQ(sequence.likelihood, (std::vector<double>{0.5, 0.5}));
   EXPECT_EQ(sequence.unlikelihood, (std::vector<double>{0, 0}));
@@ -136,7 +136,7 @@ TEST(LabellingTest, PossibilityExplorationPairsEveryNumberWithEveryResponse) {
     pairs.insert({sequence.possibility, sequence.response_index});
     EXPECT_EQ(sequence.positive, s < 4);
     EXPECT_EQ(sequence.possibility == sequence.response_index + 1, sequence.positive);
-    EXPECT_EQ(sequence.prefix, (std::vector<Token>{10, 11, 13, 20 + sequence.possibility, 14}));
+    EXPECT_EQ(*sequence.prefix, (std::vector<Token>{10, 11, 13, 20 + sequence.possibility, 14}));
     for (std::size_t t = 0; t < sequence.response.size(); ++t) {
       EXPECT_EQ(sequence.likelihood[t], sequence.positive ? 1.0 / 8 : 0.0);
       // One penalised token in each of 12 negatives.
@@ -335,14 +335,14 @@ TEST(LabellingTest, LatentsStandBetweenPromptAndResponse) {
   // One latent a response, and its own; 5 tokens share the mean.
   ASSERT_EQ(mixed.sequences.size(), 2U);
   EXPECT_EQ(mixed.positive_tokens, 5);
-  EXPECT_EQ(mixed.sequences[0].prefix, (std::vector<Token>{10, 11, 12, LatentToken(0)}));
-  EXPECT_EQ(mixed.sequences[1].prefix, (std::vector<Token>{10, 11, 12, LatentToken(1)}));
+  EXPECT_EQ(*mixed.sequences[0].prefix, (std::vector<Token>{10, 11, 12, LatentToken(0)}));
+  EXPECT_EQ(*mixed.sequences[1].prefix, (std::vector<Token>{10, 11, 12, LatentToken(1)}));
   EXPECT_EQ(mixed.sequences[1].response, (std::vector<Token>{2, 3, 9}));
   EXPECT_EQ(mixed.sequences[1].likelihood, std::vector<double>(3, 0.2));
   EXPECT_EQ(mixed.sequences[1].latent, 0);
   // The query comes after the whole response, terminator included; nothing of it is trained as a token.
   ASSERT_EQ(mixed.recognition.size(), 2U);
-  EXPECT_EQ(mixed.recognition[1].prefix, (std::vector<Token>{10, 11, 12, 2, 3, 9, kQueryToken}));
+  EXPECT_EQ(*mixed.recognition[1].prefix, (std::vector<Token>{10, 11, 12, 2, 3, 9, kQueryToken}));
   EXPECT_EQ(mixed.recognition[1].response_index, 1);
   EXPECT_EQ(mixed.recognition[1].likelihood, std::vector<double>{0.0});
   EXPECT_EQ(mixed.sequence_tokens, (4 + 2) + (4 + 3) + (6 + 1) + (7 + 1));
@@ -355,7 +355,7 @@ TEST(LabellingTest, LatentsStandBetweenPromptAndResponse) {
     const LabelledSequence& sequence = exact.sequences[static_cast<std::size_t>(s)];
     EXPECT_EQ(sequence.response_index, s / 3);
     EXPECT_EQ(sequence.latent, s % 3 + 1);
-    EXPECT_EQ(sequence.prefix.back(), LatentToken(s % 3));
+    EXPECT_EQ(sequence.prefix->back(), LatentToken(s % 3));
     EXPECT_DOUBLE_EQ(sequence.likelihood.front(), 0.2);
   }
   EXPECT_EQ(exact.positive_tokens, 5);

@@ -218,7 +218,7 @@ class Definition {
     std::vector<at::Tensor> logits;
     for (const LabelledSequence& sequence : group.recognition) {
       // Everything but the query, which is last.
-      const Tokens tokens(sequence.prefix.begin(), sequence.prefix.end() - 1);
+      const Tokens tokens(sequence.prefix->begin(), sequence.prefix->end() - 1);
       const at::Tensor hidden = Hidden(at::cat({Embed(tokens), Heads().query_E.unsqueeze(0)}));
       logits.push_back(at::matmul(Heads().recognition_weight_KE, hidden[-1]) + Heads().recognition_bias_K);
     }
@@ -236,7 +236,7 @@ class Definition {
         const at::Tensor g = -(1e-10 - (u + 1e-10).log()).log();
         latent = at::matmul(at::softmax((logits[response] + g) / settings_.temperature, 0), Heads().table_KE);
       }
-      const Tokens prompt(sequence.prefix.begin(), sequence.prefix.end() - 1);
+      const Tokens prompt(sequence.prefix->begin(), sequence.prefix->end() - 1);
       const Tokens& tokens = sequence.response;
       const at::Tensor hidden = Hidden(at::cat({Embed(prompt), latent.unsqueeze(0), Embed(tokens)}));
       const auto place = static_cast<std::int64_t>(prompt.size());

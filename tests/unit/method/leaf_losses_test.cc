@@ -67,7 +67,7 @@ LeafOutcome ByDefinition(const Decoder& model, const std::vector<data::LabelledG
     std::vector<at::Tensor> log_p;
     for (const data::LabelledSequence& sequence : group.sequences) {
       data::RowPass causal;
-      causal.token = sequence.prefix;
+      causal.token = *sequence.prefix;
       causal.token.insert(causal.token.end(), sequence.response.begin(), sequence.response.end());
       causal.length = static_cast<std::int64_t>(causal.token.size());
       std::vector<std::int64_t> rows;
@@ -80,7 +80,7 @@ LeafOutcome ByDefinition(const Decoder& model, const std::vector<data::LabelledG
       const at::Tensor of_token = at::log_softmax(model.Logits(hidden), 1);
       at::Tensor sum = at::zeros_like(of_token[0][0]);
       for (std::size_t t = 0; t < sequence.response.size(); ++t) {
-        const auto row = static_cast<std::int64_t>(sequence.prefix.size() + t) - 1;
+        const auto row = static_cast<std::int64_t>(sequence.prefix->size() + t) - 1;
         sum = sum + of_token[row][sequence.response[t]];
       }
       log_p.push_back(sum);

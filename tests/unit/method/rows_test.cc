@@ -106,7 +106,7 @@ TEST(RowsTest, BothLayoutsHoldTheSamePredictions) {
 LabelledGroup GroupOfRows(int rows) {
   LabelledGroup group;
   LabelledSequence sequence;
-  sequence.prefix.assign(static_cast<std::size_t>(rows), 1);
+  sequence.prefix = std::vector<Token>(static_cast<std::size_t>(rows), 1);
   sequence.response = {2};
   sequence.likelihood = {1.0};
   sequence.unlikelihood = {0.0};
@@ -144,7 +144,9 @@ TEST(RowsTest, RecognitionComesFirstInUnitsOfTheBudget) {
                                        GroupOfRows(3)};
   for (LabelledGroup& group : groups) {
     group.recognition = group.sequences;
-    group.recognition.front().prefix.push_back(kQueryToken);
+    std::vector<Token> asked = *group.recognition.front().prefix;
+    asked.push_back(kQueryToken);
+    group.recognition.front().prefix = std::move(asked);
   }
   for (const Layout layout : {Layout::kTree, Layout::kPlain}) {
     const std::vector<RowPass> passes = PackGroups(groups, {.layout = layout, .row_budget = 13}, 1.0);

@@ -178,7 +178,7 @@ TEST_P(TreeEqualsPlain, LossAndEveryGradient) {
 at::Tensor LossByDefinition(const Decoder& model, const LabelledGroup& group) {
   at::Tensor loss = at::zeros({}, at::kDouble);
   for (const LabelledSequence& sequence : group.sequences) {
-    std::vector<std::int64_t> tokens(sequence.prefix.begin(), sequence.prefix.end());
+    std::vector<std::int64_t> tokens(sequence.prefix->begin(), sequence.prefix->end());
     tokens.insert(tokens.end(), sequence.response.begin(), sequence.response.end());
     const at::Tensor token_N = at::tensor(tokens, at::kLong);
     RowPass causal;
@@ -191,7 +191,7 @@ at::Tensor LossByDefinition(const Decoder& model, const LabelledGroup& group) {
     const at::Tensor log_p = at::log_softmax(model.Logits(hidden), 1);
     for (std::size_t t = 0; t < sequence.response.size(); ++t) {
       const at::Tensor of_token =
-          log_p[static_cast<std::int64_t>(sequence.prefix.size() + t) - 1][sequence.response[t]];
+          log_p[static_cast<std::int64_t>(sequence.prefix->size() + t) - 1][sequence.response[t]];
       loss = loss - sequence.likelihood[t] * of_token;
       if (sequence.unlikelihood[t] > 0) {
         loss = loss - sequence.unlikelihood[t] * (1 - of_token.exp()).clamp_min(1e-6).log();

@@ -28,7 +28,7 @@ std::vector<data::LabelledSequence> Sequences(int count, int prompt, int length)
   std::vector<data::LabelledSequence> sequences(static_cast<std::size_t>(count));
   for (int s = 0; s < count; ++s) {
     auto& sequence = sequences[static_cast<std::size_t>(s)];
-    sequence.prefix.assign(static_cast<std::size_t>(prompt), 7);
+    sequence.prefix = std::vector<data::Token>(static_cast<std::size_t>(prompt), 7);
     sequence.response.assign(static_cast<std::size_t>(length), 1000 + s);
     sequence.response[0] = 5;
     sequence.likelihood.assign(static_cast<std::size_t>(length), 1.0);

@@ -111,7 +111,7 @@ inline RandomCase MakeRandomCase(std::uint64_t seed, std::string_view method) {
 
 // Up to the last that is predicted.
 inline std::vector<Token> Tokens(const LabelledSequence& sequence) {
-  std::vector<Token> tokens = sequence.prefix;
+  std::vector<Token> tokens = *sequence.prefix;
   const auto predicted = static_cast<std::ptrdiff_t>(sequence.PredictedTokens());
   tokens.insert(tokens.end(), sequence.response.begin(), sequence.response.begin() + predicted);
   return tokens;
@@ -130,7 +130,7 @@ struct Weights {
 };
 
 inline Prediction PredictionAt(const LabelledSequence& sequence, std::size_t t) {
-  std::vector<Token> context = sequence.prefix;
+  std::vector<Token> context = *sequence.prefix;
   context.insert(context.end(), sequence.response.begin(),
                  sequence.response.begin() + static_cast<std::ptrdiff_t>(t));
   return {std::move(context), sequence.response[t]};

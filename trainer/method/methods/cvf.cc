@@ -1,6 +1,8 @@
 // The conditional variational framework: one latent between prompt and response (docs/methods.md 4).
 #include <algorithm>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "data/random.h"
 #include "trainer/method/latent_figures.h"
@@ -16,20 +18,31 @@ void AddLatents(const data::Group& group, const data::LabelSettings& settings, s
                 data::LabelledGroup& labelled) {
   labelled.latent_key = data::MixKey(settings.seed, data::Purpose::kLatents, data::HashName(group.id),
                                      static_cast<std::uint64_t>(epoch));
-  std::vector<data::LabelledSequence> positives;
-  positives.swap(labelled.sequences);
-  for (data::LabelledSequence& positive : positives) {
+  const std::vector<data::LabelledSequence> positives = std::exchange(labelled.sequences, {});
+  const bool branches = settings.latent_branches > 0;
+  const auto below = [](const data::LabelledSequence& positive, int latent) {
+    std::vector<data::Token> prefix = *positive.prefix;
+    prefix.push_back(data::LatentToken(latent));
+    return data::SharedTokens(std::move(prefix));
+  };
+  std::vector<data::SharedTokens> below_latent;  // the same for all responses, which have no numbers
+  for (int latent = 0; latent < settings.latent_branches; ++latent) {
+    below_latent.push_back(below(positives.front(), latent));
+  }
+  for (const data::LabelledSequence& positive : positives) {
     data::LabelledSequence recognition = positive;
-    recognition.prefix.insert(recognition.prefix.end(), positive.response.begin(), positive.response.end());
-    recognition.prefix.push_back(data::kQueryToken);
+    std::vector<data::Token> known = *positive.prefix;
+    known.insert(known.end(), positive.response.begin(), positive.response.end());
+    known.push_back(data::kQueryToken);
+    recognition.prefix = std::move(known);
     recognition.response = {0};
     recognition.likelihood = recognition.unlikelihood = {0.0};
     labelled.recognition.push_back(std::move(recognition));
 
-    const bool branches = settings.latent_branches > 0;
     for (int latent = 0; latent < std::max(settings.latent_branches, 1); ++latent) {
       data::LabelledSequence sequence = positive;
-      sequence.prefix.push_back(data::LatentToken(branches ? latent : positive.response_index));
+      sequence.prefix = branches ? below_latent[static_cast<std::size_t>(latent)]
+                                 : below(positive, positive.response_index);
       sequence.latent = branches ? latent + 1 : 0;
       labelled.sequences.push_back(std::move(sequence));
     }

@@ -50,8 +50,9 @@ void AddNegatives(const data::Group& group, const data::LabelSettings& settings,
                               std::to_string(response.masks.size()) +
                               " unlikelihood masks, which must be equal; prepare the corpus again");
     }
+    const data::LabelledSequence& positive = labelled.sequences[pair.number];  // of the same number
     data::LabelledSequence negative =
-        data::SequenceOf(group, used[pair.number].possibility, static_cast<std::size_t>(index));
+        data::SequenceOf(group, {.response = index, .possibility = positive.possibility}, positive.prefix);
     negative.positive = false;
     for (std::size_t t = 0; t < response.tokens.size(); ++t) {
       if (!response.Penalised(t, settings.mask)) continue;
