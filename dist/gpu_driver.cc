@@ -5,7 +5,8 @@
 namespace plural::dist {
 namespace {
 
-// Of the driver's C interface (cuda.h), declared here so that a build without CUDA asks as well.
+// Functions of the driver's C interface (cuda.h), declared here so that builds without CUDA can
+// query it too.
 using Init = int(unsigned);
 using DriverGetVersion = int(int*);
 using DeviceGetCount = int(int*);

@@ -41,7 +41,7 @@ KeptLines::KeptLines(const fs::path& target, const std::string& identity)
       Refuse(partial_, "another process has finished this file just now; start again");
     }
     ReadFound(identity + "\n");
-  } catch (...) {  // a constructor that throws has no destructor
+  } catch (...) {  // no destructor runs after a constructor that throws
     ::close(descriptor_);
     throw;
   }
@@ -54,7 +54,7 @@ KeptLines::~KeptLines() {
 
 void KeptLines::ReadFound(const std::string& identity) {
   std::string content = ReadFile(partial_);
-  content.resize(content.rfind('\n') + 1);  // without a line that was cut off; npos + 1 is 0
+  content.resize(content.rfind('\n') + 1);  // drops an incomplete last line; npos + 1 is 0
   if (content.empty()) {
     if (::ftruncate(descriptor_, 0) != 0)
       Refuse(partial_, std::string("cannot be cut to its whole lines: ") + std::strerror(errno));

@@ -1,4 +1,5 @@
-// The program's version, as `plural --version` prints it and checkpoints record it.
+// The program's version, as `plural --version` prints it and checkpoints record it. Thread rule:
+// pure.
 #pragma once
 
 namespace plural {
