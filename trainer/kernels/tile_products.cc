@@ -10,7 +10,7 @@
 namespace plural::trainer::host {
 namespace {
 
-// One value of A for a whole row of B.
+// One value of A times a row of B.
 template <class T>
 struct Single {
   static constexpr std::int64_t kDepth = 1;
@@ -18,7 +18,7 @@ struct Single {
     return sum + a[0] * Load(b, count);
   }
 };
-// Two values of A for a row of pairs.
+// Two values of A times a row of pairs.
 struct Pair {
   static constexpr std::int64_t kDepth = 2;
   static PLURAL_INLINE Vector<float> Add(Vector<float> sum, const c10::BFloat16* a, const c10::BFloat16* b,
@@ -60,7 +60,7 @@ void Generated(const E* a, const E* b, const TileShape& shape, float* c) {
                               shape.c_stride, shape.add, a, b, c);
 }
 
-// ATen says by an exception alone that a processor, or a build, has no kernel for a dtype.
+// ATen reports only by an exception that a processor, or a build, has no kernel for a dtype.
 template <class E>
 bool CanGenerate() {
   static const bool can = [] {
