@@ -61,9 +61,9 @@ FedTree FeedAll(std::span<const std::vector<Token>> sequences);
 
 // The cost of a tree, in multiply-adds of forward and backward, up to a constant factor.
 struct CostModel {
-  double per_row = 1.0;           // linear layers, one row
-  double per_row_pair = 0.0;      // attention under a dense mask, one (row, row) pair
-  double per_visible_pair = 0.0;  // no larger tree unless one sequence alone is; 0 = no limit
+  double per_row = 1.0;           // linear layers, per row
+  double per_row_pair = 0.0;      // attention under a dense mask, per (row, row)
+  double per_visible_pair = 0.0;  // attention that skips what a row does not see, per (row, ancestor)
   std::int64_t max_rows = 0;      // no larger tree unless one sequence is; 0 = no limit
 
   // The cost by which a group is cut. Visible pairs are left out, since a cut saves none.

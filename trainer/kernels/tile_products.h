@@ -34,12 +34,12 @@ void TileProduct(const c10::BFloat16* a, const c10::BFloat16* b, const TileShape
 void TileProductLoop(const float* a, const float* b, const TileShape& shape, float* c);
 void TileProductLoop(const c10::BFloat16* a, const c10::BFloat16* b, const TileShape& shape, float* c);
 
-// True when the processor multiplies tiles of bf16 in tile registers (AMX), several times as fast as
-// in its vectors.
+// True when the processor multiplies tiles of bf16 in tile registers (AMX), several times as fast
+// as in its vectors.
 bool HasTileRegisters();
 
-// Releases this thread's tile registers, where the processor has them. Call it after the last product
-// of a series.
+// Releases this thread's tile registers, where the processor has them. Call it after the last
+// product of a series.
 void ReleaseTileRegisters();
 
 }  // namespace plural::trainer::host
