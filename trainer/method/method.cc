@@ -6,10 +6,10 @@
 namespace plural::trainer {
 namespace {
 
-// Terms that every line of metrics has.
+// True for the terms that every line of metrics has.
 bool IsCommon(std::string_view term) { return std::ranges::find(kTwoTerms, term) != std::end(kTwoTerms); }
 
-// The terms beside the common ones, and the method's sums.
+// The terms besides the common ones, and the method's sums.
 void AppendOwn(const Method& method, const MethodSettings& settings, std::vector<std::string>& names) {
   for (const std::string_view term : method.terms) {
     if (!IsCommon(term)) names.emplace_back(term);

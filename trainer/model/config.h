@@ -52,7 +52,7 @@ struct ModelConfig {
   // Attention. A window of n lets a row see itself and the n - 1 positions before it.
   std::int64_t sliding_window = 0;      // 0: none
   std::vector<bool> sliding_layers;     // which layers have the window; empty: all
-  Rope rope;                            // of layers without a window, and of all without sliding_rope
+  Rope rope;                            // of layers without a window, or of all
   std::optional<Rope> sliding_rope;     // of layers with one
   double query_pre_attn_scalar = 0.0;   // scores are scaled by its -1/2 power; 0: head_dim
   double attn_logit_softcapping = 0.0;  // bound of scores (SoftCap in pointwise.h); 0: none
@@ -63,7 +63,7 @@ struct ModelConfig {
   // Everything else.
   Activation activation = Activation::kSilu;
   double norm_weight_offset = 0.0;       // added to the weights of all norms
-  bool output_norms = false;             // outputs of attention and feed-forward are normalised, too
+  bool output_norms = false;             // attention and feed-forward have norms of their outputs
   bool scaled_embedding = false;         // embeddings are multiplied by the root of hidden_size
   double final_logit_softcapping = 0.0;  // bound of the head's logits; 0: none
 

@@ -51,7 +51,7 @@ struct HeadSettings {
 
 struct EdgeLogProbs {
   at::Tensor log_p;            // [E] log p of the target, fp64
-  at::Tensor log_one_minus_p;  // [E] log(1 - p), finite where 1 - p underflows (docs/methods.md 6.2)
+  at::Tensor log_one_minus_p;  // [E] log(1 - p), finite where that underflows (docs/methods.md 6.2)
   // At HeadSettings::temperature, undefined without one:
   at::Tensor tempered_log_p_E;         // [E] log softmax(z / b) of the target, fp64
   at::Tensor tempered_entropy_nats_E;  // [E] entropy of softmax(z / b) in the edge's row; not differentiable

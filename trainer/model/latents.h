@@ -20,7 +20,7 @@ namespace plural::trainer {
 struct Latents {
   at::Tensor table_KE;               // embeddings of the latents, fed right before the response
   at::Tensor query_E;                // embedding fed after a response that is to be recognised
-  at::Tensor recognition_weight_KE;  // W of the recognition logits W h + b, h the state at the query
+  at::Tensor recognition_weight_KE;  // W of the logits W h + b, h the state at the query
   at::Tensor recognition_bias_K;     // b
   at::Tensor bow_dense_EE;           // bag-of-words transform, see Bow
   at::Tensor bow_norm_E;
