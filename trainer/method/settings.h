@@ -16,7 +16,7 @@ namespace plural::trainer {
 
 // How the choice of a latent enters the loss (docs/methods.md 4.3).
 enum class LatentEstimator : std::uint8_t {
-  kGumbelSoft,  // one soft draw per response, which follows the mixed embedding
+  kGumbelSoft,  // one soft draw per response; the mixed embedding precedes it
   kExact,       // the expectation over all latents
 };
 

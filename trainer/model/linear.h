@@ -36,9 +36,9 @@ struct Linear {
   std::shared_ptr<const Nf4Weight> nf4 = {};
 
   bool HasLora() const { return lora.a_KI.defined(); }
-  // The weight for products in `dtype`: itself if it is stored so, else a copy; for NF4 a copy in the
-  // scratch memory of the model, which holds one weight at a time. Forward and backward read the
-  // weight through this only. Errors: those of Nf4Scratch::Take.
+  // The weight for products in `dtype`: itself if it is stored so, else a copy; for NF4 a copy in
+  // the scratch memory of the model, which holds one weight at a time. Forward and backward read
+  // the weight through this only. Errors: those of Nf4Scratch::Take.
   HeldWeight Weight(at::ScalarType dtype) const;
   // x_RI -> [R, O]. Saves x once; computes no gradient for a frozen weight.
   at::Tensor Forward(const at::Tensor& x_RI, const Dropout& dropout = {}) const;

@@ -18,7 +18,7 @@ std::int64_t NumberIn(const fs::path& path) {
   return file >> number ? number : -1;
 }
 
-// The number behind `name` in a file of such lines; 0 when it is not there.
+// The number after `name` in a file of lines with a name and a number; 0 when it is not there.
 std::int64_t NumberOf(const std::string& name, const fs::path& path) {
   std::ifstream file(path);
   std::string found, rest;
