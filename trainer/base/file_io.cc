@@ -72,18 +72,21 @@ void SyncPath(const fs::path& path, int flags) {
   if (close(descriptor) != 0) Fail(ExitCode::kCheckpointWrite, "close", path, errno);
 }
 
+// Makes renames, creations and removals inside `folder` durable.
+void SyncFolder(const fs::path& folder) { SyncPath(folder, O_RDONLY | O_DIRECTORY); }
+
 void SyncTree(const fs::path& folder) {
   std::error_code error;
   for (fs::recursive_directory_iterator entry(folder, error), last; !error && entry != last;
        entry.increment(error)) {
     if (entry->is_directory()) {
-      SyncPath(entry->path(), O_RDONLY | O_DIRECTORY);
+      SyncFolder(entry->path());
     } else if (entry->is_regular_file() && !entry->is_symlink()) {
       SyncPath(entry->path(), O_RDONLY);
     }
   }
   if (error) Fail(ExitCode::kCheckpointWrite, "list", folder, error.value());
-  SyncPath(folder, O_RDONLY | O_DIRECTORY);
+  SyncFolder(folder);
 }
 
 void Rename(const fs::path& from, const fs::path& to) {
@@ -117,8 +120,6 @@ std::string ReadFile(const fs::path& path) {
   close(descriptor);  // read only: nothing can be lost
   return bytes;
 }
-
-void SyncFolder(const fs::path& folder) { SyncPath(folder, O_RDONLY | O_DIRECTORY); }
 
 void WriteFileDurably(const fs::path& path, std::string_view bytes) {
   PendingFile file(path);

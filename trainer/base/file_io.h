@@ -33,9 +33,6 @@ inline constexpr const char* kGitLfsAdvice =
 // Replaces the content of `path` with `bytes`.
 void WriteFileDurably(const std::filesystem::path& path, std::string_view bytes);
 
-// Makes renames, creations and removals inside `folder` durable.
-void SyncFolder(const std::filesystem::path& folder);
-
 // A new file, written front to back. Construction fails when the name exists. Without Close() an
 // incomplete file stays; the owner of its folder removes it.
 class OutputFile {
