@@ -20,17 +20,11 @@ void AppendOwn(const Method& method, const MethodSettings& settings, std::vector
 
 }  // namespace
 
-const Method* FindMethod(std::string_view word) {
-  for (const Method* method : Methods()) {
-    if (word == method->name || (!word.empty() && word == method->other_name)) return method;
-  }
-  return nullptr;
-}
-
 const Method& MethodNamed(std::string_view word) {
-  const Method* method = FindMethod(word);
-  if (method == nullptr) throw std::logic_error("there is no method named " + std::string(word));
-  return *method;
+  for (const Method* method : Methods()) {
+    if (word == method->name || (!word.empty() && word == method->other_name)) return *method;
+  }
+  throw std::logic_error("there is no method named " + std::string(word));
 }
 
 OwnValues OwnDefaults() {

@@ -144,8 +144,6 @@ struct Method {
 
 // All methods, in order of their files' names.
 std::span<const Method* const> Methods();
-// Null for an unknown word.
-const Method* FindMethod(std::string_view word);
 // Errors: std::logic_error for an unknown word.
 const Method& MethodNamed(std::string_view word);
 
