@@ -73,7 +73,6 @@ PeakPass FindPeakPass(data::Corpus& corpus, const Recipe& recipe, const ModelCon
         recognising = recognition;
         if (recognition) recognition_bytes += memory.saved_bytes;
         if (!recognition) memory.saved_bytes += recognition_bytes;
-        ++peak.passes_seen;
         if (memory.PeakBytes() <= peak.memory.PeakBytes()) continue;
         peak.memory = memory;
         peak.rows = pass.batch * pass.length;

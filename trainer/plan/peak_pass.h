@@ -17,7 +17,6 @@ namespace plural::trainer {
 struct PeakPass {
   PassMemory memory;
   std::int64_t rows = 0;  // fed, padding included
-  std::int64_t passes_seen = 0;
 };
 
 // Packs the steps of the run's first epoch that hold the costliest groups, and some evenly spread
