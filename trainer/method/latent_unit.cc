@@ -148,7 +148,7 @@ std::int64_t LatentUnit::RowOf(const data::RowPass::SequenceRef& ref) const {
   return row;
 }
 
-at::Tensor LatentUnit::Run(const data::RowPass& pass, const HeadSettings& head, bool recompute) {
+at::Tensor LatentUnit::Run(const data::RowPass& pass, bool recompute) {
   const at::Device device = model_.Device();
   const Latents& latents = *model_.LatentHeads();
   const bool exact = settings_.estimator == LatentEstimator::kExact;
@@ -188,9 +188,9 @@ at::Tensor LatentUnit::Run(const data::RowPass& pass, const HeadSettings& head, 
   const InjectedRows injected{ToDevice(latent_rows, at::kLong, device),
                               choices.index_select(0, ToDevice(embedding, at::kLong, device))};
   const SourceStates states = HiddenOfSources(model_, pass, edges.source, dropout_key_, injected, recompute);
-  HeadSettings head_settings = head;
-  head_settings.dropout = states.head_dropout;
-  const EdgeLogProbs edge = EdgeLogProb(states.hidden_SE, model_.Head(), edges.list, head_settings);
+  HeadSettings head;
+  head.dropout = states.head_dropout;
+  const EdgeLogProbs edge = EdgeLogProb(states.hidden_SE, model_.Head(), edges.list, head);
   const at::Tensor nll_Q = SequenceSums(pass.path, pass.path_offset, edge.log_p).neg();
   values.nll_Q = nll_Q.detach();
 
@@ -316,7 +316,7 @@ class LatentLosses : public PassLosses {
     ++next_;
     if (part.generation == nullptr) return units_.back().Recognition(next_ == parts_.size());
     const auto place = static_cast<std::size_t>(part.generation - context_.passes.data());
-    return BackwardPart{units_.back().Run(*part.generation, {}, context_.Recomputes(place)), {}, false};
+    return BackwardPart{units_.back().Run(*part.generation, context_.Recomputes(place)), {}, false};
   }
 
   void AddTo(Sums& sums, std::vector<std::vector<double>>& log_p) override {

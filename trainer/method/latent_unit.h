@@ -89,7 +89,7 @@ class LatentUnit {
   // The loss of a generation pass, a scalar in fp64. `recompute`: layers of this pass are computed
   // twice. Those of recognition passes never are: one backward goes through several of them, and a
   // parameter's gradient must be complete when it is sent.
-  at::Tensor Run(const data::RowPass& pass, const HeadSettings& head = {}, bool recompute = false);
+  at::Tensor Run(const data::RowPass& pass, bool recompute = false);
   // Backward of the recognition passes, from the gradient that the losses left at the logits: as a
   // part that is still to run, or at once.
   BackwardPart Recognition(bool last);
