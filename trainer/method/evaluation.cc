@@ -88,17 +88,8 @@ std::optional<PossibilityFigures> EvaluatePossibilities(const Decoder& model, co
   data::LabelledGroup all;
   all.group = group.index;
   for (int k = 1; k <= group.Possibilities(); ++k) {
-    const auto& tail = group.tails[static_cast<std::size_t>(k)];
     for (std::size_t j = 0; j < group.responses.size(); ++j) {
-      data::LabelledSequence sequence;
-      sequence.prefix = group.prompt_tokens;
-      sequence.prefix.insert(sequence.prefix.end(), tail.begin(), tail.end());
-      sequence.response = group.responses[j].tokens;
-      sequence.likelihood.assign(sequence.response.size(), 0.0);
-      sequence.unlikelihood = sequence.likelihood;
-      sequence.response_index = static_cast<int>(j);
-      sequence.possibility = k;
-      all.sequences.push_back(std::move(sequence));
+      all.sequences.push_back(data::SequenceOf(group, k, j));
     }
   }
   const std::vector<double> flat = SequenceLogP(model, all, pack);
