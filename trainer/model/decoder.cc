@@ -160,20 +160,16 @@ void Decoder::InitializeRandom(std::uint64_t seed) {
 
 void Decoder::AddAdapter(const AdapterSettings& settings, std::uint64_t seed) {
   const std::vector<LinearShape> shapes = config_.LayerLinears();
-  const std::string allowed = config_.LinearNames();
-  std::set<std::string> known = {kHead};  // a target is a kind of layer, or the path of a single one
+  std::set<std::string> single;  // a target is a kind of layer, or the path of a single one
   for (const LinearShape& shape : shapes) {
-    known.insert(shape.Name());
-    for (std::size_t l = 0; l < layers_.size(); ++l) known.insert(LayerPrefix(l) + shape.path);
+    for (std::size_t l = 0; l < layers_.size(); ++l) single.insert(LayerPrefix(l) + shape.path);
   }
   for (const std::string& target : settings.targets) {
-    if (!known.contains(target)) {
-      throw ExitError(ExitCode::kBadRecipe, "adapter.targets: '" + target +
-                                                "' is not a linear layer of this model; allowed: " + allowed);
-    }
+    if (!single.contains(target)) config_.LinearNamed(target);  // refuses an unknown kind
   }
   if (settings.targets.empty()) {
-    throw ExitError(ExitCode::kBadRecipe, "adapter.targets: empty; name at least one of " + allowed);
+    throw ExitError(ExitCode::kBadRecipe,
+                    "adapter.targets: empty; name at least one of " + config_.LinearNames());
   }
   if (settings.rank < 1) {
     throw ExitError(ExitCode::kBadRecipe,
