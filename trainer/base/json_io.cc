@@ -13,6 +13,7 @@ using nlohmann::json;
 namespace {
 
 constexpr int kMaxDepth = 16;
+constexpr std::uintmax_t kMaxFileBytes = 16 << 20;
 
 [[noreturn]] void Fail(const std::string& where, const std::string& what) {
   throw ExitError(ExitCode::kBadData, Printable(where + ": " + what));
@@ -51,7 +52,7 @@ json ParseJson(std::string_view text, const std::string& where) {
   }
 }
 
-json ReadJsonFile(const fs::path& path, std::uintmax_t max_bytes) {
+json ReadJsonFile(const fs::path& path) {
   // Checked before opening: a pipe in place of the file would block for ever.
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
@@ -59,9 +60,9 @@ json ReadJsonFile(const fs::path& path, std::uintmax_t max_bytes) {
     throw ExitError(ExitCode::kMissingInput, "'" + path.string() + "' is not a regular file");
   }
   const std::uintmax_t size = fs::file_size(path, error);
-  if (!error && size > max_bytes) {
+  if (!error && size > kMaxFileBytes) {
     Fail("'" + path.string() + "'",
-         std::to_string(size) + " bytes; at most " + std::to_string(max_bytes) + " are accepted");
+         std::to_string(size) + " bytes; at most " + std::to_string(kMaxFileBytes) + " are accepted");
   }
   const std::string text = ReadFile(path);
   if (IsGitLfsPointer(text)) Fail("'" + path.string() + "'", kGitLfsAdvice);
