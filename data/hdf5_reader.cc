@@ -18,7 +18,7 @@ constexpr hsize_t kMaxChunkBytes = hsize_t{64} << 20;
 constexpr hsize_t kMaxExpansion = 1000;  // of stored bytes: deflate's own limit is 1032
 constexpr std::size_t kMaxStringBytes = 65536;
 constexpr std::int64_t kMaxListElements = 4096;  // of an attribute
-constexpr std::size_t kChunkCacheSlots = 521;    // prime, as HDF5 asks; its default
+constexpr std::size_t kChunkCacheSlots = 521;    // prime, as HDF5 recommends; its default
 
 struct TypeName {
   hid_t on_disk;

@@ -14,7 +14,7 @@ namespace plural::data {
 // Rows of cvf that carry no token of the vocabulary: trainer/method/latent_unit.h gives them their
 // embeddings. They are negative, so that trees tell them apart from tokens and from each other.
 inline constexpr Token kQueryToken = -1;  // after a response whose latent is recognised
-// The latent before a response: of latent `slot` (exact), or the one mixed for response `slot` (from 0).
+// The latent before a response: latent `slot` (exact), or the mixture for response `slot`; from 0.
 constexpr Token LatentToken(int slot) { return -2 - slot; }
 
 // One sequence of a group. Weights are those of the group's own loss, before the division by the
@@ -39,7 +39,7 @@ struct LabelledGroup {
   std::int64_t group = 0;  // place in the corpus
   std::vector<LabelledSequence> sequences;
   std::int64_t positive_tokens = 0;
-  std::int64_t penalised_tokens = 0;  // 0 in a group that has negatives: it adds 0, and is counted
+  std::int64_t penalised_tokens = 0;  // 0 with negatives: the group adds 0, and is counted
   std::int64_t sequence_tokens = 0;   // tokens of all sequences, prefixes included: the plain cost
   double target_entropy_nats = 0.0;   // H(p*) of distribution matching
   // cvf only: one sequence per response, prompt + response + kQueryToken, whose one predicted token

@@ -1,4 +1,4 @@
-// The NCCL collectives, in the module that is opened only when CUDA is asked for (module.h).
+// The NCCL collectives, in the module that is opened only when CUDA is used (module.h).
 #include <ATen/core/Tensor.h>
 #include <c10/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDAFunctions.h>

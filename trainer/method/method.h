@@ -52,7 +52,7 @@ struct KeyDefault {
 // ---- Corpus ----
 
 enum class UsedResponses : std::uint8_t {
-  kFirst,    // one, whatever group.responses says
+  kFirst,    // one, whatever group.responses is
   kSetting,  // group.responses of them; 0: all
   kAll,
 };
@@ -128,7 +128,7 @@ struct Method {
   // The temperature b at which edge_loss reads log softmax(z / b), too. Null: none.
   double (*temperature)(const MethodSettings& settings) = nullptr;
 
-  // Names of sums beside the terms, in training and in validation.
+  // Names of sums besides the terms, in training and in validation.
   std::vector<std::string> (*sums)(const MethodSettings& settings) = nullptr;
   // Adds one group to them, from the log-probability of each of its sequences, nats. Null: no whole
   // sequence is needed.
@@ -155,7 +155,7 @@ std::int64_t CountUsed(const Method& method, std::int64_t found, const data::Lab
 
 // Labels `group` in `epoch`. Sequences are the positives in order of the responses, then what the method
 // adds. Errors: DataError naming the group when it cannot serve the method: fewer responses than N, an empty
-// prefix, an empty response, fewer tails than M, weights that sum to zero, and what the method's file says.
+// prefix, an empty response, fewer tails than M, weights that sum to zero, and the method's own errors.
 data::LabelledGroup Label(const Method& method, const data::Group& group, const data::LabelSettings& settings,
                           std::int64_t epoch);
 

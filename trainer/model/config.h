@@ -67,8 +67,8 @@ struct ModelConfig {
   bool scaled_embedding = false;         // embeddings are multiplied by the root of hidden_size
   double final_logit_softcapping = 0.0;  // bound of the head's logits; 0: none
 
-  // True when config.json declares quantised weights. Which of them are in NF4, their files say
-  // (nf4_files.h).
+  // True when config.json declares quantised weights; the weights' files tell which of them are in
+  // NF4 (nf4_files.h).
   bool stored_in_nf4 = false;
 
   // Errors: ExitError(kBadData) for an unknown architecture, kind of rope scaling or activation,

@@ -202,7 +202,7 @@ std::int64_t TokenId(const ConfigKeys& keys, const char* key, std::int64_t fallb
                      std::int64_t vocab_size) {
   const json& value = keys.At(key);
   if (!keys.Has(key)) return fallback < vocab_size ? fallback : -1;
-  // Old configs of models without a padding token say -1.
+  // Old configs of models without a padding token have -1.
   return value.is_null() ? -1 : keys.Whole(key, value, -1, vocab_size - 1);
 }
 

@@ -16,7 +16,7 @@ enum class Windows : std::uint8_t {
   kAlways,
   kEveryOther,   // the first, the third, ...
   kFiveOfSix,    // all but the sixth, the twelfth, ...
-  kUpperLayers,  // from max_window_layers on, if use_sliding_window says so
+  kUpperLayers,  // from max_window_layers on, if use_sliding_window is true
 };
 
 // The particulars of a family, and the values of its absent keys: the defaults of transformers 5.

@@ -27,8 +27,8 @@ struct VocabularyHead {
   at::Tensor Logits(const at::Tensor& hidden_NE) const;
 };
 
-// What rows predict, on a device. The first edge of each row is also on the host, which cuts rows
-// into chunks and must not wait for the device.
+// The predictions of rows, on a device. The first edge of each row is also on the host, which cuts
+// rows into chunks and must not wait for the device.
 struct EdgeList {
   // `row_E`: below `rows`, ascending; each (row, target) once. Errors: std::logic_error for rows
   // that are not.

@@ -11,7 +11,7 @@ namespace plural::trainer {
 namespace fs = std::filesystem;
 namespace {
 
-// The number in a file of one number; -1 when it is not there or says "max".
+// The number in a file of one number; -1 when it is not there or is "max".
 std::int64_t NumberIn(const fs::path& path) {
   std::ifstream file(path);
   std::int64_t number = -1;

@@ -28,7 +28,7 @@ void CheckPrefixFree(const data::Group& group) {
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::ranges::stable_sort(
       order, [&](std::size_t a, std::size_t b) { return targets[a].tokens < targets[b].tokens; });
-  // In lexicographic order a prefix stands directly before a sequence that it begins.
+  // In lexicographic order a prefix comes directly before a sequence that it begins.
   for (std::size_t i = 1; i < order.size(); ++i) {
     const std::vector<data::Token>& shorter = targets[order[i - 1]].tokens;
     const std::vector<data::Token>& longer = targets[order[i]].tokens;
