@@ -63,7 +63,7 @@ FedTree FeedAll(std::span<const std::vector<Token>> sequences);
 struct CostModel {
   double per_row = 1.0;           // linear layers, per row
   double per_row_pair = 0.0;      // attention under a dense mask, per (row, row)
-  double per_visible_pair = 0.0;  // attention that skips what a row does not see, per (row, ancestor)
+  double per_visible_pair = 0.0;  // attention that skips unseen rows, per (row, ancestor)
   std::int64_t max_rows = 0;      // no larger tree unless one sequence is; 0 = no limit
 
   // The cost by which a group is cut. Visible pairs are left out, since a cut saves none.

@@ -153,9 +153,10 @@ OwnValues OwnDefaults();
 // The number of a group's responses that the method uses.
 std::int64_t CountUsed(const Method& method, std::int64_t found, const data::LabelSettings& settings);
 
-// Labels `group` in `epoch`. Sequences are the positives in order of the responses, then what the method
-// adds. Errors: DataError naming the group when it cannot serve the method: fewer responses than N, an empty
-// prefix, an empty response, fewer tails than M, weights that sum to zero, and the method's own errors.
+// Labels `group` in `epoch`. Sequences are the positives in order of the responses, then what the
+// method adds. Errors: DataError naming the group when it cannot serve the method: fewer responses
+// than N, an empty prefix, an empty response, fewer tails than M, weights that sum to zero, and the
+// method's own errors.
 data::LabelledGroup Label(const Method& method, const data::Group& group, const data::LabelSettings& settings,
                           std::int64_t epoch);
 

@@ -87,7 +87,7 @@ class Decoder {
   std::vector<dist::NamedTensor> BaseParameters() const;
   // LoRA factors as "model.layers.0.self_attn.q_proj.lora_A.weight" and so on.
   std::vector<dist::NamedTensor> AdapterParameters() const;
-  // The trained parameters: the latents if there are any; then the adapter if there is one, else the base.
+  // The trained parameters: the latents, if any, then the adapter if there is one, else the base.
   std::vector<dist::NamedTensor> TrainableParameters() const;
   // Lets gradients reach the base weights. Full-weight training only: an adapter's base stays frozen.
   void TrainBase();

@@ -147,7 +147,7 @@ TemperedStatistics TemperedStatisticsOfEdges(const at::Tensor& z_RV, double b, c
 void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
                  const EdgeCoefficients& edges, double softcap) {
   if (!HasHostLoops(z_RV)) return operators::RowGradient(z_RV, rows, coefficients, edges, softcap);
-  TargetTerms at_targets = TermsOfTargets(z_RV, rows, coefficients, edges);  // before z is overwritten
+  TargetTerms at_targets = TermsOfTargets(z_RV, rows, coefficients, edges);  // before z changes
   at::Tensor& gradient_E = at_targets.gradient_E;
   gradient_E += DenseGradientOnHost(z_RV, rows, coefficients, edges, at_targets.z_E, softcap);
   if (softcap > 0.0) gradient_E *= 1.0 - (at_targets.z_E / softcap).square();
@@ -186,7 +186,7 @@ void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficie
                  const EdgeCoefficients& edges, double softcap) {
   const auto column = [&z_RV](const at::Tensor& value_R) { return value_R.to(z_RV.dtype()).unsqueeze(1); };
   const auto of_edge = [&edges](const at::Tensor& value_R) { return value_R.index_select(0, edges.row_E); };
-  TargetTerms at_targets = TermsOfTargets(z_RV, rows, coefficients, edges);  // before z is overwritten
+  TargetTerms at_targets = TermsOfTargets(z_RV, rows, coefficients, edges);  // before z changes
   at::Tensor& gradient_E = at_targets.gradient_E;
   at::Tensor slope_RV, tempered_RV;
   if (softcap > 0.0) slope_RV = 1.0 - (z_RV / softcap).square_();
