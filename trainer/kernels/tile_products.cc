@@ -47,13 +47,6 @@ PLURAL_INLINE void Loop(const E* a, const E* b, const TileShape& shape, T* c) {
   }
 }
 
-PLURAL_CLONES void LoopOf(const float* a, const float* b, const TileShape& shape, float* c) {
-  Loop<Single<float>>(a, b, shape, c);
-}
-PLURAL_CLONES void LoopOf(const c10::BFloat16* a, const c10::BFloat16* b, const TileShape& shape, float* c) {
-  Loop<Pair>(a, b, shape, c);
-}
-
 template <class E>
 void Generated(const E* a, const E* b, const TileShape& shape, float* c) {
   at::native::cpublas::brgemm(shape.rows, shape.columns, shape.depth, shape.a_stride, shape.b_stride,
@@ -80,18 +73,19 @@ bool CanGenerate() {
 
 }  // namespace
 
-void TileProductLoop(const float* a, const float* b, const TileShape& shape, float* c) {
-  LoopOf(a, b, shape, c);
+PLURAL_CLONES void TileProductLoop(const float* a, const float* b, const TileShape& shape, float* c) {
+  Loop<Single<float>>(a, b, shape, c);
 }
-void TileProductLoop(const c10::BFloat16* a, const c10::BFloat16* b, const TileShape& shape, float* c) {
-  LoopOf(a, b, shape, c);
+PLURAL_CLONES void TileProductLoop(const c10::BFloat16* a, const c10::BFloat16* b, const TileShape& shape,
+                                   float* c) {
+  Loop<Pair>(a, b, shape, c);
 }
 
 void TileProduct(const float* a, const float* b, const TileShape& shape, float* c) {
-  CanGenerate<float>() ? Generated(a, b, shape, c) : LoopOf(a, b, shape, c);
+  CanGenerate<float>() ? Generated(a, b, shape, c) : TileProductLoop(a, b, shape, c);
 }
 void TileProduct(const c10::BFloat16* a, const c10::BFloat16* b, const TileShape& shape, float* c) {
-  CanGenerate<c10::BFloat16>() ? Generated(a, b, shape, c) : LoopOf(a, b, shape, c);
+  CanGenerate<c10::BFloat16>() ? Generated(a, b, shape, c) : TileProductLoop(a, b, shape, c);
 }
 void TileProduct(const double* a, const double* b, const TileShape& shape, double* c) {
   Loop<Single<double>>(a, b, shape, c);  // for tests and exactness, not for speed
