@@ -202,13 +202,11 @@ void Decoder::AddAdapter(const AdapterSettings& settings, std::uint64_t seed) {
   }
   if (targets.contains(kHead)) adapt(head_.linear, kHead);
   adapter_ = settings;
-  has_adapter_ = true;
 }
 
 Decoder Decoder::WithoutAdapter() const {
   Decoder base = *this;
-  base.has_adapter_ = false;
-  base.adapter_ = {};
+  base.adapter_.reset();
   for (Layer& layer : base.layers_) {
     for (const Slot& slot : kSlots) (layer.*slot.linear).lora = {};
   }
@@ -379,13 +377,13 @@ std::vector<dist::NamedTensor> Decoder::TrainableParameters() const {
   // gradient is sent from the end of this list on.
   std::vector<dist::NamedTensor> trained;
   if (latents_) trained = latents_->Parameters();
-  const auto model = has_adapter_ ? AdapterParameters() : BaseParameters();
+  const auto model = adapter_ ? AdapterParameters() : BaseParameters();
   trained.insert(trained.end(), model.begin(), model.end());
   return trained;
 }
 
 void Decoder::TrainBase() {
-  if (has_adapter_) throw std::logic_error("TrainBase: the model has an adapter, its base is frozen");
+  if (adapter_) throw std::logic_error("TrainBase: the model has an adapter, its base is frozen");
   for (const auto& [name, tensor] : BaseParameters()) {
     if (tensor.is_meta()) throw std::logic_error("TrainBase: " + name + " is stored in NF4");
     tensor.set_requires_grad(true);

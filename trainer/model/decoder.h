@@ -63,7 +63,7 @@ class Decoder {
   void AddAdapter(const AdapterSettings& settings, std::uint64_t seed);
   // A decoder that shares the base weights and has neither adapter nor latents.
   Decoder WithoutAdapter() const;
-  const AdapterSettings* Adapter() const { return has_adapter_ ? &adapter_ : nullptr; }
+  const AdapterSettings* Adapter() const { return adapter_ ? &*adapter_ : nullptr; }
   // Adds CVF's latents, which are trained, with their initial values (latents.h). The base weights
   // must have theirs already.
   void AddLatents(std::int64_t latents, std::uint64_t seed);
@@ -126,8 +126,7 @@ class Decoder {
   ModelConfig config_;
   at::ScalarType dtype_;
   at::Device device_;
-  AdapterSettings adapter_;
-  bool has_adapter_ = false;
+  std::optional<AdapterSettings> adapter_;
   std::optional<Latents> latents_;
   std::shared_ptr<Nf4Scratch> nf4_scratch_ = std::make_shared<Nf4Scratch>();
   at::Tensor embed_tokens_, norm_;
