@@ -1,9 +1,7 @@
-// The alignment part of a corpus file (docs/corpus-format.md): what its numbers mean, and
-// affinities.
+// The alignment part of a corpus (docs/corpus-format.md): what its numbers mean, and affinities.
 //
 // Owns: the validation of that part. Does not own: the rest of the corpus (corpus.h), the
-// assignment made from affinities (possibilities.h). Thread rule: that of the file. Internal to the
-// data library.
+// assignment made from affinities (possibilities.h). Thread rule: as the file's. Internal to data/.
 #pragma once
 
 #include <cstdint>

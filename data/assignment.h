@@ -1,8 +1,7 @@
 // Assignment of rows to different columns with the largest total affinity.
 //
 // Owns: the exact solution, also when only some of the rows are to be used. Does not own: what rows
-// and columns are (possibilities.h: responses and possibility numbers). Thread rule: a pure
-// function.
+// and columns are (possibilities.h: responses and numbers). Thread rule: a pure function.
 #pragma once
 
 #include <span>

@@ -18,8 +18,7 @@ struct Trade {
   double larger = 0;      // of the two loads afterwards
 };
 
-// The trade with the least larger one of both loads. If none lowers it, `larger` is the load
-// before.
+// The trade with the least larger one of both loads. None lowers it: `larger` is the load before.
 Trade BestTrade(std::span<const double> costs, const std::vector<std::vector<int>>& assignment,
                 const std::vector<double>& load, std::size_t fullest) {
   Trade best{.larger = load[fullest]};

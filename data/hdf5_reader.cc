@@ -74,8 +74,7 @@ std::string LatestHdf5Error() {
   return words;
 }
 
-// Must directly follow the failed call: the next HDF5 call, even one that closes a handle, clears
-// the error.
+// Must directly follow the failed call: the next HDF5 call, even a close, clears the error.
 DataError Unreadable(const std::string& where) {
   const std::string words = LatestHdf5Error();
   return DataError(where + " cannot be read" + (words.empty() ? "" : " (HDF5: " + Quoted(words) + ")") +
@@ -131,8 +130,7 @@ Hdf5File::Hdf5File(const std::filesystem::path& path) : name_(RequireReadableFil
   H5PLset_loading_state(0);
 
   const Hdf5Handle access(H5Pcreate(H5P_FILE_ACCESS));
-  // HDF5's own lock has one error for both a file that is being written and a file system without
-  // locks.
+  // HDF5's own lock has one error for a file that is being written and a file system without locks.
   if (IsLockedByAWriter(path)) {
     throw DataError(name_ + ": is open for writing in another program; wait until it is finished");
   }

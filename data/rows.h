@@ -1,8 +1,7 @@
 // Rows: what one forward and backward pass of the model consumes.
 //
 // Owns: packing trees of several groups into one pass, and the plain layout (one padded line per
-// sequence), which is the reference for the tree. Does not own: devices or tensors. Thread rule:
-// pure.
+// sequence), the reference for the tree. Does not own: devices or tensors. Thread rule: pure.
 #pragma once
 
 #include <cstdint>

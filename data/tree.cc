@@ -247,8 +247,7 @@ std::vector<std::vector<int>> CutGroup(std::span<const LabelledSequence> sequenc
     for (std::size_t i = j; i-- > 0;) {
       const std::int64_t rows = sorted.Rows(i) + added[j] - added[i + 1];
       longest = std::max(longest, sorted.Rows(i));
-      // A part may exceed the limit only when a cut would make no tree smaller: all rows are on one
-      // path.
+      // A part exceeds the limit only when a cut makes no tree smaller: all rows are on one path.
       if (cost.max_rows > 0 && rows > cost.max_rows && rows > longest) break;
       const double part = cost.Cost(rows);
       if (part > best[j]) break;  // rows only grow as i falls: no earlier begin can win

@@ -48,8 +48,7 @@ TokenTree BuildTree(std::span<const LabelledSequence> sequences);
 // The same for the sequences at the indices `which`; path_offset is in the order of `which`.
 TokenTree BuildTree(std::span<const LabelledSequence> sequences, std::span<const int> which);
 
-// A tree of sequences whose tokens are all fed, even the last ones, such as prompts without
-// responses.
+// A tree of sequences whose tokens are all fed, even the last ones: prompts without responses.
 struct FedTree {
   TokenTree tree;                               // without edges and paths
   std::vector<std::vector<std::int32_t>> rows;  // of each sequence, from its first token to its last

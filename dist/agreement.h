@@ -30,8 +30,7 @@ auto MakeOnEveryRank(const World& world, Collectives& collectives, const Work& w
   return std::move(*made);
 }
 
-// Reports a fault that all ranks have found: rank `reporter` throws, the others wait for the end of
-// the job.
+// Reports a fault that all ranks found: rank `reporter` throws, the others wait for the job's end.
 [[noreturn]] void FailTogether(const World& world, Collectives& collectives, const ExitError& error,
                                int reporter = 0);
 

@@ -1,7 +1,6 @@
 // One communication thread with one FIFO makes every MPI call between World's construction and
 // destruction. It is a thread, because MPI_Iallreduce of Open MPI 4.1 moves data only inside MPI
-// calls and so does not overlap, and one FIFO, because ranks must agree on the order of
-// collectives.
+// calls and so does not overlap, and one FIFO, because ranks must agree on the collectives' order.
 #include <ATen/core/Tensor.h>
 #include <mpi.h>
 

@@ -1,5 +1,4 @@
-// The part of the NCCL collectives that every build has: loads the module, or reports why it
-// cannot.
+// The part of the NCCL collectives in every build: loads the module, or reports why it cannot.
 #include <dlfcn.h>
 #include <torch/version.h>
 

@@ -76,8 +76,7 @@ World::World(int* argc, char*** argv) : uncaught_at_start_(std::uncaught_excepti
   const LauncherClaim claim = ReadLauncherClaim();
   // Without a launcher, Open MPI 4 would start a daemon, which needs its programs in PATH and
   // serves only a process that later spawns others. Without the daemon all such processes of a user
-  // share one session folder, which one that ends may remove under one that starts, so no folder is
-  // made either.
+  // share one session folder, which one that ends may remove under one that starts: none is made.
   if (claim.size < 0) {
     setenv("OMPI_MCA_ess_singleton_isolated", "1", /*overwrite=*/0);
     setenv("OMPI_MCA_orte_create_session_dirs", "0", /*overwrite=*/0);

@@ -1,8 +1,7 @@
 // The interface of the module plural_nccl, which is loaded with dlopen.
 //
 // Owns: the entry points' names and types. Does not own: what they do (nccl_collectives_cuda.cc).
-// Both sides are built together, so C++ types and exceptions pass through. Thread rule: main
-// thread.
+// Both sides are built together, so C++ types and exceptions pass. Thread rule: main thread.
 #pragma once
 
 #include <memory>

@@ -177,8 +177,7 @@ class NcclCollectives : public Collectives {
 
  private:
   // A stream from libtorch's pool is non-blocking: it does not wait for the default stream by
-  // itself. Two ranks on one GPU hang inside NCCL or get an unclear error from it, so they are
-  // found first.
+  // itself. Two ranks on one GPU hang inside NCCL or get an unclear error, so they are found first.
   static c10::cuda::CUDAStream CheckedStream(int rank, int device, Collectives& control) {
     const std::vector<std::string> identities = control.AllGather(DeviceIdentity(device));
     for (std::size_t other = 0; other < identities.size(); ++other) {

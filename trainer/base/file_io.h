@@ -23,8 +23,7 @@ namespace plural {
 // The whole file.
 std::string ReadFile(const std::filesystem::path& path);
 
-// True when `bytes`, the beginning of a file, are a git-lfs pointer: the file was cloned without
-// its content.
+// True when `bytes`, the beginning of a file, are a git-lfs pointer: a clone without its content.
 bool IsGitLfsPointer(std::string_view bytes);
 // The part of an error message about such a file.
 inline constexpr const char* kGitLfsAdvice =

@@ -1,5 +1,4 @@
-// The program's version, as `plural --version` prints it and checkpoints record it. Thread rule:
-// pure.
+// The version that `plural --version` prints and checkpoints record. Thread rule: pure.
 #pragma once
 
 namespace plural {

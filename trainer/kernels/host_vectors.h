@@ -24,8 +24,7 @@
 #define PLURAL_CLONES
 #endif
 #define PLURAL_INLINE __attribute__((always_inline)) inline
-// For a lambda within such a loop: if it were called, it would be compiled for the oldest
-// processor.
+// For a lambda within such a loop: if called, it would be compiled for the oldest processor.
 #define PLURAL_INLINE_LAMBDA __attribute__((always_inline))
 
 // The same for functions whose versions differ: one attribute per version.
@@ -139,8 +138,7 @@ struct PairProducts {
 };
 
 #ifdef PLURAL_VERSIONS
-// The processor's own instruction, as assembly, since the loops' templates are compiled for all
-// processors.
+// The processor's own instruction, as assembly: the templates are compiled for all processors.
 struct NativePairProducts {
   static PLURAL_INLINE void Add(Vector<float>& sum, const Words& a, const Words& b) {
     asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));

@@ -7,8 +7,7 @@ namespace {
 
 // Vectors of `dim` that are summed in registers at once.
 constexpr int kSideBySide = 4;
-// Tokens prefetched: a path's own tokens lie far apart, so the hardware cannot predict the next
-// one.
+// Tokens prefetched: a path's own tokens lie far apart, so the hardware predicts none of them.
 constexpr std::int64_t kTokensAhead = 4;
 constexpr std::int64_t kCacheLine = 64;
 
@@ -40,8 +39,7 @@ PLURAL_INLINE void ScoresLoop(const PathAttentionInput<T>& in, Computed<T>* scor
   }
 }
 
-// Sums the values of `heads` heads from `head` on, which share them, at the vectors of `dim` from
-// `begin` on.
+// Sums the values that `heads` heads from `head` on share, at the vectors of `dim` from `begin` on.
 template <class T, int heads>
 PLURAL_INLINE void WeightedValuesPart(const PathAttentionInput<T>& in, const Computed<T>* weights,
                                       std::int64_t head, std::int64_t begin, T* out) {

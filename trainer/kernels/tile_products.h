@@ -2,8 +2,7 @@
 //
 // Owns: the choice of the kernel: oneDNN's, generated when a shape first occurs (called through
 // ATen, which links it), or a loop where the processor has none. Does not own: how tiles are cut
-// and packed (tree_attention.cc). Thread rule: pure functions; each thread generates kernels of its
-// own.
+// and packed (tree_attention.cc). Thread rule: pure functions; each thread has its own kernels.
 #pragma once
 
 #include <c10/util/BFloat16.h>
@@ -12,8 +11,7 @@
 
 namespace plural::trainer::host {
 
-// The most rows and columns of a tile, and the unit of which its parts are multiples: a vector of
-// fp32.
+// The most rows and columns of a tile, and the unit of its parts: a vector of fp32.
 constexpr std::int64_t kTileSide = 64, kStrip = 16;
 constexpr std::int64_t WholeStrips(std::int64_t count) { return (count + kStrip - 1) / kStrip * kStrip; }
 

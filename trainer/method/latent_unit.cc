@@ -28,8 +28,7 @@ std::int64_t LeadingRow(const data::RowPass& pass, std::size_t q) {
   return pass.edges[first_edge].source;
 }
 
-// The index of each of `rows` among the distinct source rows of the pass's edges, which are
-// ascending.
+// The index of each of `rows` among the distinct source rows of a pass's edges, in ascending order.
 std::vector<std::int64_t> PlacesAmong(const RowNumbers& source, const std::vector<std::int64_t>& rows) {
   std::vector<std::int64_t> places;
   for (const std::int64_t row : rows) {
@@ -230,8 +229,7 @@ BackwardPart LatentUnit::Recognition(bool last) {
 
 void LatentUnit::FinishBackward() { Recognition(true).Backward(); }
 
-// `nll_RK`: mean token loss of each response under each latent; empty rows unless all latents are
-// tried.
+// `nll_RK`: mean token loss of each response under each latent; empty unless all latents are tried.
 LatentSums LatentUnit::Sums(const std::vector<double>& q_RK,
                             const std::vector<std::vector<double>>& nll_RK) const {
   LatentSums sums;

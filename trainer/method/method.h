@@ -134,8 +134,7 @@ struct Method {
   // sequence is needed.
   void (*add_sums)(const data::LabelledGroup& group, const std::vector<double>& sequence_log_p,
                    Sums& sums) = nullptr;
-  // Names of sums of validation alone, and what adds one group to them, by forward passes of its
-  // own.
+  // Names of sums of validation alone, and what adds one group to them, by its own forward passes.
   std::span<const std::string_view> validation_sums = {};
   void (*add_validation_sums)(const Decoder& model, const data::Group& group, const data::PackSettings& pack,
                               Sums& sums) = nullptr;
@@ -162,8 +161,7 @@ data::LabelledGroup Label(const Method& method, const data::Group& group, const 
 
 // Sums of a step: "groups", "unpenalised_groups" (with negatives none of whose tokens is
 // penalised), "rows", "sequence_tokens", "recomputed_passes", "likelihood", "unlikelihood", the
-// method's other terms and its sums. Terms are means over the step's groups; everything else is a
-// sum.
+// method's other terms and its sums. Terms are means over the step's groups, the rest are sums.
 Sums StepSums(const Method& method, const MethodSettings& settings);
 // Sums of an epoch: "groups", "unpenalised_groups", "loss", the terms besides likelihood and
 // unlikelihood, and the method's sums; everything is a sum over groups.

@@ -52,8 +52,7 @@ class PassLosses {
   virtual std::optional<BackwardPart> Next() = 0;
   // After the last part: adds the method's terms and sums of all passes, in one copy from the
   // device. Where whole sequences are asked for, `log_p` gets their log-probabilities,
-  // [group][sequence], nats; with latents their expectation over the posteriors, as one number for
-  // all groups.
+  // [group][sequence], nats; with latents one number, the sum of their expectations.
   virtual void AddTo(Sums& sums, std::vector<std::vector<double>>& log_p) = 0;
 };
 

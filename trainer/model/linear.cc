@@ -20,8 +20,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Adapters with the same input, whose A are one product. A layer with dropout has an input of its
-// own.
+// Adapters with the same input, whose A are one product. A layer with dropout has its own input.
 struct AdapterGroup {
   std::vector<std::size_t> layers;
   double p = 0.0;  // dropout
@@ -36,8 +35,7 @@ struct ProjectPlan : torch::CustomClassHolder {
   std::vector<Linear> layers;
   std::vector<AdapterGroup> adapters;
 
-  // The A factors of a group stacked, [J, I] with J the sum of their ranks, for products in
-  // `dtype`.
+  // The A factors of a group stacked, [J, I] with J the sum of their ranks, in `dtype`.
   at::Tensor JoinedA(const AdapterGroup& group, at::ScalarType dtype) const {
     if (group.layers.size() == 1) return layers[group.layers[0]].lora.a_KI.to(dtype);
     std::vector<at::Tensor> factors;
@@ -124,8 +122,7 @@ class Project : public torch::autograd::Function<Project> {
       gradients[input] = gradient.to(like.scalar_type());
     };
 
-    // The products that a layer in full adds up in one call: those up to the first adapter with
-    // dropout.
+    // The products that layers in full add up in one call: up to the first adapter with dropout.
     auto products = std::ranges::count_if(dy, [](const at::Tensor& dy_RO) { return dy_RO.defined(); });
     for (auto group = plan.adapters.begin(); group != plan.adapters.end() && group->p == 0; ++group)
       ++products;

@@ -86,8 +86,7 @@ class PassAttention : public Attention {
   double scale_, softcap_;
 };
 
-// visible [.., T, T] -> additive mask whose storage rows are a multiple of 8 long, as CUDA
-// requires.
+// visible [.., T, T] -> additive mask whose rows lie a multiple of 8 apart, as CUDA requires.
 at::Tensor AdditiveMask(const at::Tensor& visible, at::ScalarType dtype) {
   std::vector<std::int64_t> shape = visible.sizes().vec();
   const std::int64_t length = shape.back();

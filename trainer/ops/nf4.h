@@ -42,8 +42,7 @@ class HeldWeight {
   Nf4Scratch* scratch_;  // null: the weight has memory of its own
 };
 
-// Memory for one dequantised weight, which all weights of a model use in turn; it grows to the
-// largest.
+// Memory for one dequantised weight, which a model's weights use in turn; it grows to the largest.
 class Nf4Scratch {
  public:
   // [rows, columns], uninitialised. Errors: std::logic_error while another weight is held in it.

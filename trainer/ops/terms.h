@@ -39,8 +39,7 @@ struct Rope {
 
 // The terms of attention that follow from a model's shape.
 struct AttentionTerms {
-  // One window per layer; 0: none. In a window of n a row sees itself and the n - 1 positions
-  // before it.
+  // One window per layer; 0: none. With a window of n a row sees itself and n - 1 positions before.
   std::vector<std::int64_t> window_of_layer;
   double scale = 1.0;    // of scores
   double softcap = 0.0;  // bound of scores (SoftCap in pointwise.h); 0: none

@@ -27,8 +27,7 @@ constexpr bool kInPairs = std::is_same_v<E, c10::BFloat16>;
 bool DenseRows(const at::Tensor& x) { return x.stride(1) == 1 && x.stride(0) >= x.size(1); }
 bool DenseColumns(const at::Tensor& x) { return x.stride(0) == 1 && x.stride(1) >= x.size(0); }
 
-// x itself where rows or columns are dense; a copy where it is expanded, or has gaps in both
-// directions.
+// x itself if rows or columns are dense; a copy if it is expanded, or has gaps in both directions.
 at::Tensor Dense(const at::Tensor& x) {
   return DenseRows(x) || DenseColumns(x) ? x : x.clone(at::MemoryFormat::Contiguous);
 }
@@ -134,8 +133,7 @@ void MultiplyPanel(const std::vector<Operand<E>>& operands, std::vector<Panel<E>
   for (Panel<E>& panel : panels) panel.Take(column, columns);
   for (std::int64_t row = begin; row < end;) {
     std::int64_t rows = TileSize(end - row);
-    // The last rows are computed together with some before them, unless those would be added to
-    // twice.
+    // The last rows are computed together with some before them, unless those would be added twice.
     if (!add && rows < host::kStrip && end - begin >= host::kStrip) {
       rows = host::kStrip;
       row = end - rows;

@@ -16,8 +16,7 @@ struct Factors {
   at::Tensor a_MK, b_KN;
 };
 
-// Sets y_MN (dense rows, fp32) to the sum of the pairs' products, or with `add` adds that sum to
-// it.
+// Sets y_MN (dense rows, fp32) to the sum of the pairs' products, or with `add` adds it to y_MN.
 void TileMultiply(const std::vector<Factors>& pairs, const at::Tensor& y_MN, bool add = false);
 
 }  // namespace plural::trainer

@@ -289,8 +289,7 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
     return x.options().dtype(ComputedIn(x.scalar_type())).requires_grad(false);
   }
 
-  // Each thread adds up the gradients of its own key heads, in one order whatever the number of
-  // threads.
+  // Each thread adds up its own key heads' gradients, in one order whatever the number of threads.
   template <class Function>
   static void EachSharedHead(const Shape& shape, const Function& function) {
     at::parallel_for(0, shape.shared_heads, 1, [&](std::int64_t begin, std::int64_t end) {

@@ -28,8 +28,7 @@ class Checkpoints {
   // The newest `keep` >= 1 are kept. `folder` is made with the first checkpoint.
   Checkpoints(std::filesystem::path folder, std::int64_t keep);
 
-  // Removes folders that a killed run left half-written or half-removed. The caller holds the run's
-  // lock.
+  // Removes folders that a killed run left half-written or half-removed. The caller holds the lock.
   void RemoveLeftovers() const;
 
   // Writes step-<state.position.step>, then removes those beyond `keep`.

@@ -2,8 +2,7 @@
 //
 // Each thread takes eight packed bytes, that is 16 values of one block: it decodes their absmax,
 // loads once and stores two or four times 16 bytes. The 16 values of the type are in shared memory,
-// where threads that read different ones have no bank conflict: a warp's 32 lanes read at most 16
-// words.
+// where threads that read different ones have no bank conflict: a warp reads at most 16 words.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 

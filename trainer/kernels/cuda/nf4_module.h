@@ -1,5 +1,4 @@
-// The interface of the module plural_nf4, the CUDA kernel of NF4 weights, which is loaded with
-// dlopen.
+// The interface of the module plural_nf4, the CUDA kernel of NF4 weights, opened with dlopen.
 //
 // Owns: the entry point's name and type. Does not own: what it does (nf4_dequantize.cu). The module
 // knows neither libtorch nor the trainer: it is compiled by nvcc and takes plain pointers. Thread

@@ -45,8 +45,7 @@ data::LabelledGroup LabelLatents(const data::Group& group, int used, const data:
   return labelled;
 }
 
-// Recognition feeds all tokens of a response and the query; generation feeds the responses under
-// each latent.
+// Recognition feeds the whole response and the query; generation the responses under each latent.
 std::vector<TreeExtent> Extents(const UsedLengths& lengths, const data::LabelSettings& settings) {
   const double responses = lengths.responses;
   const double branches = std::max(settings.latent_branches, 1);

@@ -60,8 +60,7 @@ void AddNegatives(const data::Group& group, const data::LabelSettings& settings,
     }
     labelled.sequences.push_back(std::move(negative));
   }
-  // The denominator is known only now. Without a penalised token all weights are 0 and nothing is
-  // divided.
+  // The denominator is known only now. Without a penalised token all weights are 0 and stay so.
   const double denominator = settings.normalization == data::Normalization::kGroupTokenMean
                                  ? static_cast<double>(labelled.penalised_tokens)
                                  : static_cast<double>(positives);
