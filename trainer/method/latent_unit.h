@@ -125,7 +125,7 @@ class LatentUnit {
 };
 
 // The units of a step, one after the other: of each unit every generation pass, then recognition.
-// In place of log-probabilities of sequences, AddTo gives one number, the sum of their expectations.
+// In place of sequences' log-probabilities, AddTo gives one number, the sum of their expectations.
 std::unique_ptr<PassLosses> MakeLatentLosses(const LossContext& context);
 
 }  // namespace plural::trainer
