@@ -41,8 +41,7 @@ struct LabelSettings {
   double unlikelihood_alpha = 0.5;
   MaskMode mask = MaskMode::kContentFirst;
   Normalization normalization = Normalization::kGroupTokenMean;
-  // cvf only. 0: one latent per response, mixed from all. K: every response once under each of K
-  // latents.
+  // cvf only. 0: one latent per response, mixed from all. K: each response under each of K latents.
   int latent_branches = 0;
   std::uint64_t seed = 42;
 };

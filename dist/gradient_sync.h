@@ -24,8 +24,7 @@ class GradientSync {
   // Call before the backward of the step's last pass on this rank: from here a bucket is sent as soon
   // as its last gradient has arrived, always in bucket order. Not needed on a rank without passes.
   void ArmLastBackward();
-  // Sends the buckets that have not been sent and waits for all. Every rank calls it once per step.
-  // COLLECTIVE.
+  // Sends the remaining buckets and waits for all. Every rank calls it once per step. COLLECTIVE.
   void Finish();
 
  private:

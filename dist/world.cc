@@ -55,8 +55,7 @@ LauncherClaim ReadLauncherClaim() {
 // COLLECTIVE over `machine`.
 int CountSharers(MPI_Comm machine, int size) {
   cpu_set_t mine;
-  // This fails on a machine with more cores than the set can hold; all its ranks then count as
-  // sharers.
+  // Fails on a machine with more cores than the set holds; all its ranks then count as sharers.
   if (sched_getaffinity(0, sizeof(mine), &mine) != 0) std::memset(&mine, 0xff, sizeof(mine));
   std::vector<cpu_set_t> all(static_cast<std::size_t>(size));
   MPI_Allgather(&mine, sizeof(mine), MPI_BYTE, all.data(), sizeof(mine), MPI_BYTE, machine);

@@ -20,7 +20,6 @@
 
 namespace plural {
 
-// The whole file.
 std::string ReadFile(const std::filesystem::path& path);
 
 // True when `bytes`, the beginning of a file, are a git-lfs pointer: a clone without its content.

@@ -11,8 +11,7 @@ namespace {
 // Rows of y in one tile: two sums each, in 24 of the 32 registers of AVX-512.
 constexpr std::int64_t kTile = 12;
 
-// Row pairs of a, [ceil(rows / 2), width_a]: a[2 p, j] in the lower half of a word, a[2 p + 1, j] in the
-// upper.
+// Row pairs of a, [ceil(rows / 2), width_a]: a[2 p, j] in a word's lower half, a[2 p + 1, j] above.
 std::vector<std::uint32_t> PairRows(const c10::BFloat16* a, const OuterProductShape& shape) {
   const std::int64_t width = shape.width_a;
   std::vector<std::uint32_t> pairs(static_cast<std::size_t>((shape.rows + 1) / 2 * width));

@@ -169,17 +169,14 @@ Sums EpochSums(const Method& method, const MethodSettings& settings);
 // Sums of a validation: "groups", the terms, the method's sums and those of validation,
 // "logprob_nats" and "response_tokens" of the positives; everything is a sum over groups.
 Sums ValidationSums(const Method& method, const MethodSettings& settings);
-// Adds a step to its epoch.
 void AddStep(const Method& method, const Sums& step, Sums& epoch);
-// The sum of the terms.
 double LossOf(const Method& method, const Sums& sums);
 
 struct NamedFigure {
   std::string_view name;
   double value = 0.0;
 };
-// The figures that the method prints in `line`: its terms besides likelihood and unlikelihood, then
-// its figures.
+// What the method prints in `line`: its terms besides likelihood and unlikelihood, its figures.
 std::vector<NamedFigure> FiguresOf(const Method& method, const MethodSettings& settings, Lines line,
                                    const Sums& sums);
 

@@ -67,7 +67,6 @@ std::span<const NormSlot> NormSlots(const ModelConfig& config) {
   return kNorms;
 }
 
-// The layer's linear layer with that path.
 template <class Layer>
 auto& LinearAt(Layer& layer, const std::string& path) {
   const auto* slot =

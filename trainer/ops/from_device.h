@@ -9,8 +9,7 @@
 
 namespace plural::trainer {
 
-// The elements of each tensor in fp64, none for an undefined one, in one copy: the host waits for a
-// GPU once.
+// The elements of each tensor in fp64 (undefined: none), in one copy: the host waits once.
 std::vector<std::vector<double>> ReadTogether(const std::vector<at::Tensor>& tensors);
 
 }  // namespace plural::trainer

@@ -18,8 +18,7 @@
 
 namespace plural::trainer {
 
-// x W^T + t B^T in one pass over the result, [R, O]. t [R, K] and B [O, K] are an adapter's, or
-// undefined.
+// x W^T + t B^T in one pass over the result, [R, O]; t [R, K] and B [O, K] may be undefined.
 at::Tensor MultiplyTransposed(const at::Tensor& x_RI, const at::Tensor& weight_OI,
                               const at::Tensor& t_RK = {}, const at::Tensor& b_OK = {});
 // The same, but bf16 gives fp32: sums are not rounded.

@@ -1,8 +1,7 @@
 // Recomputation: a part of the forward pass that keeps only its inputs and runs again in backward.
 //
 // Owns: running it twice, so that values and gradients are those of running it once. Does not own:
-// which part that is (decoder.h), when memory requires it (run/train_step.h). Thread rule: one
-// thread.
+// which part that is (decoder.h), when memory requires it (train_step.h). Thread rule: one thread.
 #pragma once
 
 #include <ATen/core/TensorBody.h>

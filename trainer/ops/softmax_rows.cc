@@ -56,8 +56,7 @@ double ValueOr(const at::Tensor& values_R, std::int64_t row, double otherwise) {
   return values_R.defined() ? values_R.const_data_ptr<double>()[row] : otherwise;
 }
 
-// Overwrites z with all terms but the scatter, and returns the terms of a and h at the targets, in
-// fp64.
+// Overwrites z with all terms but the scatter. Returns those of a and h at the targets, in fp64.
 at::Tensor DenseGradientOnHost(const at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& k,
                                const EdgeCoefficients& edges, const at::Tensor& z_E, double softcap) {
   const at::Tensor added_E = at::zeros_like(z_E);

@@ -1,7 +1,6 @@
 // The pass of a run that needs most memory, found without running it.
 //
-// Owns: which steps are examined. Does not own: what a pass needs (memory_model.h). Thread rule:
-// one thread.
+// Owns: the steps examined. Does not own: a pass's needs (memory_model.h). Thread rule: one thread.
 #pragma once
 
 #include <cstdint>

@@ -2,8 +2,7 @@
 //
 // Owns: the trainable values, the optimizer, the position in the data, and the inputs to which the
 // run is bound. Everything else (caches, timings, the reader's look-ahead) may be lost at any
-// moment without changing a later step. Does not own: files (checkpoint.h). Thread rule: one
-// thread.
+// moment without changing a later step. Does not own: files. Thread rule: one thread.
 //
 // Random states are not needed: every draw is a function of the seed and of counters kept below.
 #pragma once
