@@ -1,7 +1,7 @@
-// The alignment part of a corpus file (docs/corpus-format.md): what its numbers mean, and affinities.
+// The alignment part of a corpus (docs/corpus-format.md): what its numbers mean, and affinities.
 //
-// Owns: the check of everything that part claims. Does not own: the rest of the corpus (corpus.h), the
-// assignment made from affinities (labelling.h). Thread rule: as the file's. Internal to the data library.
+// Owns: the validation of that part. Does not own: the rest of the corpus (corpus.h), the
+// assignment made from affinities (possibilities.h). Thread rule: as the file's. Internal to data/.
 #pragma once
 
 #include <cstdint>
@@ -17,14 +17,14 @@ class AlignmentReader {
  public:
   static bool IsIn(const Hdf5File& file) { return file.HasAttribute("alignment_possibilities"); }
 
-  // Of a corpus with so many possibility numbers and responses. Errors: DataError naming the dataset or
-  // attribute that is missing, of another shape, or not finite.
+  // `possibilities` and `responses`: those of the whole corpus. Errors: DataError naming the
+  // dataset or attribute that is missing, of another shape, or not finite.
   AlignmentReader(const Hdf5File& file, int possibilities, std::int64_t responses, std::int64_t max_elements);
 
   const AlignmentInfo& Info() const { return info_; }
 
-  // Fills in the affinities of consecutive responses; `first`: place of the first one in the corpus.
-  // Errors: DataError when one is outside [-1, 1].
+  // Fills in the affinities of consecutive responses; `first`: index of the first one in the
+  // corpus. Errors: DataError when one is outside [-1, 1].
   void Read(std::int64_t first, std::vector<Response>& responses) const;
 
  private:

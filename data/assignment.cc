@@ -11,9 +11,9 @@ namespace {
 constexpr std::int64_t kUnreached = std::numeric_limits<std::int64_t>::min();
 constexpr int kNone = -1;
 
-// Largest-gain augmenting paths, one a used row (successive shortest paths of minimum-cost flow). After n
-// paths the matching is the best one of n edges, which is why stopping early also chooses the rows: a path
-// may start at any row that is still free.
+// Largest-gain augmenting paths, one per used row (successive shortest paths of minimum-cost flow).
+// After n paths the matching is the best one of n edges, which is why stopping early also chooses
+// the rows: a path may start at any row that is still free.
 class Matching {
  public:
   Matching(std::span<const float> affinity, int rows, int columns)
@@ -30,7 +30,7 @@ class Matching {
       if (row_of_[Size(column)] != kNone) continue;
       if (best == kNone || column_gain_[Size(column)] > column_gain_[Size(best)]) best = column;
     }
-    // Back along the path: every row on it takes the column it was left for.
+    // Follows the path back: every row on it takes the column that comes after it.
     for (int column = best; column != kNone;) {
       const int row = came_from_[Size(column)];
       const int before = column_of_[Size(row)];
@@ -46,8 +46,8 @@ class Matching {
   static std::size_t Size(int value) { return static_cast<std::size_t>(value); }
   std::int64_t Gain(int row, int column) const { return gain_[Size(row) * Size(columns_) + Size(column)]; }
 
-  // The largest gain of an alternating path from any free row to each column (Bellman-Ford). It ends, since
-  // a best matching has no cycle that gains, and gains are exact.
+  // The largest gain of an alternating path from any free row to each column (Bellman-Ford). It
+  // terminates, since a best matching has no cycle of positive gain, and gains are exact.
   void FindPaths() {
     row_gain_.assign(Size(rows_), kUnreached);
     column_gain_.assign(Size(columns_), kUnreached);
@@ -82,10 +82,10 @@ class Matching {
 
   int rows_;
   int columns_;
-  std::vector<std::int64_t> gain_;  // [rows, columns], in 2^-40
+  std::vector<std::int64_t> gain_;  // [rows, columns], in units of 2^-40
   std::vector<int> column_of_;      // of a row, kNone while it is free
   std::vector<int> row_of_;         // of a column
-  // Of the latest FindPaths.
+  // Results of the latest FindPaths.
   std::vector<std::int64_t> row_gain_;
   std::vector<std::int64_t> column_gain_;
   std::vector<int> came_from_;  // the row before a column

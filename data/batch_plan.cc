@@ -9,16 +9,16 @@
 namespace plural::data {
 namespace {
 
-// A group that leaves the fullest rank, perhaps in exchange for a smaller one.
+// A move of a group from the fullest rank, perhaps in exchange for a smaller one.
 struct Trade {
   std::size_t given = 0;  // position in the fullest rank's list
-  std::size_t rank = 0;   // who takes it
-  std::size_t taken = 0;  // position in that rank's list; its size: nothing comes back
+  std::size_t rank = 0;   // the rank that takes it
+  std::size_t taken = 0;  // position in that rank's list; its size: no exchange
   double difference = 0;  // cost that moves
   double larger = 0;      // of the two loads afterwards
 };
 
-// The trade after which the larger of both loads is least; none that lowers it: `larger` is that of before.
+// The trade with the least larger one of both loads. None lowers it: `larger` is the load before.
 Trade BestTrade(std::span<const double> costs, const std::vector<std::vector<int>>& assignment,
                 const std::vector<double>& load, std::size_t fullest) {
   Trade best{.larger = load[fullest]};
@@ -36,13 +36,14 @@ Trade BestTrade(std::span<const double> costs, const std::vector<std::vector<int
   return best;
 }
 
-// While it helps, and a bounded number of times: one trade a rank takes longest-first's 95 % to above 99 %.
+// Trades while it helps, a bounded number of times. One trade per rank raises the balance of 95 %
+// that largest-first reaches to above 99 %.
 void TradeGroups(std::span<const double> costs, std::vector<std::vector<int>>& assignment,
                  std::vector<double>& load) {
   for (std::size_t trades = 0; trades < 2 * assignment.size(); ++trades) {
     const auto fullest = static_cast<std::size_t>(std::max_element(load.begin(), load.end()) - load.begin());
     const Trade trade = BestTrade(costs, assignment, load, fullest);
-    // A gain below rounding could go on for ever.
+    // Gains below rounding could repeat for ever.
     if (trade.larger >= load[fullest] * (1.0 - 1e-9)) return;
     auto& from = assignment[fullest];
     auto& to = assignment[trade.rank];

@@ -21,7 +21,7 @@ class BatchPlan {
   // `groups` > 0: the number of groups in the corpus.
   BatchPlan(std::int64_t groups, const Settings& settings);
 
-  // The last step of an epoch takes what is left, so every group is seen once an epoch.
+  // The last step of an epoch takes the remaining groups, so every group is seen once per epoch.
   std::int64_t StepsPerEpoch() const;
   std::int64_t Epoch(std::int64_t step) const { return step / StepsPerEpoch(); }
   // The groups of optimizer step `step` (counted from 0 over all epochs), in the global order.
@@ -32,8 +32,9 @@ class BatchPlan {
   Settings settings_;
 };
 
-// Assigns groups to ranks: longest first, ties to the lower index and rank, then trades that help the
-// fullest rank. Result[rank] holds indices into `costs` in ascending order; ranks may stay empty.
+// Assigns groups to ranks: largest cost first, ties to the lower index and rank, then moves and
+// swaps that relieve the rank with the largest load. Result[rank] holds indices into `costs` in
+// ascending order; ranks may stay empty.
 std::vector<std::vector<int>> AssignToRanks(std::span<const double> costs, int ranks);
 
 // Mean rank cost / largest rank cost, 1 = perfectly balanced: the share of time that ranks are busy.

@@ -22,7 +22,7 @@ namespace {
 
 constexpr std::int64_t kFormatVersion = 1;
 constexpr char kMaskModes[] = "content_first,all_first,repo_compat";
-constexpr std::uint8_t kKnownMaskBits = 0b111;  // one a mask mode
+constexpr std::uint8_t kKnownMaskBits = 0b111;  // one per mask mode
 constexpr std::int64_t kMaxPossibilities = 10000;
 constexpr std::int64_t kMaxVocabulary = std::int64_t{1} << 24;
 constexpr std::int64_t kMaxVocabularyBytes = std::int64_t{1} << 28;
@@ -36,7 +36,8 @@ bool IsSha256(const std::string& text) {
   return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
-// `sha256` as the sidecar states it, "" without a sidecar. With `verify` the file must have it.
+// An info with `sha256` as the sidecar states it, "" without a sidecar. With `verify`, the file's
+// hash must equal it.
 CorpusInfo InfoOfSidecar(const std::filesystem::path& path, bool verify) {
   const std::filesystem::path sidecar = path.string() + ".sha256";
   CorpusInfo info;
@@ -69,7 +70,7 @@ Offsets ReadOffsets(const Hdf5Dataset<std::int64_t>& dataset, std::int64_t size,
     throw DataError(dataset.Where() + " has " + std::to_string(dataset.Size()) + " elements, " +
                     (size >= 0 ? std::to_string(size) + " are needed" : "at least 1 is needed"));
   }
-  // The last element first: most wrong files end here, before their offsets take memory.
+  // The last element first: most wrong files fail here, before their offsets take memory.
   const std::int64_t last = dataset.Read(dataset.Size() - 1, dataset.Size()).front();
   if (last != end) {
     throw DataError(dataset.Where() + " ends at " + std::to_string(last) + " but '" + indexed + "' has " +
@@ -109,7 +110,7 @@ struct Corpus::Impl {
   void OpenGroups(std::int64_t max_elements);
   void ReadVocabulary();
   void ScanTokens() const;
-  // `tokens` stand at `begin` in `dataset`; group_of(element) names the group of one that is wrong.
+  // `tokens` were read from `dataset` at `begin`; group_of(element) is the group of a wrong one.
   template <class GroupOf>
   void RequireVocabulary(const Hdf5Dataset<Token>& dataset, const std::vector<Token>& tokens,
                          std::int64_t begin, GroupOf group_of) const;
@@ -177,7 +178,7 @@ void Corpus::Impl::ReadAttributes() {
   }
 }
 
-// Corpora of older writers name the trained end token alone, and no largest id.
+// Corpora of older writers state the trained end token only, and no largest id.
 void Corpus::Impl::ReadTokens(const std::string& where) {
   const auto require = [&](const char* name, std::int64_t id) {
     if (id >= 0 && id < info.vocab_size) return;
@@ -370,7 +371,7 @@ Corpus::GroupLengths Corpus::Lengths(std::int64_t group) const {
     lengths.longest_tail = std::max(lengths.longest_tail, c.tail_offsets[tail + 1] - c.tail_offsets[tail]);
   }
   for (std::int64_t r = c.group_responses[group]; r < c.group_responses[group + 1]; ++r) {
-    // Fits: a group has at most kMaxGroupTokens.
+    // This fits: a group has at most kMaxGroupTokens.
     lengths.responses.push_back(static_cast<std::int32_t>(c.response_offsets[r + 1] - c.response_offsets[r]));
   }
   return lengths;

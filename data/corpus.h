@@ -1,6 +1,6 @@
 // Reader of the HDF5 corpus (docs/corpus-format.md).
 //
-// Owns: the open file, the check of everything it claims, reading of single groups. Does not own:
+// Owns: the open file, the validation of its content, reading of single groups. Does not own:
 // order, labels or threads. Thread rule: one thread at a time; the loader's thread after start-up.
 #pragma once
 
@@ -22,12 +22,11 @@ struct CorpusInfo {
   std::int64_t response_tokens = 0;
   int possibilities = 0;  // M: tails 1..M exist; 0 = none
   std::int64_t vocab_size = 0;
-  std::int64_t largest_token = 0;  // that the corpus may use: vocab_size - 1 where it does not say
-  std::vector<std::int64_t>
-      end_tokens;             // that end an answer, the trained one first; empty where it does not say
-  std::string source_format;  // dialogue | targets | chat | text
+  std::int64_t largest_token = 0;        // largest id that may be used; vocab_size - 1 if unstated
+  std::vector<std::int64_t> end_tokens;  // of an answer, the trained one first; may be empty
+  std::string source_format;             // dialogue | targets | chat | text
   std::string tokenizer_sha256;
-  std::string tokenizer_name;  // file name, for people
+  std::string tokenizer_name;  // file name, for display
   std::string template_name;
   std::string template_json;  // the whole template, so that generation uses the same one
   std::string sha256;         // of the file, from the sidecar ("" without one)
@@ -73,11 +72,11 @@ class Corpus {
   };
   Longest LongestSequence() const;
 
-  // The bytes a token id stands for (the id-to-bytes table), and a whole sequence of them. A model may have
-  // more rows than its tokenizer has ids: those stand for nothing.
+  // The bytes that a token id stands for (the id-to-bytes table), and those of a whole sequence. A
+  // model may have more rows than its tokenizer has ids; such ids stand for no bytes.
   const std::string& TokenBytes(Token token) const;
   std::string Decode(const std::vector<Token>& tokens) const;
-  // The token of these bytes, -1 where there is none.
+  // The token that stands for `bytes`; -1 when there is none.
   std::int64_t IdOf(const std::string& bytes) const;
 
   // Changes when the file is replaced or touched: "size:mtime_ns".

@@ -12,15 +12,15 @@ namespace plural::data {
 
 using Token = std::int32_t;
 
-// Which words of a negative response are penalised; the bit of this mode in Response::masks.
-// Computed by `plural prepare`, by position in the real tokenisation.
+// The words of a negative response that are penalised. The value is the mode's bit in
+// Response::masks, which `plural prepare` computes by position in the real tokenisation.
 enum class MaskMode : std::uint8_t { kContentFirst = 0, kAllFirst = 1, kRepoCompat = 2 };
 
 struct Response {
   std::vector<Token> tokens;        // ends with the terminator where one is trained
   double weight = 1.0;              // share of the target distribution (distribution matching)
-  std::vector<std::uint8_t> masks;  // one byte a token; bit MaskMode set: penalise it in a negative
-  // How well numbers 1, 2, ... suit it, in [-1, 1]; empty in a corpus without aligned possibilities.
+  std::vector<std::uint8_t> masks;  // one byte per token; bit MaskMode: penalised in a negative
+  // Its affinity to numbers 1, 2, ..., in [-1, 1]; empty in a corpus without aligned possibilities.
   std::vector<float> affinity = {};
 
   bool Penalised(std::size_t position, MaskMode mode) const {

@@ -18,7 +18,7 @@ constexpr hsize_t kMaxChunkBytes = hsize_t{64} << 20;
 constexpr hsize_t kMaxExpansion = 1000;  // of stored bytes: deflate's own limit is 1032
 constexpr std::size_t kMaxStringBytes = 65536;
 constexpr std::int64_t kMaxListElements = 4096;  // of an attribute
-constexpr std::size_t kChunkCacheSlots = 521;    // prime, as HDF5 asks; its default
+constexpr std::size_t kChunkCacheSlots = 521;    // prime, as HDF5 recommends; its default
 
 struct TypeName {
   hid_t on_disk;
@@ -60,7 +60,7 @@ std::string Describe(hid_t type) {
   return order + (H5Tget_sign(type) == H5T_SGN_NONE ? "uint" : "int") + bits;
 }
 
-// HDF5's own words for its latest failure: those of the innermost function.
+// HDF5's description of its latest failure, that of the innermost function.
 std::string LatestHdf5Error() {
   std::string words;
   H5Ewalk2(
@@ -74,7 +74,7 @@ std::string LatestHdf5Error() {
   return words;
 }
 
-// Must follow the failed call at once: the next HDF5 call, closing a handle too, forgets the error.
+// Must directly follow the failed call: the next HDF5 call, even a close, clears the error.
 DataError Unreadable(const std::string& where) {
   const std::string words = LatestHdf5Error();
   return DataError(where + " cannot be read" + (words.empty() ? "" : " (HDF5: " + Quoted(words) + ")") +
@@ -82,8 +82,8 @@ DataError Unreadable(const std::string& where) {
                    "." + std::to_string(H5_VERS_MINOR) + "; prepare or copy it again");
 }
 
-// A writer holds an exclusive lock (HDF5's own, of flock). False where the file system has no locks (ENOLCK,
-// ENOSYS, EOPNOTSUPP): the corpus says itself whether its writer has finished.
+// A writer holds an exclusive lock (HDF5 uses flock). False where the file system has no locks
+// (ENOLCK, ENOSYS, EOPNOTSUPP): the corpus itself states whether its writer has finished.
 bool IsLockedByAWriter(const std::filesystem::path& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) return false;
@@ -122,15 +122,15 @@ const std::filesystem::path& RequireReadableFile(const std::filesystem::path& pa
 }
 
 Hdf5File::Hdf5File(const std::filesystem::path& path) : name_(RequireReadableFile(path).string()) {
-  // Before any other call. A damaged file makes the library lose memory of its own, and at exit it would
-  // search for it and print pages. Nothing is left to clean up: every handle closes itself.
+  // Must precede any other call. A damaged file makes the library leak its own memory, which it
+  // would report at length at exit. Nothing is left to clean up, since every handle closes itself.
   H5dont_atexit();
   const QuietHdf5 quiet;
   // Filters could otherwise be loaded from folders that the environment names.
   H5PLset_loading_state(0);
 
   const Hdf5Handle access(H5Pcreate(H5P_FILE_ACCESS));
-  // The library's own lock says the same of a file that is being written and of a file system without locks.
+  // HDF5's own lock has one error for a file that is being written and a file system without locks.
   if (IsLockedByAWriter(path)) {
     throw DataError(name_ + ": is open for writing in another program; wait until it is finished");
   }
@@ -265,7 +265,7 @@ Hdf5Dataset<T> Hdf5File::Open(const char* name, std::int64_t max_elements) const
   dataset.size_ = static_cast<std::int64_t>(elements);
   CheckStorage(object.Id(), where, dataset.size_, sizeof(T));
 
-  // A cache that holds a few chunks, however large: groups next to each other share them.
+  // The cache holds at least one chunk, however large, since neighbouring groups share chunks.
   const Hdf5Handle creation(H5Dget_create_plist(object.Id()));
   hsize_t chunk = 0;
   H5Pget_chunk(creation.Id(), 1, &chunk);

@@ -1,4 +1,4 @@
-// Distrustful reading of HDF5 files: the subset that a corpus may use, and a refusal for all else.
+// Strict reading of HDF5 files: only the subset that a corpus may use is accepted.
 //
 // Owns: opening, the checks of storage (links, layout, filters, types, sizes), typed reads. Does not own:
 // what the datasets mean (corpus.h). Thread rule: one thread at a time for all objects of one file.
@@ -59,7 +59,7 @@ class Hdf5Dataset {
   // Elements [begin, end). Errors: DataError when a chunk fails its checksum; nothing is returned then.
   std::vector<T> Read(std::int64_t begin, std::int64_t end) const;
   std::vector<T> ReadAll() const { return Read(0, size_); }
-  // "FILE: dataset 'NAME'": how its errors begin.
+  // The beginning of its error messages: "FILE: dataset 'NAME'".
   const std::string& Where() const { return where_; }
 
  private:
@@ -74,15 +74,15 @@ const std::filesystem::path& RequireReadableFile(const std::filesystem::path& pa
 
 class Hdf5File {
  public:
-  // Errors: as RequireReadableFile; DataError when it is not a
-  // whole HDF5 file with checksummed metadata, or open for writing.
+  // Errors: those of RequireReadableFile; DataError when it is not a whole HDF5 file with
+  // checksummed metadata, or is open for writing.
   explicit Hdf5File(const std::filesystem::path& path);
 
   // Attributes of the root group: scalar, 64-bit little endian; fixed-length strings up to 64 KiB.
   bool HasAttribute(const char* name) const;
   std::int64_t IntegerAttribute(const char* name) const;
   std::string StringAttribute(const char* name) const;
-  // Of one dimension, with at most 4096 elements.
+  // A list of at most 4096 integers.
   std::vector<std::int64_t> IntegersAttribute(const char* name) const;
 
   // A dataset of the root group. Checked: a hard link, one dimension, the type, chunks of at most 64 MiB,
@@ -97,9 +97,9 @@ class Hdf5File {
   struct Attribute {
     Hdf5Handle id;
     Hdf5Handle type;
-    std::string where;  // how its errors begin
+    std::string where;  // beginning of its error messages
   };
-  // `elements`: how many it has; null: it must be a scalar.
+  // `elements` receives their number; null: the attribute must be a scalar.
   Attribute OpenAttribute(const char* name, std::int64_t* elements = nullptr) const;
   void ReadIntegers(const Attribute& attribute, std::int64_t* values) const;
   void CheckStorage(hid_t dataset, const std::string& where, std::int64_t elements,

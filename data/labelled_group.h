@@ -15,8 +15,8 @@ namespace plural::data {
 
 // Rows of cvf that carry no token of the vocabulary: trainer/method/latent_unit.h gives them their
 // embeddings. They are negative, so that trees tell them apart from tokens and from each other.
-inline constexpr Token kQueryToken = -1;  // after a response whose latent is asked for
-// The latent before a response: of latent `slot` (exact), or the one mixed for response `slot` (from 0).
+inline constexpr Token kQueryToken = -1;  // after a response whose latent is recognised
+// The latent before a response: latent `slot` (exact), or the mixture for response `slot`; from 0.
 constexpr Token LatentToken(int slot) { return -2 - slot; }
 
 // Tokens that many sequences begin with, held once: copies share them. They never change.
@@ -38,16 +38,16 @@ class SharedTokens {
 struct LabelledSequence {
   SharedTokens prefix;               // prompt + tail; never predicted
   std::vector<Token> response;       // every token is predicted by the one before it
-  std::vector<double> likelihood;    // weight of -log p, a response token
-  std::vector<double> unlikelihood;  // weight of -log(1-p), a response token
+  std::vector<double> likelihood;    // weight of -log p, per response token
+  std::vector<double> unlikelihood;  // weight of -log(1-p), per response token
   int response_index = 0;
   int possibility = 0;   // 0: none
   int latent = 0;        // cvf with branches: 1..K; else 0
   bool positive = true;  // false: a negative of peft
   double target = 0.0;   // p*(y|x) of distribution matching; 0 elsewhere
 
-  // Leading response tokens that are predicted: all of them, but of a negative only up to its last penalised
-  // token (at least one), since nothing reads what follows.
+  // The number of leading response tokens that are predicted: all of them, but for a negative only
+  // those up to its last penalised token (at least one), since nothing depends on what follows.
   std::size_t PredictedTokens() const;
 };
 
@@ -55,11 +55,11 @@ struct LabelledGroup {
   std::int64_t group = 0;  // place in the corpus
   std::vector<LabelledSequence> sequences;
   std::int64_t positive_tokens = 0;
-  std::int64_t penalised_tokens = 0;  // 0 in a group that has negatives: it adds 0, and is counted
+  std::int64_t penalised_tokens = 0;  // 0 with negatives: the group adds 0, and is counted
   std::int64_t sequence_tokens = 0;   // tokens of all sequences, prefixes included: the plain cost
   double target_entropy_nats = 0.0;   // H(p*) of distribution matching
-  // Of cvf: one a response, prompt + response + kQueryToken, whose one predicted token means nothing; and the
-  // key of the group's draws in this epoch.
+  // cvf only: one sequence per response, prompt + response + kQueryToken, whose one predicted token
+  // is not used; and the key of the group's draws in this epoch.
   std::vector<LabelledSequence> recognition;
   std::uint64_t latent_key = 0;
 };

@@ -20,13 +20,13 @@ enum class Assignment : std::uint8_t {
   kAligned,     // a number means the same kind of response in every group: best total affinity
 };
 
-// Which N of a group's responses are used.
+// The choice of the N responses of a group that are used.
 enum class Selection : std::uint8_t {
   kFirst,
   kAligned,  // those whose best assignment to numbers has the largest total affinity
 };
 
-// How a group's token losses become one number (docs/methods.md 2.3).
+// The reduction of a group's token losses to one number (docs/methods.md 2.3).
 enum class Normalization : std::uint8_t {
   kGroupTokenMean,  // mean over positive tokens + alpha * mean over penalised tokens
   kSequenceSum,     // (sum over positive tokens + alpha * sum over penalised tokens) / positives
@@ -35,13 +35,13 @@ enum class Normalization : std::uint8_t {
 struct LabelSettings {
   int responses = 4;      // N: the first N responses are used; 0 = all
   int possibilities = 9;  // M: numbers are drawn from 1..M
-  int max_negatives = 0;  // keep at most so many of the N(N-1) negatives; 0 = all
+  int max_negatives = 0;  // keep at most this many of the N(N-1) negatives; 0 = all
   Assignment assignment = Assignment::kSampled;
   Selection selection = Selection::kFirst;  // kAligned: only peft with aligned assignment
   double unlikelihood_alpha = 0.5;
   MaskMode mask = MaskMode::kContentFirst;
   Normalization normalization = Normalization::kGroupTokenMean;
-  // cvf. 0: one latent per response, mixed of all. K: every response once below each of K latents.
+  // cvf only. 0: one latent per response, mixed from all. K: each response under each of K latents.
   int latent_branches = 0;
   std::uint64_t seed = 42;
 };
@@ -51,7 +51,7 @@ struct NumberedResponse {
   int possibility = 0;  // 0: none
 };
 
-// Throws DataError with `what`, which the group's id and number stand before.
+// Throws a DataError that names the group by id and number, followed by `what`.
 [[noreturn]] void Refuse(const Group& group, const std::string& what);
 
 // Errors: DataError naming the group when it has fewer than `used` responses or none, or when one of the
@@ -68,10 +68,10 @@ SharedTokens PrefixOf(const Group& group, int possibility);
 // A response after a prefix of its group, PrefixOf its number, with weights of 0.
 LabelledSequence SequenceOf(const Group& group, const NumberedResponse& numbered, SharedTokens prefix);
 
-// One positive per used response, in their order. Every token of response i of weight w_i and T_i tokens
-// weighs w_i / sum_j w_j T_j (kGroupTokenMean) or w_i / sum_j w_j (kSequenceSum): with all weights 1 the
-// plain token mean and the mean of sequence sums. Errors: those of PrefixOf; DataError when the weights sum
-// to zero.
+// One positive per used response, in their order. Every token of response i, with weight w_i and
+// T_i tokens, has the weight w_i / sum_j w_j T_j (kGroupTokenMean) or w_i / sum_j w_j
+// (kSequenceSum); with all weights 1 these are the plain token mean and the mean of sequence sums.
+// Errors: those of PrefixOf; DataError when the weights sum to zero.
 LabelledGroup Positives(const Group& group, const std::vector<NumberedResponse>& used,
                         Normalization normalization);
 

@@ -38,7 +38,7 @@ std::uint64_t HashName(std::string_view name) {
 }
 
 std::uint64_t CounterRandom::Below(std::uint64_t bound) {
-  // Of the 2^64 values the lowest 2^64 mod bound are refused; what is left divides evenly.
+  // The lowest 2^64 mod bound of the 2^64 values are rejected; the rest divides evenly.
   const std::uint64_t refused = (0 - bound) % bound;
   std::uint64_t draw = Next();
   while (draw < refused) draw = Next();
@@ -60,16 +60,16 @@ std::vector<int> SampleWithoutReplacement(CounterRandom random, int bound, int c
 
 std::uint64_t PermuteIndex(std::uint64_t key, std::uint64_t size, std::uint64_t index) {
   if (index >= size) throw std::invalid_argument("PermuteIndex: index >= size");
-  // The network works on an even number of bits. At least eight: with fewer, four rounds reach only a
-  // few of the possible orders, and a small corpus would see the same ones again and again.
+  // The network needs an even number of bits, here at least eight: with fewer, four rounds reach
+  // only a few of the possible orders, and a small corpus would repeat them.
   const int half = std::max(4, (static_cast<int>(std::bit_width(size - 1)) + 1) / 2);
   const std::uint64_t mask = (std::uint64_t{1} << half) - 1;
   std::array<std::uint64_t, 4> round_key{};
   for (std::uint64_t round = 0; round < round_key.size(); ++round) {
     round_key[round] = Mix64(key + kGolden * (round + 1));
   }
-  // Walk the cycle until it is back in [0, size): a bijection of the larger domain, restricted, is one
-  // of the smaller. The domain is at most 4 * size (or 256), so few steps are expected.
+  // Walks the cycle until it is back in [0, size), which restricts the bijection of the larger
+  // domain to the smaller one. The domain is at most 4 * size (or 256), so few steps are expected.
   do {
     std::uint64_t left = index >> half;
     std::uint64_t right = index & mask;

@@ -10,7 +10,7 @@
 
 namespace plural::data {
 
-// What a stream of draws is for; part of its key, so that two purposes never share draws.
+// The purpose of a stream of draws; part of its key, so that two purposes never share draws.
 enum class Purpose : std::uint64_t {
   kDataOrder = 1,
   kPossibilities = 2,
@@ -32,7 +32,7 @@ std::uint64_t MixKey(std::uint64_t seed, Purpose purpose, std::uint64_t a = 0, s
 // A stable 64-bit hash of a name (FNV-1a, finalised), for keys made of prompt ids.
 std::uint64_t HashName(std::string_view name);
 
-// Stream of draws under one key. Copy it freely; `counter` is its whole state.
+// A stream of draws under one key. It may be copied freely; `counter` is its whole state.
 struct CounterRandom {
   std::uint64_t key = 0;
   std::uint64_t counter = 0;

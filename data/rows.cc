@@ -21,7 +21,7 @@ void AppendPath(std::span<const std::int32_t> edges, std::int32_t first_edge, Ro
   pass.sequences.push_back(sequence);
 }
 
-// The key of a path that is one token longer.
+// The key of the path extended by `token`.
 std::uint64_t Extend(std::uint64_t path_key, Token token) {
   return Mix64(path_key + Mix64(static_cast<std::uint64_t>(token)));
 }
@@ -61,7 +61,7 @@ void AppendTree(const PlacedTree& placed, std::uint64_t root_key, double scale, 
   pass.rows = pass.length;
 }
 
-// One kind of sequences of the groups [first, last) of a step.
+// The sequences of one kind of the groups [first, last) of a step.
 struct Share {
   std::span<const LabelledGroup> groups;
   std::size_t first = 0, last = 0;
@@ -93,13 +93,13 @@ std::int64_t FedTokens(const LabelledSequence& sequence) {
   return static_cast<std::int64_t>(sequence.prefix->size() + sequence.PredictedTokens()) - 1;
 }
 
-// Fills batch row `b` of a pass whose shape is set.
+// Fills line `b` of a pass whose shape is set.
 void FillPlainRow(const LabelledSequence& sequence, RowPass::SequenceRef ref, std::uint64_t root_key,
                   std::int64_t b, double scale, RowPass& pass) {
   const std::int64_t begin = b * pass.length;
   const auto token_at = [&](std::size_t depth) {
     return depth < sequence.prefix->size() ? (*sequence.prefix)[depth]
-                                          : sequence.response[depth - sequence.prefix->size()];
+                                           : sequence.response[depth - sequence.prefix->size()];
   };
   const std::int64_t fed = FedTokens(sequence);
   std::uint64_t path_key = root_key;
@@ -133,7 +133,7 @@ std::vector<RowPass> PackPlain(const Share& share, const PackSettings& settings,
       refs.push_back({static_cast<std::int32_t>(g), static_cast<std::int32_t>(s)});
     }
   }
-  // Similar lengths side by side, so that little is padding.
+  // Similar lengths share a pass, so that there is little padding.
   std::ranges::stable_sort(refs, std::greater{},
                            [&](RowPass::SequenceRef ref) { return FedTokens(sequence_of(ref)); });
 

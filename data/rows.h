@@ -1,7 +1,7 @@
 // Rows: what one forward and backward pass of the model consumes.
 //
-// Owns: putting trees of several groups side by side in one row, and the plain layout (one padded row
-// a sequence) that is the oracle of the tree. Does not own: devices or tensors. Thread rule: pure.
+// Owns: packing trees of several groups into one pass, and the plain layout (one padded line per
+// sequence), the reference for the tree. Does not own: devices or tensors. Thread rule: pure.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,9 @@ enum class PassKind : std::uint8_t {
   kRecognition,  // of LabelledGroup::recognition (cvf)
 };
 
-// A pass of `batch` rows of `length` tokens, flattened. In the tree layout batch is 1 and `end` rules
-// visibility; in the plain layout attention is causal, rows are padded at the right, and `end` is empty.
+// A pass of `batch` lines of `length` rows, flattened. In the tree layout batch is 1 and `end`
+// decides visibility; in the plain layout attention is causal, lines are padded on the right, and
+// `end` is empty.
 struct RowPass {
   PassKind kind = PassKind::kPrediction;
   std::int64_t batch = 1;
@@ -46,14 +47,14 @@ struct RowPass {
 struct PackSettings {
   Layout layout = Layout::kTree;
   CostModel cost = {};
-  std::int64_t row_budget = 1024;  // trees are put side by side up to so many rows
+  std::int64_t row_budget = 1024;  // trees share a pass up to this many rows
 };
 
-// The passes for the groups of one rank and step. Groups with recognition sequences (cvf) come in units: the
-// recognition passes of some groups, about as many as row_budget holds, then these groups' other passes, so
-// that what a unit keeps in memory until its last pass is bounded.
-// Every edge weight is multiplied by `scale`
-// (1 / groups of the whole step), so that losses and gradients add up over passes and ranks.
+// The passes for the groups of one rank and step. Groups with recognition sequences (cvf) are
+// packed as units: the recognition passes of some groups, about as many as row_budget holds, then
+// the other passes of these groups. This bounds the memory that a unit keeps until its last pass.
+// Every edge weight is multiplied by `scale` (1 / groups of the whole step), so that losses and
+// gradients add up over passes and ranks.
 std::vector<RowPass> PackGroups(std::span<const LabelledGroup> groups, const PackSettings& settings,
                                 double scale);
 

@@ -33,8 +33,6 @@ Sha256::Sha256() : impl_(std::make_unique<Impl>()) {
   Require(EVP_DigestInit_ex(impl_->context.get(), EVP_sha256(), nullptr));
 }
 Sha256::~Sha256() = default;
-Sha256::Sha256(Sha256&&) noexcept = default;
-Sha256& Sha256::operator=(Sha256&&) noexcept = default;
 
 void Sha256::Update(const void* bytes, std::size_t size) {
   Require(EVP_DigestUpdate(impl_->context.get(), bytes, size));

@@ -17,8 +17,6 @@ class Sha256 {
  public:
   Sha256();
   ~Sha256();
-  Sha256(Sha256&&) noexcept;
-  Sha256& operator=(Sha256&&) noexcept;
 
   void Update(const void* bytes, std::size_t size);
   // 64 hex digits. Ends the hash: neither Update nor Hex may follow.

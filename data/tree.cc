@@ -33,11 +33,11 @@ class Tokens {
   std::span<const Token> first_, rest_;
 };
 
-// Sequences in lexicographic order of their tokens, where neighbours share most. The tokens stay where they
-// are.
+// Sequences in lexicographic order of their tokens, in which neighbours share the longest prefixes. The
+// tokens are not copied.
 class SortedSequences {
  public:
-  // The chosen ones. A sequence makes rows of all its tokens but the last.
+  // The sequences at `which`. Every token of a sequence but its last makes a row.
   SortedSequences(std::span<const LabelledSequence> sequences, std::span<const int> which) {
     for (const int index : which) {
       const LabelledSequence& sequence = sequences[static_cast<std::size_t>(index)];
@@ -50,22 +50,22 @@ class SortedSequences {
     });
   }
 
-  // All of them. A sequence makes rows of all its tokens.
+  // All sequences. Every token of a sequence makes a row.
   explicit SortedSequences(std::span<const std::vector<Token>> sequences) {
     for (const auto& sequence : sequences) Add(sequence, {});
     Sort([](std::size_t, std::size_t) { return false; });
   }
 
   std::size_t Size() const { return order_.size(); }
-  // Tokens of the i-th sequence in order, and its place in the list that was given.
+  // The tokens of the i-th sequence in order, and its index in the given list.
   const Tokens& operator[](std::size_t i) const { return tokens_[order_[i]]; }
   std::size_t Given(std::size_t i) const { return order_[i]; }
-  // First tokens that the i-th sequence has in common with the one before it.
+  // The number of leading tokens that the i-th sequence shares with the one before it.
   std::size_t Shared(std::size_t i) const { return shared_[i]; }
 
   std::int64_t Rows(std::size_t i) const { return static_cast<std::int64_t>((*this)[i].size()) - 1; }
-  // Rows that the i-th sequence adds to any tree that ends with the one before it. That one's last
-  // token is no row yet, even where this sequence goes on from it.
+  // The number of rows that the i-th sequence adds to any tree that ends with the one before it.
+  // That one's last token is no row yet, even where this sequence continues it.
   std::int64_t NewRows(std::size_t i) const {
     return Rows(i) - std::min(static_cast<std::int64_t>(shared_[i]), Rows(i - 1));
   }
@@ -115,13 +115,13 @@ std::vector<int> AllOf(std::span<const LabelledSequence> sequences) {
   return which;
 }
 
-// Lays out a tree's rows, depth first, as its sequences come in lexicographic order.
+// Lays out a tree's rows, depth first, from its sequences in lexicographic order.
 class RowLayout {
  public:
   explicit RowLayout(TokenTree& tree) : tree_(tree) {}
 
-  // Goes on to a sequence that has its first `shared` tokens in common with the one before it; its first
-  // `fed` tokens have rows.
+  // Moves on to a sequence whose first `shared` tokens are those of the one before it, and whose
+  // first `fed` tokens have rows.
   void Next(const Tokens& tokens, std::size_t shared, std::size_t fed) {
     Close(std::min(shared, rows_.size()));
     for (std::size_t depth = rows_.size(); depth < fed; ++depth) {
@@ -132,7 +132,7 @@ class RowLayout {
     }
   }
   void Finish() { Close(0); }
-  // Of the current sequence, by depth.
+  // The rows of the current sequence, by depth.
   const std::vector<std::int32_t>& Rows() const { return rows_; }
 
  private:
@@ -181,7 +181,7 @@ TokenTree BuildTree(std::span<const LabelledSequence> sequences, std::span<const
 
   constexpr std::int32_t kNoEdge = -1;
   RowLayout layout(tree);
-  std::vector<std::int32_t> edge_at;  // that predicts the token at a depth, or kNoEdge
+  std::vector<std::int32_t> edge_at;  // edge that predicts the token at a depth, or kNoEdge
   for (std::size_t i = 0; i < sorted.Size(); ++i) {
     const Tokens& tokens = sorted[i];
     layout.Next(tokens, sorted.Shared(i), tokens.size() - 1);
@@ -243,7 +243,7 @@ std::vector<std::vector<int>> CutGroup(std::span<const LabelledSequence> sequenc
     for (std::size_t i = j; i-- > 0;) {
       const std::int64_t rows = sorted.Rows(i) + added[j] - added[i + 1];
       longest = std::max(longest, sorted.Rows(i));
-      // Beyond the limit only where cutting would make no tree smaller: all rows are on one path.
+      // A part exceeds the limit only when a cut makes no tree smaller: all rows are on one path.
       if (cost.max_rows > 0 && rows > cost.max_rows && rows > longest) break;
       const double part = cost.Cost(rows);
       if (part > best[j]) break;  // rows only grow as i falls: no earlier begin can win

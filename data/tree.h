@@ -1,8 +1,8 @@
 // The token tree: all sequences of a group merged by their token ids.
 //
-// Owns: building the tree, laying it out depth first, its edge list, trees that predict nothing, cutting a
-// large group into several trees. Does not own: weights' meaning (labelling.h), several trees in a row
-// (rows.h). Thread rule: pure functions.
+// Owns: building the tree, laying it out depth first, its edge list, trees that predict nothing,
+// cutting a large group into several trees. Does not own: the meaning of weights (labelling.h),
+// several trees in a pass (rows.h). Thread rule: pure functions.
 //
 // A row is a token that is fed to the model. Row q sees row k exactly when k <= q < end[k]; position
 // is the depth on the path. A terminal token is never fed, it is only predicted. An edge is one
@@ -37,47 +37,48 @@ struct TokenTree {
   std::int64_t Rows() const { return static_cast<std::int64_t>(token.size()); }
 };
 
-// Merges the sequences, without what LabelledSequence::PredictedTokens leaves out. The rows are the distinct
-// proper prefixes of all of them; the layout depends on
-// the set of sequences only, not on their order: siblings stand in order of token id. Prefixes that
-// differ from their first token make a forest. Edges of equal sequences add up, whatever their signs: where
-// a negative of peft equals its number's positive, the edge carries both weights.
+// Merges the sequences, each with its PredictedTokens only. The rows are the distinct proper
+// prefixes of all of them. The layout depends on the set of sequences only, not on their order:
+// siblings are in order of token id. Sequences that differ in their first token make a forest.
+// Edges of equal sequences add up, whatever their signs: where a negative of peft equals its
+// number's positive, the edge carries both weights.
 // Time: one sort of the sequences and one pass over their tokens, no recursion.
 // Errors: DataError when a prefix is empty.
 TokenTree BuildTree(std::span<const LabelledSequence> sequences);
-// The same of the sequences at `which`; path_offset counts in the order of `which`.
+// The same for the sequences at the indices `which`; path_offset is in the order of `which`.
 TokenTree BuildTree(std::span<const LabelledSequence> sequences, std::span<const int> which);
 
-// Sequences whose tokens are all fed, the last ones too: a prompt before its response is known.
+// A tree of sequences whose tokens are all fed, even the last ones: prompts without responses.
 struct FedTree {
   TokenTree tree;                               // without edges and paths
   std::vector<std::vector<std::int32_t>> rows;  // of each sequence, from its first token to its last
 };
 
-// Merges the sequences as BuildTree does, by one row per distinct prefix, the sequences themselves included.
-// Errors: DataError when a sequence is empty.
+// Merges the sequences as BuildTree does, with one row per distinct prefix, the sequences
+// themselves included. Errors: DataError when a sequence is empty.
 FedTree FeedAll(std::span<const std::vector<Token>> sequences);
 
-// What a tree costs, in multiply-adds of forward and backward, up to a constant factor.
+// The cost of a tree, in multiply-adds of forward and backward, up to a constant factor.
 struct CostModel {
-  double per_row = 1.0;           // linear layers, one row
-  double per_row_pair = 0.0;      // attention under a dense mask, one (row, row) pair
-  double per_visible_pair = 0.0;  // attention that skips what a row does not see, one (row, ancestor) pair
-  std::int64_t max_rows = 0;      // no tree larger than this unless one sequence alone is; 0 = none
+  double per_row = 1.0;           // linear layers, per row
+  double per_row_pair = 0.0;      // attention under a dense mask, per (row, row)
+  double per_visible_pair = 0.0;  // attention that skips unseen rows, per (row, ancestor)
+  std::int64_t max_rows = 0;      // no larger tree unless one sequence is; 0 = no limit
 
-  // What decides where a group is cut. Visible pairs are left out: a cut saves none.
+  // The cost by which a group is cut. Visible pairs are left out, since a cut saves none.
   double Cost(std::int64_t rows) const {
     const auto n = static_cast<double>(rows);
     return per_row * n + per_row_pair * n * n;
   }
 };
 
-// Splits `sequences` into parts whose trees together cost least, among all cuts of the lexicographic
-// order: exact, by dynamic programming over (first, last) of a part, whose rows are known in constant
-// time. A part above max_rows has all its rows on one path. Time: a sort and at most n * n / 2
-// steps for n sequences, in practice n times the sequences of the largest part worth its cost.
-// Returns the indices of each part; the parts, and the indices in them, stand in lexicographic order of
-// their sequences.
+// Splits `sequences` into parts whose trees together cost least, among all cuts of the
+// lexicographic order. The result is exact, by dynamic programming over (first, last) of a part,
+// whose rows are known in constant time. A part above max_rows has all its rows on one path. Time:
+// a sort and at most n * n / 2 steps for n sequences, in practice n times the sequences of the
+// largest part worth its cost.
+// Returns the indices of each part; the parts, and the indices in them, are in lexicographic order
+// of their sequences.
 std::vector<std::vector<int>> CutGroup(std::span<const LabelledSequence> sequences, const CostModel& cost);
 
 }  // namespace plural::data

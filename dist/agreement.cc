@@ -7,7 +7,7 @@
 namespace plural::dist {
 namespace {
 
-// Rank `reporter` is about to end the job; this rank has nothing more to say.
+// Blocks until the rank that reports the fault ends the job: it never enters this barrier.
 [[noreturn]] void WaitForTheEnd(Collectives& collectives) {
   collectives.Barrier();
   throw ExitError(ExitCode::kInternal, "another rank reported a fault but did not end the job");

@@ -7,7 +7,8 @@
 
 namespace plural::dist {
 
-// Wrong resources: GPU count, library mismatch between ranks, singletons where a world was asked. Exit 69.
+// Wrong resources: GPU count, library mismatch between ranks, a world of one rank where the
+// launcher started several. Exit code 69.
 class ResourceError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

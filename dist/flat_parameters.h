@@ -1,11 +1,11 @@
 // Flat parameters: all trainable tensors in one buffer, all their gradients in another.
 //
-// Owns: the two buffers and where each tensor lies in them. Does not own: names' meaning, the update
-// (trainer/optimizer.h). Thread rule: one thread.
+// Owns: the two buffers and where each tensor lies in them. Does not own: the meaning of names, the
+// update (trainer/state/optimizer.h). Thread rule: one thread.
 //
-// After construction every tensor given is a view of the parameter buffer, and its .grad a view of the
-// gradient buffer, into which autograd accumulates in place. A later .to(dtype) of a parameter would
-// silently break this: CheckAliasing() finds it.
+// After construction every given tensor is a view of the parameter buffer, and its .grad a view of
+// the gradient buffer, into which autograd accumulates in place. A later .to(dtype) of a parameter
+// would silently break this; CheckAliasing() finds it.
 #pragma once
 
 #include <ATen/core/TensorBody.h>

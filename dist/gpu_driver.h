@@ -1,6 +1,6 @@
-// What the GPU driver of this machine says, without any CUDA library.
+// The GPU driver of this machine, queried without any CUDA library.
 //
-// Owns: nothing; loads the driver's library while it asks. Does not own: the use of GPUs
+// Owns: nothing; loads the driver's library during the query only. Does not own: the use of GPUs
 // (collectives.h). Thread rule: any thread.
 #pragma once
 
@@ -15,8 +15,8 @@ struct GpuDriver {
     std::string name;
     std::uint64_t memory_bytes = 0;
   };
-  int cuda_version = 0;         // newest CUDA it serves, as 1000 major + 10 minor; 0: no driver
-  std::vector<Device> devices;  // those this process may see
+  int cuda_version = 0;         // newest CUDA it supports, as 1000 major + 10 minor; 0: no driver
+  std::vector<Device> devices;  // those visible to this process
 };
 
 GpuDriver ProbeGpuDriver();

@@ -81,7 +81,7 @@ struct GradientSync::Impl {
     if (!armed_) return;
     const std::size_t index = bucket_of_[parameter];
     if (index < pending_.size()) {
-      // The sum under way does not hold this gradient: going on would train on a wrong one.
+      // The sum in progress lacks this gradient; continuing would train on a wrong sum.
       throw std::logic_error("parameter '" + parameters_.Spans()[parameter].name +
                              "' got a second gradient in one backward, after its bucket was sent; a "
                              "parameter may be used in one recomputed region only");
@@ -111,9 +111,9 @@ struct GradientSync::Impl {
   FlatParameters& parameters_;
   Collectives& collectives_;
   std::vector<Bucket> buckets_;
-  std::vector<std::size_t> bucket_of_;             // by parameter
-  std::vector<bool> arrived_;                      // by parameter, since arming
-  std::vector<std::unique_ptr<Pending>> pending_;  // of buckets 0, 1, ...: those sent
+  std::vector<std::size_t> bucket_of_;             // per parameter
+  std::vector<bool> arrived_;                      // per parameter, since arming
+  std::vector<std::unique_ptr<Pending>> pending_;  // of the sent buckets 0, 1, ...
   bool armed_ = false;
 };
 

@@ -1,9 +1,9 @@
-// Gradient sync: sums the flat gradient over ranks, bucket by bucket, behind backward.
+// Gradient sync: sums the flat gradient over ranks, bucket by bucket, while backward runs.
 //
-// Owns: the buckets, the hooks that see a gradient finish. Does not own: the buffers
-// (flat_parameters.h), the transport (collectives.h), averaging: every micro-loss already carries the
-// step's global denominator, so the sum is the gradient. Thread rule: main thread; autograd on the CPU
-// runs hooks on the thread that calls backward.
+// Owns: the buckets, the hooks that run when a gradient is complete. Does not own: the buffers
+// (flat_parameters.h), the transport (collectives.h), averaging: every micro-loss already carries
+// the step's global denominator, so the sum is the gradient. Thread rule: main thread; autograd on
+// the CPU runs hooks on the thread that calls backward.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ class GradientSync {
   // Call before the backward of the step's last pass on this rank: from here a bucket is sent as soon
   // as its last gradient has arrived, always in bucket order. Not needed on a rank without passes.
   void ArmLastBackward();
-  // Sends what has not been sent and waits for all. Every rank calls it once a step. COLLECTIVE.
+  // Sends the remaining buckets and waits for all. Every rank calls it once per step. COLLECTIVE.
   void Finish();
 
  private:

@@ -1,6 +1,6 @@
 // One communication thread with one FIFO makes every MPI call between World's construction and
-// destruction. A thread, because MPI_Iallreduce of Open MPI 4.1 moves data only inside MPI calls and so
-// does not overlap; one FIFO, because ranks must agree on the order of collectives.
+// destruction. It is a thread, because MPI_Iallreduce of Open MPI 4.1 moves data only inside MPI
+// calls and so does not overlap, and one FIFO, because ranks must agree on the collectives' order.
 #include <ATen/core/Tensor.h>
 #include <mpi.h>
 
@@ -27,9 +27,9 @@ namespace {
 // Bytes of one MPI_Bcast: counts of MPI 3 are int.
 constexpr std::int64_t kBroadcastBytes = std::int64_t{1} << 30;
 
-// The communicator, the queue and what the thread does with them. Shared by owner and thread: when an
-// exception unwinds the owner while the thread waits for a peer that will not come, the thread is left
-// behind with its own share.
+// The communicator, the queue and the thread's loop, shared by owner and thread: when an exception
+// unwinds the owner while the thread waits for a peer that will not come, the thread is left behind
+// and keeps the channel alive.
 class Channel {
  public:
   explicit Channel(const World& world)
@@ -89,10 +89,10 @@ class Channel {
     MPI_Comm_free(&communicator_);
   }
 
-  // Waits, asleep, until every rank has come to this collective. Open MPI's blocking calls spin, which
+  // Sleeps until every rank has entered this collective. Open MPI's blocking calls spin, which
   // would take the core from this rank's own backward while a slower peer still computes.
   void AwaitPeers() const {
-    constexpr int kYields = 64;  // peers in step meet within these
+    constexpr int kYields = 64;  // enough for peers that arrive together
     constexpr std::chrono::microseconds kPause{100};
     MPI_Request request = MPI_REQUEST_NULL;
     Check(MPI_Ibarrier(communicator_, &request), "MPI_Ibarrier");
@@ -244,7 +244,7 @@ class MpiCollectives : public Collectives {
   }
 
  private:
-  // Runs `work` on the communication thread, behind all that was posted before, and waits for it.
+  // Runs `work` on the communication thread, after all that was posted before, and waits for it.
   template <typename Work>
   void Synchronously(const Work& work) {
     if (size_ == 1) return;

@@ -1,4 +1,4 @@
-// The side of NCCL that every build has: finds and opens the module, or says why not.
+// The part of the NCCL collectives in every build: loads the module, or reports why it cannot.
 #include <dlfcn.h>
 #include <torch/version.h>
 
@@ -17,7 +17,7 @@
 namespace plural::dist {
 namespace {
 
-// What brings all CUDA libraries: the wheel's install without --no-deps.
+// The command that installs all CUDA libraries: that of the wheel, without --no-deps.
 constexpr char kInstall[] = ".venv/bin/python -m pip install torch==" TORCH_VERSION;
 
 #ifdef PLURAL_NCCL
@@ -92,7 +92,7 @@ int LocalCudaDevice(const World& world) {
     throw ResourceError(world.Host() + " shows no CUDA device to rank " + std::to_string(world.Rank()) +
                         "; check the driver (nvidia-smi) and CUDA_VISIBLE_DEVICES, or use device: cpu");
   }
-  if (devices == 1) return 0;  // a scheduler that binds one GPU a task; MakeNccl finds shared ones
+  if (devices == 1) return 0;  // a scheduler may bind one GPU per task; MakeNccl finds shared ones
   if (world.LocalRank() >= devices) {
     throw ResourceError(world.Host() + " runs " + std::to_string(world.LocalSize()) + " ranks but has " +
                         std::to_string(devices) + " CUDA devices; start at most one rank a GPU");

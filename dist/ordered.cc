@@ -6,14 +6,14 @@
 namespace plural::dist {
 namespace {
 
-// A result travels behind its length.
+// Appends the result behind its length.
 void Append(const std::string& result, std::string& bytes) {
   const std::uint64_t size = result.size();
   bytes.append(reinterpret_cast<const char*>(&size), sizeof(size));
   bytes += result;
 }
 
-// The result at `at`, which moves behind it.
+// The result at offset `at`, which advances past it.
 std::string Take(const std::string& bytes, std::size_t& at) {
   std::uint64_t size = 0;
   std::memcpy(&size, bytes.data() + at, sizeof(size));

@@ -33,13 +33,14 @@ long EnvironmentNumber(const char* name) {
 }
 
 struct LauncherClaim {
-  long size = -1;  // -1: no launcher spoke
+  long size = -1;  // no launcher was found
   std::string variable;
 };
 
-// How many ranks the launcher says there are. mpirun's own word goes first: inside a Slurm job its
-// ranks inherit Slurm's variables, which then describe mpirun's daemons. SLURM_NTASKS is no evidence,
-// since a batch script with many tasks may start a single process on purpose; only a step (srun) is.
+// The number of ranks according to the launcher. mpirun's own variable comes first: inside a Slurm
+// job its ranks inherit Slurm's variables, which then describe mpirun's daemons. SLURM_NTASKS is no
+// evidence, since a batch script with many tasks may start a single process on purpose; only a step
+// (srun) is.
 LauncherClaim ReadLauncherClaim() {
   if (const long size = EnvironmentNumber("OMPI_COMM_WORLD_SIZE"); size >= 0) {
     return {size, "OMPI_COMM_WORLD_SIZE"};
@@ -54,7 +55,7 @@ LauncherClaim ReadLauncherClaim() {
 // COLLECTIVE over `machine`.
 int CountSharers(MPI_Comm machine, int size) {
   cpu_set_t mine;
-  // A machine with more cores than the set has room for does not say: then all of its ranks may share them.
+  // Fails on a machine with more cores than the set holds; all its ranks then count as sharers.
   if (sched_getaffinity(0, sizeof(mine), &mine) != 0) std::memset(&mine, 0xff, sizeof(mine));
   std::vector<cpu_set_t> all(static_cast<std::size_t>(size));
   MPI_Allgather(&mine, sizeof(mine), MPI_BYTE, all.data(), sizeof(mine), MPI_BYTE, machine);
@@ -72,9 +73,9 @@ World::World(int* argc, char*** argv) : uncaught_at_start_(std::uncaught_excepti
   MPI_Initialized(&initialized);
   if (initialized) throw std::logic_error("World was made twice; MPI can be initialised once a process");
   const LauncherClaim claim = ReadLauncherClaim();
-  // Started without a launcher, Open MPI 4 would fork a daemon, which needs its programs in PATH and is
-  // of use only to a process that later spawns others. Without the daemon all such processes of a user
-  // share one session folder, and one that ends may remove it under one that starts: none is made.
+  // Without a launcher, Open MPI 4 would start a daemon, which needs its programs in PATH and
+  // serves only a process that later spawns others. Without the daemon all such processes of a user
+  // share one session folder, which one that ends may remove under one that starts: none is made.
   if (claim.size < 0) {
     setenv("OMPI_MCA_ess_singleton_isolated", "1", /*overwrite=*/0);
     setenv("OMPI_MCA_orte_create_session_dirs", "0", /*overwrite=*/0);
@@ -139,20 +140,20 @@ std::string World::LibraryVersion() {
 }
 
 void World::Abort(int code) const {
-  // MPI_Abort may itself wait, for a daemon that is gone or for a lock of a thread that hangs.
+  // MPI_Abort may itself block, on a daemon that is gone or on a lock of a thread that hangs.
   try {
     std::thread([code] {
       std::this_thread::sleep_for(kAbortDeadline);
       _exit(code);
     }).detach();
-  } catch (const std::system_error&) {  // no thread to be had: abort without a deadline
+  } catch (const std::system_error&) {  // no thread could be made: abort without a deadline
   }
   std::cout.flush();
   std::fflush(nullptr);
   int is_main = 0;
   MPI_Is_thread_main(&is_main);
   if (size_ == 1 && is_main) {
-    MPI_Finalize();  // nobody else to end: leave quietly, the caller has already said why
+    MPI_Finalize();  // no peers to end: exit quietly, the caller has reported the reason
   } else {
     MPI_Abort(MPI_COMM_WORLD, code);
   }

@@ -24,8 +24,8 @@ class World {
   int Size() const { return size_; }
   int LocalRank() const { return local_rank_; }  // among the ranks of this machine
   int LocalSize() const { return local_size_; }
-  // How many ranks of this machine, this one among them, may run on a core that this one may run on: a
-  // launcher that binds its ranks leaves one.
+  // The number of this machine's ranks, this one included, that may run on a core on which this one
+  // may run; 1 where the launcher binds each rank to its own cores.
   int RanksOnTheseCores() const { return ranks_on_these_cores_; }
   const std::string& Host() const { return host_; }
   int ThreadLevel() const { return thread_level_; }  // MPI_THREAD_*

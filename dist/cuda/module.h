@@ -1,7 +1,7 @@
-// The one door into the module plural_nccl, which is opened with dlopen.
+// The interface of the module plural_nccl, which is loaded with dlopen.
 //
 // Owns: the entry points' names and types. Does not own: what they do (nccl_collectives_cuda.cc).
-// Both sides are built together, so C++ types and exceptions pass through.
+// Both sides are built together, so C++ types and exceptions pass. Thread rule: main thread.
 #pragma once
 
 #include <memory>
@@ -18,7 +18,7 @@ inline constexpr char kMakeNcclName[] = "plural_make_nccl";
 using MakeNccl = void(int rank, int size, int device, std::unique_ptr<Collectives> control,
                       std::unique_ptr<Collectives>& result);
 
-// The number of CUDA devices this process sees; 0 without a driver.
+// The number of CUDA devices visible to this process; 0 without a driver.
 inline constexpr char kCudaDeviceCountName[] = "plural_cuda_device_count";
 using CudaDeviceCount = int();
 

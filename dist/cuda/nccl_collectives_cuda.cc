@@ -1,4 +1,4 @@
-// The NCCL collectives, in the module that is opened only when CUDA is asked for (module.h).
+// The NCCL collectives, in the module that is opened only when CUDA is used (module.h).
 #include <ATen/core/Tensor.h>
 #include <c10/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDAFunctions.h>
@@ -23,8 +23,8 @@ namespace {
 
 constexpr std::chrono::microseconds kPoll{20};
 
-// The communicator. Non-blocking: a call may return ncclInProgress, and only then can a communicator
-// whose peer is lost be aborted.
+// The communicator is non-blocking: a call may return ncclInProgress, and only then can a
+// communicator whose peer is lost be aborted.
 class Communicator {
  public:
   Communicator(int rank, int size, const ncclUniqueId& id, std::string where) : where_(std::move(where)) {
@@ -61,7 +61,7 @@ class Communicator {
                     " (" + ncclGetLastError(handle_) + ")");
   }
 
-  // Throws when the communicator has failed since the last look; true: no call is still being enqueued.
+  // True when no call is still being enqueued. Throws when the communicator has failed.
   bool Ready(const char* operation) const {
     ncclResult_t state = ncclSuccess;
     Check(ncclCommGetAsyncError(handle_, &state), operation);
@@ -96,7 +96,7 @@ class OnStream : public Pending {
 
  private:
   const Communicator& communicator_;
-  at::Tensor tensor_;  // its memory is in use until the event
+  at::Tensor tensor_;  // keeps its memory until the event
   c10::cuda::CUDAEvent finished_;
 };
 
@@ -105,7 +105,7 @@ std::string Where(int rank, int size, int device) {
          std::to_string(device) + ")";
 }
 
-// The GPU itself, whatever number it has in this process: its UUID.
+// The GPU's UUID, which does not depend on its number in this process.
 std::string DeviceIdentity(int device) {
   cudaDeviceProp properties{};
   if (const cudaError_t status = cudaGetDeviceProperties(&properties, device); status != cudaSuccess) {
@@ -176,8 +176,8 @@ class NcclCollectives : public Collectives {
   void Barrier() override { control_->Barrier(); }
 
  private:
-  // A stream from libtorch's pool is non-blocking: it does not wait for the default stream by itself.
-  // Two ranks on one GPU hang inside NCCL or are refused by it with a riddle, so look first.
+  // A stream from libtorch's pool is non-blocking: it does not wait for the default stream by
+  // itself. Two ranks on one GPU hang inside NCCL or get an unclear error, so they are found first.
   static c10::cuda::CUDAStream CheckedStream(int rank, int device, Collectives& control) {
     const std::vector<std::string> identities = control.AllGather(DeviceIdentity(device));
     for (std::size_t other = 0; other < identities.size(); ++other) {
@@ -199,7 +199,7 @@ class NcclCollectives : public Collectives {
     }
   }
 
-  // Orders what comes next on the communication stream behind what computes the tensor.
+  // Makes the communication stream wait for the work that computes the tensor.
   void StartAfterCurrentStream() {
     c10::cuda::CUDAEvent computed;
     computed.record(c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device_)));

@@ -25,7 +25,7 @@ constexpr std::size_t kMaxTransfer = std::size_t{1} << 28;
   throw ExitError(code, "cannot " + action + " '" + path.string() + "': " + std::strerror(error));
 }
 
-// `needed_bytes`: what was still to be written.
+// `needed_bytes`: the bytes that were still to be written.
 [[noreturn]] void FailWrite(const fs::path& path, std::size_t needed_bytes, int error) {
   std::string what = "cannot write '" + path.string() + "': " + std::strerror(error);
   if (error == ENOSPC || error == EDQUOT) {
@@ -60,7 +60,7 @@ fs::path Sibling(const fs::path& target, const char* prefix) {
   return ParentOf(target) / (prefix + target.filename().string() + "-" + nonce);
 }
 
-// fsync through a descriptor of its own: works for files and folders alike.
+// Syncs through a new descriptor, which works for files and folders alike.
 void SyncPath(const fs::path& path, int flags) {
   const int descriptor = open(path.c_str(), flags | O_CLOEXEC);
   if (descriptor < 0) Fail(ExitCode::kCheckpointWrite, "open for syncing", path, errno);
@@ -72,18 +72,21 @@ void SyncPath(const fs::path& path, int flags) {
   if (close(descriptor) != 0) Fail(ExitCode::kCheckpointWrite, "close", path, errno);
 }
 
+// Makes renames, creations and removals inside `folder` durable.
+void SyncFolder(const fs::path& folder) { SyncPath(folder, O_RDONLY | O_DIRECTORY); }
+
 void SyncTree(const fs::path& folder) {
   std::error_code error;
   for (fs::recursive_directory_iterator entry(folder, error), last; !error && entry != last;
        entry.increment(error)) {
     if (entry->is_directory()) {
-      SyncPath(entry->path(), O_RDONLY | O_DIRECTORY);
+      SyncFolder(entry->path());
     } else if (entry->is_regular_file() && !entry->is_symlink()) {
       SyncPath(entry->path(), O_RDONLY);
     }
   }
   if (error) Fail(ExitCode::kCheckpointWrite, "list", folder, error.value());
-  SyncPath(folder, O_RDONLY | O_DIRECTORY);
+  SyncFolder(folder);
 }
 
 void Rename(const fs::path& from, const fs::path& to) {
@@ -118,8 +121,6 @@ std::string ReadFile(const fs::path& path) {
   return bytes;
 }
 
-void SyncFolder(const fs::path& folder) { SyncPath(folder, O_RDONLY | O_DIRECTORY); }
-
 void WriteFileDurably(const fs::path& path, std::string_view bytes) {
   PendingFile file(path);
   file.Write(bytes);
@@ -136,7 +137,7 @@ OutputFile::OutputFile(const fs::path& path) : path_(path) {
 }
 
 OutputFile::~OutputFile() {
-  if (descriptor_ >= 0) close(descriptor_);  // abandoned: its content counts for nothing
+  if (descriptor_ >= 0) close(descriptor_);  // abandoned: its content is not used
 }
 
 void OutputFile::Write(std::string_view bytes) {

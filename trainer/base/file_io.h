@@ -1,8 +1,8 @@
 // File I/O: files and folders that appear whole or not at all.
 //
-// Owns: temporary names, the order of write, fsync and rename, errors with errno, path and free space.
-// Does not own: what is in the files. Thread rule: objects belong to one thread; two processes may
-// write the same target at once, the last rename wins.
+// Owns: temporary names, the order of write, fsync and rename, errors with errno, path and free
+// space. Does not own: what is in the files. Thread rule: each object belongs to one thread. Two
+// processes may write the same target at once; the last rename wins.
 //
 // Order of every commit: data is written and synced under a temporary name, renamed onto the target, and
 // the folder that holds the name is synced. A crash leaves the old state or the new one, and perhaps a
@@ -20,24 +20,19 @@
 
 namespace plural {
 
-// The whole file.
 std::string ReadFile(const std::filesystem::path& path);
 
-// Whether `bytes`, the beginning of a file, are those of a git-lfs pointer: the file was cloned without its
-// content.
+// True when `bytes`, the beginning of a file, are a git-lfs pointer: a clone without its content.
 bool IsGitLfsPointer(std::string_view bytes);
-// What to say of one.
+// The part of an error message about such a file.
 inline constexpr const char* kGitLfsAdvice =
     "is a git-lfs pointer, not the file itself; run `git lfs pull` in its folder";
 
-// Replaces `path` by `bytes`.
+// Replaces the content of `path` with `bytes`.
 void WriteFileDurably(const std::filesystem::path& path, std::string_view bytes);
 
-// Makes renames, creations and removals inside `folder` durable.
-void SyncFolder(const std::filesystem::path& folder);
-
-// A new file, written front to back. Fails when the name exists. Without Close() the file stays as far
-// as it came: the owner of its folder removes it.
+// A new file, written front to back. Construction fails when the name exists. Without Close() an
+// incomplete file stays; the owner of its folder removes it.
 class OutputFile {
  public:
   explicit OutputFile(const std::filesystem::path& path);
@@ -60,13 +55,13 @@ class OutputFile {
 class PendingFile {
  public:
   explicit PendingFile(const std::filesystem::path& target);
-  ~PendingFile();  // removes what was not committed
+  ~PendingFile();  // removes the file unless it was committed
   PendingFile(const PendingFile&) = delete;
   PendingFile& operator=(const PendingFile&) = delete;
 
   void Write(std::string_view bytes) { file_.Write(bytes); }
   std::int64_t Size() const { return file_.Size(); }
-  // Replaces the target by what was written.
+  // Replaces the target with the bytes written.
   void Commit();
 
  private:
@@ -79,7 +74,7 @@ class PendingFile {
 class PendingFolder {
  public:
   explicit PendingFolder(const std::filesystem::path& target);
-  ~PendingFolder();  // removes what was not committed
+  ~PendingFolder();  // removes the folder unless it was committed
   PendingFolder(const PendingFolder&) = delete;
   PendingFolder& operator=(const PendingFolder&) = delete;
 

@@ -13,6 +13,7 @@ using nlohmann::json;
 namespace {
 
 constexpr int kMaxDepth = 16;
+constexpr std::uintmax_t kMaxFileBytes = 16 << 20;
 
 [[noreturn]] void Fail(const std::string& where, const std::string& what) {
   throw ExitError(ExitCode::kBadData, Printable(where + ": " + what));
@@ -31,7 +32,7 @@ json ParseJson(std::string_view text, const std::string& where) {
   // The library takes a NUL byte for the end of the input and skips a byte order mark.
   if (text.find('\0') != std::string_view::npos) Fail(where, "not JSON: it holds a NUL byte");
   if (text.starts_with("\xEF\xBB\xBF")) Fail(where, "not JSON: it begins with a byte order mark; remove it");
-  std::vector<std::set<std::string>> keys;  // of the objects that are open
+  std::vector<std::set<std::string>> keys;  // of the open objects
   const json::parser_callback_t check = [&](int depth, json::parse_event_t event, json& value) {
     if (depth > kMaxDepth) Fail(where, "nested deeper than " + std::to_string(kMaxDepth) + " levels");
     if (event == json::parse_event_t::object_start) {
@@ -51,17 +52,17 @@ json ParseJson(std::string_view text, const std::string& where) {
   }
 }
 
-json ReadJsonFile(const fs::path& path, std::uintmax_t max_bytes) {
-  // Asked before opening: a pipe in place of the file would block for ever.
+json ReadJsonFile(const fs::path& path) {
+  // Checked before opening: a pipe in place of the file would block for ever.
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   if (fs::exists(status) && !fs::is_regular_file(status)) {
     throw ExitError(ExitCode::kMissingInput, "'" + path.string() + "' is not a regular file");
   }
   const std::uintmax_t size = fs::file_size(path, error);
-  if (!error && size > max_bytes) {
+  if (!error && size > kMaxFileBytes) {
     Fail("'" + path.string() + "'",
-         std::to_string(size) + " bytes; at most " + std::to_string(max_bytes) + " are accepted");
+         std::to_string(size) + " bytes; at most " + std::to_string(kMaxFileBytes) + " are accepted");
   }
   const std::string text = ReadFile(path);
   if (IsGitLfsPointer(text)) Fail("'" + path.string() + "'", kGitLfsAdvice);

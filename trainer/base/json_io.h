@@ -18,8 +18,8 @@ namespace plural {
 
 // `where`: file, or file and line, for errors.
 nlohmann::json ParseJson(std::string_view text, const std::string& where);
-// A regular file of at most `max_bytes`.
-nlohmann::json ReadJsonFile(const std::filesystem::path& path, std::uintmax_t max_bytes = 16 << 20);
+// A regular file of at most 16 MiB.
+nlohmann::json ReadJsonFile(const std::filesystem::path& path);
 
 // A list of token ids: non-negative integers below `vocab_size`, at least one.
 std::vector<std::int64_t> TokenIds(const nlohmann::json& object, const char* key, std::int64_t vocab_size,

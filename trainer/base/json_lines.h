@@ -1,7 +1,7 @@
-// Files of one JSON value a line, read with distrust.
+// Files with one JSON value per line, read as untrusted input.
 //
-// Owns: lines of bounded length, empty ones passed over, the place of a mistake. Does not own: what the
-// values mean. Memory: one line. Thread rule: one thread.
+// Owns: the limit of a line's length, skipping of empty lines, the place of an error. Does not own:
+// what the values mean. Memory: one line. Thread rule: one thread.
 #pragma once
 
 #include <cstdint>
@@ -17,10 +17,11 @@ class JsonLines {
   // Errors: ExitError(kMissingInput) for a file that cannot be read.
   explicit JsonLines(const std::string& path);
 
-  // The next value; false at the end of the file. Errors: ExitError(kBadData) with file and line number for
-  // what is not JSON, ExitError(kMissingInput) for a file that cannot be read to its end.
+  // The next value; false at the end of the file. Errors: ExitError(kBadData) with file and line
+  // number for a line that is too long or not JSON, ExitError(kMissingInput) for a file that cannot
+  // be read to its end.
   bool Next(nlohmann::json& value);
-  // "'file' line 3", of the last value.
+  // The place of the last value, such as "'file' line 3".
   std::string Where() const;
 
  private:

@@ -41,7 +41,7 @@ KeptLines::KeptLines(const fs::path& target, const std::string& identity)
       Refuse(partial_, "another process has finished this file just now; start again");
     }
     ReadFound(identity + "\n");
-  } catch (...) {  // a constructor that throws has no destructor
+  } catch (...) {  // no destructor runs after a constructor that throws
     ::close(descriptor_);
     throw;
   }
@@ -54,13 +54,8 @@ KeptLines::~KeptLines() {
 
 void KeptLines::ReadFound(const std::string& identity) {
   std::string content = ReadFile(partial_);
-  content.resize(content.rfind('\n') + 1);  // without a line that was cut off; npos + 1 is 0
-  if (content.empty()) {
-    if (::ftruncate(descriptor_, 0) != 0)
-      Refuse(partial_, std::string("cannot be cut to its whole lines: ") + std::strerror(errno));
-    return WriteAll(identity);
-  }
-  if (!content.starts_with(identity)) {
+  content.resize(content.rfind('\n') + 1);  // drops an incomplete last line; npos + 1 is 0
+  if (!content.empty() && !content.starts_with(identity)) {
     Refuse(
         partial_,
         "was left by the same command with other options, model or input; start that one again to finish it, "
@@ -70,6 +65,7 @@ void KeptLines::ReadFound(const std::string& identity) {
       ::lseek(descriptor_, 0, SEEK_END) < 0) {
     Refuse(partial_, std::string("cannot be cut to its whole lines: ") + std::strerror(errno));
   }
+  if (content.empty()) return WriteAll(identity);
   for (std::size_t begin = identity.size(); begin < content.size();) {
     const std::size_t end = content.find('\n', begin);
     found_.push_back(content.substr(begin, end - begin));

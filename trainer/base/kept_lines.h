@@ -1,11 +1,12 @@
-// Lines that cost time to compute, kept while they come: a command that is stopped goes on behind them.
+// Lines that are expensive to compute, saved as they are produced: a command that was stopped
+// continues after them.
 //
-// Owns: "<target>.partial", which whole lines an earlier start left there, the target made of them. Does not
-// own: what lines mean. Thread rule: one thread; one process at a time, which a lock ensures where the file
-// system has locks.
+// Owns: "<target>.partial", the whole lines that an earlier start left in it, the target made from
+// them. Does not own: what lines mean. Thread rule: one thread; one process at a time, which a lock
+// ensures where the file system has locks.
 //
-// The first line of the partial file is the identity of the work: lines of other work are never mixed in, and
-// never thrown away.
+// The first line of the partial file identifies the work. Lines of other work are neither mixed in
+// nor discarded.
 #pragma once
 
 #include <cstdint>
@@ -18,17 +19,17 @@ namespace plural {
 
 class KeptLines {
  public:
-  // `identity`: what decides the lines, as text without a line end.
+  // `identity`: all that determines the lines, as text without a line end.
   // Errors: ExitError(kCannotCreate) when another process writes them, when they belong to other work, or
   // when the file cannot be made or read; ExitError(kCheckpointWrite) for a line that cannot be written.
   KeptLines(const std::filesystem::path& target, const std::string& identity);
-  ~KeptLines();  // lines that were written stay
+  ~KeptLines();  // keeps the lines that were written
   KeptLines(const KeptLines&) = delete;
   KeptLines& operator=(const KeptLines&) = delete;
 
-  // The lines of an earlier start, without their ends.
+  // The lines of an earlier start, without their line ends.
   const std::vector<std::string>& Found() const { return found_; }
-  // `lines`: whole ones, each with its end.
+  // `lines`: whole lines, each with its line end.
   void Write(std::string_view lines);
   // Makes all lines the target, and removes the partial file.
   void Commit();

@@ -1,7 +1,7 @@
-// Text from outside, shown to people.
+// Text from outside the program, made safe to display.
 //
-// Owns: that names and values out of a file stay on one line and cannot control a terminal. Does not own:
-// shortening (recipe/scalar.h). Thread rule: pure.
+// Owns: escaping, so that names and values from a file stay on one line and cannot control a
+// terminal. Does not own: shortening (recipe/scalar.h). Thread rule: pure.
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-// The program's version, as `plural --version` prints it and checkpoints record it.
+// The version that `plural --version` prints and checkpoints record. Thread rule: pure.
 #pragma once
 
 namespace plural {

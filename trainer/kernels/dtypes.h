@@ -1,9 +1,9 @@
-// Dtypes: their names for users, and what a stored type is computed in.
+// Dtypes: their names for users, and the type in which a stored type is computed.
 //
 // Owns: both choices, for loops and for tensors. Thread rule: pure.
 //
-// bf16 is a way to store: sums, statistics and functions of it are fp32, and what is trained beside it is
-// kept in fp32. fp32 and fp64 are computed in themselves.
+// bf16 is for storage only: sums, statistics and functions of bf16 values are fp32, and parameters
+// that are trained beside them are kept in fp32. fp32 and fp64 are computed in their own type.
 #pragma once
 
 #include <c10/core/ScalarType.h>
@@ -26,7 +26,7 @@ inline c10::ScalarType ComputedIn(c10::ScalarType stored) {
   return stored == c10::ScalarType::BFloat16 ? c10::ScalarType::Float : stored;
 }
 
-// Of "fp32", "fp64" or "bf16", as recipes and commands have checked.
+// `name` is "fp32", "fp64" or "bf16", which recipes and commands have checked.
 inline c10::ScalarType DTypeNamed(std::string_view name) {
   if (name == "bf16") return c10::ScalarType::BFloat16;
   return name == "fp64" ? c10::ScalarType::Double : c10::ScalarType::Float;

@@ -74,12 +74,12 @@ PLURAL_INLINE void RmsNormLoop(const T* x, const T* branch, const Computed<T>* w
       if (branch != nullptr) {
         value += Load(branch + at + i, count - i);
         Store(sum + at + i, value, count - i);
-        if constexpr (!std::is_same_v<T, C>) value = Load(sum + at + i, count - i);  // as it is rounded
+        if constexpr (!std::is_same_v<T, C>) value = Load(sum + at + i, count - i);  // as rounded
       }
       squares += value * value;
     }
     auto scale = static_cast<C>(1.0 / std::sqrt(Sum<C>(squares) / static_cast<double>(count) + eps));
-    // Squares that overflow would make the row 0, and a run that has diverged look alive.
+    // Squares that overflow would make the row 0 and hide that a run has diverged.
     if (scale == 0) scale = std::numeric_limits<C>::quiet_NaN();
     rstd[row] = scale;
     const T* values = branch != nullptr ? sum + at : x + at;

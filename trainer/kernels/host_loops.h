@@ -1,8 +1,9 @@
-// Host loops: the passes over memory where ATen would need several, for the CPU.
+// Host loops: single passes over memory where ATen would need several, for the CPU.
 //
-// Owns: loops over plain pointers, vectorised by hand and compiled for several instruction sets; the result
-// does not depend on which row or thread calls. Does not own: tensors, autograd, devices: each caller has
-// an ATen expression of the same formula for other devices. Thread rule: pure functions, one thread.
+// Owns: loops over plain pointers, vectorised by hand and compiled for several instruction sets;
+// the result does not depend on the row or thread that calls. Does not own: tensors, autograd,
+// devices: each caller has an ATen expression of the same formula for other devices. Thread rule:
+// pure functions, one thread.
 //
 // Matrices are row-major and dense.
 #pragma once
@@ -13,13 +14,13 @@
 
 namespace plural::trainer::host {
 
-// What one row of logits says of its softmax.
+// Statistics of the softmax of one row of logits.
 struct RowStatistics {
   double lse = 0.0;           // log sum exp z
   double entropy_nats = 0.0;  // lse - sum p z
 };
 
-// Coefficients of one row's gradient, softmax_rows.h.
+// Coefficients of one row's gradient (softmax_rows.h).
 struct RowGradientTerms {
   double lse = 0.0, entropy_nats = 0.0;
   double a = 0.0, b = 1.0, lse_b = 0.0;  // lse_b: of z / b
@@ -27,14 +28,13 @@ struct RowGradientTerms {
   double softcap = 0.0;  // > 0: the logits are softcap tanh(x / softcap), the gradient is that of x
 };
 
-// How attention makes a logit of a query's product with a key.
+// The map from a query's product with a key to an attention logit.
 struct ScoreTerms {
   double scale = 1.0;
   double softcap = 0.0;  // > 0: softcap tanh(scale product / softcap)
 };
 
-// Of values as they are stored: float, double or bf16. Computed<T> is what is applied to them and what sums
-// are.
+// Loops over stored values: float, double or bf16. Factors and sums are Computed<T>.
 #define PLURAL_STORED_LOOPS(T)                                                                              \
   /* sum = x + branch (branch may be null: then sum is not written), norm = sum * rstd * weight. */         \
   void RmsNorm(const T* x, const T* branch, const Computed<T>* weight, double eps, std::int64_t rows,       \
@@ -53,7 +53,7 @@ struct ScoreTerms {
   void Rotate(const T* x, const Computed<T>* cos, const Computed<T>* sin, int direction, std::int64_t rows, \
               std::int64_t heads, std::int64_t half, T* out);
 
-// Of logits and scores: float or double.
+// Loops over logits and scores: float or double.
 #define PLURAL_COMPUTED_LOOPS(T)                                                                   \
   RowStatistics StatisticsOfRow(const T* z, std::int64_t count, double temperature = 1.0);         \
   /* z = a softmax(z / b) + c p + h p (log p + H) */                                               \

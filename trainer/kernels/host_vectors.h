@@ -1,8 +1,8 @@
-// Vectors: what the host loops are made of.
+// Vectors: the building blocks of the host loops.
 //
-// Owns: a vector of 64 bytes (one AVX-512 register, two or four of smaller machines), its loads, stores and
-// few functions, the attributes that compile a loop once an instruction set. Does not own: loops. For
-// inclusion by host loops' source files only. Thread rule: pure functions.
+// Owns: a vector of 64 bytes (one AVX-512 register, two or four of smaller machines), its loads,
+// stores and few functions, the attributes that compile a loop once per instruction set. Does not
+// own: loops. For inclusion by host loops' source files only. Thread rule: pure functions.
 #pragma once
 
 #include <cmath>
@@ -15,18 +15,19 @@
 // Vectors wider than the build's base instruction set are never passed to a function that is not inlined.
 #pragma GCC diagnostic ignored "-Wpsabi"
 
-// Compiled once an instruction set and chosen when the program starts. Not by clang (14), which makes no
-// versions for these levels; it compiles the sanitized build, whose start-up would come after that choice.
+// Compiles a function once per instruction set; the version is chosen when the program starts. Not
+// for clang (14), which makes no versions for these levels; it compiles the sanitized build, whose
+// start-up would come after that choice.
 #if defined(__x86_64__) && !defined(__clang__)
 #define PLURAL_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define PLURAL_CLONES
 #endif
 #define PLURAL_INLINE __attribute__((always_inline)) inline
-// Of a lambda within such a loop: called, it would be compiled for the oldest processor.
+// For a lambda within such a loop: if called, it would be compiled for the oldest processor.
 #define PLURAL_INLINE_LAMBDA __attribute__((always_inline))
 
-// The same for functions whose versions differ: a version an attribute.
+// The same for functions whose versions differ: one attribute per version.
 #if defined(__x86_64__) && !defined(__clang__)
 #define PLURAL_VERSIONS
 #define PLURAL_AVX512 __attribute__((target("arch=x86-64-v4")))
@@ -41,7 +42,7 @@ struct Lanes {
   using Vector __attribute__((vector_size(64))) = T;
   static constexpr std::int64_t kWidth = 64 / sizeof(T);
 };
-// bf16 is loaded into, and stored from, vectors of what it is computed in.
+// bf16 is loaded into, and stored from, vectors of the type in which it is computed.
 template <>
 struct Lanes<c10::BFloat16> : Lanes<float> {};
 template <class T>
@@ -89,7 +90,7 @@ PLURAL_INLINE Vector<float> Load(const c10::BFloat16* from, std::int64_t count, 
   return v;
 }
 
-// A word each, rounded to the nearest bf16, ties to even; NaN stays.
+// Rounds each value to the nearest bf16, ties to even, in the lower half of a word; NaN stays.
 PLURAL_INLINE Words RoundToHalf(const Vector<float>& v) {
   Words words;
   std::memcpy(&words, &v, sizeof words);
@@ -108,9 +109,9 @@ PLURAL_INLINE void Store(c10::BFloat16* to, const Vector<float>& v, std::int64_t
   StoreHalf(to, RoundToHalf(v), count);
 }
 
-// Products of bf16 two by two: a word holds a pair of values, and a lane of the fp32 sum grows by the
+// Products of pairs of bf16: a word holds a pair of values, and a lane of the fp32 sum grows by the
 // products of both.
-constexpr std::int64_t kPairs = 32;  // values of a vector of pairs
+constexpr std::int64_t kPairs = 32;  // values in a vector of pairs
 
 PLURAL_INLINE Words LoadPairs(const c10::BFloat16* from, std::int64_t count) {
   Words pairs;
@@ -137,7 +138,7 @@ struct PairProducts {
 };
 
 #ifdef PLURAL_VERSIONS
-// The processor's own instruction; spelled out, as the loops' templates are compiled for all processors.
+// The processor's own instruction, as assembly: the templates are compiled for all processors.
 struct NativePairProducts {
   static PLURAL_INLINE void Add(Vector<float>& sum, const Words& a, const Words& b) {
     asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));

@@ -15,7 +15,7 @@ PLURAL_INLINE void BlockMaximaLoop(const T* z, std::int64_t count, std::int64_t 
     const std::int64_t end = begin + block < count ? begin + block : count;
     Vector<T> largest = Vector<T>{} + kLowest;
     for (std::int64_t i = begin; i < end; i += kWidth) {
-      largest = Max(Load(z + i, end - i, kLowest), largest);  // a NaN loses against what is there
+      largest = Max(Load(z + i, end - i, kLowest), largest);  // ignores a NaN in z
     }
     T top = kLowest;
     for (std::int64_t l = 0; l < kWidth; ++l) top = largest[l] > top ? largest[l] : top;

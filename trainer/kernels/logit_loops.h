@@ -8,7 +8,7 @@
 
 namespace plural::trainer::host {
 
-// maxima[b] = largest of the b-th `block` values of z; the last block may be shorter. NaN counts as nothing.
+// maxima[b] = largest of the b-th `block` values of z, NaN ignored; the last block may be shorter.
 void BlockMaxima(const float* z, std::int64_t count, std::int64_t block, float* maxima);
 void BlockMaxima(const double* z, std::int64_t count, std::int64_t block, double* maxima);
 

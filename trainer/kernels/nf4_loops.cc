@@ -29,7 +29,7 @@ const std::array<float, 16> kNf4Values = {
 
 namespace {
 
-constexpr float kSmallestAbsmax = 1e-38F;  // what bitsandbytes divides by at least
+constexpr float kSmallestAbsmax = 1e-38F;  // the least divisor of bitsandbytes
 
 using Eight = float __attribute__((vector_size(32)));
 using EightWords = std::uint32_t __attribute__((vector_size(32)));
@@ -41,7 +41,7 @@ PLURAL_INLINE void StoreEight(double* out, const Eight& v) {
   const EightDoubles wide = __builtin_convertvector(v, EightDoubles);
   std::memcpy(out, &wide, sizeof wide);
 }
-// To the nearest, ties to even. What is stored in NF4 is finite.
+// Rounds to nearest, ties to even. Values stored in NF4 are finite, so NaN needs no care.
 PLURAL_INLINE void StoreEight(c10::BFloat16* out, const Eight& v) {
   EightWords bits;
   std::memcpy(&bits, &v, sizeof bits);
@@ -57,7 +57,7 @@ PLURAL_INLINE float Absmax(const Nf4View& weight, std::int64_t block) {
   return centred + weight.offset;
 }
 
-// The values at eight indices, of which the lowest four bits count.
+// The values at eight indices, of which only the lowest four bits count.
 PLURAL_INLINE Eight ValuesAt(Eight low, Eight high, EightWords index) {
 #if defined(__clang__)  // has no shuffle by a variable mask
   Eight values = {};
@@ -128,8 +128,8 @@ PLURAL_INLINE float LargestOf(const float* x, std::int64_t count) {
   return result;
 }
 
-// A short last block is divided by its absmax and stores it as divided by, the others are multiplied with its
-// reciprocal.
+// A short last block is divided by its absmax and stores that divisor; whole blocks are multiplied
+// by the reciprocal.
 PLURAL_INLINE void QuantizeBlock(const float* x, std::int64_t count, const std::array<float, 15>& midpoints,
                                  std::uint8_t* packed, float* absmax) {
   constexpr std::int64_t kWidth = Lanes<float>::kWidth;
@@ -201,7 +201,8 @@ void QuantizeNf4(const float* x, std::int64_t count, std::uint8_t* packed, float
   QuantizeBlocks(x, count, Midpoints(), packed, absmax);
 }
 
-// bitsandbytes looks codes up in a table of 65536 equal steps of [-1, 1], which is not always the nearest.
+// bitsandbytes looks codes up in a table of 65536 equal steps of [-1, 1], which does not always
+// give the nearest one.
 void QuantizeAbsmax(const float* x, std::int64_t count, std::uint8_t* codes, float* nested) {
   constexpr int kSteps = 65536;
   const std::array<float, kAbsmaxLevels> map = DynamicMap();
@@ -221,7 +222,7 @@ void QuantizeAbsmax(const float* x, std::int64_t count, std::uint8_t* codes, flo
     for (std::int64_t i = begin; i < end; ++i) {
       const float value = std::clamp(x[i] * reciprocal, -1.0F, 1.0F);
       const float step = (value + 1.0F) * 0.5F * static_cast<float>(kSteps - 1) + 0.5F;
-      // Where the reciprocal overflows, 0 times it is no number.
+      // Where the reciprocal overflows, 0 times it is NaN.
       const bool usable = largest > 0.0F && step >= 0.0F;
       codes[i] = usable ? code_of_step[static_cast<std::size_t>(step)] : std::uint8_t{0};
     }

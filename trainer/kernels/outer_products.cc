@@ -8,11 +8,10 @@
 namespace plural::trainer::host {
 namespace {
 
-// Rows of y side by side: two sums each in 24 of AVX-512's 32 registers.
+// Rows of y in one tile: two sums each, in 24 of the 32 registers of AVX-512.
 constexpr std::int64_t kTile = 12;
 
-// Row pairs of a, [ceil(rows / 2), width_a]: a[2 p, j] in the lower half of a word, a[2 p + 1, j] in the
-// upper.
+// Row pairs of a, [ceil(rows / 2), width_a]: a[2 p, j] in a word's lower half, a[2 p + 1, j] above.
 std::vector<std::uint32_t> PairRows(const c10::BFloat16* a, const OuterProductShape& shape) {
   const std::int64_t width = shape.width_a;
   std::vector<std::uint32_t> pairs(static_cast<std::size_t>((shape.rows + 1) / 2 * width));
@@ -24,8 +23,8 @@ std::vector<std::uint32_t> PairRows(const c10::BFloat16* a, const OuterProductSh
   return pairs;
 }
 
-// `tile` rows of y and kPairs of its columns, or `count` if that is less. Of two rows of b, the columns with
-// even numbers make one vector of pairs, those with odd numbers another.
+// Computes `tile` rows of y and kPairs of its columns, or `count` if that is less. The even columns
+// of two rows of b make one vector of pairs, the odd columns another.
 template <class Products, int tile>
 PLURAL_INLINE void Tile(const std::uint32_t* pairs, const c10::BFloat16* b, const OuterProductShape& shape,
                         std::int64_t count, float* y) {

@@ -1,8 +1,8 @@
 // Outer products: A^T B of bf16, summed over rows in fp32.
 //
-// Owns: the CPU loop behind gradients of weights and factors whose activations are bf16. Libraries would
-// round the sum to bf16; here one row more or less, in this pass or the next, changes a gradient by that
-// row's part and fp32 rounding alone. Does not own: tensors, threads (multiply.h). Thread rule: pure
+// Owns: the CPU loop behind gradients of weights and factors whose activations are bf16. Libraries
+// would round the sum to bf16; here one row more or less in a pass changes a gradient only by that
+// row's part and by fp32 rounding. Does not own: tensors, threads (multiply.h). Thread rule: pure
 // functions.
 #pragma once
 
@@ -12,8 +12,8 @@
 
 namespace plural::trainer::host {
 
-// y[j, i] = sum over r of a[r, j] b[r, i]: a [rows, width_a], b and y with rows `stride` values apart, of
-// which the first `width_b` are computed.
+// y[j, i] = sum over r of a[r, j] b[r, i]: a is [rows, width_a]; rows of b and y are `stride`
+// values apart, and their first `width_b` columns are computed.
 struct OuterProductShape {
   std::int64_t rows = 0, width_a = 0, width_b = 0, stride = 0;
 };

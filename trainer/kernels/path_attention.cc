@@ -5,9 +5,9 @@
 namespace plural::trainer::host {
 namespace {
 
-// Vectors of `dim` summed side by side in registers.
+// Vectors of `dim` that are summed in registers at once.
 constexpr int kSideBySide = 4;
-// Tokens fetched ahead: a path's own tokens lie far apart, where no hardware guesses the next one.
+// Tokens prefetched: a path's own tokens lie far apart, so the hardware predicts none of them.
 constexpr std::int64_t kTokensAhead = 4;
 constexpr std::int64_t kCacheLine = 64;
 
@@ -39,7 +39,7 @@ PLURAL_INLINE void ScoresLoop(const PathAttentionInput<T>& in, Computed<T>* scor
   }
 }
 
-// `heads` heads from `head` on, which share their values, at the vectors of `dim` from `begin` on.
+// Sums the values that `heads` heads from `head` on share, at the vectors of `dim` from `begin` on.
 template <class T, int heads>
 PLURAL_INLINE void WeightedValuesPart(const PathAttentionInput<T>& in, const Computed<T>* weights,
                                       std::int64_t head, std::int64_t begin, T* out) {

@@ -1,4 +1,4 @@
-// Path attention: one new token a path, attending to the cached tokens of its path.
+// Path attention: one new token per path, which attends to the cached tokens of its path.
 //
 // Owns: the CPU loop over keys and values that lie anywhere in a pool. Does not own: the pool, the paths
 // (key_value_cache.h). A path's result depends on that path alone, to the bit. Thread rule: pure functions.
@@ -10,9 +10,9 @@
 
 namespace plural::trainer::host {
 
-// Query heads h of one path are `heads` vectors of `dim` values; head h sees key-value head
-// h * groups / heads. keys and values hold [slots, groups, dim]; the path's tokens are the `tokens` slots at
-// `path`. scores is scratch of [heads, tokens].
+// The query heads of one path are `heads` vectors of `dim` values; head h sees key-value head h *
+// groups / heads. keys and values hold [slots, groups, dim]; the path's tokens are the `tokens`
+// slots at `path`. scores is scratch of [heads, tokens].
 template <class T>
 struct PathAttentionInput {
   const T* query = nullptr;

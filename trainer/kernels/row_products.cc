@@ -7,21 +7,21 @@
 namespace plural::trainer::host {
 namespace {
 
-// Outputs of one tile: as many streams of weights as it reads side by side.
+// Outputs of one tile, which reads as many streams of weights at once.
 constexpr std::int64_t kTileOutputs = 4;
-// How many outputs ahead weights are fetched into the second-level cache: two tiles.
+// Weights are prefetched this many outputs ahead into the second-level cache: two tiles.
 constexpr std::int64_t kOutputsAhead = 8;
-// Outputs whose weights stay in the cache while all rows pass by.
+// Outputs whose weights stay in the cache while all rows are computed.
 constexpr std::int64_t kBlockOutputs = 32;
 
-// The sums of both halves' lanes of a, then those of b.
+// The sum of both halves of a, then that of b.
 PLURAL_INLINE Vector<float> AddHalves(const Vector<float>& a, const Vector<float>& b) {
   return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
          __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
 }
 
-// The lanes' sums of 4 vectors, each in the order of SumLanes: halves of two vectors side by side, then
-// quarters of all four, then pairs within each quarter.
+// The sums of the lanes of 4 vectors, each in the order of SumLanes: halves of two vectors at once,
+// then quarters of all four, then pairs within each quarter.
 PLURAL_INLINE void SumFour(const Vector<float>* v, float* sums) {
   const Vector<float> ab = AddHalves(v[0], v[1]), cd = AddHalves(v[2], v[3]);
   const Vector<float> quarters =
@@ -38,7 +38,7 @@ PLURAL_INLINE void SumFour(const Vector<double>* v, double* sums) {
   for (int o = 0; o < 4; ++o) sums[o] = SumLanes(SumQuarters<double>(v[o]));
 }
 
-// How values are read and multiplied. One lane a value:
+// How values are read and multiplied: one value per lane.
 template <class T>
 struct Lanewise {
   using Stored = T;
@@ -48,7 +48,7 @@ struct Lanewise {
   static PLURAL_INLINE Part Read(const T* from, std::int64_t count) { return Load(from, count); }
   static PLURAL_INLINE void Add(Vector<T>& sum, const Part& a, const Part& b) { sum += a * b; }
 };
-// Two bf16 a lane, summed in fp32:
+// How values are read and multiplied: two bf16 per lane, summed in fp32.
 template <class Products>
 struct Pairwise {
   using Stored = c10::BFloat16;

@@ -1,9 +1,10 @@
-// Row products: x W^T where a row's result does not depend on the rows beside it.
+// Row products: x W^T where a row's result does not depend on the other rows.
 //
-// Owns: the CPU loop of inference's matrix products. Every output is the dot product of one row of x and one
-// row of W, summed in one fixed order, so batches, packing and ranks change no bit; weights are read where
-// they lie, once for all rows, ahead of their use: few rows run at the speed of memory, many at that of the
-// arithmetic. Does not own: tensors, threads, gradients (multiply.h, linear.h). Thread rule: pure functions.
+// Owns: the CPU loop of inference's matrix products. Every output is the dot product of one row of
+// x and one row of W, summed in one fixed order, so batches, packing and ranks change no bit.
+// Weights are read in place, once for all rows, and prefetched: few rows are bound by memory
+// bandwidth, many by arithmetic. Does not own: tensors, threads, gradients (multiply.h, linear.h).
+// Thread rule: pure functions.
 #pragma once
 
 #include <c10/util/BFloat16.h>
@@ -12,8 +13,8 @@
 
 namespace plural::trainer::host {
 
-// y[r, o] = sum over i of x[r, i] w[o, i], or added to what y holds. All three are row-major; x and w are
-// dense, rows of y are `y_stride` values apart.
+// y[r, o] = sum over i of x[r, i] w[o, i], plus the old y[r, o] with `add`. All three are
+// row-major; x and w are dense, rows of y are `y_stride` values apart.
 struct RowProductShape {
   std::int64_t rows = 0, inputs = 0, outputs = 0, y_stride = 0;
   bool add = false;

@@ -14,7 +14,7 @@ template <class E>
 constexpr bool kInPairs = std::is_same_v<E, c10::BFloat16>;
 
 constexpr int kSide = 16;  // words of a vector
-// Squares ahead of their use: 16 rows far apart are more streams than the hardware follows.
+// Squares prefetched: 16 rows far apart are more streams than the hardware follows.
 constexpr std::int64_t kFetchAhead = 4;
 using Square = std::array<Words, kSide>;
 
@@ -34,7 +34,7 @@ PLURAL_INLINE void TransposeSquare(Square& rows) {
   }
 }
 
-// `count` bytes of memory, a whole vector or less; the rest is zero.
+// Loads `count` bytes, a whole vector or less; the rest is zero.
 PLURAL_INLINE Words LoadBytes(const void* from, std::int64_t count) {
   Words words{};
   if (count >= static_cast<std::int64_t>(sizeof words)) {
@@ -45,8 +45,8 @@ PLURAL_INLINE Words LoadBytes(const void* from, std::int64_t count) {
   return words;
 }
 
-// Words of rows, a word one fp32 or two bf16, become words of columns: visit(word, r, column) gets column
-// `word` of 16 rows from r on.
+// Transposes words, each one fp32 or two bf16: visit(word, r, column) gets column `word` of the 16
+// rows from r on.
 template <class E, class Visit>
 PLURAL_INLINE void VisitColumns(const E* x, std::int64_t stride, std::int64_t rows, std::int64_t count,
                                 const Visit& visit) {
@@ -104,7 +104,7 @@ PLURAL_INLINE void TransposeLoop(const E* x, std::int64_t stride, std::int64_t r
   }
 }
 
-// A word each.
+// Loads bf16 values, each into a word.
 PLURAL_INLINE Words LoadHalves(const c10::BFloat16* from, std::int64_t count) {
   HalfWords half{};
   if (count >= kSide) {
@@ -270,7 +270,7 @@ PLURAL_INLINE void GradientLoop(const Computed<E>* scores, const Computed<E>* dp
         if (tile.mask != nullptr) logit = Masked<T>(logit, tile.mask + at);
         e = Exp(logit - level);
         gradient = e * (WholeVector(dp + at) - mean) * scale;
-        if (capped) gradient *= T{1} - bounded * bounded;  // a cap's slope
+        if (capped) gradient *= T{1} - bounded * bounded;  // the cap's slope
       }
       Store(p + at, e, kWidth);
       return gradient;

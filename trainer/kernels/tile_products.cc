@@ -10,7 +10,7 @@
 namespace plural::trainer::host {
 namespace {
 
-// One value of A for a whole row of B.
+// One value of A times a row of B.
 template <class T>
 struct Single {
   static constexpr std::int64_t kDepth = 1;
@@ -18,7 +18,7 @@ struct Single {
     return sum + a[0] * Load(b, count);
   }
 };
-// Two values of A for a row of pairs.
+// Two values of A times a row of pairs.
 struct Pair {
   static constexpr std::int64_t kDepth = 2;
   static PLURAL_INLINE Vector<float> Add(Vector<float> sum, const c10::BFloat16* a, const c10::BFloat16* b,
@@ -47,20 +47,13 @@ PLURAL_INLINE void Loop(const E* a, const E* b, const TileShape& shape, T* c) {
   }
 }
 
-PLURAL_CLONES void LoopOf(const float* a, const float* b, const TileShape& shape, float* c) {
-  Loop<Single<float>>(a, b, shape, c);
-}
-PLURAL_CLONES void LoopOf(const c10::BFloat16* a, const c10::BFloat16* b, const TileShape& shape, float* c) {
-  Loop<Pair>(a, b, shape, c);
-}
-
 template <class E>
 void Generated(const E* a, const E* b, const TileShape& shape, float* c) {
   at::native::cpublas::brgemm(shape.rows, shape.columns, shape.depth, shape.a_stride, shape.b_stride,
                               shape.c_stride, shape.add, a, b, c);
 }
 
-// ATen says by an exception alone that a processor, or a build, has no kernel for a dtype.
+// ATen reports only by an exception that a processor, or a build, has no kernel for a dtype.
 template <class E>
 bool CanGenerate() {
   static const bool can = [] {
@@ -80,18 +73,19 @@ bool CanGenerate() {
 
 }  // namespace
 
-void TileProductLoop(const float* a, const float* b, const TileShape& shape, float* c) {
-  LoopOf(a, b, shape, c);
+PLURAL_CLONES void TileProductLoop(const float* a, const float* b, const TileShape& shape, float* c) {
+  Loop<Single<float>>(a, b, shape, c);
 }
-void TileProductLoop(const c10::BFloat16* a, const c10::BFloat16* b, const TileShape& shape, float* c) {
-  LoopOf(a, b, shape, c);
+PLURAL_CLONES void TileProductLoop(const c10::BFloat16* a, const c10::BFloat16* b, const TileShape& shape,
+                                   float* c) {
+  Loop<Pair>(a, b, shape, c);
 }
 
 void TileProduct(const float* a, const float* b, const TileShape& shape, float* c) {
-  CanGenerate<float>() ? Generated(a, b, shape, c) : LoopOf(a, b, shape, c);
+  CanGenerate<float>() ? Generated(a, b, shape, c) : TileProductLoop(a, b, shape, c);
 }
 void TileProduct(const c10::BFloat16* a, const c10::BFloat16* b, const TileShape& shape, float* c) {
-  CanGenerate<c10::BFloat16>() ? Generated(a, b, shape, c) : LoopOf(a, b, shape, c);
+  CanGenerate<c10::BFloat16>() ? Generated(a, b, shape, c) : TileProductLoop(a, b, shape, c);
 }
 void TileProduct(const double* a, const double* b, const TileShape& shape, double* c) {
   Loop<Single<double>>(a, b, shape, c);  // for tests and exactness, not for speed

@@ -1,8 +1,8 @@
 // Tile products: C = A B, or C += A B, of tiles that fit into a cache, on the CPU.
 //
-// Owns: which kernel multiplies them: oneDNN's, generated for a shape when it is first met (reached through
-// ATen, which links it), or a loop where the processor has none. Does not own: how tiles are cut and packed
-// (tree_attention.cc). Thread rule: pure functions; each thread generates kernels of its own.
+// Owns: the choice of the kernel: oneDNN's, generated when a shape first occurs (called through
+// ATen, which links it), or a loop where the processor has none. Does not own: how tiles are cut
+// and packed (tree_attention.cc). Thread rule: pure functions; each thread has its own kernels.
 #pragma once
 
 #include <c10/util/BFloat16.h>
@@ -11,7 +11,7 @@
 
 namespace plural::trainer::host {
 
-// Rows and columns of a tile at most, and what parts of one are multiples of: a vector of fp32.
+// The most rows and columns of a tile, and the unit of its parts: a vector of fp32.
 constexpr std::int64_t kTileSide = 64, kStrip = 16;
 constexpr std::int64_t WholeStrips(std::int64_t count) { return (count + kStrip - 1) / kStrip * kStrip; }
 
@@ -32,11 +32,12 @@ void TileProduct(const c10::BFloat16* a, const c10::BFloat16* b, const TileShape
 void TileProductLoop(const float* a, const float* b, const TileShape& shape, float* c);
 void TileProductLoop(const c10::BFloat16* a, const c10::BFloat16* b, const TileShape& shape, float* c);
 
-// Whether the processor multiplies tiles of bf16 in registers of their own (AMX), at a multiple of the speed
-// of its vectors.
+// True when the processor multiplies tiles of bf16 in tile registers (AMX), several times as fast
+// as in its vectors.
 bool HasTileRegisters();
 
-// After a thread's last product of a series: gives back the tile registers of processors that have them.
+// Releases this thread's tile registers, where the processor has them. Call it after the last
+// product of a series.
 void ReleaseTileRegisters();
 
 }  // namespace plural::trainer::host

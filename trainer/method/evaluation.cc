@@ -20,7 +20,7 @@
 namespace plural::trainer {
 namespace {
 
-// Rows of the vocabulary at a time: two models' fp64 log-probabilities of 32,000 tokens stay below 150 MB.
+// Rows of logits at a time: two models' fp64 log-probabilities of 32,000 tokens stay below 150 MB.
 constexpr std::int64_t kKlRows = 256;
 
 double Entropy(const std::vector<double>& p) {
@@ -107,7 +107,7 @@ double TokenKl(const Decoder& from, const Decoder& to, const data::Group& group,
   const data::LabelledGroup labelled = LabelAll(group, "otmft");
   double sum = 0.0;
   for (const data::RowPass& pass : data::PackGroups({&labelled, 1}, pack, 1.0)) {
-    // A row counts as often as sequences pass through one of its edges.
+    // A row is counted once for each sequence that passes through one of its edges.
     std::vector<std::int64_t> rows;
     std::vector<double> count;
     std::vector<std::size_t> slot_of_edge(pass.edges.size());

@@ -8,7 +8,7 @@
 namespace plural::trainer {
 namespace {
 
-// -sum p log p of `weight`s divided by `total`.
+// -sum p log p with p = weight / total.
 double EntropyNats(std::span<const double> weight, double total) {
   double entropy = 0.0;
   for (const double w : weight) {

@@ -1,10 +1,10 @@
-// Latent figures: whether the latents of CVF are alive.
+// Latent figures: how far CVF uses its latents.
 //
-// Owns: sums over responses that add up over passes, steps and ranks, and the figures made of them. Does not
-// own: the posteriors (latent_unit.h). Thread rule: pure functions.
+// Owns: sums over responses that add up over passes, steps and ranks, and the figures made of them.
+// Does not own: the posteriors (latent_unit.h). Thread rule: pure functions.
 //
-// A method without prior and KL term may leave latents dead: what to look at is how many are used, and how
-// much they say about the response (docs/methods.md 8.5).
+// A method without prior and KL term may leave latents unused. These figures show how many are
+// used, and how much they tell about the response (docs/methods.md 8.5).
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ struct LatentSums {
   double entropy_nats = 0.0;     // sum of H(q)
   double nll_spread_nats = 0.0;  // exact estimator: sum of max_z - min_z of a response's mean token loss
 
-  // `q_K` and `nll_z` of one response; `nll_z` empty: not known for every latent.
+  // Adds one response; `nll_z` is empty unless it is known for every latent.
   void AddResponse(const std::vector<double>& posterior_K, const std::vector<double>& nll_z);
   void Add(const LatentSums& other);
 
@@ -34,7 +34,7 @@ struct LatentSums {
 struct LatentFigures {
   double used_latents = 0.0;            // exp of the entropy of the mean posterior
   double information_nats = 0.0;        // that entropy - the mean entropy of a posterior: I(z; response)
-  double latent_nll_spread_nats = 0.0;  // mean over responses, a token; exact estimator
+  double latent_nll_spread_nats = 0.0;  // per token, mean over responses; exact estimator
 };
 // Precondition: at least one response.
 LatentFigures FiguresOfLatents(const LatentSums& sums);

@@ -28,7 +28,7 @@ std::int64_t LeadingRow(const data::RowPass& pass, std::size_t q) {
   return pass.edges[first_edge].source;
 }
 
-// Where each of `rows` stands among the distinct source rows of the pass's edges, which are ascending.
+// The index of each of `rows` among the distinct source rows of a pass's edges, in ascending order.
 std::vector<std::int64_t> PlacesAmong(const RowNumbers& source, const std::vector<std::int64_t>& rows) {
   std::vector<std::int64_t> places;
   for (const std::int64_t row : rows) {
@@ -147,13 +147,13 @@ std::int64_t LatentUnit::RowOf(const data::RowPass::SequenceRef& ref) const {
   return row;
 }
 
-at::Tensor LatentUnit::Run(const data::RowPass& pass, const HeadSettings& head, bool recompute) {
+at::Tensor LatentUnit::Run(const data::RowPass& pass, bool recompute) {
   const at::Device device = model_.Device();
   const Latents& latents = *model_.LatentHeads();
   const bool exact = settings_.estimator == LatentEstimator::kExact;
   const PassEdges edges = EdgesOf(pass, false, device);
 
-  // What each sequence takes from recognition: its logits row, its latent, its weight in the loss.
+  // For each sequence: its row of logits, its latent, its weight in the loss.
   PassValues values;
   std::vector<std::int64_t> leading;
   std::vector<double> weight;
@@ -170,7 +170,7 @@ at::Tensor LatentUnit::Run(const data::RowPass& pass, const HeadSettings& head, 
     values.tokens_Q.push_back(static_cast<std::int64_t>(sequence.response.size()));
   }
 
-  // The latent rows, each once, and what stands there.
+  // The distinct latent rows, and the embedding of each.
   std::map<std::int64_t, std::int64_t> embedding_of;
   for (std::size_t q = 0; q < leading.size(); ++q) {
     embedding_of[leading[q]] = exact ? values.latent_Q[q] : values.row_Q[q];
@@ -187,9 +187,9 @@ at::Tensor LatentUnit::Run(const data::RowPass& pass, const HeadSettings& head, 
   const InjectedRows injected{ToDevice(latent_rows, at::kLong, device),
                               choices.index_select(0, ToDevice(embedding, at::kLong, device))};
   const SourceStates states = HiddenOfSources(model_, pass, edges.source, dropout_key_, injected, recompute);
-  HeadSettings head_settings = head;
-  head_settings.dropout = states.head_dropout;
-  const EdgeLogProbs edge = EdgeLogProb(states.hidden_SE, model_.Head(), edges.list, head_settings);
+  HeadSettings head;
+  head.dropout = states.head_dropout;
+  const EdgeLogProbs edge = EdgeLogProb(states.hidden_SE, model_.Head(), edges.list, head);
   const at::Tensor nll_Q = SequenceSums(pass.path, pass.path_offset, edge.log_p).neg();
   values.nll_Q = nll_Q.detach();
 
@@ -223,13 +223,13 @@ at::Tensor LatentUnit::Run(const data::RowPass& pass, const HeadSettings& head, 
 }
 
 BackwardPart LatentUnit::Recognition(bool last) {
-  // Moved out: the unit is kept for its figures, the graph is not.
+  // Moved out: the unit is kept for its figures, but its graph is freed.
   return {std::exchange(recognised_RK_, at::Tensor()), logits_RK_.grad(), last};
 }
 
 void LatentUnit::FinishBackward() { Recognition(true).Backward(); }
 
-// `nll_RK`: mean token loss of each response below each latent, empty rows where not all latents are tried.
+// `nll_RK`: mean token loss of each response under each latent; empty unless all latents are tried.
 LatentSums LatentUnit::Sums(const std::vector<double>& q_RK,
                             const std::vector<std::vector<double>>& nll_RK) const {
   LatentSums sums;
@@ -314,7 +314,7 @@ class LatentLosses : public PassLosses {
     ++next_;
     if (part.generation == nullptr) return units_.back().Recognition(next_ == parts_.size());
     const auto place = static_cast<std::size_t>(part.generation - context_.passes.data());
-    return BackwardPart{units_.back().Run(*part.generation, {}, context_.Recomputes(place)), {}, false};
+    return BackwardPart{units_.back().Run(*part.generation, context_.Recomputes(place)), {}, false};
   }
 
   void AddTo(Sums& sums, std::vector<std::vector<double>>& log_p) override {
@@ -326,7 +326,7 @@ class LatentLosses : public PassLosses {
   }
 
  private:
-  // One backward: of a generation pass, or (null) of what the unit's passes left at its recognition.
+  // One backward: of a generation pass, or (null) of the unit's recognition passes.
   struct Part {
     std::span<const data::RowPass> recognition;
     const data::RowPass* generation = nullptr;

@@ -1,23 +1,26 @@
 // CVF: recognition and generation with latents, after PLATO-2 on a decoder (docs/methods.md 4).
 //
 // Owns: the two passes and the loss that joins them, the Gumbel draws. Does not own: the sequences
-// (data/labelling.h), the latents' parameters (model/latents.h), the order of a step (train_step.h). Thread
-// rule: one thread.
+// (methods/cvf.cc), the latents' parameters (model/latents.h), the order of a step
+// (run/train_step.h). Thread rule: one thread.
 //
-//   recognition   [prompt][response incl. EOS][query]   q = softmax of the logits at the query, over K
-//   latents generation    [prompt][latent][response incl. EOS]  NLL + bow_weight * BOW, token means of the
-//   response
+//   recognition   [prompt][response incl. EOS][query]   q = softmax of the logits at the query,
+//                                                       over K latents
+//   generation    [prompt][latent][response incl. EOS]  NLL + bow_weight * BOW, token means of the
+//                                                       response
 //
-// BOW predicts all tokens of the response from the hidden state at the latent alone, through the transform
-// and the head's base weight, which stays as it is even when all weights are trained.
+// BOW predicts all tokens of the response from the hidden state at the latent alone, through the
+// transform and the head's base weight, which BOW never trains.
 //
-//   gumbel_soft   e = w^T E with w = softmax((logits + g) / temperature), g drawn by (seed, epoch, group,
-//                 response); loss = NLL + bow_weight * BOW. The gradient reaches recognition through e alone
+//   gumbel_soft   e = w^T E with w = softmax((logits + g) / temperature), g drawn by (seed, epoch,
+//                 group, response); loss = NLL + bow_weight * BOW. The gradient reaches recognition
+//                 through e alone
 //   exact         e = E_z in K branches of one tree; loss = sum_z q_z (NLL_z + bow_weight * BOW_z)
 //
-// Both passes of a unit (data::PackGroups) share one parameter set and one loss. Generation meets recognition
-// in the logits only, so the backward goes in two parts: each generation pass adds to the gradient of the
-// logits and frees its memory, then the recognition passes take that gradient on.
+// Recognition and generation of a unit (data::PackGroups) share one parameter set and one loss.
+// Generation depends on recognition through the logits only, so backward runs in two parts: each
+// generation pass adds to the gradient of the logits and frees its memory, then the recognition
+// passes continue from that gradient.
 #pragma once
 
 #include <ATen/core/TensorBody.h>
@@ -38,7 +41,7 @@
 
 namespace plural::trainer {
 
-// g = -log(eps - log(u + eps)), eps = 1e-10, of u uniform in [0, 1); as PLATO-2 draws it.
+// g = -log(eps - log(u + eps)), eps = 1e-10, for u uniform in [0, 1); as PLATO-2 draws it.
 at::Tensor GumbelNoise(const at::Tensor& uniform);
 // The K uniform draws of one response, fp64 on the host.
 at::Tensor LatentDraws(std::uint64_t latent_key, int response_index, std::int64_t latents);
@@ -51,7 +54,7 @@ at::Tensor BagOfWords(const at::Tensor& hidden_RE, const VocabularyHead& head,
                       const std::vector<std::int64_t>& row_Q,
                       const std::vector<std::vector<data::Token>>& tokens_Q);
 
-// The passes of a unit: where they stand among all passes of a step.
+// The passes of a unit, as parts of the list of all passes of a step.
 struct LatentUnitPasses {
   std::span<const data::RowPass> recognition, generation;
 };
@@ -62,50 +65,50 @@ std::vector<LatentUnitPasses> LatentUnitsOf(std::span<const data::RowPass> passe
 at::Tensor RecognitionLogits(const Decoder& model, std::span<const data::RowPass> passes,
                              std::optional<std::uint64_t> dropout_key = {});
 
-// The most likely latent, 1..K, of each response of `group`. Errors: those of data::Label.
+// The most likely latent, 1..K, of each response of `group`. Errors: those of Label (method.h).
 std::vector<int> RecognizeLatents(const Decoder& model, const data::Group& group,
                                   const data::PackSettings& pack);
 
-// What units have to say, summed over them.
+// Figures of units, summed over them.
 struct UnitFigures {
   double likelihood = 0.0, bow = 0.0;  // the loss is their sum; bow_weight included
   double logprob_nats = 0.0;           // of all responses, the expectation over q where all latents are tried
-  LatentSums sums;                     // `bow` is left 0
+  LatentSums sums;
 };
 
-// One unit on its way through a step: construct (forward of recognition), Run each generation pass and
-// backward its loss, then FinishBackward. Without gradients (at::NoGradGuard) the figures alone.
+// One unit of a step: construct it (forward of recognition), Run each generation pass and backward
+// its loss, then FinishBackward. Without gradients (at::NoGradGuard) only the figures are computed.
 class LatentUnit {
  public:
-  // `groups`: of the whole step on this rank; `scale`: 1 / groups of the step over all ranks. All references
-  // outlive this. `model` has latents.
+  // `groups`: those of the whole step on this rank; `scale`: 1 / groups of the step over all ranks.
+  // All references outlive this. `model` has latents.
   LatentUnit(const Decoder& model, std::span<const data::RowPass> recognition,
              std::span<const data::LabelledGroup> groups, double scale, const LatentSettings& settings,
              std::optional<std::uint64_t> dropout_key = {});
 
-  // The loss of a generation pass, a scalar in fp64. `recompute`: layers of this pass are computed twice.
-  // Recognition passes never are: one backward goes through several of them, and a parameter's gradient must
-  // be whole when it is sent.
-  at::Tensor Run(const data::RowPass& pass, const HeadSettings& head = {}, bool recompute = false);
-  // Takes the gradient that the losses left at the logits through the recognition passes: as a part whose
-  // backward is still to run, or at once.
+  // The loss of a generation pass, a scalar in fp64. `recompute`: layers of this pass are computed
+  // twice. Those of recognition passes never are: one backward goes through several of them, and a
+  // parameter's gradient must be complete when it is sent.
+  at::Tensor Run(const data::RowPass& pass, bool recompute = false);
+  // Backward of the recognition passes, from the gradient that the losses left at the logits: as a
+  // part that is still to run, or at once.
   BackwardPart Recognition(bool last);
   void FinishBackward();
 
-  // After all passes of the units ran, in one copy from the device.
+  // The figures, after all passes of the units have run, in one copy from the device.
   static UnitFigures ReadFigures(std::span<const LatentUnit> units);
 
  private:
-  // What a generation pass has to say: values still on the model's device, and whose they are.
+  // Values of a generation pass, still on the model's device, and whose they are.
   struct PassValues {
     at::Tensor likelihood, bow;                 // scalars; `bow` undefined: none
     at::Tensor nll_Q;                           // sum of -log p over the response below its latent, nats
     at::Tensor share_Q;                         // q of that latent; undefined: 1
-    std::vector<std::int64_t> row_Q, latent_Q;  // of logits_; from 0
+    std::vector<std::int64_t> row_Q, latent_Q;  // row of logits_RK_, and latent from 0
     std::vector<std::int64_t> tokens_Q;         // of the response
   };
   LatentSums Sums(const std::vector<double>& q_RK, const std::vector<std::vector<double>>& nll_RK) const;
-  // Row of logits_ of a response.
+  // The row of logits_RK_ of a sequence's response.
   std::int64_t RowOf(const data::RowPass::SequenceRef& ref) const;
 
   const Decoder& model_;
@@ -116,13 +119,13 @@ class LatentUnit {
   std::vector<std::vector<std::int64_t>> row_of_;  // [group][response]; -1: of another unit
   std::vector<data::RowPass::SequenceRef> responses_;
   at::Tensor recognised_RK_;  // with the graph of recognition
-  at::Tensor logits_RK_;      // its values: a leaf, at which generation leaves its gradient
+  at::Tensor logits_RK_;      // its values: a leaf, where generation adds its gradient
   at::Tensor noise_RK_;       // gumbel_soft
   std::vector<PassValues> passes_;
 };
 
-// The units of a step, one after the other: of each, every generation pass, then recognition. Of the
-// sequences' log-probabilities, AddTo gives one expectation per group.
+// The units of a step, one after the other: of each unit every generation pass, then recognition.
+// In place of sequences' log-probabilities, AddTo gives one number, the sum of their expectations.
 std::unique_ptr<PassLosses> MakeLatentLosses(const LossContext& context);
 
 }  // namespace plural::trainer

@@ -27,7 +27,7 @@ class LeafLosses : public PassLosses {
     for (const data::RowPass& pass : context_.passes) {
       for (const auto& [group, sequences] : SequencesOf(pass)) ++passes_of[group];
     }
-    // Phase 1, of cut groups alone.
+    // Phase 1, for cut groups only.
     const c10::NoGradGuard no_grad;
     for (std::size_t i = 0; i < context_.passes.size(); ++i) {
       bool has_cut = false;
@@ -82,7 +82,7 @@ class LeafLosses : public PassLosses {
     std::vector<at::Tensor> terms;  // the loss, scalars
   };
 
-  // Places in the pass, by group.
+  // Indices of the pass's sequences, by group.
   static std::map<std::size_t, std::vector<std::size_t>> SequencesOf(const data::RowPass& pass) {
     std::map<std::size_t, std::vector<std::size_t>> places;
     for (std::size_t q = 0; q < pass.sequences.size(); ++q) {

@@ -6,10 +6,10 @@
 namespace plural::trainer {
 namespace {
 
-// Terms that every line of metrics has.
+// True for the terms that every line of metrics has.
 bool IsCommon(std::string_view term) { return std::ranges::find(kTwoTerms, term) != std::end(kTwoTerms); }
 
-// The terms beside the common ones, and the method's sums.
+// The terms besides the common ones, and the method's sums.
 void AppendOwn(const Method& method, const MethodSettings& settings, std::vector<std::string>& names) {
   for (const std::string_view term : method.terms) {
     if (!IsCommon(term)) names.emplace_back(term);
@@ -20,17 +20,11 @@ void AppendOwn(const Method& method, const MethodSettings& settings, std::vector
 
 }  // namespace
 
-const Method* FindMethod(std::string_view word) {
-  for (const Method* method : Methods()) {
-    if (word == method->name || (!word.empty() && word == method->other_name)) return method;
-  }
-  return nullptr;
-}
-
 const Method& MethodNamed(std::string_view word) {
-  const Method* method = FindMethod(word);
-  if (method == nullptr) throw std::logic_error("there is no method named " + std::string(word));
-  return *method;
+  for (const Method* method : Methods()) {
+    if (word == method->name || (!word.empty() && word == method->other_name)) return *method;
+  }
+  throw std::logic_error("there is no method named " + std::string(word));
 }
 
 OwnValues OwnDefaults() {

@@ -1,8 +1,8 @@
-// Methods: the table of training methods, each a value that says all about one of them.
+// Methods: the table of training methods, each a value that describes one of them completely.
 //
-// Owns: what a method can say, and the table. Does not own: any method: each is one file of methods/, from
-// whose names CMake writes the table; docs/adding-a-method.md shows how one is added. Thread rule: constants
-// and pure functions. No libtorch here, so that recipes are read without it.
+// Owns: what a method can define, and the table. Does not own: the methods. Each is one file of
+// methods/, from whose names CMake writes the table (docs/adding-a-method.md). Thread rule:
+// constants and pure functions. No libtorch here, so that recipes are read without it.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +33,7 @@ struct EdgeValues;   // objective.h
 
 // ---- Recipe ----
 
-// A number that only this method reads. Other methods refuse it, and do not print it.
+// A number in the recipe that only this method reads. Other methods refuse it, and do not print it.
 struct OwnKey {
   std::string_view name;  // "loss.temperature"
   double low = -std::numeric_limits<double>::infinity();
@@ -52,21 +52,21 @@ struct KeyDefault {
 // ---- Corpus ----
 
 enum class UsedResponses : std::uint8_t {
-  kFirst,    // one, whatever group.responses says
+  kFirst,    // one, whatever group.responses is
   kSetting,  // group.responses of them; 0: all
   kAll,
 };
 
 // ---- Cost, from lengths alone ----
 
-// Tokens of a group's used responses, before anything is read.
+// Counts of a group's used responses, known before anything is read.
 struct UsedLengths {
   double tail = 0.0;             // longest tail
-  double responses = 0.0;        // used ones
-  double response_tokens = 0.0;  // of them
-  double fed = 0.0;              // without each one's last, which is predicted only
+  double responses = 0.0;        // number of used responses
+  double response_tokens = 0.0;  // of the used responses
+  double fed = 0.0;              // without the last token of each, which is only predicted
 };
-// Rows of a tree beside its prompt's, and its sequences.
+// The rows of a tree besides its prompt's, and the number of its sequences.
 struct TreeExtent {
   double rows = 0.0, sequences = 0.0;
 };
@@ -79,60 +79,62 @@ enum Lines : unsigned { kStepLine = 1, kEpochLine = 2, kValidationLine = 4 };
 struct Figure {
   std::string_view name;  // in metrics.jsonl, unit included
   unsigned lines = 0;     // of enum Lines
-  // From the sums of the step, epoch or validation. Null: the sum of this name per group. Nothing: not
-  // printed.
+  // The figure from the sums of the step, epoch or validation; nothing: it is not printed. Null:
+  // the sum of this name per group.
   std::optional<double> (*value)(const Sums& sums, const MethodSettings& settings) = nullptr;
 };
 
 inline constexpr std::string_view kTwoTerms[] = {"likelihood", "unlikelihood"};
 
 struct Method {
-  std::string_view name;             // what a recipe's `method` says
-  std::string_view other_name = {};  // a second word for it
+  std::string_view name;             // value of a recipe's `method`
+  std::string_view other_name = {};  // a second name
 
   std::span<const OwnKey> keys = {};
   std::span<const KeyDefault> defaults = {};
 
   UsedResponses responses = UsedResponses::kSetting;
-  // The corpus's possibility numbers stand between prompt and response; sampling asks with them.
+  // A possibility number of the corpus stands between prompt and response, also in sampling.
   bool numbers = false;
   // Other responses of the group are penalised, so it needs two.
   bool negatives = false;
   // A group's responses are a distribution by their weights: all groups are labelled once before the first
   // step, and training can stop when the loss is near the targets' entropy.
   bool target_sets = false;
-  // Latents stand beside the decoder and one row of theirs before a response (model/latents.h).
+  // The decoder has latents, and a latent row stands before each response (model/latents.h).
   bool latents = false;
 
-  // Labels `group`, whose responses are checked, for `epoch` (counted from 0). Pure. `used`: how many
-  // responses. Errors: DataError naming the group. Null: the used responses, without numbers.
+  // Labels `group`, whose responses are checked, for `epoch` (counted from 0). Pure. `used`: the
+  // number of its responses that are used. Errors: DataError naming the group. Null: the used
+  // responses as positives, without numbers.
   data::LabelledGroup (*label)(const data::Group& group, int used, const data::LabelSettings& settings,
                                std::int64_t epoch) = nullptr;
-  // The trees of a group. Null: one, of the used responses below the longest tail.
+  // The trees of a group. Null: one, of the used responses under the longest tail.
   std::vector<TreeExtent> (*extents)(const UsedLengths& lengths,
                                      const data::LabelSettings& settings) = nullptr;
 
   // The loss is the sum of named terms, each a mean over the step's groups.
   std::span<const std::string_view> terms = kTwoTerms;
-  // One of the three. Each term from the values of a pass's edges alone; null: likelihood and unlikelihood,
-  // weighted (objective.h).
+  // One of the three: each term from the values of a pass's edges alone; null: likelihood and
+  // unlikelihood, weighted (objective.h).
   std::vector<at::Tensor> (*edge_loss)(const EdgeValues& edges, const MethodSettings& settings) = nullptr;
-  // Or from the log-probabilities of a group's whole responses, in the order of its sequences: log_p_Q, fp64,
-  // [sequences]; `scale` is 1 / groups of the step. Two phases where a group is cut (leaf_losses.h).
+  // Or each term from the log-probabilities of a group's whole responses, in the order of its
+  // sequences: log_p_Q, fp64, [sequences]; `scale` is 1 / groups of the step. This takes two phases
+  // where a group is cut (leaf_losses.h).
   std::vector<at::Tensor> (*leaf_loss)(const data::LabelledGroup& group, const at::Tensor& log_p_Q,
                                        double scale, const MethodSettings& settings) = nullptr;
-  // Or in a way of its own.
+  // Or an implementation of its own.
   std::unique_ptr<PassLosses> (*losses)(const LossContext& context) = nullptr;
-  // The temperature b at which edge_loss wants log softmax(z / b), too. Null: none.
+  // The temperature b at which edge_loss reads log softmax(z / b), too. Null: none.
   double (*temperature)(const MethodSettings& settings) = nullptr;
 
-  // Names of sums beside the terms, in training and in validation.
+  // Names of sums besides the terms, in training and in validation.
   std::vector<std::string> (*sums)(const MethodSettings& settings) = nullptr;
-  // Adds one group's, from the log-probability of each of its sequences, nats. Null: no whole sequence is
-  // needed.
+  // Adds one group to them, from the log-probability of each of its sequences, nats. Null: no whole
+  // sequence is needed.
   void (*add_sums)(const data::LabelledGroup& group, const std::vector<double>& sequence_log_p,
                    Sums& sums) = nullptr;
-  // Names of sums of validation alone, and what adds one group's, by forwards of its own.
+  // Names of sums of validation alone, and what adds one group to them, by its own forward passes.
   std::span<const std::string_view> validation_sums = {};
   void (*add_validation_sums)(const Decoder& model, const data::Group& group, const data::PackSettings& pack,
                               Sums& sums) = nullptr;
@@ -141,43 +143,40 @@ struct Method {
 
 // All methods, in order of their files' names.
 std::span<const Method* const> Methods();
-// Null for an unknown word.
-const Method* FindMethod(std::string_view word);
 // Errors: std::logic_error for an unknown word.
 const Method& MethodNamed(std::string_view word);
 
-// The values of all methods' own keys where nobody sets them.
+// The default values of all methods' own keys.
 OwnValues OwnDefaults();
 
-// How many of a group's responses the method uses.
+// The number of a group's responses that the method uses.
 std::int64_t CountUsed(const Method& method, std::int64_t found, const data::LabelSettings& settings);
 
-// Labels `group` in `epoch`. Sequences are the positives in order of the responses, then what the method
-// adds. Errors: DataError naming the group when it cannot serve the method: fewer responses than N, an empty
-// prefix, an empty response, fewer tails than M, weights that sum to zero, and what the method's file says.
+// Labels `group` in `epoch`. Sequences are the positives in order of the responses, then what the
+// method adds. Errors: DataError naming the group when it cannot serve the method: fewer responses
+// than N, an empty prefix, an empty response, fewer tails than M, weights that sum to zero, and the
+// method's own errors.
 data::LabelledGroup Label(const Method& method, const data::Group& group, const data::LabelSettings& settings,
                           std::int64_t epoch);
 
-// Names of what is summed over a step: "groups", "unpenalised_groups" (with negatives none of whose tokens is
-// penalised), "rows", "sequence_tokens", "recomputed_passes", "likelihood", "unlikelihood", the method's
-// other terms and its sums. Terms are means over the step's groups, everything else are sums.
+// Sums of a step: "groups", "unpenalised_groups" (with negatives none of whose tokens is
+// penalised), "rows", "sequence_tokens", "recomputed_passes", "likelihood", "unlikelihood", the
+// method's other terms and its sums. Terms are means over the step's groups, the rest are sums.
 Sums StepSums(const Method& method, const MethodSettings& settings);
-// Of an epoch: "groups", "unpenalised_groups", "loss", the terms beside likelihood and unlikelihood, and the
-// method's sums; everything is a sum over groups.
+// Sums of an epoch: "groups", "unpenalised_groups", "loss", the terms besides likelihood and
+// unlikelihood, and the method's sums; everything is a sum over groups.
 Sums EpochSums(const Method& method, const MethodSettings& settings);
-// Of a validation: "groups", the terms, the method's sums and those of validation, "logprob_nats" and
-// "response_tokens" of the positives; everything is a sum over groups.
+// Sums of a validation: "groups", the terms, the method's sums and those of validation,
+// "logprob_nats" and "response_tokens" of the positives; everything is a sum over groups.
 Sums ValidationSums(const Method& method, const MethodSettings& settings);
-// Adds a step to its epoch.
 void AddStep(const Method& method, const Sums& step, Sums& epoch);
-// The sum of the terms.
 double LossOf(const Method& method, const Sums& sums);
 
 struct NamedFigure {
   std::string_view name;
   double value = 0.0;
 };
-// What the method prints in one of `lines`: its terms beside likelihood and unlikelihood, then its figures.
+// What the method prints in `line`: its terms besides likelihood and unlikelihood, its figures.
 std::vector<NamedFigure> FiguresOf(const Method& method, const MethodSettings& settings, Lines line,
                                    const Sums& sums);
 

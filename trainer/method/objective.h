@@ -1,8 +1,8 @@
 // Objectives: from the values of a pass's edges to its loss.
 //
-// Owns: what a loss reads of an edge, the likelihood and unlikelihood loss with its clamp, forward of one
-// pass. Does not own: weights (methods/), the head (model/head.h), a step's passes together (pass_losses.h).
-// Thread rule: pure functions.
+// Owns: the values of an edge that a loss reads, the likelihood and unlikelihood loss with its
+// clamp, forward of one pass. Does not own: weights (methods/), the head (model/head.h), a step's
+// passes together (pass_losses.h). Thread rule: pure functions.
 #pragma once
 
 #include <ATen/core/TensorBody.h>
@@ -33,13 +33,13 @@ struct EdgeValues {
 std::vector<at::Tensor> LikelihoodAndUnlikelihood(const EdgeValues& edges, const MethodSettings& settings);
 
 struct ObjectiveSettings {
-  const Method* method = nullptr;  // whose edge_loss; null: LikelihoodAndUnlikelihood
+  const Method* method = nullptr;  // has the edge_loss; null: LikelihoodAndUnlikelihood
   MethodSettings values = {};      // that the loss reads
-  // Leaves edges without weight out of the head: nothing of the loss is lost, and sequence_log_p is empty.
+  // Leaves edges without weight out of the head: the loss is the same, and sequence_log_p is empty.
   bool weighted_edges_only = false;
-  // Made of (seed, step); rows add their own paths. None: nothing is dropped.
+  // A key made of (seed, step), to which rows add their own paths. None: nothing is dropped.
   std::optional<std::uint64_t> dropout_key = {};
-  // Layers are computed twice and keep their inputs only.
+  // Layers keep only their inputs and are computed again in backward.
   bool recompute = false;
 };
 
@@ -47,7 +47,7 @@ struct ObjectiveSettings {
 // its passes at its end.
 struct PassValues {
   std::vector<at::Tensor> terms;  // scalars, in the order of the method's terms
-  at::Tensor log_p_E;             // undefined where only weighted edges are there
+  at::Tensor log_p_E;             // undefined with weighted_edges_only
 };
 struct PassResult {
   at::Tensor loss;  // scalar with gradient: the sum of the terms
@@ -60,11 +60,10 @@ PassResult RunPass(const Decoder& model, const data::RowPass& pass, const Object
 
 struct PassFigures {
   std::vector<double> terms;
-  // Per sequence of the pass: sum of log p over its response, nats; empty where only weighted edges are
-  // there.
+  // Per sequence of the pass: sum of log p over its response, nats; empty with weighted_edges_only.
   std::vector<double> sequence_log_p;
 };
-// Of each pass, in one copy from the device.
+// The figures of each pass, in one copy from the device.
 std::vector<PassFigures> ReadFigures(std::span<const data::RowPass> passes,
                                      const std::vector<PassValues>& values);
 PassFigures ReadFigures(const data::RowPass& pass, const PassValues& values);

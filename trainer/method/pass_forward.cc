@@ -58,7 +58,7 @@ SourceStates HiddenOfSources(const Decoder& model, const data::RowPass& pass, co
 
   at::Tensor embedding_NE;
   if (injected.row_I.defined()) {
-    // Placeholders are negative: any token's embedding will do, it is overwritten.
+    // Placeholders are negative: any token's embedding will do, since it is overwritten.
     embedding_NE = at::index_copy(model.Embed(token_N.clamp_min(0)), 0, injected.row_I,
                                   injected.embedding_IE.to(model.DType()));
   } else {

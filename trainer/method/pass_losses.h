@@ -19,26 +19,26 @@
 
 namespace plural::trainer {
 
-// What the passes belong to. All references outlive the losses.
+// The context of the passes. All references outlive the losses.
 struct LossContext {
   const Decoder& model;
   const Method& method;
   const MethodSettings& settings;
   std::span<const data::RowPass> passes;
-  std::span<const data::LabelledGroup> groups;  // of this rank; passes count them
+  std::span<const data::LabelledGroup> groups;  // of this rank, indexed by the passes
   double scale = 1.0;  // 1 / groups of the step over all ranks, in the passes' weights
   std::optional<std::uint64_t> dropout_key = {};
-  std::vector<bool> recompute = {};  // per pass: layers are computed twice; empty: of none
-  // Log-probabilities of all sequences are wanted, also where the method needs none.
+  std::vector<bool> recompute = {};  // per pass: layers are computed twice; empty: in none
+  // Asks for the log-probabilities of all sequences, even if the method needs none.
   bool whole_sequences = false;
 
   bool Recomputes(std::size_t pass) const { return !recompute.empty() && recompute[pass]; }
 };
 
-// One call of backward: of `root`, a loss where `gradient` is undefined.
+// One call of backward on `root`, which is a loss where `gradient` is undefined.
 struct BackwardPart {
   at::Tensor root, gradient;
-  bool last = false;  // of the step on this rank: parameters are whole after it
+  bool last = false;  // of the step on this rank: gradients are complete after it
 
   void Backward() const { root.backward(gradient); }
 };
@@ -47,12 +47,12 @@ class PassLosses {
  public:
   virtual ~PassLosses() = default;
 
-  // Forward of the next part, whose backward must have run before Next is called again; nothing when all
-  // have. Without gradients (at::NoGradGuard) no backward is run.
+  // Forward of the next part, whose backward must have run before Next is called again; nothing
+  // when all parts have run. Without gradients (at::NoGradGuard) no backward is run.
   virtual std::optional<BackwardPart> Next() = 0;
-  // After the last part: adds the method's terms and sums of all passes, in one copy from the device. Where
-  // whole sequences are wanted, their log-probabilities stand in `log_p` afterwards: [group][sequence], nats;
-  // of latents the expectation over what the latents' posteriors weigh, as one number per group.
+  // After the last part: adds the method's terms and sums of all passes, in one copy from the
+  // device. Where whole sequences are asked for, `log_p` gets their log-probabilities,
+  // [group][sequence], nats; with latents one number, the sum of their expectations.
   virtual void AddTo(Sums& sums, std::vector<std::vector<double>>& log_p) = 0;
 };
 

@@ -14,9 +14,9 @@
 
 namespace plural::trainer {
 
-// How a latent's choice becomes part of the loss (docs/methods.md 4.3).
+// How the choice of a latent enters the loss (docs/methods.md 4.3).
 enum class LatentEstimator : std::uint8_t {
-  kGumbelSoft,  // one soft draw per response, whose mixed embedding stands before it
+  kGumbelSoft,  // one soft draw per response; the mixed embedding precedes it
   kExact,       // the expectation over all latents
 };
 

@@ -22,7 +22,7 @@ class Sums {
   double operator[](std::string_view name) const;
   bool Has(std::string_view name) const;
 
-  // Adds every value of `other`, whose names this has, too, times `factor`.
+  // Adds every value of `other`, all of whose names this has, times `factor`.
   void Add(const Sums& other, double factor = 1.0);
   void Clear();
 

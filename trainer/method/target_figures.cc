@@ -14,7 +14,7 @@ TargetFigures FiguresOfTargets(const data::LabelledGroup& group, const std::vect
   TargetFigures figures;
   for (std::size_t s = 0; s < sequence_log_p.size(); ++s) {
     const double target = group.sequences[s].target;
-    if (target > 0.0) {  // 0 log 0 = 0; p = 0 under a positive target is infinite, and said so
+    if (target > 0.0) {  // 0 log 0 = 0; p = 0 under a positive target gives infinity
       figures.cross_entropy_nats -= target * sequence_log_p[s];
       figures.target_entropy_nats -= target * std::log(target);
     }

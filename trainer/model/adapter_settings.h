@@ -1,7 +1,6 @@
-// What is trained beside a base model, as plain values.
+// The settings of what is trained beside a base model, as plain values.
 //
-// Owns: the settings of a LoRA adapter, the estimators of cvf. Does not own: parameters (linear.h,
-// latents.h). Thread rule: values.
+// Owns: the settings of a LoRA adapter. Does not own: parameters (linear.h). Thread rule: values.
 #pragma once
 
 #include <cstdint>

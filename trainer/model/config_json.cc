@@ -1,4 +1,4 @@
-// config.json read and written after the table of families; the other half of config.cc.
+// Reads and writes config.json by the table of families; config.cc has the rest of ModelConfig.
 #include <nlohmann/json.hpp>
 #include <string_view>
 
@@ -11,7 +11,7 @@ namespace plural::trainer {
 using nlohmann::json;
 namespace {
 
-// Far above any model, low enough that the count of all parameters fits 63 bits.
+// Far above any model, and low enough for the count of all parameters to fit 63 bits.
 constexpr std::int64_t kMaxVocabulary = 1 << 24;
 constexpr std::int64_t kMaxHidden = 1 << 20;
 constexpr std::int64_t kMaxIntermediate = 1 << 22;
@@ -37,7 +37,7 @@ const Family& FamilyOf(const ConfigKeys& keys) {
   return *family;
 }
 
-// `theta`: where the object has none.
+// `theta`: the value where the object has none.
 Rope ReadRope(const ConfigKeys& keys, const ConfigKeys& object, double theta,
               std::int64_t max_position_embeddings) {
   for (const char* nested : {kSlides, kSeesAll}) {
@@ -100,7 +100,7 @@ void ReadRopes(const ConfigKeys& keys, const Family& family, ModelConfig& config
   }
 }
 
-// Which layers have the window when the config does not list them.
+// True for a layer that has the window when the config does not list them.
 bool SlidesByDefault(const ConfigKeys& keys, Windows windows, std::int64_t layer) {
   constexpr std::int64_t kPattern = 6, kFullLayers = 28;
   switch (windows) {
@@ -123,7 +123,7 @@ void ReadWindows(const ConfigKeys& keys, const Family& family, ModelConfig& conf
   const bool has_window = family.windows != Windows::kNever &&
                           (family.windows != Windows::kUpperLayers || keys.Flag("use_sliding_window", false));
   if (has_window) {
-    // An absent sliding_window is the family's, null is none.
+    // An absent sliding_window means the family's, null means none.
     config.sliding_window =
         keys.Size("sliding_window", kMaxPositions, keys.Has("sliding_window") ? 0 : family.sliding_window);
   }
@@ -156,13 +156,13 @@ void ReadWindows(const ConfigKeys& keys, const Family& family, ModelConfig& conf
 Activation ReadActivation(const ConfigKeys& keys, const Family& family) {
   constexpr const char* kTanhGelu = "gelu_pytorch_tanh";
   std::vector<const char*> read = {"hidden_act"};
-  // Gemma's configs say either or both; later ones do not read hidden_act any more.
+  // Gemma's configs have either or both; later families do not read hidden_act any more.
   if (family.gelu) read.push_back("hidden_activation");
   if (family.output_norms) read.erase(read.begin());
   std::string activation = family.gelu ? kTanhGelu : "silu";
   for (const char* key : read) {
     std::string found = keys.Text(key, activation);
-    // What old configs of Gemma call it.
+    // The name in old configs of Gemma.
     if (family.gelu && std::string_view(key) == "hidden_act" && found == "gelu") found = kTanhGelu;
     if (found != "silu" && found != kTanhGelu) {
       keys.Fail(key, "found '" + found + "'; 'silu' and '" + kTanhGelu + "' are supported");
@@ -202,7 +202,7 @@ std::int64_t TokenId(const ConfigKeys& keys, const char* key, std::int64_t fallb
                      std::int64_t vocab_size) {
   const json& value = keys.At(key);
   if (!keys.Has(key)) return fallback < vocab_size ? fallback : -1;
-  // Old configs of models without a padding token say -1.
+  // Old configs of models without a padding token have -1.
   return value.is_null() ? -1 : keys.Whole(key, value, -1, vocab_size - 1);
 }
 

@@ -23,7 +23,7 @@ class ConfigKeys {
   // The object at `key`.
   ConfigKeys Object(const std::string& key) const { return {At(key), where_ + ": " + key}; }
 
-  // Absent and null are the fallback; without one the key is needed.
+  // An absent or null key gives the fallback; without a fallback the key is required.
   std::int64_t Size(const std::string& key, std::int64_t largest,
                     std::optional<std::int64_t> fallback = std::nullopt) const;
   std::int64_t Whole(const std::string& key, const nlohmann::json& value, std::int64_t smallest,

@@ -47,7 +47,7 @@ struct NormSlot {
   at::Tensor Decoder::Layer::*weight;
   bool of_heads = false;
 };
-// The name post_attention_layernorm has two meanings: where outputs have norms it is such a one.
+// The name post_attention_layernorm has two meanings: with output norms it is one of them.
 constexpr std::array<NormSlot, 4> kNorms = {{
     {"input_layernorm", &Decoder::Layer::attention_norm},
     {"post_attention_layernorm", &Decoder::Layer::feed_forward_norm},
@@ -67,7 +67,6 @@ std::span<const NormSlot> NormSlots(const ModelConfig& config) {
   return kNorms;
 }
 
-// The layer's linear of that path.
 template <class Layer>
 auto& LinearAt(Layer& layer, const std::string& path) {
   const auto* slot =
@@ -78,7 +77,7 @@ constexpr const char* kHead = "lm_head";
 
 std::string LayerPrefix(std::size_t layer) { return "model.layers." + std::to_string(layer) + "."; }
 
-// Sites of a layer that may drop out, for their keys.
+// Sites of a layer where dropout may apply, for their keys.
 enum Site : std::uint64_t { kAttentionInput, kAttentionOutput, kFeedForwardInput, kFeedForwardOutput };
 
 }  // namespace
@@ -160,20 +159,16 @@ void Decoder::InitializeRandom(std::uint64_t seed) {
 
 void Decoder::AddAdapter(const AdapterSettings& settings, std::uint64_t seed) {
   const std::vector<LinearShape> shapes = config_.LayerLinears();
-  const std::string allowed = config_.LinearNames();
-  std::set<std::string> known = {kHead};  // a target is a kind of layer, or the path of a single one
+  std::set<std::string> single;  // a target is a kind of layer, or the path of a single one
   for (const LinearShape& shape : shapes) {
-    known.insert(shape.Name());
-    for (std::size_t l = 0; l < layers_.size(); ++l) known.insert(LayerPrefix(l) + shape.path);
+    for (std::size_t l = 0; l < layers_.size(); ++l) single.insert(LayerPrefix(l) + shape.path);
   }
   for (const std::string& target : settings.targets) {
-    if (!known.contains(target)) {
-      throw ExitError(ExitCode::kBadRecipe, "adapter.targets: '" + target +
-                                                "' is not a linear layer of this model; allowed: " + allowed);
-    }
+    if (!single.contains(target)) config_.LinearNamed(target);  // refuses an unknown kind
   }
   if (settings.targets.empty()) {
-    throw ExitError(ExitCode::kBadRecipe, "adapter.targets: empty; name at least one of " + allowed);
+    throw ExitError(ExitCode::kBadRecipe,
+                    "adapter.targets: empty; name at least one of " + config_.LinearNames());
   }
   if (settings.rank < 1) {
     throw ExitError(ExitCode::kBadRecipe,
@@ -206,13 +201,11 @@ void Decoder::AddAdapter(const AdapterSettings& settings, std::uint64_t seed) {
   }
   if (targets.contains(kHead)) adapt(head_.linear, kHead);
   adapter_ = settings;
-  has_adapter_ = true;
 }
 
 Decoder Decoder::WithoutAdapter() const {
   Decoder base = *this;
-  base.has_adapter_ = false;
-  base.adapter_ = {};
+  base.adapter_.reset();
   for (Layer& layer : base.layers_) {
     for (const Slot& slot : kSlots) (layer.*slot.linear).lora = {};
   }
@@ -248,7 +241,7 @@ std::vector<at::Tensor> Decoder::QueriesKeysValues(const Layer& layer, const at:
     const std::int64_t queries = config_.num_attention_heads * config_.head_dim;
     const std::int64_t keys = config_.num_key_value_heads * config_.head_dim;
     qkv = layer.qkv_proj.Forward(x_NE, dropout).split_with_sizes({queries, keys, keys}, 1);
-    qkv[2] = qkv[2].contiguous();  // attention saves it: the others' memory would stay with it
+    qkv[2] = qkv[2].contiguous();  // attention saves it, which would keep the others' memory
   } else {
     qkv = ForwardTogether({&layer.q_proj, &layer.k_proj, &layer.v_proj}, x_NE, dropout);
   }
@@ -332,7 +325,7 @@ at::Tensor Decoder::HiddenRecomputed(const at::Tensor& embedding_NE, const at::T
       std::make_shared<const LayersContext>(ContextOf(position_N, *attention, rows, dropout));
   SumAndNorm now = BeforeLayers(embedding_NE);
   for (std::size_t l = 0; l < layers_.size(); ++l) {
-    // The region owns the attention: backward comes when the caller's own hold on it is gone.
+    // The region owns the attention, since backward runs after the caller may have released it.
     const auto layer = [this, l, context, attention](const std::vector<at::Tensor>& inputs) {
       const SumAndNorm next = RunLayer(l, *context, inputs[0], inputs[1]);
       return std::vector<at::Tensor>{next.sum_NE, next.norm_NE};
@@ -379,17 +372,17 @@ std::vector<dist::NamedTensor> Decoder::AdapterParameters() const {
 }
 
 std::vector<dist::NamedTensor> Decoder::TrainableParameters() const {
-  // Latents first: backward finishes them last (through the recognition pass), and the gradient is sent from
-  // the end of this list on.
+  // Latents come first: backward finishes them last (through the recognition pass), and the
+  // gradient is sent from the end of this list on.
   std::vector<dist::NamedTensor> trained;
   if (latents_) trained = latents_->Parameters();
-  const auto model = has_adapter_ ? AdapterParameters() : BaseParameters();
+  const auto model = adapter_ ? AdapterParameters() : BaseParameters();
   trained.insert(trained.end(), model.begin(), model.end());
   return trained;
 }
 
 void Decoder::TrainBase() {
-  if (has_adapter_) throw std::logic_error("TrainBase: the model has an adapter, its base is frozen");
+  if (adapter_) throw std::logic_error("TrainBase: the model has an adapter, its base is frozen");
   for (const auto& [name, tensor] : BaseParameters()) {
     if (tensor.is_meta()) throw std::logic_error("TrainBase: " + name + " is stored in NF4");
     tensor.set_requires_grad(true);

@@ -32,28 +32,28 @@ namespace plural::trainer {
 
 class Decoder {
  public:
-  // Of two ways to have a part, the tensors of the other are undefined.
+  // Where a part has two forms, the tensors of the unused form are undefined.
   struct Layer {
-    at::Tensor attention_norm, feed_forward_norm;                // of what goes in
-    at::Tensor attention_output_norm, feed_forward_output_norm;  // of what comes out: output_norms
-    at::Tensor q_norm, k_norm;                                   // [D]: qk_norm
+    at::Tensor attention_norm, feed_forward_norm;                // of inputs
+    at::Tensor attention_output_norm, feed_forward_output_norm;  // of outputs, with output_norms
+    at::Tensor q_norm, k_norm;                                   // [D], with qk_norm
     Linear q_proj, k_proj, v_proj, qkv_proj, o_proj;
     Linear gate_proj, up_proj, gate_up_proj, down_proj;
   };
 
-  // Allocates all weights uninitialised (hf_folder.h fills them, or InitializeRandom does). `dtype` is that
-  // of activations and products. Weights are stored in it, or in `weight_dtype`: fp32 where those of a bf16
-  // model are trained. Adapters and latents are stored in what `dtype` is computed in (dtypes.h). The linear
-  // weights of the layers may come later, each by SetFull or SetNf4; until then they are tensors of the meta
-  // device.
+  // Allocates all weights uninitialised (hf_folder.h fills them, or InitializeRandom does). `dtype`
+  // is that of activations and products. Weights are stored in it, or in `weight_dtype`: fp32 where
+  // the weights of a bf16 model are trained. Adapters and latents are stored in the type in which
+  // `dtype` is computed (dtypes.h). With kLater the linear weights of the layers are tensors of the
+  // meta device until SetFull or SetNf4 sets each.
   enum class Linears { kNow, kLater };
   Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device device,
           std::optional<at::ScalarType> weight_dtype = {}, Linears linears = Linears::kNow);
 
   // Normal(0, initializer_range), norms 1, biases 0; a pure function of (seed, parameter name).
   void InitializeRandom(std::uint64_t seed);
-  // Stores a linear weight of a layer in full, uninitialised where it was not so before, or in NF4. In NF4 it
-  // is listed by its shape, as a tensor of the meta device, and cannot be trained.
+  // Stores a linear weight of a layer in full (uninitialised unless it was so before) or in NF4. In
+  // NF4 it is listed by its shape, as a tensor of the meta device, and cannot be trained.
   at::Tensor SetFull(const std::string& parameter);
   void SetNf4(const std::string& parameter, const Nf4Weight& weight);
   // Null for a parameter that is stored in full.
@@ -61,22 +61,22 @@ class Decoder {
   // Adds LoRA factors: A Kaiming-uniform(a = sqrt 5), B zero, keyed by (seed, parameter name); the base is
   // frozen. Errors: ExitError(kBadRecipe) for a target that this model does not have.
   void AddAdapter(const AdapterSettings& settings, std::uint64_t seed);
-  // The same base weights, shared, without what was trained beside them.
+  // A decoder that shares the base weights and has neither adapter nor latents.
   Decoder WithoutAdapter() const;
-  const AdapterSettings* Adapter() const { return has_adapter_ ? &adapter_ : nullptr; }
-  // Adds CVF's latents with their first values (latents.h); they are trained. The base weights must have
-  // theirs already.
+  const AdapterSettings* Adapter() const { return adapter_ ? &*adapter_ : nullptr; }
+  // Adds CVF's latents, which are trained, with their initial values (latents.h). The base weights
+  // must have theirs already.
   void AddLatents(std::int64_t latents, std::uint64_t seed);
   const Latents* LatentHeads() const { return latents_ ? &*latents_ : nullptr; }
 
   // Token ids [N] (int64) -> embeddings [N, E], scaled where the model scales them.
   at::Tensor Embed(const at::Tensor& token_N) const;
-  // Embeddings and positions [N] (int64) -> hidden states after the final norm, [N, E]; of `rows` only, [S,
-  // E], where they are given (ascending): what nobody reads of the last layer is not computed.
+  // Embeddings and positions [N] (int64) -> hidden states after the final norm, [N, E]; with `rows`
+  // (ascending) only theirs, [S, E]: the last layer is not computed where it is not used.
   at::Tensor Hidden(const at::Tensor& embedding_NE, const at::Tensor& position_N, Attention& attention,
                     const RowNumbers& rows = {}, const Dropout& dropout = {}) const;
-  // The same values and gradients, for little memory: each layer keeps its inputs only and goes forward again
-  // in backward, when `attention` is called in any order.
+  // The same values and gradients with little memory: each layer keeps its inputs only and runs
+  // forward again in backward, when `attention` is called in any order.
   at::Tensor HiddenRecomputed(const at::Tensor& embedding_NE, const at::Tensor& position_N,
                               std::shared_ptr<Attention> attention, const RowNumbers& rows = {},
                               const Dropout& dropout = {}) const;
@@ -87,15 +87,15 @@ class Decoder {
   std::vector<dist::NamedTensor> BaseParameters() const;
   // LoRA factors as "model.layers.0.self_attn.q_proj.lora_A.weight" and so on.
   std::vector<dist::NamedTensor> AdapterParameters() const;
-  // What is trained: the latents if there are any; then the adapter if there is one, else the base.
+  // The trained parameters: the latents, if any, then the adapter if there is one, else the base.
   std::vector<dist::NamedTensor> TrainableParameters() const;
   // Lets gradients reach the base weights. Full-weight training only: an adapter's base stays frozen.
   void TrainBase();
 
   const ModelConfig& Config() const { return config_; }
-  // What ends an answer, beside what the config says; it is saved with the model.
+  // Adds end tokens to those of the config; they are saved with the model.
   void AddEndTokens(std::span<const std::int64_t> ids) { config_.AddEndTokens(ids); }
-  // In place of all others.
+  // Replaces all end tokens.
   void SetEndTokens(std::vector<std::int64_t> ids) { config_.eos_token_ids = std::move(ids); }
   at::ScalarType DType() const { return dtype_; }
   at::Device Device() const { return device_; }
@@ -105,7 +105,7 @@ class Decoder {
                                             const Dropout& dropout) const;
   at::Tensor FeedForward(const Layer& layer, const at::Tensor& x_NE, const Dropout& dropout,
                          const Dropout& output_dropout) const;
-  // What all layers of a pass share.
+  // The values that all layers of a pass share.
   struct LayersContext {
     Attention& attention;
     RotaryTable rotary, sliding_rotary;
@@ -114,7 +114,7 @@ class Decoder {
   };
   LayersContext ContextOf(const at::Tensor& position_N, Attention& attention, const RowNumbers& rows,
                           const Dropout& dropout) const;
-  // From the residual sum and its norm before layer l to those behind it.
+  // Maps the residual sum and its norm before layer l to those after it.
   SumAndNorm RunLayer(std::size_t l, const LayersContext& context, at::Tensor residual_NE,
                       const at::Tensor& x_NE) const;
   SumAndNorm BeforeLayers(const at::Tensor& embedding_NE) const;
@@ -126,8 +126,7 @@ class Decoder {
   ModelConfig config_;
   at::ScalarType dtype_;
   at::Device device_;
-  AdapterSettings adapter_;
-  bool has_adapter_ = false;
+  std::optional<AdapterSettings> adapter_;
   std::optional<Latents> latents_;
   std::shared_ptr<Nf4Scratch> nf4_scratch_ = std::make_shared<Nf4Scratch>();
   at::Tensor embed_tokens_, norm_;

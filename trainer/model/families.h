@@ -1,7 +1,7 @@
 // The families of models that are supported.
 //
-// Owns: what each computes that others do not, and what keys absent from its config.json mean. Does not own:
-// reading the keys (config_json.cc). Thread rule: constants.
+// Owns: the particulars of each family, and the meaning of keys absent from its config.json. Does
+// not own: reading the keys (config_json.cc). Thread rule: constants.
 #pragma once
 
 #include <cstdint>
@@ -10,16 +10,16 @@
 
 namespace plural::trainer {
 
-// Which layers have the sliding window.
+// The layers that have the sliding window.
 enum class Windows : std::uint8_t {
   kNever,
   kAlways,
   kEveryOther,   // the first, the third, ...
   kFiveOfSix,    // all but the sixth, the twelfth, ...
-  kUpperLayers,  // from max_window_layers on, if use_sliding_window says so
+  kUpperLayers,  // from max_window_layers on, if use_sliding_window is true
 };
 
-// What a family computes, and what its absent keys mean: the defaults of transformers 5.
+// The particulars of a family, and the values of its absent keys: the defaults of transformers 5.
 struct Family {
   std::string_view model_type, architecture;
   std::int64_t max_position_embeddings = 0;
@@ -31,19 +31,19 @@ struct Family {
   std::int64_t bos_token_id = -1, eos_token_id = -1, pad_token_id = -1;  // -1: none
   Windows windows = Windows::kNever;
   std::int64_t sliding_window = 0;  // 0: none
-  bool two_ropes = false;           // layers with a window turn by an own theta, and are never scaled
+  bool two_ropes = false;           // layers with a window have a rotary embedding of their own
   bool qkv_bias = false;            // always
   bool reads_attention_bias = false, reads_mlp_bias = false;
   bool qk_norm = false;
   bool fused_projections = false;
-  bool gelu = false;  // norms around 1, scaled embeddings and the tanh gelu come together
+  bool gelu = false;  // tanh gelu, with norm weights around 1 and scaled embeddings
   bool output_norms = false;
   double query_pre_attn_scalar = 0.0;  // 0: the key is not read
   bool reads_attention_cap = false, reads_final_cap = false;
   double attention_cap = 0.0, final_cap = 0.0;  // 0: none
 };
 
-// Null for an unknown one.
+// Null for an unknown type.
 const Family* FindFamily(std::string_view model_type);
 // "supported are llama (LlamaForCausalLM), ..."
 std::string SupportedFamilies();

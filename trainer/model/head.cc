@@ -30,10 +30,10 @@ using torch::autograd::variable_list;
 struct Chunk {
   std::int64_t row = 0, rows = 0;    // source rows
   std::int64_t edge = 0, edges = 0;  // edges of these rows
-  bool kept = false;                 // its logits wait for backward
+  bool kept = false;                 // its logits are kept for backward
 };
 
-// What backward needs besides tensors.
+// Values that backward needs besides tensors.
 struct HeadPlan : torch::CustomClassHolder {
   std::vector<Chunk> chunks;
   Linear linear;
@@ -62,8 +62,8 @@ std::vector<Chunk> CutIntoChunks(const std::vector<std::int64_t>& first_edge, st
   return chunks;
 }
 
-// Logits of a chunk, of bf16 in fp32; t_SK is the adapter's scaled inner value. Backward repeats this call
-// where logits were not kept, and gets the same bits.
+// Logits of a chunk, for bf16 in fp32; t_SK is the adapter's scaled inner value. Backward repeats
+// this call where logits were not kept, and gets the same bits.
 at::Tensor ChunkLogits(const Chunk& chunk, const at::Tensor& hidden_SE, const at::Tensor& weight_VE,
                        const at::Tensor& t_SK, const HeadPlan& plan) {
   const auto rows_of = [&chunk](const at::Tensor& x) { return x.narrow(0, chunk.row, chunk.rows); };
@@ -74,9 +74,9 @@ at::Tensor ChunkLogits(const Chunk& chunk, const at::Tensor& hidden_SE, const at
   return z_RV;
 }
 
-// Tensors: the weight, then A and B if there is an adapter; they tell autograd what there is to
-// differentiate. Outputs: log p, log(1-p), and at a temperature b (else empty) log softmax(z / b) with its
-// entropy.
+// `tensors`: the weight, then A and B if there is an adapter; they tell autograd what to
+// differentiate. Outputs: log p, log(1-p), and at a temperature b (else empty) log softmax(z / b)
+// with its entropy.
 class RowHead : public torch::autograd::Function<RowHead> {
  public:
   // Indices into the saved variables; kept logits follow.
@@ -140,8 +140,9 @@ class RowHead : public torch::autograd::Function<RowHead> {
     const HeldWeight held = plan.linear.Weight(dtype);
     const at::Tensor& weight_VE = held.Tensor();
 
-    // d log p / dz = onehot - p and d log(1-p) / dz = -rho (onehot - p), rho = p / (1 - p): one value an
-    // edge, and minus their sum times p. An edge without gradient adds 0 even where rho overflows.
+    // d log p / dz = onehot - p and d log(1-p) / dz = -rho (onehot - p), rho = p / (1 - p): one
+    // value per edge, and minus their sum times p. An edge without gradient adds 0 even where rho
+    // overflows.
     const at::Tensor& d_one_minus_E = upstream[1];
     const at::Tensor rho_E = (saved[kLogP] - saved[kLogOneMinusP]).exp_();
     const at::Tensor t_E = upstream[0] - (rho_E * d_one_minus_E).masked_fill_(d_one_minus_E == 0, 0.0);

@@ -1,13 +1,13 @@
 // The head in row form: hidden states to log p and log(1-p) of edges, and their gradient.
 //
 // Owns: the projection onto the vocabulary on source rows only, in chunks; the row statistics; the
-// gradient a row's three scalars and an edge's one value make. Does not own: objectives, which turn edge
-// values into coefficients (objective.h). Thread rule: one thread.
+// gradient made of a row's three scalars and an edge's one value. Does not own: objectives, which
+// turn edge values into coefficients (objective.h). Thread rule: one thread.
 //
 // Whatever the objective, the gradient with respect to a row's logits z is
 //     a * softmax(z / b) + c * p + h * p * (log p + H) + scatter(t_e at y_e)        (docs/methods.md 6.3)
-// so backward takes three scalars per row and one value per edge. `log p` and `log(1-p)` need c and t,
-// log softmax(z / b) needs a, b and t; h is zero until an objective uses it.
+// so backward takes three scalars per row and one value per edge. `log p` and `log(1-p)` need c and
+// t, log softmax(z / b) needs a, b and t; h is zero, since no objective uses it.
 #pragma once
 
 #include <ATen/core/TensorBody.h>
@@ -27,10 +27,11 @@ struct VocabularyHead {
   at::Tensor Logits(const at::Tensor& hidden_NE) const;
 };
 
-// What rows predict, on a device; where each row's edges begin is also known on the host, which cuts rows
-// into chunks and must not wait for the device.
+// The predictions of rows, on a device. The first edge of each row is also on the host, which cuts
+// rows into chunks and must not wait for the device.
 struct EdgeList {
-  // `row_E`: below `rows`, ascending; each (row, target) once. Errors: std::logic_error where they are not.
+  // `row_E`: below `rows`, ascending; each (row, target) once. Errors: std::logic_error for rows
+  // that are not.
   EdgeList(std::int64_t rows, const std::vector<std::int64_t>& row_E,
            const std::vector<std::int64_t>& target_E, at::Device device);
 
@@ -41,17 +42,16 @@ struct EdgeList {
 
 struct HeadSettings {
   std::int64_t chunk_rows = 256;
-  // Keep the chunks' logits for backward while they fit; beyond it they are recomputed.
+  // Chunks' logits are kept for backward up to this size; the others are recomputed.
   std::int64_t keep_bytes = std::int64_t{256} << 20;
   Dropout dropout = {};  // of the head's adapter, for the source rows
-  // b: log softmax(z / b) of the edges and its entropy are wanted, too. 0: they are not.
+  // b > 0: log softmax(z / b) of the edges and its entropy are computed, too.
   double temperature = 0.0;
 };
 
 struct EdgeLogProbs {
   at::Tensor log_p;            // [E] log p of the target, fp64
-  at::Tensor log_one_minus_p;  // [E] log(1 - p), from the logsumexp over all other tokens: finite digits
-                               // where 1 - p underflows (docs/methods.md 6.2)
+  at::Tensor log_one_minus_p;  // [E] log(1 - p), finite where that underflows (docs/methods.md 6.2)
   // At HeadSettings::temperature, undefined without one:
   at::Tensor tempered_log_p_E;         // [E] log softmax(z / b) of the target, fp64
   at::Tensor tempered_entropy_nats_E;  // [E] entropy of softmax(z / b) in the edge's row; not differentiable

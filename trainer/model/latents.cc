@@ -22,7 +22,7 @@ struct TableStatistics {
   double stddev = 0.0;  // of all entries around the mean of their column
 };
 
-// One order of summation whatever the number of threads: ranks must start from equal bits.
+// Sums in one order, whatever the number of threads: ranks must start from equal bits.
 TableStatistics StatisticsOf(const at::Tensor& embedding_VE) {
   const at::Tensor host = embedding_VE.detach().to(at::kCPU, at::kDouble).contiguous();
   const auto rows = host.size(0);

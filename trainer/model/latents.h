@@ -1,8 +1,8 @@
-// Latents: the parameters of CVF that stand beside the decoder (docs/methods.md 4.5).
+// Latents: the parameters of CVF besides the decoder's (docs/methods.md 4.5).
 //
-// Owns: the latent table, the recognition query and head, the bag-of-words transform, their names and first
-// values. Does not own: passes and losses (method/latent_unit.h), files (hf_folder.h). Thread rule: one
-// thread.
+// Owns: the latent table, the recognition query and head, the bag-of-words transform, their names
+// and initial values. Does not own: passes and losses (method/latent_unit.h), files (hf_folder.h).
+// Thread rule: one thread.
 //
 // Shape letters: K latents, E hidden size, R rows.
 #pragma once
@@ -20,8 +20,8 @@ namespace plural::trainer {
 struct Latents {
   at::Tensor table_KE;               // embeddings of the latents, fed right before the response
   at::Tensor query_E;                // embedding fed after a response that is to be recognised
-  at::Tensor recognition_weight_KE;  // logits = hidden state at the query times this, plus
-  at::Tensor recognition_bias_K;     // that
+  at::Tensor recognition_weight_KE;  // W of the logits W h + b, h the state at the query
+  at::Tensor recognition_bias_K;     // b
   at::Tensor bow_dense_EE;           // bag-of-words transform, see Bow
   at::Tensor bow_norm_E;
 
@@ -29,11 +29,12 @@ struct Latents {
 
   // Allocated uninitialised, in the decoder's dtype and on its device.
   static Latents Allocate(std::int64_t latents, std::int64_t hidden_size, const at::TensorOptions& options);
-  // First values, a pure function of (seed, parameter name) and the model: rows of the table and the query
-  // are the mean of the token embeddings plus Normal(0, standard deviation of the embedding table), both
-  // times `embedding_scale`, since an update can move a coordinate by little more than the learning rate; the
-  // recognition head and the dense transform Normal(0, initializer_range), the bias 0; the transform's norm
-  // is what the model's final norm multiplies by, whose scale the head is used to.
+  // Sets the initial values, a pure function of (seed, parameter name) and the model. Rows of the
+  // table and the query are the mean of the token embeddings plus Normal(0, standard deviation of
+  // the embedding table), both times `embedding_scale`, since an update can move a coordinate by
+  // little more than the learning rate. The recognition head and the dense transform are Normal(0,
+  // initializer_range), the bias is 0. The transform's norm is that of the model's final norm, to
+  // whose scale the head is trained.
   void Initialize(std::uint64_t seed, const at::Tensor& embedding_VE, double embedding_scale,
                   const at::Tensor& final_norm_E, double initializer_range);
 
@@ -42,14 +43,14 @@ struct Latents {
 
   // Final hidden states at queries [R, E] -> logits of the latents [R, K].
   at::Tensor Recognize(const at::Tensor& hidden_RE) const;
-  // Final hidden states at latents [R, E] -> what the head predicts all response tokens from, [R, E]:
-  // RmsNorm(gelu(h W^T)).
+  // Final hidden states at latents [R, E] -> the states from which the head predicts all response
+  // tokens, [R, E]: RmsNorm(gelu(h W^T)).
   at::Tensor Bow(const at::Tensor& hidden_RE, double rms_norm_eps) const;
 };
 
 inline constexpr const char* kLatentPrefix = "latents.";
 
-// How many parameters `latents` latents add to a model.
+// The number of parameters that `latents` latents add to a model.
 std::int64_t LatentParameterCount(std::int64_t latents, std::int64_t hidden_size);
 
 }  // namespace plural::trainer

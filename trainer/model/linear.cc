@@ -20,7 +20,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Adapters whose input is the same, and so their A one product. A layer that drops out has its own input.
+// Adapters with the same input, whose A are one product. A layer with dropout has its own input.
 struct AdapterGroup {
   std::vector<std::size_t> layers;
   double p = 0.0;  // dropout
@@ -29,13 +29,13 @@ struct AdapterGroup {
   at::Tensor Input(const at::Tensor& x_RI) const { return p > 0 ? Dropped(dropout, p, x_RI) : x_RI; }
 };
 
-// What backward needs besides what the pass made. Layers come with their tensors: a weight is read through
-// Linear::Weight, and parameters change between passes only.
+// Values that backward needs besides those of the pass. Layers come with their tensors: a weight is
+// read through Linear::Weight, and parameters change between passes only.
 struct ProjectPlan : torch::CustomClassHolder {
   std::vector<Linear> layers;
   std::vector<AdapterGroup> adapters;
 
-  // The A factors of a group below each other, [J, I] with J the sum of their ranks, for products in `dtype`.
+  // The A factors of a group stacked, [J, I] with J the sum of their ranks, in `dtype`.
   at::Tensor JoinedA(const AdapterGroup& group, at::ScalarType dtype) const {
     if (group.layers.size() == 1) return layers[group.layers[0]].lora.a_KI.to(dtype);
     std::vector<at::Tensor> factors;
@@ -56,7 +56,7 @@ struct ProjectPlan : torch::CustomClassHolder {
   }
 };
 
-// Where a layer's tensors stand among the differentiable inputs, of which x is the first.
+// The indices of a layer's tensors among the differentiable inputs, of which x is the first.
 struct Inputs {
   std::size_t weight = 0, bias = 0, a = 0, b = 0;
 };
@@ -74,9 +74,9 @@ std::vector<Inputs> InputsOf(const ProjectPlan& plan) {
   return inputs;
 }
 
-// y_l = x W_l^T + b_l + scale_l (dropout(x) A_l^T) B_l^T for all l. `tensors` tells autograd what there is to
-// differentiate: each layer's weight, bias, A and B, those that it has. Saved: x where a weight or factor is
-// trained, and scale x A^T, which is small.
+// y_l = x W_l^T + b_l + scale_l (dropout(x) A_l^T) B_l^T for all l. `tensors` tells autograd what
+// to differentiate: the weight, bias, A and B of each layer, as far as it has them. Saved: x where
+// a weight or factor is trained, and scale x A^T, which is small.
 class Project : public torch::autograd::Function<Project> {
  public:
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x_RI, at::TensorList tensors,
@@ -116,13 +116,13 @@ class Project : public torch::autograd::Function<Project> {
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor& x_RI = saved[0];
     at::Tensor dx_RI;
-    std::vector<Factors> to_dx;  // what is left to add
+    std::vector<Factors> to_dx;  // still to be added
     variable_list gradients(std::max({inputs.back().weight, inputs.back().bias, inputs.back().b}) + 2);
     const auto give = [&gradients](std::size_t input, const at::Tensor& gradient, const at::Tensor& like) {
       gradients[input] = gradient.to(like.scalar_type());
     };
 
-    // Products that a layer in full adds up in one call: up to the first adapter with dropout.
+    // The products that layers in full add up in one call: up to the first adapter with dropout.
     auto products = std::ranges::count_if(dy, [](const at::Tensor& dy_RO) { return dy_RO.defined(); });
     for (auto group = plan.adapters.begin(); group != plan.adapters.end() && group->p == 0; ++group)
       ++products;

@@ -2,9 +2,9 @@
 //
 // Owns: the tensors of one layer and its forward. Does not own: names, files. Thread rule: one thread.
 //
-// Products take the dtype of x. Weights and factors may be stored in another one (trained parameters in fp32
-// beside bf16 activations); they are converted where they are multiplied, their gradients have their own
-// dtype.
+// Products take the dtype of x. Weights and factors may be stored in another one (trained
+// parameters in fp32 beside bf16 activations); they are converted for each product, and their
+// gradients have the stored dtype.
 //
 // Shape letters: R rows, I in features, O out features, K LoRA rank.
 #pragma once
@@ -32,23 +32,23 @@ struct Linear {
   at::Tensor weight_OI;
   LoraFactors lora;        // undefined tensors: no adapter
   at::Tensor bias_O = {};  // undefined: none
-  // The weight where it is stored in NF4: weight_OI is then its shape alone, of the meta device.
+  // The weight where it is stored in NF4: weight_OI has then its shape alone, on the meta device.
   std::shared_ptr<const Nf4Weight> nf4 = {};
 
   bool HasLora() const { return lora.a_KI.defined(); }
-  // The weight for products in `dtype`: itself where it is stored so, else a copy that the caller drops; from
-  // NF4 one in the scratch memory of the model, which then has no room for a second while it is held.
-  // Forward and backward know the weight by this alone. Errors: those of Nf4Scratch::Take.
+  // The weight for products in `dtype`: itself if it is stored so, else a copy; for NF4 a copy in
+  // the scratch memory of the model, which holds one weight at a time. Forward and backward read
+  // the weight through this only. Errors: those of Nf4Scratch::Take.
   HeldWeight Weight(at::ScalarType dtype) const;
   // x_RI -> [R, O]. Saves x once; computes no gradient for a frozen weight.
   at::Tensor Forward(const at::Tensor& x_RI, const Dropout& dropout = {}) const;
-  // Without a gradient, and not rounded to the dtype of x where that is bf16: fp32 then. No row's result
-  // depends on the rows beside it.
+  // The same without a gradient; for bf16 the result is fp32, not rounded. No row's result depends
+  // on the other rows.
   at::Tensor ForwardUnrounded(const at::Tensor& x_RI) const;
 };
 
-// Several layers of one input, so that it is saved once and its gradient is summed in place.
-// Element l is Forward(x_RI) of the l-th layer, with dropout.At(l).
+// Several layers with one input, which is saved once and whose gradient is summed in place. Element
+// l is Forward(x_RI) of the l-th layer, with dropout.At(l).
 std::vector<at::Tensor> ForwardTogether(std::initializer_list<const Linear*> layers, const at::Tensor& x_RI,
                                         const Dropout& dropout = {});
 

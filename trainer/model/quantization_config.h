@@ -1,7 +1,7 @@
 // quantization_config of a Hugging Face config.json: how a folder's weights were quantised.
 //
-// Owns: which kinds are read. Does not own: which tensors are quantised, which their companions in the files
-// say (nf4_files.h). Thread rule: a pure function.
+// Owns: which kinds are read. Does not own: which tensors are quantised; their companions in the
+// files say so (nf4_files.h). Thread rule: a pure function.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

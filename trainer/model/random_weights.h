@@ -19,8 +19,6 @@ data::CounterRandom DrawsFor(std::uint64_t seed, const std::string& name);
 
 // Fills `tensor` with draws of `draw`, made in fp64 on the host in element order.
 void Fill(const at::Tensor& tensor, const std::function<double()>& draw);
-
-// Fills `tensor` with draws of Normal(0, stddev).
 void FillNormal(const at::Tensor& tensor, double stddev, data::CounterRandom random);
 
 }  // namespace plural::trainer

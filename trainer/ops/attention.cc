@@ -24,8 +24,9 @@
 namespace plural::trainer {
 namespace {
 
-// On a GPU, of causal attention: flash attention takes no mask, and not every type, head dimension and GPU.
-// libtorch knows which; where it would rather choose cuDNN, flash attention serves as well.
+// True when flash attention can compute this causal attention on a GPU: it takes no mask, and not
+// every type, head dimension and GPU. libtorch knows which; where it prefers cuDNN, flash attention
+// works as well.
 bool FlashServes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale) {
   if (q.size(3) % 8 != 0) return false;  // the kernel's own condition: libtorch would pad before the choice
   const auto choice =
@@ -33,11 +34,11 @@ bool FlashServes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, 
   return choice == at::SDPBackend::flash_attention || choice == at::SDPBackend::cudnn_attention;
 }
 
-// Visibility of B rows of T tokens, as the kernels want it: causal, or an additive mask [B, 1, T, T] of 0
-// and -inf. Every token sees itself, so no row is all -inf.
+// Visibility of B lines of T tokens in the form that the kernels take: causal, or an additive mask
+// [B, 1, T, T] of 0 and -inf. Every token sees itself, so no row is all -inf.
 class PassAttention : public Attention {
  public:
-  // `masks`: one a window; undefined: causal.
+  // `masks`: one per window; undefined: causal.
   PassAttention(std::int64_t batch, std::vector<at::Tensor> masks, std::vector<std::size_t> mask_of_layer,
                 const AttentionTerms& terms)
       : batch_(batch),
@@ -85,7 +86,7 @@ class PassAttention : public Attention {
   double scale_, softcap_;
 };
 
-// visible [.., T, T] -> additive mask whose storage rows are a multiple of 8 long, as CUDA wants them.
+// visible [.., T, T] -> additive mask whose rows lie a multiple of 8 apart, as CUDA requires.
 at::Tensor AdditiveMask(const at::Tensor& visible, at::ScalarType dtype) {
   std::vector<std::int64_t> shape = visible.sizes().vec();
   const std::int64_t length = shape.back();

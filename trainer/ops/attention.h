@@ -1,4 +1,4 @@
-// Attention: who sees whom.
+// Attention: which row sees which.
 //
 // Owns: the visibility of one forward pass (a token tree, padded causal rows, or a key-value cache) and
 // the call of the kernel. Does not own: projections, positions. Thread rule: one thread, one pass.
@@ -18,20 +18,21 @@ namespace plural::trainer {
 class Attention {
  public:
   virtual ~Attention() = default;
-  // q_NHD [N, H, D], k_NGD and v_NGD [N, G, D], rotated already -> [N, H * D]. Called once a layer, in
-  // layer order; of a pass also again, in any order (Decoder::HiddenRecomputed).
+  // q_NHD [N, H, D], k_NGD and v_NGD [N, G, D], rotated already -> [N, H * D]. Called once per
+  // layer, in layer order; for a recomputed pass once more, in any order
+  // (Decoder::HiddenRecomputed).
   virtual at::Tensor operator()(std::int64_t layer, const at::Tensor& q_NHD, const at::Tensor& k_NGD,
                                 const at::Tensor& v_NGD) = 0;
 };
 
-// Attention of a pass: tree rows see their ancestors and themselves, padded rows are causal. `terms` says
-// how far back in path position a layer's rows see, how scores are scaled and whether they are bounded.
+// Attention of a pass: tree rows see their ancestors and themselves, padded rows are causal.
+// `terms` gives the window of each layer in path positions, and the scale and bound of scores.
 std::unique_ptr<Attention> MakePassAttention(const data::RowPass& pass, const AttentionTerms& terms,
                                              at::ScalarType dtype, at::Device device);
 
-// What differs between the layers of one pass is their window: an element of Windows a kind of layer.
+// The layers of a pass differ by their window only.
 struct LayerWindows {
-  std::vector<std::int64_t> windows;  // distinct; 0: none, also for a window that no row outgrows
+  std::vector<std::int64_t> windows;  // distinct; 0: none, or one that no row exceeds
   std::vector<std::size_t> of_layer;  // index into `windows`
 };
 LayerWindows WindowsOf(const data::RowPass& pass, const AttentionTerms& terms);

@@ -23,7 +23,7 @@ using torch::autograd::variable_list;
 
 constexpr std::int64_t kQueryBlockRows = 256;
 
-// What a block of query rows sees of the keys: scores are fp32 at least.
+// A block of query rows and its scores with all keys, which are fp32 at least.
 struct QueryBlock {
   std::int64_t begin = 0, rows = 0;
 

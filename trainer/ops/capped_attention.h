@@ -1,8 +1,8 @@
 // Attention whose scores are bounded before the softmax, for which there is no fused kernel.
 //
-// Owns: forward and backward in ATen's own operators, on any device, a block of query rows at a time: memory
-// grows with block times keys, and backward makes the probabilities again. Does not own: visibility
-// (attention.h), trees on the CPU (tree_attention.h). Thread rule: one thread.
+// Owns: forward and backward in ATen's own operators, on any device, one block of query rows at a
+// time: memory grows with block times keys, and backward recomputes the probabilities. Does not
+// own: visibility (attention.h), trees on the CPU (tree_attention.h). Thread rule: one thread.
 #pragma once
 
 #include <ATen/core/TensorBody.h>

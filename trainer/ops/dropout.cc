@@ -20,7 +20,8 @@ Dropout Dropout::Rows(const std::vector<std::int64_t>& rows) const {
 }
 
 at::Tensor Dropped(const Dropout& dropout, double p, const at::Tensor& x_RI) {
-  const bool exact = x_RI.scalar_type() == at::kDouble;  // bf16 takes fp32 factors: it has no 1 / 0.9
+  // bf16 takes fp32 factors, since 1 / 0.9 is not a bf16 value.
+  const bool exact = x_RI.scalar_type() == at::kDouble;
   const at::Tensor factors_RI = at::empty(x_RI.sizes(), exact ? at::kDouble : at::kFloat);
   const std::int64_t rows = x_RI.size(0), features = x_RI.size(1);
   const auto* keys = dropout.row_key_R.const_data_ptr<std::int64_t>();

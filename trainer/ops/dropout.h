@@ -1,4 +1,4 @@
-// Dropout of adapters: which draws a row takes at which place of the model.
+// Dropout of adapters: the draws of a row at a place of the model.
 //
 // Owns: the keys and the factors. Does not own: where dropout applies (linear.h, head.h). Thread rule:
 // values.
@@ -19,14 +19,14 @@ struct Dropout {
   std::uint64_t site = 0;  // place in the model
 
   explicit operator bool() const { return row_key_R.defined(); }
-  // Another place: part `part` of this one.
+  // The place `part` within this one.
   Dropout At(std::uint64_t part) const;
-  // Of these rows only.
+  // The same place for these rows only.
   Dropout Rows(const std::vector<std::int64_t>& rows) const;
 };
 
-// x times inverted-dropout factors, 0 or 1 / (1 - p): that of element (r, i) is a function of (row key, site,
-// i) alone.
+// x times inverted-dropout factors, 0 or 1 / (1 - p); the factor of element (r, i) is a function of
+// (row key, site, i) alone.
 at::Tensor Dropped(const Dropout& dropout, double p, const at::Tensor& x_RI);
 
 }  // namespace plural::trainer

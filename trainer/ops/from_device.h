@@ -1,6 +1,6 @@
-// Values of a device on the host.
+// Copies of a device's values on the host.
 //
-// Owns: how they get there. Thread rule: any thread.
+// Owns: the copy. Thread rule: any thread.
 #pragma once
 
 #include <ATen/core/TensorBody.h>
@@ -9,7 +9,7 @@
 
 namespace plural::trainer {
 
-// The elements of each tensor in fp64, of undefined ones none, in one copy: the host waits once for a GPU.
+// The elements of each tensor in fp64 (undefined: none), in one copy: the host waits once.
 std::vector<std::vector<double>> ReadTogether(const std::vector<at::Tensor>& tensors);
 
 }  // namespace plural::trainer

@@ -23,13 +23,13 @@
 namespace plural::trainer {
 namespace {
 
-// Below it oneDNN's reordering of the weight costs more than it gains.
+// With fewer rows, oneDNN's reordering of the weight costs more than it gains.
 constexpr std::int64_t kFewRows = 16;
-// Of MultiplyRows: fewer are not worth waking a thread for.
+// The least outputs that are worth a thread.
 constexpr std::int64_t kOutputsPerThread = 64;
-// Of dequantised weights: well within a second-level cache.
+// Bytes of weights that are dequantised at a time: well within a second-level cache.
 constexpr std::int64_t kNf4Bytes = 256 << 10;
-constexpr std::int64_t kTileOutputs = 4;  // outputs are computed by so many
+constexpr std::int64_t kTileOutputs = 4;  // row products compute this many outputs at once
 
 using LinearOperator = c10::TypedOperatorHandle<at::Tensor(
     const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, std::string_view,
@@ -78,7 +78,7 @@ at::Tensor MultiplyUnrounded(const at::Tensor& x_RI, const at::Tensor& weight_OI
     if (t_RK.defined()) y_RO.addmm_(t_RK.to(at::kFloat), b_OK.to(at::kFloat).t());
     return y_RO;
   }
-  // Packing the weight costs vectors more than it gains.
+  // Without tile registers, packing the weight costs more than it gains.
   if (!t_RK.defined() && !host::HasTileRegisters()) return MultiplyRows(x_RI, weight_OI);
   const at::Tensor y_RO = at::empty({x_RI.size(0), weight_OI.size(0)}, x_RI.options().dtype(at::kFloat));
   TileMultiply(WithLowRank(x_RI, weight_OI, t_RK, b_OK), y_RO);

@@ -100,7 +100,7 @@ HeldWeight Nf4Scratch::Take(std::int64_t rows, std::int64_t columns, const at::T
   const auto size = static_cast<std::int64_t>(options.dtype().itemsize());
   const std::int64_t bytes = rows * columns * size;
   if (!bytes_.defined() || bytes_.numel() < bytes || bytes_.device() != options.device()) {
-    bytes_ = at::Tensor();  // before the larger one is made
+    bytes_ = at::Tensor();  // freed before the larger one is made
     bytes_ = at::empty({bytes}, options.dtype(at::kByte));
   }
   const at::Tensor memory = bytes_.narrow(0, 0, bytes).view(c10::typeMetaToScalarType(options.dtype()));

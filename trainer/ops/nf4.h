@@ -1,13 +1,14 @@
-// NF4 weights: the 4-bit storage of QLoRA, bit for bit as bitsandbytes has it.
+// NF4 weights: the 4-bit storage of QLoRA, bit for bit as in bitsandbytes.
 //
-// A weight [O, I] is read row by row in blocks of 64 values. Each block stores its largest magnitude, absmax,
-// and for each value the nearest of 16 numbers in [-1, 1], two in a byte. Double quantisation stores absmax
-// as a byte too: less the mean of all, in blocks of 256, each with an fp32 absmax of its own. That is 4.127
-// bits a value; 4.5 without (QLoRA, https://arxiv.org/abs/2305.14314, section 3).
+// A weight [O, I] is read row by row in blocks of 64 values. Each block stores its largest
+// magnitude, absmax, and for each value the nearest of 16 numbers in [-1, 1], two per byte. Double
+// quantisation stores absmax as a byte too: less the mean of all, in blocks of 256, each with an
+// fp32 absmax of its own. That is 4.127 bits per value, or 4.5 without it (QLoRA,
+// https://arxiv.org/abs/2305.14314, section 3).
 //
-// Owns: quantised weights as tensors, quantising, dequantising. Does not own: the arithmetic on the CPU
-// (nf4_loops.h), files (nf4_files.h). Thread rule: an Nf4Weight is not changed once made; its scratch memory
-// serves one thread at a time.
+// Owns: quantised weights as tensors, quantising, dequantising. Does not own: the arithmetic on the
+// CPU (nf4_loops.h), files (nf4_files.h). Thread rule: an Nf4Weight does not change after it is
+// made; its scratch memory serves one thread at a time.
 //
 // Shape letters: I in features, O out features, P packed bytes, B blocks, N blocks of blocks.
 #pragma once
@@ -22,7 +23,7 @@ namespace plural::trainer {
 
 class Nf4Scratch;
 
-// A weight for products, good while this lives. Where it lies in the scratch memory, that memory is held.
+// A weight for products, valid while this lives. A weight in the scratch memory holds that memory.
 class HeldWeight {
  public:
   explicit HeldWeight(at::Tensor weight_OI, Nf4Scratch* scratch = nullptr)
@@ -41,7 +42,7 @@ class HeldWeight {
   Nf4Scratch* scratch_;  // null: the weight has memory of its own
 };
 
-// Memory for one dequantised weight, which all weights of a model use in turn: it grows to the largest.
+// Memory for one dequantised weight, which a model's weights use in turn; it grows to the largest.
 class Nf4Scratch {
  public:
   // [rows, columns], uninitialised. Errors: std::logic_error while another weight is held in it.
@@ -61,7 +62,7 @@ struct Nf4Weight {
   std::int64_t outputs = 0, inputs = 0;
   at::Tensor packed_P;         // uint8, the first of two values in the high four bits
   at::Tensor absmax_B;         // fp32; with double quantisation uint8, absmax = map[code] * nested + offset
-  at::Tensor map;              // fp32 [256], ascending; with double quantisation only, as the rest
+  at::Tensor map;              // fp32 [256], ascending; from here on with double quantisation only
   at::Tensor nested_absmax_N;  // fp32
   float offset = 0.0F;
   std::shared_ptr<Nf4Scratch> scratch;
@@ -73,18 +74,19 @@ struct Nf4Weight {
   at::Tensor Absmax() const;
   // [O, I] in fp32, fp64 or bf16: the product of value and absmax in fp32, rounded once.
   at::Tensor Dequantized(at::ScalarType dtype) const;
-  // The same in the scratch memory, which must outlive what is held. Errors: those of Nf4Scratch::Take.
+  // The same in the scratch memory, which must outlive the result. Errors: those of
+  // Nf4Scratch::Take.
   HeldWeight DequantizedInScratch(at::ScalarType dtype) const;
   // Rows [begin, end) to out[0, (end - begin) I), on the CPU.
   template <class T>
   void DequantizeRows(std::int64_t begin, std::int64_t end, T* out) const;
 };
 
-// Of a weight of so many values, with double quantisation.
+// The bytes of a weight of `values` values, with double quantisation.
 std::int64_t Nf4Bytes(std::int64_t values);
 
-// Quantises weight [O, I] of any floating dtype, from its value in fp32. The mean of double quantisation is
-// summed in the order of one thread whatever their number, so that the bits are the same everywhere.
+// Quantises weight [O, I] of any floating dtype, from its value in fp32. The mean of double
+// quantisation is summed in the order of a single thread, so that the bits are the same everywhere.
 Nf4Weight QuantizeToNf4(const at::Tensor& weight_OI, bool double_quantization = true);
 
 // Nf4Weight::Dequantized as an expression of ATen operators, for devices without a loop: the same bits. `out`

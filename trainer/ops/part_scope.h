@@ -1,10 +1,11 @@
 // The parts of a train step, by name.
 //
-// Owns: the names under which libtorch's recorder sees our code, and the scope that says "from here on this
-// part works". Does not own: the recorder (trainer/profile.h). Thread rule: a scope lives on one thread;
+// Owns: the names under which libtorch's recorder sees our code, and the scope that marks a part's
+// work. Does not own: the recorder (run/profile.h). Thread rule: a scope lives on one thread;
 // scopes nest, and time belongs to the innermost one.
 //
-// For .cc files: the header below is large. While nothing records, a scope costs some nanoseconds.
+// For .cc files only, since the header below is large. While nothing records, a scope costs some
+// nanoseconds.
 #pragma once
 
 #include <ATen/record_function.h>
@@ -20,9 +21,9 @@ enum class Part {
   kLora,       // adapters of the linear layers
   kNorm,       // norms, activations, rotary embedding
   kOptimizer,  // gradient's norm, update
-  kWaiting,    // for other ranks' gradients and figures
-  kData,       // for the next batch, and its way into tensors
-  kStep,       // the whole step: what no other part claims
+  kWaiting,    // waiting for other ranks' gradients and figures
+  kData,       // waiting for the next batch, and its conversion to tensors
+  kStep,       // the whole step: its time that belongs to no other part
 };
 
 // In the order of the enumeration.

@@ -26,10 +26,10 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Where the host loops serve; everything else takes the ATen expressions.
+// True where the host loops apply; everything else takes the ATen expressions.
 bool OnHost(const at::Tensor& x) { return x.is_cpu(); }
 
-// x in the dtype it is computed in.
+// x in the dtype in which it is computed.
 at::Tensor Wide(const at::Tensor& x) { return x.to(ComputedIn(x.scalar_type())); }
 
 template <class T>
@@ -184,7 +184,7 @@ class Cap : public torch::autograd::Function<Cap> {
   }
 };
 
-// Rotation by the table's angles, or back by them.
+// Rotates by the table's angles, or with `back` by their negatives.
 at::Tensor RotateBy(const at::Tensor& x, const at::Tensor& cos_ND2, const at::Tensor& sin_ND2, bool back) {
   const std::int64_t half = cos_ND2.size(1);
   if (OnHost(x)) {

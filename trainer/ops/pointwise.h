@@ -30,7 +30,7 @@ at::Tensor GatedActivation(Activation activation, const at::Tensor& gate_NF, con
 
 // cap tanh(x / cap): values bounded by `cap` on both sides.
 at::Tensor SoftCap(const at::Tensor& x, double cap);
-// The same in place of a dense x, without a gradient.
+// The same in place, for a dense x and without a gradient.
 void SoftCapInPlace(at::Tensor& x, double cap);
 
 // Rotates the pairs (i, i + D/2) of every head; x is [N, heads * D].

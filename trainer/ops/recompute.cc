@@ -21,13 +21,13 @@ struct HeldRegion : torch::CustomClassHolder {
 
 class Recompute : public torch::autograd::Function<Recompute> {
  public:
-  // `anchor` requires a gradient and has none: without it autograd would leave out a region none of whose
-  // inputs needs a gradient, and with it the parameters inside.
+  // `anchor` requires a gradient and gets none: without it autograd would skip a region whose
+  // inputs need no gradient, together with the parameters inside.
   static variable_list forward(AutogradContext* ctx, at::TensorList inputs, const at::Tensor& /*anchor*/,
                                const c10::intrusive_ptr<HeldRegion>& held) {
     variable_list outputs;
     {
-      // As in backward, so that the same kernels run; what this saves is freed at once.
+      // As in backward, so that the same kernels run; what they save is freed at once.
       const c10::AutoGradMode grad(true);
       variable_list given;
       for (const at::Tensor& input : inputs) given.push_back(input.detach());

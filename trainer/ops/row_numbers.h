@@ -1,7 +1,7 @@
-// Row numbers that both sides need.
+// Row numbers on the host and on a device.
 //
-// Owns: a list of rows on a device, for tensors, and on the host, for what is drawn or looked up there, so
-// that nobody waits for the device to learn it. Thread rule: a value.
+// Owns: one list of rows in both places: on the device for tensors, on the host for draws and
+// look-ups, so that the host never waits for the device to read it. Thread rule: a value.
 #pragma once
 
 #include <ATen/core/TensorBody.h>
@@ -12,7 +12,7 @@
 namespace plural::trainer {
 
 struct RowNumbers {
-  RowNumbers() = default;  // none given: all rows
+  RowNumbers() = default;  // none: all rows
   RowNumbers(std::vector<std::int64_t> rows, at::Device device);
 
   explicit operator bool() const { return on_device.defined(); }

@@ -23,10 +23,11 @@
 namespace plural::trainer {
 namespace {
 
-// Above it log(1 - p) is taken from the other tokens' own logsumexp; below, log1p(-p) is exact to rounding.
+// Above this, log(1 - p) is taken from the other tokens' own logsumexp; below, log1p(-p) is exact
+// to rounding.
 const double kSmallLogP = std::log(0.5);
 
-// Where the host loops serve; everything else takes the ATen expressions.
+// True where the host loops apply; everything else takes the ATen expressions.
 bool HasHostLoops(const at::Tensor& x) {
   return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble);
 }
@@ -35,7 +36,7 @@ at::Tensor TargetLogits(const at::Tensor& z_RV, const at::Tensor& row_E, const a
   return z_RV.index({row_E, target_E}).to(at::kDouble);
 }
 
-// For the edges in `likely`: logsumexp of their row without their token, which is hidden meanwhile.
+// For the edges in `likely`: logsumexp of their row without their token, which is masked meanwhile.
 void LseOfOthersOnHost(const at::Tensor& z_RV, const at::Tensor& row_E, const at::Tensor& target_E,
                        const at::Tensor& likely, const at::Tensor& lse_others_E) {
   AT_DISPATCH_FLOATING_TYPES(z_RV.scalar_type(), "lse of others", [&] {
@@ -55,7 +56,7 @@ double ValueOr(const at::Tensor& values_R, std::int64_t row, double otherwise) {
   return values_R.defined() ? values_R.const_data_ptr<double>()[row] : otherwise;
 }
 
-// Overwrites z with all terms but the scatter, and returns what a and h add at the targets, in fp64.
+// Overwrites z with all terms but the scatter. Returns those of a and h at the targets, in fp64.
 at::Tensor DenseGradientOnHost(const at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& k,
                                const EdgeCoefficients& edges, const at::Tensor& z_E, double softcap) {
   const at::Tensor added_E = at::zeros_like(z_E);
@@ -85,7 +86,7 @@ at::Tensor DenseGradientOnHost(const at::Tensor& z_RV, const RowStatistics& rows
   return added_E;
 }
 
-// What an edge's term adds to the gradient at its target without a and h, and what they need.
+// The gradient at an edge's target without the terms of a and h, and the values that these need.
 struct TargetTerms {
   at::Tensor z_E, log_p_E, p_E, gradient_E;
 };
@@ -145,7 +146,7 @@ TemperedStatistics TemperedStatisticsOfEdges(const at::Tensor& z_RV, double b, c
 void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
                  const EdgeCoefficients& edges, double softcap) {
   if (!HasHostLoops(z_RV)) return operators::RowGradient(z_RV, rows, coefficients, edges, softcap);
-  TargetTerms at_targets = TermsOfTargets(z_RV, rows, coefficients, edges);  // first, while z is there
+  TargetTerms at_targets = TermsOfTargets(z_RV, rows, coefficients, edges);  // before z changes
   at::Tensor& gradient_E = at_targets.gradient_E;
   gradient_E += DenseGradientOnHost(z_RV, rows, coefficients, edges, at_targets.z_E, softcap);
   if (softcap > 0.0) gradient_E *= 1.0 - (at_targets.z_E / softcap).square();
@@ -161,8 +162,8 @@ RowStatistics StatisticsOfRows(const at::Tensor& z_RV, double temperature) {
   return {lse_R1.squeeze(1).to(at::kDouble), (log_p_RV.exp() * log_p_RV).sum(1).neg_().to(at::kDouble)};
 }
 
-// Only the largest token of a row can have p > 1/2, so the logsumexp of the others is made once a row,
-// without that token, which is hidden meanwhile.
+// Only the largest token of a row can have p > 1/2, so the logsumexp of the others is computed once
+// per row, with that token masked.
 EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const at::Tensor& lse_R, const at::Tensor& row_E,
                                  const at::Tensor& target_E) {
   const at::Tensor top_R1 = z_RV.argmax(1, true);
@@ -184,7 +185,7 @@ void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficie
                  const EdgeCoefficients& edges, double softcap) {
   const auto column = [&z_RV](const at::Tensor& value_R) { return value_R.to(z_RV.dtype()).unsqueeze(1); };
   const auto of_edge = [&edges](const at::Tensor& value_R) { return value_R.index_select(0, edges.row_E); };
-  TargetTerms at_targets = TermsOfTargets(z_RV, rows, coefficients, edges);  // first, while z is there
+  TargetTerms at_targets = TermsOfTargets(z_RV, rows, coefficients, edges);  // before z changes
   at::Tensor& gradient_E = at_targets.gradient_E;
   at::Tensor slope_RV, tempered_RV;
   if (softcap > 0.0) slope_RV = 1.0 - (z_RV / softcap).square_();

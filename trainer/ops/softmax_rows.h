@@ -14,10 +14,10 @@ namespace plural::trainer {
 // log sum exp z.
 at::Tensor LseOfRows(const at::Tensor& z_RV);
 
-// Of z / temperature.
+// Statistics of z / temperature.
 struct RowStatistics {
   at::Tensor lse_R;           // log sum exp
-  at::Tensor entropy_nats_R;  // of the softmax; undefined where nobody asks for it
+  at::Tensor entropy_nats_R;  // of the softmax; undefined where it is not needed
 };
 RowStatistics StatisticsOfRows(const at::Tensor& z_RV, double temperature = 1.0);
 
@@ -47,16 +47,16 @@ struct EdgeCoefficients {
   at::Tensor t_E;
   at::Tensor log_one_minus_p_E;
 };
-// Overwrites z with the gradient. Precondition: edges ordered by row, each (row, target)
-// once. With `softcap` > 0 z are logits that SoftCap (pointwise.h) has bounded, and the gradient is that of
-// what they were before: times 1 - (z / softcap)^2. At a target c p + t is computed as
-// (c + t) p + t (1 - p) with 1 - p from its logarithm: t = -c is the common case, and c p + t would lose all
-// digits where p is close to 1.
+// Overwrites z with the gradient. Precondition: edges are ordered by row, each (row, target) occurs
+// once. With `softcap` > 0, z are logits that SoftCap (pointwise.h) has bounded, and the gradient
+// is that of the unbounded ones: times 1 - (z / softcap)^2. At a target, c p + t is computed as (c
+// + t) p + t (1 - p) with 1 - p from its logarithm: t = -c is the common case, and c p + t would
+// lose all digits where p is close to 1.
 void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
                  const EdgeCoefficients& edges, double softcap = 0.0);
 
-// The same functions in libtorch's operators, for what host loops do not serve: any device, with shapes that
-// depend on no value, so that nobody waits for one.
+// The same functions in libtorch's operators, for tensors without host loops: on any device, with
+// shapes that depend on no value, so that the host waits for none.
 namespace operators {
 RowStatistics StatisticsOfRows(const at::Tensor& z_RV, double temperature = 1.0);
 EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const at::Tensor& lse_R, const at::Tensor& row_E,

@@ -1,7 +1,7 @@
 // Terms of the operators: the constants of a layer that norms, activations, rotation and attention take.
 //
-// Owns: plain values, without libtorch, so that a model's shape can be read where no tensor is known. Does
-// not own: the operators. Thread rule: values.
+// Owns: plain values, without libtorch, so that a model's shape can be read without it. Does not
+// own: the operators. Thread rule: values.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@ namespace plural::trainer {
 
 struct NormTerms {
   double eps = 1e-6;
-  double weight_offset = 0.0;  // 1 where a stored weight says how far from 1 it is
+  double weight_offset = 0.0;  // 1 where stored weights are differences from 1
 };
 
 enum class Activation : std::uint8_t {
@@ -28,20 +28,21 @@ struct Rope {
   double theta = 10000.0;
   Scaling scaling = Scaling::kNone;
   double factor = 1.0;
-  // kLlama3: a pair that turns fewer than low_freq_factor times within the positions of the first training is
-  // slow, one that turns more than high_freq_factor times fast.
+  // kLlama3: a pair that turns fewer than low_freq_factor times within
+  // original_max_position_embeddings is slow, one that turns more than high_freq_factor times is
+  // fast.
   double low_freq_factor = 1.0, high_freq_factor = 4.0;
   std::int64_t original_max_position_embeddings = 0;
 
   bool operator==(const Rope&) const = default;
 };
 
-// What attention needs to know of a model's shape.
+// The terms of attention that follow from a model's shape.
 struct AttentionTerms {
-  std::vector<std::int64_t> window_of_layer;  // one per layer; 0: none. A row sees itself and the
-                                              // n - 1 positions before it
-  double scale = 1.0;                         // of scores
-  double softcap = 0.0;                       // bounds scores (pointwise.h, SoftCap); 0: not
+  // One window per layer; 0: none. With a window of n a row sees itself and n - 1 positions before.
+  std::vector<std::int64_t> window_of_layer;
+  double scale = 1.0;    // of scores
+  double softcap = 0.0;  // bound of scores (SoftCap in pointwise.h); 0: none
 };
 
 }  // namespace plural::trainer

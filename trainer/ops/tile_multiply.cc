@@ -18,7 +18,7 @@ namespace plural::trainer {
 namespace {
 
 constexpr std::int64_t kSide = host::kTileSide;
-// Of the sum's length: so many rows of a panel stay in the second-level cache.
+// Depth of a product: this many rows of a panel stay in the second-level cache.
 constexpr std::int64_t kDepth = 2048;
 
 template <class E>
@@ -27,15 +27,15 @@ constexpr bool kInPairs = std::is_same_v<E, c10::BFloat16>;
 bool DenseRows(const at::Tensor& x) { return x.stride(1) == 1 && x.stride(0) >= x.size(1); }
 bool DenseColumns(const at::Tensor& x) { return x.stride(0) == 1 && x.stride(1) >= x.size(0); }
 
-// As it is where rows or columns are dense; a copy of what is expanded, or has gaps in both directions.
+// x itself if rows or columns are dense; a copy if it is expanded, or has gaps in both directions.
 at::Tensor Dense(const at::Tensor& x) {
   return DenseRows(x) || DenseColumns(x) ? x : x.clone(at::MemoryFormat::Contiguous);
 }
 
-// Tiles have few sizes: a kernel, generated for each, takes a quarter of a megabyte.
+// Tiles have few sizes, since the kernel generated for each takes a quarter of a megabyte.
 std::int64_t TileSize(std::int64_t left) { return left >= kSide ? kSide : std::min(host::kStrip, left); }
 
-// A tile's row may be read up to an even depth: an odd one gets a column of zeros.
+// Rows of a tile may be read up to an even depth, so an odd one gets a column of zeros.
 at::Tensor EvenDepth(const at::Tensor& a_MK) {
   if (a_MK.size(1) % 2 == 0) return a_MK;
   const at::Tensor padded = at::zeros({a_MK.size(0), a_MK.size(1) + 1}, a_MK.options());
@@ -43,7 +43,7 @@ at::Tensor EvenDepth(const at::Tensor& a_MK) {
   return padded;
 }
 
-// The left matrix: its own rows, or of a transposed view copies of kSide columns each.
+// The left matrix: its own rows, or for a transposed view copies of kSide columns each.
 template <class E>
 class Left {
  public:
@@ -60,7 +60,7 @@ class Left {
                       packed_.get() + k * rows_);
     }
   }
-  // What a product takes of the depth, of which `left` is left. A packed strip is filled up with zeros.
+  // The depth of a product, `left` being what is left. A packed strip is padded with zeros.
   std::int64_t Depth(std::int64_t left) const {
     return !packed_ ? std::min(kDepth, left) : left >= kSide ? kSide : host::kStrip;
   }
@@ -76,7 +76,7 @@ class Left {
   std::unique_ptr<E[]> packed_;
 };
 
-// Up to kSide columns of the right matrix at a time, as TileProduct wants them.
+// Up to kSide columns of the right matrix at a time, in the layout that TileProduct takes.
 template <class E>
 class Panel {
  public:
@@ -103,8 +103,8 @@ class Panel {
       host::PackRows(values, b_KN_.stride(0), depth, columns, packed_.get());
     }
   }
-  // Rows from k on (of bf16 an even one), as many as `depth`. What lies behind the last row is zero up to a
-  // whole strip; of a matrix that is read where it lies, the last strip alone is a copy.
+  // `depth` rows from k on (k is even for bf16), and their stride. Zeros follow the last row up to
+  // a whole strip; of a matrix that is read in place, only the last strip is a copy.
   std::pair<const E*, std::int64_t> At(std::int64_t k, std::int64_t depth) const {
     const bool behind = !packs_ && k + depth > b_KN_.size(0);
     return behind ? std::pair<const E*, std::int64_t>{packed_.get(), columns_}
@@ -133,7 +133,7 @@ void MultiplyPanel(const std::vector<Operand<E>>& operands, std::vector<Panel<E>
   for (Panel<E>& panel : panels) panel.Take(column, columns);
   for (std::int64_t row = begin; row < end;) {
     std::int64_t rows = TileSize(end - row);
-    // The last rows are computed with some before them once more, unless that would add to those twice.
+    // The last rows are computed together with some before them, unless those would be added twice.
     if (!add && rows < host::kStrip && end - begin >= host::kStrip) {
       rows = host::kStrip;
       row = end - rows;
@@ -163,7 +163,7 @@ void TileMultiply(const std::vector<Factors>& pairs, const at::Tensor& y_MN, boo
   RECORD_FUNCTION("plural::TileMultiply", c10::ArrayRef<const c10::IValue>());
   if (!add &&
       std::all_of(pairs.begin(), pairs.end(), [](const Factors& pair) { return pair.b_KN.size(0) == 0; })) {
-    at::Tensor(y_MN).zero_();  // a sum of nothing
+    at::Tensor(y_MN).zero_();  // an empty sum
     return;
   }
   const std::int64_t rows = y_MN.size(0), panels = (y_MN.size(1) + kSide - 1) / kSide;

@@ -1,6 +1,6 @@
-// Values of the host on a device.
+// Copies of the host's values on a device.
 //
-// Owns: how they get there. Thread rule: any thread.
+// Owns: the copy. Thread rule: any thread.
 #pragma once
 
 #include <ATen/core/Tensor.h>

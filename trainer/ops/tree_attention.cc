@@ -55,10 +55,10 @@ struct Shape {
 
   Shape(const at::Tensor& q_NHD, const at::Tensor& k_NGD)
       : rows(q_NHD.size(0)), heads(q_NHD.size(1)), shared_heads(k_NGD.size(1)), dim(q_NHD.size(2)) {}
-  std::int64_t Sharing() const { return heads / shared_heads; }  // query heads of a key head
+  std::int64_t Sharing() const { return heads / shared_heads; }  // query heads per key head
 };
 
-// One key head's rows as columns, a block of kBlockRows after the other: [blocks, D, kBlockRows].
+// One key head's rows as columns, in blocks of kBlockRows: [blocks, D, kBlockRows].
 template <class E>
 class Columns {
  public:
@@ -79,7 +79,7 @@ class Columns {
   std::unique_ptr<E[]> values_;
 };
 
-// Tiles' operands lie kBlockRows values apart, in pairs twice as many.
+// Values of a packed operand per row of its tile: two where values are in pairs.
 template <class E>
 constexpr std::int64_t kPacked = std::is_same_v<E, c10::BFloat16> ? 2 : 1;
 
@@ -89,7 +89,7 @@ host::TileView ViewOf(const TreeTiles& tree, const Tile& tile) {
           .mask = tile.mask < 0 ? nullptr : tree.mask.data() + tile.mask * kBlockRows + tile.row};
 }
 
-// Of a tile's keys [keys, D], `stride` apart, by its rows' columns: scores [keys, kBlockRows].
+// A tile's keys [keys, D], `stride` apart, times its rows as columns: scores [keys, kBlockRows].
 host::TileShape ToScores(const Tile& tile, std::int64_t dim, std::int64_t stride) {
   return {.rows = tile.keys,
           .columns = tile.rows,
@@ -99,7 +99,7 @@ host::TileShape ToScores(const Tile& tile, std::int64_t dim, std::int64_t stride
           .c_stride = kBlockRows};
 }
 
-// Of keys' columns [D, keys] by scores, added up for rows' columns [D, kBlockRows].
+// Keys as columns [D, keys] times scores, added to rows as columns [D, kBlockRows].
 host::TileShape ToColumns(const Tile& tile, std::int64_t dim) {
   return {.rows = dim,
           .columns = tile.rows,
@@ -181,7 +181,7 @@ void BackwardOfSharedHead(const TreePlan& plan, const AttentionInput<E>& in, con
   std::vector<E> q(block_values), dout(block_values);
   std::vector<E> q_rows(static_cast<std::size_t>(padded_dim * kBlockRows)), dout_rows(q_rows.size());
   std::vector<T> dq_columns(block_values), scores(kTileValues), dp(kTileValues);
-  // fp32 and fp64 are operands of the next products where they are.
+  // fp32 and fp64 are operands of the next products in place.
   constexpr bool kInPlace = std::is_same_v<E, T>;
   std::vector<E> rounded(kInPlace ? 0 : 3 * kTileValues);
   E *p, *ds, *ds_pairs;
@@ -200,7 +200,7 @@ void BackwardOfSharedHead(const TreePlan& plan, const AttentionInput<E>& in, con
       host::PackRows(q_of_block, in.q.row_stride, block.rows, dim, q_rows.data());
       host::PackColumns(dout_of_block, gradient.dout.row_stride, block.rows, dim, dout.data());
       host::PackRows(dout_of_block, gradient.dout.row_stride, block.rows, dim, dout_rows.data());
-      std::array<T, kBlockRows> delta{}, lse{};  // 0 behind the last row
+      std::array<T, kBlockRows> delta{}, lse{};  // 0 after the last row
       host::RowDots(gradient.out.At(block.begin, head), dout_of_block, gradient.dout.row_stride, block.rows,
                     dim, delta.data());
       std::copy_n(lse_HN + head * shape.rows + block.begin, block.rows, lse.begin());
@@ -284,12 +284,12 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
   }
 
  private:
-  // Scores, probabilities' sums and sums over rows of bf16 are fp32.
+  // With bf16, scores, sums of probabilities and sums over rows are fp32.
   static at::TensorOptions Wide(const at::Tensor& x) {
     return x.options().dtype(ComputedIn(x.scalar_type())).requires_grad(false);
   }
 
-  // A thread adds up its own key heads' gradients, in one order whatever the threads.
+  // Each thread adds up its own key heads' gradients, in one order whatever the number of threads.
   template <class Function>
   static void EachSharedHead(const Shape& shape, const Function& function) {
     at::parallel_for(0, shape.shared_heads, 1, [&](std::int64_t begin, std::int64_t end) {
@@ -301,7 +301,7 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
 
 class TreeAttention : public Attention {
  public:
-  // `plans`: one a window.
+  // `plans`: one per window.
   TreeAttention(std::vector<c10::intrusive_ptr<TreePlan>> plans, std::vector<std::size_t> plan_of_layer)
       : plans_(std::move(plans)), plan_of_layer_(std::move(plan_of_layer)) {}
 

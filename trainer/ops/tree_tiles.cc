@@ -6,7 +6,7 @@
 namespace plural::trainer {
 namespace {
 
-// 16 keys against a block of rows.
+// The visibility of 16 keys to a block of rows.
 struct Strip {
   std::int64_t keys = 0;
   std::int64_t first = kBlockRows, last = -1;  // rows that see any key
@@ -14,7 +14,7 @@ struct Strip {
 
   std::int64_t Row() const { return first / kStripKeys * kStripKeys; }
   std::int64_t RowEnd() const { return (last / kStripKeys + 1) * kStripKeys; }
-  // Of the rows there are.
+  // `rows`: those that the block has.
   bool AllVisible(std::int64_t rows) const {
     for (std::int64_t k = 0; k < keys; ++k) {
       for (std::int64_t r = Row(); r < std::min(RowEnd(), rows); ++r) {

@@ -1,7 +1,8 @@
 // The activation budget: which passes keep everything for backward, and which compute it twice.
 //
-// Owns: how many bytes a rank's activations may take, and the choice for one pass. Does not own: what a pass
-// would take (memory_model.h), how a layer is computed twice (model/recompute.h). Thread rule: immutable.
+// Owns: the bytes that a rank's activations may take, and the choice for one pass. Does not own:
+// what a pass would take (memory_model.h), how a layer is computed twice (ops/recompute.h). Thread
+// rule: immutable.
 #pragma once
 
 #include <cstdint>
@@ -15,10 +16,10 @@ namespace plural::trainer {
 
 class ActivationBudget {
  public:
-  // Make it when weights, gradients and moments are in memory: without train.activation_bytes the budget is
-  // what is free now on the device, or nine tenths of the machine's free memory over its ranks.
-  // `model` outlives this.
-  // `checkpointing`: auto, on or off; `bytes`: of auto, 0: what is free (train.activation_* of a recipe).
+  // Make it when weights, gradients and moments are in memory: without train.activation_bytes the
+  // budget is the free memory of the device, or on the CPU nine tenths of the machine's free memory
+  // divided by its ranks. `model` outlives this. `checkpointing`: auto, on or off; `bytes`: the
+  // budget of auto, 0: the free memory (train.activation_* of a recipe).
   ActivationBudget(const std::string& checkpointing, std::int64_t bytes, const Decoder& model,
                    const dist::World& world);
 

@@ -1,8 +1,9 @@
-// What a token tree costs on a model of a given shape.
+// The cost of a token tree on a model of a given shape.
 //
-// Owns: the numbers that cutting and balancing work with. Does not own: their use (data/tree.h,
-// run/loader.h). Thread rule: pure. A function of the shape and the kind of device alone, never of the
-// machine or the number of ranks: it decides how trees are cut, and so the order of sums.
+// Owns: the numbers by which trees are cut and ranks balanced. Does not own: their use
+// (data/tree.h, run/loader.h). Thread rule: pure. A function of the shape and the kind of device
+// alone, never of the machine or the number of ranks: it decides how trees are cut, and so the
+// order of sums.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -20,15 +21,15 @@ namespace plural::trainer {
 //                                                       p = 3 when all weights are trained
 //   a pair of rows   7 L H D    scores and sums in forward (2); in backward scores again, and the gradients
 //                               of values, probabilities, queries and keys (5)
-// The head is left out: its work hardly depends on the cut. On a GPU, whose kernels take a dense mask, a tree
-// of R rows is charged R^2 pairs, in layers with a window, too. Check: the 56 M Mistral shape (512 wide, 8
-// layers) gives pair / row = 6.2e-4; timings of a prototype with a dense mask, 210 biographies in trees of 8
-// to 210 targets, fit 7e-4, least at 16. On the CPU (model/tree_attention.h) a row is charged its ancestors,
-// which no cut makes fewer.
+// The head is left out: its work hardly depends on the cut. On a GPU, whose kernels take a dense
+// mask, a tree of R rows is charged R^2 pairs, in layers with a window, too. Check: the 56 M
+// Mistral shape (512 wide, 8 layers) gives pair / row = 6.2e-4; timings of a prototype with a dense
+// mask, 210 biographies in trees of 8 to 210 targets, fit 7e-4, least at 16. On the CPU
+// (ops/tree_attention.h) a row is charged its ancestors, whose number no cut reduces.
 //
 // max_rows: the rows whose saved activations, about (10 E + 4 I) L elements each, and mask fit in
-// `memory_bytes`; on the CPU 2,048 at most, above which a prompt that is repeated in every tree costs little
-// and the head keeps no more logits (model/head.h).
+// `memory_bytes`. On the CPU at most 2,048: above that a prompt that is repeated in every tree
+// costs little, and the head keeps no more logits (model/head.h).
 data::CostModel CostOf(const ModelConfig& config, bool train_all_weights, std::int64_t bytes_per_element,
                        at::Device device, std::int64_t memory_bytes = std::int64_t{8} << 30);
 

@@ -19,7 +19,7 @@ std::int64_t AdapterParameterCount(const ModelConfig& config, const AdapterSetti
 
 namespace {
 
-// Of weights that are not trained; in NF4 with the memory that they are dequantised into.
+// Bytes of weights that are not trained; for NF4 with the memory for one dequantised weight.
 std::int64_t FrozenBytes(const ModelConfig& config, bool nf4, std::int64_t element) {
   if (!nf4) return config.ParameterCount() * element;
   std::int64_t linears = 0, quantized = 0, largest = 0;  // values, bytes, values
@@ -46,7 +46,7 @@ RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config) {
   if (recipe.method->latents) {
     run.trained_parameters += LatentParameterCount(recipe.cvf.latents, config.hidden_size);
   }
-  // An adapter is written as it is trained, a model in its own dtype.
+  // An adapter is written in the dtype in which it is trained, a model in its own.
   run.trained_bytes = run.trained_parameters * (lora ? trained_element : element);
   run.checkpoint_bytes = 3 * run.trained_parameters * trained_element;
   const bool nf4 = recipe.model.quantize == "nf4" || config.stored_in_nf4;

@@ -20,7 +20,7 @@ struct RunEstimate {
   std::int64_t trained_parameters = 0;
   std::int64_t trained_bytes = 0;     // the adapter or model written at the end
   std::int64_t checkpoint_bytes = 0;  // trained parameters and AdamW's two moments
-  // Memory that is there from the first step to the last; what a pass adds is in memory_model.h.
+  // Memory held from the first step to the last; what a pass adds is in memory_model.h.
   std::int64_t weight_bytes = 0;    // frozen weights
   std::int64_t training_bytes = 0;  // trained parameters, gradients, two moments
 };

@@ -10,7 +10,7 @@ namespace plural::trainer {
 namespace {
 
 constexpr std::int64_t kFp32Bytes = 4;       // at least, of rotary tables and logits
-constexpr std::int64_t kStatisticBytes = 8;  // of the head's fp64 values a row or an edge
+constexpr std::int64_t kStatisticBytes = 8;  // of the head's fp64 values per row or edge
 
 struct Rows {
   std::int64_t all = 0;      // fed, padding included
@@ -28,12 +28,12 @@ Rows RowsOf(const data::RowPass& pass) {
   return rows;
 }
 
-// Elements a row.
+// Elements per row.
 struct Layer {
-  std::int64_t attention = 0;                                        // saved up to the scores' sum
-  std::int64_t feed_forward = 0;                                     // saved behind it
-  std::int64_t product = 0;                                          // of these, of gate and up
-  std::int64_t attention_gradients = 0, feed_forward_gradients = 0;  // alive at once in backward
+  std::int64_t attention = 0;                                        // saved by attention
+  std::int64_t feed_forward = 0;                                     // saved by the rest
+  std::int64_t product = 0;                                          // of these, gate times up
+  std::int64_t attention_gradients = 0, feed_forward_gradients = 0;  // held at once in backward
 
   std::int64_t Gradients() const { return std::max(attention_gradients, feed_forward_gradients); }
 };
@@ -45,7 +45,7 @@ class Shape {
   std::int64_t Queries() const { return config_.num_attention_heads * config_.head_dim; }
   std::int64_t Keys() const { return config_.num_key_value_heads * config_.head_dim; }
 
-  // How many of these layers have an adapter; 1 for trained weights, which save their input too.
+  // The number of these layers with an adapter; 1 for trained weights, which save their input too.
   std::int64_t Trained(std::initializer_list<const char*> linears) const {
     if (adapter_ == nullptr) return 1;
     std::int64_t count = 0;
@@ -71,7 +71,7 @@ class Shape {
     layer.product = Input(inner, {"down_proj"});
     layer.feed_forward = Input(0, {"o_proj"}) + 2 * hidden +
                          Input(hidden, {"gate_proj", "up_proj", "gate_up_proj"}) + 2 * inner + layer.product;
-    // Norms save what they are given.
+    // Norms save their inputs.
     if (config_.qk_norm) layer.attention += Queries() + Keys();
     if (config_.output_norms) layer.feed_forward += 2 * hidden;
     layer.attention_gradients = hidden + 2 * Queries() + 2 * Keys();
@@ -103,8 +103,9 @@ PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapte
   if (recompute) {
     memory.saved_bytes =
         tables + element_bytes * (whole + layers * rows.all * 2 * hidden + rows.sources * hidden);
-    // A whole layer comes back. The largest is the last but one: the last, of fewer rows, has given up its
-    // inputs; and the product of gate and up is gone when their gradients are there.
+    // A whole layer is recomputed. The largest is the last but one, when the last layer, of fewer
+    // rows, has freed its inputs. The product of gate and up is freed before their gradients are
+    // made.
     memory.layer_bytes = element_bytes * rows.all *
                          (layer.attention + layer.feed_forward - layer.product + layer.Gradients() -
                           (layers > 1 ? 2 * hidden : 0));
@@ -114,9 +115,9 @@ PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapte
         element_bytes * (whole + layers * rows.all * layer.attention +
                          ((layers - 1) * rows.all + rows.sources) * layer.feed_forward +
                          rows.sources * (hidden + (shape.Trained({"o_proj"}) > 0 ? shape.Queries() : 0)));
-    // In backward of the last layer's feed-forward; of its attention; of the feed-forward before, the first
-    // of all rows, when the last layer's inputs are gone. The product of gate and up is when their gradients
-    // come.
+    // The peak is in backward of the last layer's feed-forward, of its attention, or of the
+    // feed-forward before it, which is the first of all rows, when the last layer's inputs are
+    // freed. The product of gate and up is freed before their gradients are made.
     const std::int64_t feed_forward = layer.feed_forward_gradients - layer.product;
     const std::int64_t last = rows.sources * layer.feed_forward;
     memory.layer_bytes =

@@ -64,7 +64,7 @@ PeakPass FindPeakPass(data::Corpus& corpus, const Recipe& recipe, const ModelCon
       for (const std::int64_t other : ShareWith(group, step_groups, costs, ranks)) {
         labelled.push_back(Label(*recipe.method, corpus.Read(other), label, 0));
       }
-      std::int64_t recognition_bytes = 0;  // of the unit under way
+      std::int64_t recognition_bytes = 0;  // of the current unit
       bool recognising = false;
       for (const data::RowPass& pass : data::PackGroups(labelled, pack, 1.0)) {
         const bool recognition = pass.kind == data::PassKind::kRecognition;
@@ -73,7 +73,6 @@ PeakPass FindPeakPass(data::Corpus& corpus, const Recipe& recipe, const ModelCon
         recognising = recognition;
         if (recognition) recognition_bytes += memory.saved_bytes;
         if (!recognition) memory.saved_bytes += recognition_bytes;
-        ++peak.passes_seen;
         if (memory.PeakBytes() <= peak.memory.PeakBytes()) continue;
         peak.memory = memory;
         peak.rows = pass.batch * pass.length;

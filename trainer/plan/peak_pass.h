@@ -1,6 +1,6 @@
 // The pass of a run that needs most memory, found without running it.
 //
-// Owns: which steps are looked at. Does not own: what a pass needs (memory_model.h). Thread rule: one thread.
+// Owns: the steps examined. Does not own: a pass's needs (memory_model.h). Thread rule: one thread.
 #pragma once
 
 #include <cstdint>
@@ -16,13 +16,12 @@ namespace plural::trainer {
 struct PeakPass {
   PassMemory memory;
   std::int64_t rows = 0;  // fed, padding included
-  std::int64_t passes_seen = 0;
 };
 
-// Packs the steps of the run's first epoch that hold the costliest groups, and some spread evenly, as the
-// rank that gets them would among `ranks`. A pass of cvf stands on the recognition passes of its unit, which
-// stay in memory.
-// `recompute`: layers are computed twice, but those of recognition (latent_unit.h).
+// Packs the steps of the run's first epoch that hold the costliest groups, and some evenly spread
+// ones, as the rank that gets them would among `ranks`. During a pass of cvf the recognition passes
+// of its unit stay in memory. `recompute`: layers are computed twice, except those of recognition
+// (latent_unit.h).
 PeakPass FindPeakPass(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config,
                       const data::PackSettings& pack, int ranks, bool recompute);
 

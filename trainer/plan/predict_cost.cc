@@ -7,9 +7,9 @@
 namespace plural::trainer {
 namespace {
 
-// Cost of `sequences` sequences that share `prompt` rows and have `body` rows more. A group too large for one
-// tree, or cheaper in several, repeats its prompt in each. A row of the body sees the prompt and, of the
-// body's sequences, on the average half of its own.
+// Cost of `sequences` sequences that share `prompt_rows` rows and have `body` rows more. A group
+// too large for one tree, or cheaper in several, repeats its prompt in each. A row of the body sees
+// the prompt and on average half of its own sequence.
 double CostOfTrees(std::int64_t prompt_rows, double body, double sequences, const data::CostModel& cost) {
   const auto prompt = static_cast<double>(prompt_rows);
   double trees = 1.0;

@@ -11,14 +11,14 @@ namespace plural::trainer {
 namespace fs = std::filesystem;
 namespace {
 
-// The number in a file of one number; -1 when it is not there or says "max".
+// The number in a file of one number; -1 when it is not there or is "max".
 std::int64_t NumberIn(const fs::path& path) {
   std::ifstream file(path);
   std::int64_t number = -1;
   return file >> number ? number : -1;
 }
 
-// The number behind `name` in a file of such lines; 0 when it is not there.
+// The number after `name` in a file of lines with a name and a number; 0 when it is not there.
 std::int64_t NumberOf(const std::string& name, const fs::path& path) {
   std::ifstream file(path);
   std::string found, rest;

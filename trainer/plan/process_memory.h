@@ -8,12 +8,12 @@
 
 namespace plural::trainer {
 
-// Bytes in memory now, program and libraries included; 0 where the system does not say.
+// Bytes in memory now, program and libraries included; 0 where the system does not tell.
 std::int64_t ResidentBytes();
-// The most there have been since the start.
+// The maximum since the start of the process.
 std::int64_t PeakResidentBytes();
-// What this machine, or the control group that this process is in, could still give, files that it keeps in
-// memory only for speed not counted as used; 0 where the system does not say. `control_group`: of version 2.
+// The bytes that this machine, or this process's control group, can still give, cached files that
+// are not in use included; 0 where the system does not tell. `control_group`: of version 2.
 std::int64_t AvailableBytes(const std::filesystem::path& control_group = "/sys/fs/cgroup");
 
 }  // namespace plural::trainer

@@ -1,7 +1,7 @@
 // The steps of a run: which groups each takes, and how many there are.
 //
-// Owns: what a recipe says about both. Does not own: the order itself (data/batch_plan.h). Thread rule: pure
-// functions.
+// Owns: both, as the recipe decides them. Does not own: the order itself (data/batch_plan.h).
+// Thread rule: pure functions.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 namespace plural::trainer {
 
 data::BatchPlan::Settings PlanSettings(const Recipe& recipe);
-// Steps the run has in all; `groups` of the corpus.
+// The number of all steps of the run; `groups`: those of the corpus.
 std::int64_t TotalSteps(const Recipe& recipe, std::int64_t groups);
 
 }  // namespace plural::trainer

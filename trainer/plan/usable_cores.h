@@ -1,6 +1,7 @@
-// What this process may compute on, as the operating system grants it.
+// The cores that the operating system grants this process.
 //
-// Owns: reading it. Does not own: sharing it among ranks (commands/model_options.h). Thread rule: any thread.
+// Owns: reading their number. Does not own: dividing it among ranks (commands/model_options.h).
+// Thread rule: any thread.
 #pragma once
 
 #include <filesystem>

@@ -110,7 +110,7 @@ void ReadCheckpoint(const fs::path& folder, TrainState& state) {
   if (state.optimizer.Updates() != state.position.step) {
     throw ExitError(ExitCode::kBadData, state_path.string() + ": optimizer.updates and position.step differ");
   }
-  // The end-to-end check: what lies in memory now is what lay in memory then.
+  // The end-to-end check: memory holds the same tensors as when they were saved.
   if (json.value("replica_sha256", "") != ReplicaHash(state)) {
     throw ExitError(ExitCode::kBadData,
                     state_path.string() + ": the tensors read do not have the hash saved");
@@ -192,7 +192,7 @@ void Checkpoints::Save(const TrainState& state) const {
   } catch (const fs::filesystem_error& error) {
     throw ExitError(ExitCode::kCheckpointWrite, "checkpoint " + target.string() + ": " + error.what());
   }
-  // Only now, when the new one is durable.
+  // Old ones are removed only now that the new one is durable.
   const std::vector<std::int64_t> steps = Steps();
   for (std::size_t i = 0; i + static_cast<std::size_t>(keep_) < steps.size(); ++i) {
     RemoveAfterRename(StepFolder(steps[i]));
@@ -242,7 +242,7 @@ void SaveOnRankZero(const Checkpoints& checkpoints, const TrainState& state, con
                                "or the processor of that machine; start again to go on from the last one"));
   }
   if (world.Rank() == 0) checkpoints.Save(state);
-  collectives.Barrier();  // nobody goes on before the commit
+  collectives.Barrier();  // no rank continues before the commit
 }
 
 void BroadcastState(TrainState& state, dist::Collectives& collectives) {

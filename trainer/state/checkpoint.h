@@ -8,8 +8,8 @@
 //                             state.json              the rest; no decimal floats
 //                             manifest.json           size and SHA-256 of the three, written last
 //
-// Nothing in them depends on the number of ranks. A folder appears whole (temporary name, fsync, rename), so
-// whatever carries the name step-N was committed; what has gone bad since is found by its hash.
+// Nothing in them depends on the number of ranks. A folder appears whole (temporary name, fsync,
+// rename), so every folder named step-N was committed; later damage is found by the hashes.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,7 @@ class Checkpoints {
   // The newest `keep` >= 1 are kept. `folder` is made with the first checkpoint.
   Checkpoints(std::filesystem::path folder, std::int64_t keep);
 
-  // Removes what a killed run left half-written or half-removed. The caller holds the run's lock.
+  // Removes folders that a killed run left half-written or half-removed. The caller holds the lock.
   void RemoveLeftovers() const;
 
   // Writes step-<state.position.step>, then removes those beyond `keep`.
@@ -38,7 +38,7 @@ class Checkpoints {
   struct Loaded {
     std::int64_t step = 0;
     std::filesystem::path folder;       // empty: there was none, the state is untouched
-    std::vector<std::string> warnings;  // one for each bad checkpoint passed over
+    std::vector<std::string> warnings;  // one for each bad checkpoint that was skipped
   };
   // Fills `state`, which has the right layout, from the newest checkpoint that is whole. A bad one is renamed
   // to step-N.bad-<unix time> and the next older one is tried.
@@ -63,7 +63,7 @@ void LoadCheckpoint(const std::filesystem::path& folder, TrainState& state);
 void SaveOnRankZero(const Checkpoints& checkpoints, const TrainState& state, const dist::World& world,
                     dist::Collectives& collectives);
 
-// Rank 0's state to all. COLLECTIVE.
+// Copies rank 0's state to all ranks. COLLECTIVE.
 void BroadcastState(TrainState& state, dist::Collectives& collectives);
 
 }  // namespace plural::trainer

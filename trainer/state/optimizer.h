@@ -27,8 +27,8 @@ class AdamW {
     double weight_decay = 0.0;  // not applied to one-dimensional parameters (norms)
   };
 
-  // Moments start at zero, in the parameters' dtype and on their device. `lr_scales`: what the learning rate
-  // is multiplied by, one number a span; empty: 1 for all.
+  // Moments start at zero, in the parameters' dtype and on their device. `lr_scales`: factors of
+  // the learning rate, one per span; empty: 1 for all.
   AdamW(const dist::FlatParameters& parameters, const Settings& settings,
         const std::vector<double>& lr_scales = {});
 
@@ -36,14 +36,14 @@ class AdamW {
   // (ClipScale). `parameters` must have the layout given at construction.
   void Step(dist::FlatParameters& parameters, double lr, double gradient_scale = 1.0);
 
-  std::int64_t Updates() const { return updates_; }           // made so far: the bias corrections' t
+  std::int64_t Updates() const { return updates_; }           // t of the bias corrections
   at::Tensor FirstMoment() const { return first_moment_; }    // [n] like FlatParameters::Values()
   at::Tensor SecondMoment() const { return second_moment_; }  // [n]
   // Continues a run of `updates` updates whose moments were copied into the two tensors above.
   void Restore(std::int64_t updates) { updates_ = updates; }
 
  private:
-  struct Range {  // neighbouring spans that are treated alike
+  struct Range {  // neighbouring spans that are treated in the same way
     std::int64_t offset = 0, size = 0;
     bool decays = false;
     double lr_scale = 1.0;
@@ -58,8 +58,9 @@ class AdamW {
 // L2 norm of the flat gradient: squares are summed in fp64, span by span.
 double GradientNorm(const dist::FlatParameters& parameters);
 
-// What gradients are multiplied by so that their norm does not exceed `max_norm`, as
-// torch.nn.utils.clip_grad_norm_ does: min(1, max_norm / (norm + 1e-6)). max_norm 0: no clipping, 1.
+// The factor of gradients that keeps their norm within `max_norm`, as
+// torch.nn.utils.clip_grad_norm_ does: min(1, max_norm / (norm + 1e-6)). max_norm 0: no clipping,
+// 1.
 double ClipScale(double norm, double max_norm);
 
 // Learning rate of optimizer step `step` (counted from 0) of `total_steps`, as the schedules of the same

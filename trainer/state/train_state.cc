@@ -102,15 +102,15 @@ void Visit(Visitor&& visit, P& position) requires std::is_same_v<std::remove_con
   visit("metrics_bytes", position.metrics_bytes);
 }
 
-// Format version 1 keeps sums where its first methods had them: "pass" has the figures of targets whatever
-// the method, "latents" those of latents once a response is recognised. Sums of later methods stand in
-// "sums".
+// Format version 1 keeps sums where its first methods had them: "pass" has the figures of targets
+// whatever the method, "latents" those of latents once a response is recognised. Sums of later
+// methods are in "sums".
 constexpr const char* kCountsOfPass[] = {"groups", "unpenalised_groups"};
 constexpr const char* kSumsOfPass[] = {
     "loss", "kl_nats", "cross_entropy_nats", "target_entropy_nats", "target_mass", "entropy_nats"};
 constexpr std::string_view kLatents = "latents.", kPosterior = "latents.posterior.";
 
-// Whether version 1 has a place of its own for the sum, beside "sums".
+// True when version 1 has a place of its own for the sum, outside of "sums".
 bool HasPlace(const Sums& sums, const std::string& name) {
   const auto is = [&](const char* other) { return name == other; };
   return std::ranges::any_of(kCountsOfPass, is) || std::ranges::any_of(kSumsOfPass, is) ||

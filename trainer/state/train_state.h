@@ -1,10 +1,10 @@
-// The train state: everything that decides how a run goes on, in one struct.
+// The train state: everything that decides how a run continues, in one struct.
 //
-// Owns: the trainable values, the optimizer, where in the data the run stands, and what the run is bound
-// to. What is not in here (caches, timings, the reader's look-ahead) may be lost at any moment without
-// changing a later step. Does not own: files (checkpoint.h). Thread rule: one thread.
+// Owns: the trainable values, the optimizer, the position in the data, and the inputs to which the
+// run is bound. Everything else (caches, timings, the reader's look-ahead) may be lost at any
+// moment without changing a later step. Does not own: files. Thread rule: one thread.
 //
-// Needed nowhere in here: random states. Every draw is a function of the seed and of counters kept below.
+// Random states are not needed: every draw is a function of the seed and of counters kept below.
 #pragma once
 
 #include <cstdint>
@@ -23,11 +23,11 @@ struct Position {
   std::int64_t epoch = 0;            // of the next step
   std::int64_t consumed_groups = 0;  // over all epochs
   bool stopped_early = false;        // the early-stop rule has ended the run at `step`
-  Sums epoch_sums;  // of the groups of the epoch so far, each measured before its step (GroupSums)
-  std::int64_t metrics_bytes = 0;  // of metrics.jsonl, that describe the steps done
+  Sums epoch_sums;  // of the groups of the epoch so far, each measured before its step (EpochSums)
+  std::int64_t metrics_bytes = 0;  // size of metrics.jsonl after the steps done
 };
 
-// What the values mean anything for. A resume with other ones is refused.
+// The inputs to which the values belong. A resume with other inputs is refused.
 struct Identity {
   std::uint64_t seed = 0;
   std::string recipe_sha256;   // of the keys that decide the run (run_folder.h)
@@ -35,13 +35,13 @@ struct Identity {
   std::string weights_sha256;  // of the base weights; "" for random ones, which the recipe decides
 };
 
-// Who made it. Recorded for people; a resume elsewhere is told, not refused.
+// Where the state was made, recorded for people: a resume elsewhere is reported, not refused.
 struct Provenance {
   std::string version;  // of plural
   std::string mpi;
   std::string host;  // of rank 0
   std::int64_t ranks = 0;
-  std::int64_t threads = 0;  // compute threads a rank
+  std::int64_t threads = 0;  // compute threads per rank
   std::int64_t restarts = 0;
 };
 

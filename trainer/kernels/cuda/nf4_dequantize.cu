@@ -1,8 +1,8 @@
-// NF4 to fp32 or bf16 on a GPU: one pass, 4.1 bits a value read and 2 or 4 bytes written.
+// NF4 to fp32 or bf16 on a GPU: one pass that reads 4.1 bits and writes 2 or 4 bytes per value.
 //
-// A thread takes eight packed bytes, so 16 values of one block: one absmax, decoded by the thread itself; one
-// load and two or four 16-byte stores. The 16 values of the type lie in shared memory, where threads that
-// read different ones do not collide: a warp's 32 lanes read at most 16 words.
+// Each thread takes eight packed bytes, that is 16 values of one block: it decodes their absmax,
+// loads once and stores two or four times 16 bytes. The 16 values of the type are in shared memory,
+// where threads that read different ones have no bank conflict: a warp reads at most 16 words.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
@@ -12,7 +12,7 @@ namespace plural::trainer {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kValues = 16;  // a thread
+constexpr int kValues = 16;  // per thread
 constexpr int kBlock = 64;   // values that share an absmax
 constexpr int kNestedBlock = 256;
 

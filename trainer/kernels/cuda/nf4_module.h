@@ -1,7 +1,8 @@
-// The one door into the module plural_nf4, the CUDA kernel of NF4 weights, which is opened with dlopen.
+// The interface of the module plural_nf4, the CUDA kernel of NF4 weights, opened with dlopen.
 //
-// Owns: the entry point's name and type. Does not own: what it does (nf4_dequantize.cu). The module knows
-// neither libtorch nor the trainer: it is compiled by nvcc and takes plain pointers.
+// Owns: the entry point's name and type. Does not own: what it does (nf4_dequantize.cu). The module
+// knows neither libtorch nor the trainer: it is compiled by nvcc and takes plain pointers. Thread
+// rule: any thread.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,7 @@ inline constexpr char kDequantizeNf4Name[] = "plural_dequantize_nf4";
 
 enum class Nf4Output : int { kFp32, kBf16 };
 
-// Device pointers, as in host::Nf4View: of `absmax` and `codes` one is null.
+// Device pointers, as in host::Nf4View: one of `absmax` and `codes` is null.
 struct Nf4Arguments {
   const std::uint8_t* packed;
   std::int64_t count;  // values

@@ -12,8 +12,8 @@
 namespace plural::trainer::methods {
 namespace {
 
-// Turns positives into the sequences of cvf: what recognises each response's latent, and the response below
-// its latent or below every one (docs/methods.md 4.2).
+// Turns positives into the sequences of cvf: one per response that recognises its latent, and the
+// response under that latent or under every one (docs/methods.md 4.2).
 void AddLatents(const data::Group& group, const data::LabelSettings& settings, std::int64_t epoch,
                 data::LabelledGroup& labelled) {
   labelled.latent_key = data::MixKey(settings.seed, data::Purpose::kLatents, data::HashName(group.id),
@@ -58,7 +58,7 @@ data::LabelledGroup LabelLatents(const data::Group& group, int used, const data:
   return labelled;
 }
 
-// To recognise, all tokens of a response and the query are fed; below each latent stand the responses.
+// Recognition feeds the whole response and the query; generation the responses under each latent.
 std::vector<TreeExtent> Extents(const UsedLengths& lengths, const data::LabelSettings& settings) {
   const double responses = lengths.responses;
   const double branches = std::max(settings.latent_branches, 1);

@@ -1,5 +1,5 @@
-// Distribution matching: the cross-entropy of a set of responses to target probabilities, so that sampling is
-// the target distribution (docs/methods.md 3.5).
+// Distribution matching: the cross-entropy of a set of responses to target probabilities, so that
+// sampling follows the target distribution (docs/methods.md 3.5).
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -20,15 +20,15 @@ std::string FirstTokens(const std::vector<data::Token>& tokens) {
   return text + (tokens.size() > kShown ? " ...]" : "]");
 }
 
-// A target that begins another one would get the other's mass too: the loss would have no minimum at p*
-// (docs/methods.md 3.5).
+// A target that begins another one would get the other's mass, too, and the loss would have no
+// minimum at p* (docs/methods.md 3.5).
 void CheckPrefixFree(const data::Group& group) {
   const std::vector<data::Response>& targets = group.responses;
   std::vector<std::size_t> order(targets.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::ranges::stable_sort(
       order, [&](std::size_t a, std::size_t b) { return targets[a].tokens < targets[b].tokens; });
-  // In lexicographic order a prefix stands directly before a sequence that it begins.
+  // In lexicographic order a prefix comes directly before a sequence that it begins.
   for (std::size_t i = 1; i < order.size(); ++i) {
     const std::vector<data::Token>& shorter = targets[order[i - 1]].tokens;
     const std::vector<data::Token>& longer = targets[order[i]].tokens;
@@ -57,8 +57,9 @@ void MarkTargets(data::LabelledGroup& labelled) {
   }
 }
 
-// All responses are targets, p*(y_i) = w_i / sum w. Every token of y_i weighs p*(y_i), so that the loss is
-// -sum p* log p, whatever the normalisation. Errors: DataError where one target begins or equals another.
+// All responses are targets, p*(y_i) = w_i / sum w. Every token of y_i has the weight p*(y_i), so
+// that the loss is -sum p* log p, whatever the normalisation. Errors: DataError where one target
+// begins or equals another.
 data::LabelledGroup LabelTargets(const data::Group& group, int used, const data::LabelSettings& /*settings*/,
                                  std::int64_t /*epoch*/) {
   CheckPrefixFree(group);

@@ -1,11 +1,11 @@
-// GEM: cross-entropy at a temperature below 1, which pushes less at tokens that are likely already and so
-// keeps the answers more even than plain likelihood does (docs/methods.md 3.7; arXiv 2408.16673, linear
-// form).
+// GEM: cross-entropy at a temperature below 1, whose gradient is smaller at tokens that are likely
+// already, so that the answers stay more even than with plain likelihood (docs/methods.md 3.7;
+// arXiv 2408.16673, linear form).
 //
 // The loss of an edge is sum_i q_i (log p_i - log p_y) with q = softmax(z / b) held fixed, b =
-// loss.temperature; its gradient in the logits is q - onehot(y). As log softmax(z / b) = z / b - lse(z / b)
-// and H(q) = lse(z / b) - q.z / b, that is -b (log q_y + H(q)), whose gradient in the first term alone is the
-// same.
+// loss.temperature; its gradient in the logits is q - onehot(y). As log softmax(z / b) = z / b -
+// lse(z / b) and H(q) = lse(z / b) - q.z / b, the loss is -b (log q_y + H(q)), and the gradient of
+// its first term alone is the same.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 

@@ -13,8 +13,8 @@ namespace plural::trainer::methods {
 namespace {
 
 struct NegativePair {
-  std::size_t number;    // place of the possibility number among the used responses
-  std::size_t response;  // place of a response that belongs to another number
+  std::size_t number;    // index of the possibility number among the used responses
+  std::size_t response;  // index of a response that belongs to another number
 };
 
 // All ordered pairs i != j, or a random `settings.max_negatives` of them, in order.
@@ -61,7 +61,7 @@ void AddNegatives(const data::Group& group, const data::LabelSettings& settings,
     }
     labelled.sequences.push_back(std::move(negative));
   }
-  // Only now is the denominator known. Without a penalised token all weights are 0 and nothing is divided.
+  // The denominator is known only now. Without a penalised token all weights are 0 and stay so.
   const double denominator = settings.normalization == data::Normalization::kGroupTokenMean
                                  ? static_cast<double>(labelled.penalised_tokens)
                                  : static_cast<double>(positives);
@@ -72,11 +72,12 @@ void AddNegatives(const data::Group& group, const data::LabelSettings& settings,
   }
 }
 
-// Positives (k_i, r_i) of the first N responses, or of the N that `selection` takes; then the negatives (k_i,
-// r_j) for all i != j in order of (number, response), or max_negatives of them drawn by (seed, epoch, group
-// id). A penalised token of a negative weighs alpha / penalised tokens, or alpha / N for sequence sums; the
-// weights of responses do not apply. A negative whose response equals its number's positive is kept as it is:
-// its tokens are raised and lowered, as the formula says. Errors: those of AssignPossibilities.
+// Positives (k_i, r_i) of the first N responses, or of the N that `selection` chooses; then the
+// negatives (k_i, r_j) for all i != j in order of (number, response), or max_negatives of them
+// drawn by (seed, epoch, group id). A penalised token of a negative has the weight alpha /
+// penalised tokens, or alpha / N for sequence sums; the weights of responses do not apply. A
+// negative whose response equals its number's positive is kept as it is: its tokens are raised and
+// lowered, as the formula says. Errors: those of AssignPossibilities.
 data::LabelledGroup LabelPossibilities(const data::Group& group, int used,
                                        const data::LabelSettings& settings, std::int64_t epoch) {
   const std::vector<data::NumberedResponse> numbers = data::AssignPossibilities(group, settings, epoch, used);
@@ -85,7 +86,7 @@ data::LabelledGroup LabelPossibilities(const data::Group& group, int used,
   return labelled;
 }
 
-// Every number has its own tail; below it stand its positive and its share of the negatives.
+// Every number has its own tail, followed by its positive and its share of the negatives.
 std::vector<TreeExtent> Extents(const UsedLengths& lengths, const data::LabelSettings& settings) {
   const double numbers = lengths.responses;
   if (numbers == 0.0) return {{lengths.tail + lengths.fed, 0.0}};

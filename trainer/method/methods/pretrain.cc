@@ -1,4 +1,4 @@
-// Next-token training on documents: a model from nothing (docs/methods.md 3.1).
+// Next-token training of a model from random weights on documents (docs/methods.md 3.1).
 #include "trainer/method/method.h"
 
 namespace plural::trainer::methods {
