@@ -213,6 +213,7 @@ def check(report: Report) -> None:
         way["distinct_2"] > way["diversity"],
         f"{way['distinct_2']:.2f} of the way from the most likely reply to PEFT in Distinct-2, "
         f"{way['diversity']:.2f} in diversity",
+        [(row, key) for row in ("base@0.0", "dbs", random) for key in way],
     )
     report.check_bound("list prompting costs over 3 times the decode steps", LATENCY, "list", low=3.0)
 
@@ -244,6 +245,8 @@ def work(study: Study) -> None:
     for seed, rows in study.each_seed(lambda seed: measure_seed(seed, methods)).items():
         for row, figures in rows.items():
             study.report.add(row, seed, figures)
+    if set(methods) != set(METHODS):
+        study.report.run_in_part(f"--methods {','.join(methods)}")
     fill(study.report, methods)
     check(study.report)
 

@@ -1,6 +1,7 @@
 """The reproduction's grammars, figures over seeds and the step cache, without any model."""
 
 import argparse
+import contextlib
 import json
 import math
 import pathlib
@@ -9,14 +10,18 @@ import re
 import sys
 import tempfile
 import unittest
+from unittest import mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "recipes/reproduction"))
 
+import dialogue
+import distributions
 from persona_grammar import PersonaGrammar
 from reply_grammar import ReplyGrammar
 from report import Figure, Report, Row, summarize
 from study import Seed, StepFailed, Study
+from study import arguments as study_options
 
 DIV = Figure("diversity", "diversity")
 
@@ -44,10 +49,36 @@ class OverSeeds(unittest.TestCase):
         self.assertIn("NO   falls  (0.400 < 0.300; in 1 of 3 seeds)", report.text())
         self.assertFalse(report.all_hold)
 
-    def test_a_row_that_was_not_measured_holds_nothing(self):
+    def test_a_bound_says_in_how_many_seeds_it_is_kept(self):
+        report = self.report()
+        self.assertTrue(report.check_bound("low", DIV, "low", high=0.5))
+        self.assertIn("yes  low  (0.300, wanted at most 0.500; in 2 of 3 seeds)", report.text())
+
+    def test_a_row_that_no_option_left_out_but_has_no_figures_fails_its_checks(self):
         report = self.report()
         self.assertFalse(report.check_increasing("absent", DIV, ["absent", "high"]))
-        self.assertFalse(report.check_bound("absent", DIV, "absent", low=-1))
+        self.assertFalse(report.check_bound("bound", DIV, "absent", low=-1))
+        self.assertFalse(report.all_hold)
+        self.assertIn("NO   absent  (no figures of absent)", report.text())
+        self.assertNotIn("nan", report.text())
+
+    def test_a_check_of_rows_that_an_option_left_out_is_not_run(self):
+        report = self.report()
+        report.run_in_part("--methods low,high")
+        report.check_increasing("rises", DIV, ["low", "high"])
+        self.assertFalse(report.check_increasing("absent", DIV, ["absent", "high", "other"]))
+        self.assertFalse(report.check_bound("bound", DIV, "absent", low=-1))
+        self.assertTrue(report.all_hold)
+        why = "no figures of absent, other: run with --methods low,high"
+        self.assertIn(f"not run  absent  ({why})", report.text())
+        self.assertNotRegex(report.text(), "nan|NO ")
+        report.check_increasing("falls", DIV, ["high", "low"])
+        self.assertFalse(report.all_hold)
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "results.json"
+            report.write(path)
+            holds = {check["name"]: check["holds"] for check in json.loads(path.read_text())["checks"]}
+        self.assertEqual(holds, {"rises": True, "absent": None, "bound": None, "falls": False})
 
     def test_tables_stand_beside_the_published_figures(self):
         report = self.report()
@@ -68,6 +99,42 @@ class OverSeeds(unittest.TestCase):
             row = json.loads(path.read_text())["rows"]["low"]["diversity"]
         self.assertEqual(row["seeds"], {"1": 0.1, "2": 0.2, "3": 0.6})
         self.assertLess(row["interval"][0], row["mean"])
+
+
+class StudiesInPart(unittest.TestCase):
+    """What a study prints whose figures are only those of some methods or parts."""
+
+    def printed(self, module, rows, *words):
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+            words = [module.__name__, folder, "--seeds", "1,2", *words]
+            stack.enter_context(mock.patch.object(sys, "argv", words))
+            stack.enter_context(mock.patch.object(Study, "each_seed", lambda *_: {}))
+            options = study_options(module.__name__, "in part", module.add_options)
+            study = Study(module.__name__, options)
+            for row, figures in rows.items():
+                for seed in (1, 2):
+                    study.report.add(row, seed, figures)
+            module.work(study)
+            return study.report.text()
+
+    def test_dialogue_names_the_methods_that_checks_need(self):
+        figures = {"diversity": 0.5, "different": 3.5, "incoherent_percent": 0.1, "distinct_2": 0.1}
+        text = self.printed(dialogue, {"peft@0.5": figures}, "--methods", "peft")
+        self.assertIn("yes  random numbers: 3.1 to 3.6 different of 5", text)
+        self.assertRegex(
+            text,
+            r"not run  diversity at t = 0.5: base < OTOFT < OTMFT < PEFT  "
+            r"\(no figures of base@0.5, otoft@0.5, otmft@0.5: run with --methods peft\)",
+        )
+        self.assertRegex(text, "not run  diverse beam search .*no figures of base@0.0, dbs: run with")
+        self.assertNotRegex(text, "nan|NO ")
+
+    def test_one_row_of_an_order_is_no_order(self):
+        figures = {"entropy_nats": 2.0, "exact_entropy_nats": 2.0}
+        rows = {f"{task} id": figures for task in ("names", "fruits")}
+        text = self.printed(distributions, rows, "--parts", "leave_one_in")
+        self.assertIn("not run  names: exact entropy base < ood < id  (no figures of names base, ", text)
+        self.assertNotRegex(text, "nan|NO |yes ")
 
 
 class ReplyMeaning(unittest.TestCase):
