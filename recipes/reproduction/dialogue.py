@@ -281,13 +281,11 @@ def check(report: Report) -> None:
     random, many, aligned = (
         f"{key}@{LOW}" for key in ("peft", after("peft", MANY), after("peft-aligned", MANY))
     )
-    for passes in PASSES:
-        report.check_increasing(
-            f"different of 5 after {passes} pass{'es' if passes > 1 else ''} of both, t = {LOW}: "
-            "random < aligned numbers",
-            DIFFERENT,
-            [f"{after(key, passes)}@{LOW}" for _, key in NUMBERS],
-        )
+    report.check_increasing(
+        f"different of 5 after {MANY} passes of both, t = {LOW}: random < aligned numbers",
+        DIFFERENT,
+        [many, aligned],
+    )
     report.check_bound(
         f"aligned numbers, {MANY} passes: at least 4.7 different of 5 at t = {LOW}",
         DIFFERENT,
