@@ -53,8 +53,12 @@ def _dataset(file, name, values):
     )
 
 
-def write_corpus(path, groups, source_format="dialogue", tokenizer_sha256="0" * 64, vocabulary=None):
-    """A corpus after docs/corpus-format.md, with its sidecar. `vocabulary`: what ids stand for, as bytes."""
+def write_corpus(
+    path, groups, source_format="dialogue", tokenizer_sha256="0" * 64, vocabulary=None, template=None
+):
+    """A corpus after docs/corpus-format.md, with its sidecar. `vocabulary`: what ids stand for, as bytes;
+    `template`: that of its prompts."""
+    template = template or {}
     vocabulary = vocabulary or [b"<%d>" % i for i in range(VOCAB)]
     possibilities = len(groups[0][1]) - 1
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
@@ -63,7 +67,7 @@ def write_corpus(path, groups, source_format="dialogue", tokenizer_sha256="0" * 
             "source_format": source_format,
             "tokenizer_name": "tokenizer.json",
             "tokenizer_sha256": tokenizer_sha256,
-            "template_name": "none",
+            "template_name": template.get("name", "none"),
             "mask_modes": "content_first,all_first,repo_compat",
         }
         for key, value in text.items():
@@ -87,7 +91,7 @@ def write_corpus(path, groups, source_format="dialogue", tokenizer_sha256="0" * 
         )
         _ragged(file, "id_bytes", "id_offsets", [b"g%d" % i for i in range(len(groups))], np.uint8)
         _ragged(file, "vocab_bytes", "vocab_offsets", vocabulary, np.uint8)
-        _dataset(file, "template", np.frombuffer(b"{}", np.uint8))
+        _dataset(file, "template", np.frombuffer(json.dumps(template).encode(), np.uint8))
     with h5py.File(path, "r+", libver=("v110", "v110")) as file:
         file.attrs.create("complete", 1, dtype=np.int64)
     write_sidecar(path)

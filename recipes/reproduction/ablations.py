@@ -19,10 +19,11 @@ from report import Row
 from study import Seed, Study, run
 
 TEMPERATURE = 0.5
+ALIGNED = reply_study.after("peft-aligned", reply_study.MANY)
 # Title, method, recipe key, values; the recipe's own value is the one in DEFAULTS.
 GRIDS = [
     ("Unlikelihood weight, random numbers", "peft", "loss.unlikelihood.alpha", (0, 0.5, 4.0)),
-    ("Unlikelihood weight, aligned numbers", "peft-aligned", "loss.unlikelihood.alpha", (0, 0.5)),
+    ("Unlikelihood weight, aligned numbers", ALIGNED, "loss.unlikelihood.alpha", (0, 0.5)),
     ("Replies a prompt, N", "peft", "group.responses", (2, 3, 4)),
     ("Possibility numbers, M, asked for 1 to 5", "peft", "group.possibilities", (5, 9)),
     (
@@ -34,7 +35,7 @@ GRIDS = [
     ("Negatives kept of 12", "peft", "group.max_negatives", (3, 12)),
     ("Which 3 negatives are kept", "peft-few", "seed", (None, 1001, 1002)),
     ("LoRA rank", "peft", "adapter.rank", (2, 16, 64)),
-    ("Passes", "peft", "train.epochs", (1, 3, 8)),
+    ("Passes, random numbers", "peft", "train.epochs", (1, 3, 8)),
 ]
 DEFAULTS = {
     "loss.unlikelihood.alpha": 0.5,
@@ -98,7 +99,7 @@ def work(study: Study) -> None:
         report.check_increasing(name, figure, [variant(key, setting, value).key for value in values])
 
     alpha = "loss.unlikelihood.alpha"
-    expect("aligned numbers: unlikelihood raises diversity", DIVERSITY, "peft-aligned", alpha, 0, 0.5)
+    expect("aligned numbers: unlikelihood raises diversity", DIVERSITY, ALIGNED, alpha, 0, 0.5)
     expect("far too much unlikelihood costs coherence", INCOHERENT, "peft", alpha, 0.5, 4.0)
     expect("more replies per prompt raise diversity", DIVERSITY, "peft", "group.responses", 2, 4)
 

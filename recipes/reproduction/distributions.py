@@ -259,7 +259,7 @@ def _parts(text: str) -> list[str]:
     return parts
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parts",
         type=_parts,
@@ -269,7 +269,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _work(study: Study) -> None:
+def work(study: Study) -> None:
     parts = study.options.parts
 
     def one_seed(seed: Seed) -> None:
@@ -278,8 +278,10 @@ def _work(study: Study) -> None:
             getattr(runs, part)()
 
     study.each_seed(one_seed)
+    if set(parts) != set(PARTS):
+        study.report.run_in_part(f"--parts {','.join(parts)}")
     tables(study.report, parts)
 
 
 if __name__ == "__main__":
-    sys.exit(run("distributions", __doc__.splitlines()[0], _work, _add_options))
+    sys.exit(run("distributions", __doc__.splitlines()[0], work, add_options))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from plural_text.metrics.distinct import distinct_n
@@ -30,6 +30,9 @@ INCOHERENT = Figure("incoherent_percent", "incoherent, %", "{:.1f}")
 DISTINCT_1 = Figure("distinct_1", "Distinct-1")
 DISTINCT_2 = Figure("distinct_2", "Distinct-2")
 LATENCY = Figure("latency_multiple", "decode steps, x base", "{:.1f}")
+PASSES_MADE = Figure("passes", "passes over the prompts", "{:.0f}")
+STEPS = Figure("steps", "optimizer steps", "{:.0f}")
+REPLIES_READ = Figure("replies_per_prompt", "replies a prompt in all passes", "{:.0f}")
 
 
 @dataclass(frozen=True)
@@ -47,53 +50,71 @@ class Method:
     candidates: int = 0  # replies of which the best rated REPLIES are kept; 0: no rating
 
 
+READ_ALL_REPLIES = ("otmft", "peft", "peft-aligned")  # recipes; the others read one reply a prompt and pass
 NUMBERED = ("--possibilities", "sample")
-METHODS = {
-    method.key: method
-    for method in (
-        Method("base", "base, sampling"),
-        Method(
-            "dbs", "base, diverse beam search", ask=("--method", "diverse-beam", "--diversity-penalty", 5)
-        ),
-        Method("list", "base, list prompting", ask=("--method", "list"), prompts="list"),
-        Method("otoft", "OTOFT", "otoft"),
-        Method("otmft", "OTMFT", "otmft"),
-        Method("cvf", "CVF", "cvf", ask=("--latents", "sample")),
-        Method(
-            "cvf-rerank",
-            "CVF, best rated 5 of 6",
-            "cvf",
-            ask=("--latents", "all"),
-            tuned_as="cvf",
-            candidates=6,
-        ),
-        Method("peft", "PEFT, random numbers", "peft", ask=NUMBERED),
-        Method(
-            "peft-rerank",
-            "PEFT, best rated 5 of 9",
-            "peft",
-            ask=("--possibilities", "first"),
-            tuned_as="peft",
-            candidates=9,
-        ),
-        Method(
-            "peft-aligned",
-            "PEFT, aligned numbers",
-            "peft-aligned",
-            "train-kinds",
-            ask=NUMBERED,
-            prompts="test-kinds",
-        ),
-        Method(
-            "peft-clustered",
-            "PEFT, numbers aligned by clustering",
-            "peft-aligned",
-            "train-clusters",
-            ask=NUMBERED,
-            prompts="test-kinds",
-        ),
+# Passes over the prompts, for a comparison of both kinds of numbers: from one, as published, to MANY.
+PASSES = (1, 2, 4, 8)
+MANY = PASSES[-1]
+_ONE_PASS = (
+    Method("base", "base, sampling"),
+    Method("dbs", "base, diverse beam search", ask=("--method", "diverse-beam", "--diversity-penalty", 5)),
+    Method("list", "base, list prompting", ask=("--method", "list"), prompts="list"),
+    Method("otoft", "OTOFT", "otoft"),
+    Method("otmft", "OTMFT", "otmft"),
+    Method("cvf", "CVF", "cvf", ask=("--latents", "sample")),
+    Method(
+        "cvf-rerank",
+        "CVF, best rated 5 of 6",
+        "cvf",
+        ask=("--latents", "all"),
+        tuned_as="cvf",
+        candidates=6,
+    ),
+    Method("peft", "PEFT, random numbers", "peft", ask=NUMBERED),
+    Method(
+        "peft-rerank",
+        "PEFT, best rated 5 of 9",
+        "peft",
+        ask=("--possibilities", "first"),
+        tuned_as="peft",
+        candidates=9,
+    ),
+    Method(
+        "peft-aligned",
+        "PEFT, aligned numbers",
+        "peft-aligned",
+        "train-kinds",
+        ask=NUMBERED,
+        prompts="test-kinds",
+    ),
+    Method(
+        "peft-clustered",
+        "PEFT, numbers aligned by clustering",
+        "peft-aligned",
+        "train-clusters",
+        ask=NUMBERED,
+        prompts="test-kinds",
+    ),
+)
+
+
+def after(key: str, passes: int) -> str:
+    """The key in METHODS of a method with numbers after so many passes over the prompts."""
+    return key if passes == 1 else f"{key}-{passes}-passes"
+
+
+def _after(method: Method, passes: int) -> Method:
+    return replace(
+        method,
+        key=after(method.key, passes),
+        title=f"{method.title}, {passes} passes",
+        overrides={"train.epochs": passes},
     )
-}
+
+
+_BY_KEY = {method.key: method for method in _ONE_PASS}
+_LONGER = [_after(_BY_KEY[key], passes) for passes in PASSES[1:] for key in ("peft", "peft-aligned")]
+METHODS = _BY_KEY | {method.key: method for method in (*_LONGER, _after(_BY_KEY["peft-clustered"], MANY))}
 
 
 def write_texts(seed: Seed, grammar: ReplyGrammar) -> int:
@@ -174,6 +195,16 @@ def tune(seed: Seed, base: Path, method: Method) -> Path | None:
         method.recipe,
         {"model.path": base, "data.train": f"corpora/{method.corpus}.h5", **method.overrides},
     )
+
+
+def training(seed: Seed, method: Method) -> dict[str, float]:
+    """How much tuning a method had, from its run; {} for the base model."""
+    if not method.recipe:
+        return {}
+    steps = seed.metrics(method.tuned_as or method.key)
+    passes = steps[-1]["epoch"] + 1
+    replies = CANDIDATES if method.recipe in READ_ALL_REPLIES else 1
+    return {"passes": passes, "steps": len(steps), "replies_per_prompt": passes * replies}
 
 
 def ask(

@@ -3,7 +3,8 @@ direction.
 
 Owns: what is collected, printed and written to results.json. Does not own: how a figure is measured.
 An interval is Student's, 95 %, over the seeds: mean +- t(0.975, n - 1) * s / sqrt(n). With one seed there is
-none. A check is about means; beside it stands in how many seeds it holds.
+none. A check is about means; beside it stands in how many seeds it holds. A check of rows that an option
+left out is not run: it says which and why, and counts neither as held nor as failed.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ _STUDENT = (
     2.048,
 )
 _NORMAL = 1.960
+_VERDICTS = {True: "yes", False: "NO", None: "not run "}
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,16 @@ class Report:
         self._tables: list[tuple[str, list[Row], list[Figure]]] = []
         self._checks: list[dict] = []
         self._notes: list[str] = []
+        self._part = ""
 
     # Collecting.
+
+    def run_in_part(self, option: str) -> None:
+        """Says that an option, such as "--methods base", left rows out: checks of absent rows are not run.
+
+        Without it a row that no figure was added to is an error of the study, and its checks fail.
+        """
+        self._part = option
 
     def add(self, row: str, seed: int, figures: dict[str, float | None]) -> None:
         """Figures of one row and seed; a figure of None is undefined for it and left out."""
@@ -110,7 +120,7 @@ class Report:
         return self._values.get((row, figure), {})
 
     def mean(self, row: str, figure: str) -> float:
-        """NaN where the row was not measured, so that every comparison with it fails."""
+        """NaN where the row was not measured; check() sees to it that no figure is made of that."""
         values = self.values(row, figure)
         return statistics.fmean(values.values()) if values else math.nan
 
@@ -126,10 +136,16 @@ class Report:
         """A line of text that is printed below the tables."""
         self._notes.append(line)
 
-    def check(self, name: str, holds: bool, detail: str = "") -> bool:
-        """One expected direction or threshold, decided by the caller."""
-        self._checks.append({"name": name, "holds": bool(holds), "detail": detail})
-        return bool(holds)
+    def check(self, name: str, holds: bool, detail: str, figure_rows: list[tuple[str, str]]) -> bool:
+        """One expected direction or threshold, decided by the caller, of these (row, figure key)."""
+        absent = list(dict.fromkeys(row for row, key in figure_rows if not self.values(row, key)))
+        result = {"name": name, "holds": bool(holds) and not absent, "detail": detail}
+        if absent:
+            result["detail"] = f"no figures of {', '.join(absent)}"
+            if self._part:
+                result |= {"holds": None, "detail": f"{result['detail']}: run with {self._part}"}
+        self._checks.append(result)
+        return bool(result["holds"])
 
     def check_increasing(self, name: str, figure: Figure, rows: list[str]) -> bool:
         """Checks that the means of `rows` rise strictly in this order."""
@@ -137,25 +153,33 @@ class Report:
         seeds = set.intersection(*(set(self.values(row, figure.key)) for row in rows))
         in_order = sum(_rises([self.values(row, figure.key)[seed] for row in rows]) for seed in seeds)
         detail = " < ".join(figure.form.format(mean) for mean in means)
-        return self.check(name, _rises(means), f"{detail}; in {in_order} of {len(seeds)} seeds")
+        return self.check(
+            name,
+            _rises(means),
+            f"{detail}; in {in_order} of {len(seeds)} seeds",
+            [(row, figure.key) for row in rows],
+        )
 
     def check_bound(
         self, name: str, figure: Figure, row: str, low: float = -math.inf, high: float = math.inf
     ) -> bool:
-        """Checks that the mean lies in [low, high]."""
-        mean = self.mean(row, figure.key)
+        """Checks that the mean lies in [low, high]; with several seeds, says in how many it does."""
+        mean, values = self.mean(row, figure.key), self.values(row, figure.key).values()
         bounds = [
             f"{word} {figure.form.format(bound)}"
             for word, bound in (("at least", low), ("at most", high))
             if math.isfinite(bound)
         ]
-        return self.check(
-            name, low <= mean <= high, f"{figure.form.format(mean)}, wanted {' and '.join(bounds)}"
-        )
+        detail = f"{figure.form.format(mean)}, wanted {' and '.join(bounds)}"
+        if len(values) > 1:
+            within = sum(low <= value <= high for value in values)
+            detail += f"; in {within} of {len(values)} seeds"
+        return self.check(name, low <= mean <= high, detail, [(row, figure.key)])
 
     @property
     def all_hold(self) -> bool:
-        return all(check["holds"] for check in self._checks)
+        """Whether every check that was run holds."""
+        return all(check["holds"] is not False for check in self._checks)
 
     # Output.
 
@@ -167,7 +191,7 @@ class Report:
         if self._checks:
             parts.append(
                 "\n".join(
-                    f"  {'yes' if check['holds'] else 'NO ':<4} {check['name']}"
+                    f"  {_VERDICTS[check['holds']]:<4} {check['name']}"
                     + (f"  ({check['detail']})" if check["detail"] else "")
                     for check in self._checks
                 )
@@ -175,7 +199,10 @@ class Report:
         return "\n\n".join(parts) + "\n"
 
     def write(self, path: Path, **about) -> None:
-        """results.json: every value by seed, means, intervals, published values, checks, and `about`."""
+        """results.json: every value by seed, means, intervals, published values, checks, and `about`.
+
+        A check's `holds` is null where it was not run.
+        """
         rows: dict[str, dict] = {}
         published = {row.key: row.published for _, table, _ in self._tables for row in table}
         for (row, figure), by_seed in sorted(self._values.items()):

@@ -9,7 +9,7 @@ import sys
 
 import reply_study
 from reply_grammar import ReplyGrammar
-from reply_study import DIFFERENT, DIVERSITY, INCOHERENT, LATENCY, METHODS
+from reply_study import DIFFERENT, DIVERSITY, INCOHERENT, LATENCY, MANY, METHODS, after
 from report import Row
 from study import Seed, Study, run
 
@@ -35,7 +35,10 @@ TABLE_5 = [
         "PEFT, best rated 5 of 9",
         {"diversity": 0.52, "incoherent_percent": 2.9, "latency_multiple": 1.3},
     ),
-    Row("peft-aligned", "PEFT, aligned numbers"),
+    *(
+        Row(key, METHODS[key].title)
+        for key in ("peft-aligned", after("peft", MANY), after("peft-aligned", MANY))
+    ),
 ]
 
 
@@ -58,6 +61,11 @@ def work(study: Study) -> None:
             report.add(row, seed, figures)
     report.table(f"Table 5, t = {TEMPERATURE}", TABLE_5, [DIVERSITY, DIFFERENT, INCOHERENT, LATENCY])
     report.check_increasing("diversity: base < CVF < PEFT", DIVERSITY, ["base", "cvf", "peft"])
+    report.check_increasing(
+        f"different of 5 after {MANY} passes of both: random < aligned numbers",
+        DIFFERENT,
+        [after(key, MANY) for key in ("peft", "peft-aligned")],
+    )
     for method in ("cvf", "peft"):
         report.check_increasing(
             f"re-ranking lowers incoherence: {METHODS[method].title}",

@@ -6,6 +6,7 @@ Owns: the command line that all studies share, the folder of a study, running `l
 whose inputs have not changed. Does not own: what is measured (each study), figures and tables (report.py).
 
     FOLDER/seed-N/...        corpora, runs and responses of one seed
+    FOLDER/seed-N/PART/...   the same for a further model, where a study starts from several
     FOLDER/seed-N/steps/     per step a .log (what the command printed) and a .json (its command, the hashes
                              of its inputs): a step whose command and inputs are the same and whose outputs
                              are there is not run again
@@ -48,12 +49,16 @@ class Seed:
     returned.
     """
 
-    def __init__(self, study: Study, number: int):
+    def __init__(self, study: Study, number: int, folder: Path | None = None):
         self.number = number
-        self.folder = study.folder / f"seed-{number}"
+        self.folder = folder or study.folder / f"seed-{number}"
         (self.folder / "steps").mkdir(parents=True, exist_ok=True)
         self._study = study
         self._environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def further(self, part: str, number: int) -> Seed:
+        """Another number in a folder of this seed's, for a study that starts from several models."""
+        return Seed(self._study, number, self.folder / part)
 
     def path(self, name: str | Path) -> Path:
         return self.folder / name

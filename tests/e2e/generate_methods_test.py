@@ -115,12 +115,12 @@ class ListPrompting(Command):
         )
 
     def lists(self, *arguments, new_tokens="32", **options):
+        corpus = () if "--corpus" in arguments else ("--corpus", "prompts.h5")
         return self.lines(
             "generate",
             "--model",
             "model",
-            "--corpus",
-            "prompts.h5",
+            *corpus,
             "--method",
             "list",
             "--threads",
@@ -163,6 +163,29 @@ class ListPrompting(Command):
         self.assertEqual(keep(self.lists("--responses", "5", "--batch", "1")[0]), keep(lines))
         self.assertEqual(keep(self.lists("--responses", "5", ranks=2)[0]), keep(lines))
         self.assertNotEqual(keep(self.lists("--responses", "5", "--seed", "43")[0]), keep(lines))
+
+    def test_the_prompt_asks_for_as_many_as_responses(self):
+        vocabulary = [text for text, _ in LIST]
+        # With the number 1 the prompt ends behind the first item and the second's label.
+        groups = [([0], [[], [1, 2, 3], []], [])]
+        counts = {"name": "counts", "format": "dialogue", "prompt_with_count": "{context} {k}"}
+        for name, template in (("counted", counts), ("numbered", {"name": "numbered", "format": "dialogue"})):
+            training.write_corpus(
+                self.folder / f"{name}.h5", groups, vocabulary=vocabulary, template=template
+            )
+        of = lambda corpus, n: [
+            response["text"]
+            for response in self.lists("--responses", n, "--corpus", corpus)[0][0]["responses"]
+        ]
+        self.assertEqual(of("counted.h5", "1"), ["The second one."])
+        self.assertEqual(of("counted.h5", "2"), ["The first one.", "The second one."])
+        self.assertEqual(of("numbered.h5", "1"), ["The first one."])  # a possibility number is no count
+        self.refused(
+            65,
+            "ask for lists of 1 to 2 responses, --responses is 3; prepare it with --possibilities 3",
+            *("generate", "--model", "model", "--corpus", "counted.h5", "--method", "list"),
+            *("--max-new-tokens", "32", "--responses", "3"),
+        )
 
     def test_a_list_that_is_cut(self):
         lines, _ = self.lists("--responses", "1", new_tokens="2")

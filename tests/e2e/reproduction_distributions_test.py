@@ -76,7 +76,7 @@ class Study(unittest.TestCase):
         cls.addClassCleanup(cls.folder.cleanup)
         words = ["distributions", cls.folder.name, "--seeds", "1", "--parts", "closed_sets"]
         with mock.patch.object(sys, "argv", words), mock.patch.multiple(distribution_grammar, **FEWER):
-            options = study.arguments("distributions", "reduced", distributions._add_options)
+            options = study.arguments("distributions", "reduced", distributions.add_options)
             cls.study = study.Study("distributions", options)
             runs = distributions.Runs(study.Seed(cls.study, 1), cls.study.report)
             runs.closed_sets()

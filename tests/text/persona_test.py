@@ -4,13 +4,16 @@ server."""
 import json
 import math
 import os
+import pathlib
 import re
 import signal
 import sys
+import tempfile
 import time
 import unittest
 
-from plural_text.persona import conversation
+from plural_text.common.errors import BadData
+from plural_text.persona import conversation, mapping
 from plural_text.persona.command import opening_of
 from plural_text.persona.conversation import ScriptedSeeker, converse
 from plural_text.persona.figures import answered, parse_extraction, persona_values
@@ -39,7 +42,8 @@ for line in sys.stdin:
         print("plural: error: model: it broke [exit 77]", file=sys.stderr)
         sys.exit(77)
     asked = prompt.split("Person A: ")[-1]
-    text = ("I am %d." % (20 + 10 * (n % 2)) if "old" in asked else
+    text = (os.environ.get("REVEALER_AGE") or "I am %d." % (20 + 10 * (n % 2)) if "old" in asked else
+            os.environ["REVEALER_SAYS"] if "trade" in asked else
             "From Papua New Guinea\\nand Spain." if "from" in asked else "none")
     tokens = tokenizer.encode_text([text])[0]
     held.append(json.dumps({{"id": request["id"], "responses": [{{"tokens": tokens}}]}}))
@@ -250,6 +254,60 @@ class Figures(unittest.TestCase):
         self.assertEqual((persona["education"], persona["location"]), ("MSc", "Spain"))
 
 
+class MappingByModel(unittest.TestCase):
+    SETS = read_value_sets()
+
+    def test_only_texts_that_say_something_and_have_no_value_are_asked(self):
+        personas = [
+            {"age": "34", "gender": "human", "occupation": "none", "occupation sector": "outer space"},
+            {"age": "middle-aged", "gender": "human", "occupation": "astronaut", "colour": "red"},
+            {"age": "none", "gender": "Female", "occupation": "cook", "location": "Atlantis"},
+        ]
+        self.assertEqual(
+            mapping.unmapped(personas, self.SETS),
+            [
+                ("age", "middle-aged"),
+                ("gender", "human"),
+                ("location", "Atlantis"),
+                ("occupation", "outer space"),
+                ("occupation", "astronaut"),
+            ],
+        )
+        mapped = {("occupation", "outer space"): ["Law"], ("age", "middle-aged"): ["40-49"]}
+        values = persona_values(personas, self.SETS, mapped)
+        self.assertEqual(values["age"], [["30-39"], ["40-49"], []])
+        self.assertEqual(values["occupation"], [["Law"], ["others"], ["Hospitality and events management"]])
+
+    def test_what_an_answer_means(self):
+        for attribute, answer, values in [
+            ("gender", "non binary", ["Non binary"]),
+            ("gender", " **Female**.\nMale is another.", ["Female"]),
+            ("gender", "none", []),
+            ("gender", "", []),
+            ("age", "70+", ["70+"]),
+            ("location", "The person lives in Peru.", ["Peru"]),
+            ("location", "Peru or Spain", []),
+            ("occupation", "none", ["others"]),
+            ("occupation", "RETAIL", ["Retail"]),
+        ]:
+            self.assertEqual(mapping.values_in(answer, attribute, self.SETS), values, (attribute, answer))
+
+    def test_what_was_said_is_asked_as_it_is(self):
+        wording = "{attribute}: {said} {x} of\n{values}"
+        asked = mapping.question(wording, "age", "{values} {said}", {})
+        self.assertTrue(asked.startswith("age: {values} {said} {x} of\n0-9\n10-19\n"), asked)
+
+    def test_a_protocol_without_the_question_has_ours(self):
+        with tempfile.TemporaryDirectory() as folder:
+            fields = json.loads(conversation.PROTOCOL.read_text())
+            path = pathlib.Path(folder) / "protocol.json"
+            path.write_text(json.dumps({key: text for key, text in fields.items() if key != "map"}))
+            self.assertEqual(conversation.read_protocol(path).map, fields["map"])
+            path.write_text(json.dumps(fields | {"map": "Which? {values}"}))
+            with self.assertRaisesRegex(BadData, "key 'map' must hold {said} and {values}"):
+                conversation.read_protocol(path)
+
+
 class Openings(unittest.TestCase):
     def test_distinct_until_all_are_used(self):
         openings = [[f"a{n}", f"b{n}"] for n in range(7)]
@@ -444,6 +502,36 @@ class Command(FolderTest):
         self.assertEqual(figures["location_top_share"]["note"], "Peru")
         self.assertIsNone(figures["education_entropy_bits"]["value"])
 
+    def test_a_model_maps_what_the_rules_do_not(self):
+        """The revealer says its place in words of no list; only those are asked, each once, and kept."""
+        script = [
+            {"ask": "How old are you?", "attribute": "age"},
+            {"ask": "Your trade?", "attribute": "occupation"},
+        ]
+        questions = write_lines(self.folder / "trades.jsonl", script)
+
+        def answer(question, _model, _times):
+            if "asked about their occupation" in question:
+                return completion('"Hospitality and events management".\nBecause it fits.')
+            return completion("40-49" if "about their age" in question else "none")
+
+        use = ("--questions", questions)
+        figures = self.persona(*use, REVEALER_SAYS="I spin the discs.", REVEALER_AGE="Old enough.")
+        self.assertEqual(figures["occupation_top_share"]["note"], "others")
+        self.assertIsNone(figures["age_entropy_bits"]["value"])
+        with server(answer) as (url, asked):
+            mapper = ("--mapper", url, "--mapper-model", "m")
+            figures = self.persona(*use, *mapper)
+            self.assertEqual(figures["occupation_top_share"]["note"], "Hospitality and events management")
+            self.assertEqual(figures["age_top_share"]["note"], "40-49")
+            self.assertEqual(len(asked), 2)
+            trade = next(question for question in asked if "occupation" in question)
+            self.assertIn("I spin the discs.", trade)
+            for value in ("Law enforcement and security", "Retired"):
+                self.assertIn(f"\n{value}\n", trade)
+            self.persona(*use, *mapper)  # kept answers
+            self.assertEqual(len(asked), 2)
+
     def test_bad_input(self):
         with server(lambda *_: completion("")) as (url, _):
             pass
@@ -452,6 +540,7 @@ class Command(FolderTest):
             ((), 64, "one of the two"),
             (("--questions", self.questions, "--seeker", "x"), 64, "one of the two"),
             (("--seeker", url), 64, "go together"),
+            (("--questions", self.questions, "--mapper", url), 64, "--mapper and --mapper-model go together"),
             (("--seeker", url, "--seeker-model", "m"), 64, "needs --extractor"),
             (
                 (

@@ -1,6 +1,7 @@
 """The reproduction's grammars, figures over seeds and the step cache, without any model."""
 
 import argparse
+import contextlib
 import json
 import math
 import pathlib
@@ -9,14 +10,24 @@ import re
 import sys
 import tempfile
 import unittest
+from types import SimpleNamespace
+from typing import ClassVar
+from unittest import mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "recipes/reproduction"))
 
+import yaml
+
+import dialogue
+import distributions
+import study as study_module
 from persona_grammar import PersonaGrammar
 from reply_grammar import ReplyGrammar
 from report import Figure, Report, Row, summarize
-from study import Seed, StepFailed, Study
+from study import RECIPES, Seed, StepFailed, Study
+from study import arguments as study_options
+from words import write_lines
 
 DIV = Figure("diversity", "diversity")
 
@@ -44,10 +55,36 @@ class OverSeeds(unittest.TestCase):
         self.assertIn("NO   falls  (0.400 < 0.300; in 1 of 3 seeds)", report.text())
         self.assertFalse(report.all_hold)
 
-    def test_a_row_that_was_not_measured_holds_nothing(self):
+    def test_a_bound_says_in_how_many_seeds_it_is_kept(self):
+        report = self.report()
+        self.assertTrue(report.check_bound("low", DIV, "low", high=0.5))
+        self.assertIn("yes  low  (0.300, wanted at most 0.500; in 2 of 3 seeds)", report.text())
+
+    def test_a_row_that_no_option_left_out_but_has_no_figures_fails_its_checks(self):
         report = self.report()
         self.assertFalse(report.check_increasing("absent", DIV, ["absent", "high"]))
-        self.assertFalse(report.check_bound("absent", DIV, "absent", low=-1))
+        self.assertFalse(report.check_bound("bound", DIV, "absent", low=-1))
+        self.assertFalse(report.all_hold)
+        self.assertIn("NO   absent  (no figures of absent)", report.text())
+        self.assertNotIn("nan", report.text())
+
+    def test_a_check_of_rows_that_an_option_left_out_is_not_run(self):
+        report = self.report()
+        report.run_in_part("--methods low,high")
+        report.check_increasing("rises", DIV, ["low", "high"])
+        self.assertFalse(report.check_increasing("absent", DIV, ["absent", "high", "other"]))
+        self.assertFalse(report.check_bound("bound", DIV, "absent", low=-1))
+        self.assertTrue(report.all_hold)
+        why = "no figures of absent, other: run with --methods low,high"
+        self.assertIn(f"not run  absent  ({why})", report.text())
+        self.assertNotRegex(report.text(), "nan|NO ")
+        report.check_increasing("falls", DIV, ["high", "low"])
+        self.assertFalse(report.all_hold)
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "results.json"
+            report.write(path)
+            holds = {check["name"]: check["holds"] for check in json.loads(path.read_text())["checks"]}
+        self.assertEqual(holds, {"rises": True, "absent": None, "bound": None, "falls": False})
 
     def test_tables_stand_beside_the_published_figures(self):
         report = self.report()
@@ -68,6 +105,161 @@ class OverSeeds(unittest.TestCase):
             row = json.loads(path.read_text())["rows"]["low"]["diversity"]
         self.assertEqual(row["seeds"], {"1": 0.1, "2": 0.2, "3": 0.6})
         self.assertLess(row["interval"][0], row["mean"])
+
+
+class StudiesInPart(unittest.TestCase):
+    """What a study prints whose figures are only those of some methods or parts."""
+
+    def printed(self, module, rows, *words):
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+            words = [module.__name__, folder, "--seeds", "1,2", *words]
+            stack.enter_context(mock.patch.object(sys, "argv", words))
+            stack.enter_context(mock.patch.object(Study, "each_seed", lambda *_: {}))
+            options = study_options(module.__name__, "in part", module.add_options)
+            study = Study(module.__name__, options)
+            for row, figures in rows.items():
+                for seed in (1, 2):
+                    study.report.add(row, seed, figures)
+            module.work(study)
+            return study.report.text()
+
+    def test_dialogue_names_the_methods_that_checks_need(self):
+        figures = {"diversity": 0.5, "different": 3.5, "incoherent_percent": 0.1, "distinct_2": 0.1}
+        text = self.printed(dialogue, {"peft@0.5": figures}, "--methods", "peft")
+        self.assertIn("yes  random numbers, 1 pass: 3.1 to 3.6 different of 5", text)
+        self.assertRegex(
+            text,
+            r"not run  diversity at t = 0.5: base < OTOFT < OTMFT < PEFT  "
+            r"\(no figures of base@0.5, otoft@0.5, otmft@0.5: run with --methods peft\)",
+        )
+        self.assertRegex(text, "not run  diverse beam search .*no figures of base@0.0, dbs: run with")
+        self.assertNotRegex(text, "nan|NO ")
+
+    def test_one_row_of_an_order_is_no_order(self):
+        figures = {"entropy_nats": 2.0, "exact_entropy_nats": 2.0}
+        rows = {f"{task} id": figures for task in ("names", "fruits")}
+        text = self.printed(distributions, rows, "--parts", "leave_one_in")
+        self.assertIn("not run  names: exact entropy base < ood < id  (no figures of names base, ", text)
+        self.assertNotRegex(text, "nan|NO |yes ")
+
+
+class RecordedSeed(Seed):
+    """Trains nothing: keeps what it was asked to, and answers with the first kinds of reply there are."""
+
+    trained: ClassVar[list] = []  # (folder's name, run, recipe, overrides)
+
+    def prepare(self, inputs, output, **_):
+        return self.path(output)
+
+    def train(self, name, recipe, overrides):
+        self.trained.append((self.folder.name, name, recipe, overrides))
+        settings = yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8"))
+        passes = overrides.get("train.epochs", settings["train"]["epochs"])
+        run = self.path("runs") / name
+        run.mkdir(parents=True, exist_ok=True)
+        write_lines(run / "metrics.jsonl", ({"event": "step", "epoch": epoch} for epoch in range(passes)))
+        return run
+
+    def generate(self, output, *, adapter=None, **_):
+        """Different replies: two of the first model, three of the second, one more after several passes."""
+        grammar, draw = ReplyGrammar("dialogue", categories=3), random.Random(1)
+        kinds = (2 if self.folder.name == "seed-1" else 3) + (
+            adapter is not None and "passes" in adapter.name
+        )
+        return [
+            {
+                "id": prompt.id,
+                "decode_steps": 5,
+                "responses": [{"text": grammar.reply(prompt.category, i % kinds, draw)} for i in range(5)],
+            }
+            for prompt in grammar.prompts_to_ask()
+        ]
+
+
+class DialogueStudy(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        RecordedSeed.trained.clear()
+        with tempfile.TemporaryDirectory() as folder:
+            words = ["dialogue", folder, "--seeds", "1", "--jobs", "1", "--small"]
+            with (
+                mock.patch.object(sys, "argv", words),
+                mock.patch.object(study_module, "Seed", RecordedSeed),
+                mock.patch.object(dialogue.reply_study, "write_texts", lambda *_: 500),
+                mock.patch.object(dialogue.reply_study, "distinct_n", lambda *_: SimpleNamespace(value=0.1)),
+            ):
+                study = Study("dialogue", study_options("dialogue", "recorded", dialogue.add_options))
+                dialogue.work(study)
+        cls.text = study.report.text()
+        cls.trained = RecordedSeed.trained
+
+    def table(self, title):
+        """Title of a row -> its cells."""
+        _, _, rest = self.text.partition(f"**{title}")
+        lines = rest.split("\n\n")[1].splitlines()
+        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+        return {row[0]: dict(zip(rows[0][1:], row[1:])) for row in rows[2:]}
+
+    def test_both_kinds_of_numbers_are_tuned_for_as_long(self):
+        made = {recipe: set() for recipe in ("peft", "peft-aligned")}
+        settings = {
+            recipe: yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8"))
+            for recipe in made
+        }
+        for folder, _, recipe, overrides in self.trained:
+            if recipe in made and folder == "seed-1":
+                made[recipe].add(overrides.get("train.epochs", settings[recipe]["train"]["epochs"]))
+        self.assertEqual(made, {"peft": {1, 2, 4, 8}, "peft-aligned": {1, 2, 4, 8}})
+        for part in ("train", "optimizer", "loss"):
+            self.assertEqual(settings["peft"][part], settings["peft-aligned"][part])
+
+    def test_the_curve_over_passes_has_both_kinds_of_numbers(self):
+        curve = self.table("Both kinds of numbers after the same training")
+        self.assertEqual(
+            list(curve),
+            [
+                f"{kind} numbers, {passes}"
+                for passes in ("1 pass", "2 passes", "4 passes", "8 passes")
+                for kind in ("random", "aligned")
+            ],
+        )
+        self.assertEqual({row["different of 5"] for row in curve.values()}, {"2.00", "3.00"})
+
+    def test_tables_show_aligned_numbers_beside_random_ones_of_as_many_passes(self):
+        trained = self.table("Training that each method had")
+        passes = {title: row["passes over the prompts"] for title, row in trained.items()}
+        self.assertEqual(passes["PEFT, aligned numbers, 8 passes"], "8")
+        self.assertEqual(passes["CVF"], "12")  # not as long as the others: the table says it
+        for title in ("Table 1", "Table 3", "Over temperatures: different of 5"):
+            rows = [row.partition(", t =")[0] for row in self.table(title)]
+            of = {
+                kind: {
+                    passes.get(row, passes.get(f"PEFT, random numbers{row[4:]}")) for row in rows if kind(row)
+                }
+                for kind in (
+                    lambda row: "aligned" in row,
+                    lambda row: row.startswith("PEFT") and "aligned" not in row and "best" not in row,
+                )
+            }
+            aligned, random_numbers = of.values()
+            self.assertEqual(aligned, random_numbers, title)
+
+    def test_table_2_is_of_a_model_of_its_own(self):
+        bases = {folder: overrides for folder, name, _, overrides in self.trained if name == "base"}
+        self.assertEqual(set(bases), {"seed-1", "second"})
+        shape = {key for key in bases["second"] if key.startswith("model.config.")} - {
+            "model.config.vocab_size"
+        }
+        self.assertTrue(any(bases["second"][key] != bases["seed-1"].get(key) for key in shape), shape)
+        tuned = {
+            name: overrides["model.path"]
+            for folder, name, _, overrides in self.trained
+            if folder == "second" and name != "base"
+        }
+        self.assertEqual(set(tuned), {"otoft", "otmft", "peft"})
+        self.assertEqual({path.parts[-3:] for path in tuned.values()}, {("second", "runs", "base")})
+        self.assertEqual({row["different of 5"] for row in self.table("Table 2").values()}, {"3.00"})
+        self.assertEqual(self.table("Table 1")["OTOFT, t = 1.00"]["different of 5"], "2.00")
 
 
 class ReplyMeaning(unittest.TestCase):

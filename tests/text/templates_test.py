@@ -84,6 +84,12 @@ class Strings(FolderTest):
         listed = self.render("mistral-list-story", ["Tom ran."], 0)
         self.assertTrue(listed.startswith(begun) and listed.endswith("[/INST] Response 1:"), listed)
         self.assertIn("List a diverse set of 5 possible", listed)
+
+    def test_lists_ask_for_as_many_as_their_number(self):
+        for name in ("list-dialogue", "mistral-list-dialogue", "mistral-list-story"):
+            usual, seven = (self.render(name, ["Tom ran."], k) for k in (0, 7))
+            self.assertIn("List a diverse set of 7 possible", seven)
+            self.assertEqual(usual, seven.replace("set of 7", "set of 5"), name)
         rating = self.render("mistral-story-rating", ["Tom ran."], 0)
         self.assertTrue(rating.endswith("Beginning: Tom ran.\nContinuation:"), rating)
 
@@ -109,9 +115,8 @@ class Strings(FolderTest):
             template = open_template(name, source_format, self.tokenizer)
             self.assertEqual((template.name, json.loads(template.json)["name"]), (name, name))
             self.assertFalse(template.number_is_early(), name)
-            one_answer = "list" in name or "rating" in name  # asked once, so without numbers
             self.assertEqual(
-                template.has_numbers(), source_format in ("dialogue", "chat") and not one_answer, name
+                template.has_numbers(), source_format in ("dialogue", "chat") and "rating" not in name, name
             )
             self.assertEqual(bool(template.ratings), "rating" in name, name)
 
@@ -226,6 +231,11 @@ class Refused(FolderTest):
             ({"prompt": "a"}, ["'prompt'", "none", "{context}"]),
             ({"prompt": "{context}{context}"}, ["each once"]),
             ({"prompt_with_number": "{context}"}, ["'prompt_with_number'", "{k}"]),
+            ({"prompt_with_count": "{context}"}, ["'prompt_with_count'", "{k}"]),
+            (
+                {"prompt_with_number": "{context} {k}", "prompt_with_count": "{context} {k}"},
+                ["'prompt_with_count': stands beside 'prompt_with_number'"],
+            ),
             ({"prompt": "{context} {request}"}, ["request"]),
             ({"bos": "yes"}, ["'bos'", "true or false"]),
             ({"speakers": {"a": "A: "}}, ["'speakers'"]),

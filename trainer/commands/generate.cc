@@ -27,6 +27,7 @@
 #include "trainer/files/corpus_fit.h"
 #include "trainer/files/hf_folder.h"
 #include "trainer/files/load_model.h"
+#include "trainer/files/trained_on.h"
 #include "trainer/generate/answer_json.h"
 #include "trainer/generate/answerer.h"
 #include "trainer/generate/streaming.h"
@@ -200,6 +201,9 @@ int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collec
     SetEnds(options, &*opened, *loaded);
     CheckLatents(*loaded, settings);
     ResolveLatents(*loaded, settings);
+    const std::string other =
+        OtherTemplate(*opened, options.adapter.empty() ? options.model : options.adapter);
+    if (world.Rank() == 0 && !other.empty()) std::cerr << "plural: warning: " << other << "\n";
     answerer = MakeAnswerer(options, settings, *loaded, *opened, world);
   });
   data::Corpus& corpus = *opened;

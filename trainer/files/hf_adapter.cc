@@ -14,6 +14,7 @@
 #include "trainer/files/hf_folder.h"
 #include "trainer/files/peft_config.h"
 #include "trainer/files/safetensors.h"
+#include "trainer/files/trained_on.h"
 
 namespace plural::trainer {
 namespace fs = std::filesystem;
@@ -89,7 +90,8 @@ void RequireBaseKept(const fs::path& adapter, const std::string& option) {
                       "' replaces weights of the model (modules_to_save in adapter_config.json)");
 }
 
-void SaveAdapter(const Decoder& model, const fs::path& folder, const std::string& base_model_path) {
+void SaveAdapter(const Decoder& model, const fs::path& folder, const std::string& base_model_path,
+                 const std::string& trained_on) {
   const AdapterSettings* adapter = model.Adapter();
   if (adapter == nullptr) throw std::logic_error("SaveAdapter: the model has no adapter");
   std::vector<dist::NamedTensor> tensors;
@@ -126,6 +128,7 @@ void SaveAdapter(const Decoder& model, const fs::path& folder, const std::string
   WriteSafetensors(pending.Path() / "adapter_model.safetensors", std::move(tensors));
   if (const Latents* latents = model.LatentHeads()) WriteLatents(*latents, pending.Path());
   WriteEndTokens(model.Config().eos_token_ids, pending.Path());
+  WriteTrainedOn(trained_on, pending.Path());
   pending.Commit(PendingFolder::IfExists::kReplace);
 }
 

@@ -13,6 +13,7 @@
 #include "trainer/base/json_io.h"
 #include "trainer/files/nf4_files.h"
 #include "trainer/files/safetensors.h"
+#include "trainer/files/trained_on.h"
 #include "trainer/files/weight_files.h"
 
 namespace plural::trainer {
@@ -155,7 +156,8 @@ void WriteEndTokens(const std::vector<std::int64_t>& end_tokens, const fs::path&
   WriteFileDurably(path, config.dump(2) + "\n");
 }
 
-void SaveModel(const Decoder& model, const fs::path& folder, const fs::path& source) {
+void SaveModel(const Decoder& model, const fs::path& folder, const fs::path& source,
+               const std::string& trained_on) {
   PendingFolder pending(folder);
   nlohmann::json config = model.Config().ToJson();
   config["torch_dtype"] = ConfigDTypeName(model.DType());
@@ -166,6 +168,7 @@ void SaveModel(const Decoder& model, const fs::path& folder, const fs::path& sou
   if (const Latents* latents = model.LatentHeads()) WriteLatents(*latents, pending.Path());
   if (!source.empty()) CopyCompanions(source, pending.Path());
   WriteEndTokens(model.Config().eos_token_ids, pending.Path());
+  WriteTrainedOn(trained_on, pending.Path());
   pending.Commit(PendingFolder::IfExists::kReplace);
 }
 

@@ -51,9 +51,9 @@ void WriteEndTokens(const std::vector<std::int64_t>& end_tokens, const std::file
 // The name that config.json gives a dtype.
 const char* ConfigDTypeName(at::ScalarType dtype);
 // Writes config.json and model.safetensors; copies tokenizer files of `source` when it is not empty.
-// The folder appears whole: it is written beside `folder`, synced and renamed.
-void SaveModel(const Decoder& model, const std::filesystem::path& folder,
-               const std::filesystem::path& source);
+// The folder appears whole: it is written beside `folder`, synced and renamed. `trained_on`: trained_on.h.
+void SaveModel(const Decoder& model, const std::filesystem::path& folder, const std::filesystem::path& source,
+               const std::string& trained_on = "");
 
 // What the adapter_config.json of an adapter says that training can go on with: one rank, alpha and list of
 // targets for the whole model. Errors: those of PeftConfig and PeftConfig::Uniform.
@@ -68,9 +68,9 @@ void AttachAdapter(Decoder& model, const std::filesystem::path& folder, const Ad
 // when the adapter (may be "") replaces base weights.
 void RequireBaseKept(const std::filesystem::path& adapter, const std::string& option);
 // adapter_config.json and adapter_model.safetensors as Hugging Face PEFT writes them, and
-// generation_config.json with what ends an answer; appears whole.
+// generation_config.json with what ends an answer; appears whole. `trained_on`: trained_on.h.
 void SaveAdapter(const Decoder& model, const std::filesystem::path& folder,
-                 const std::string& base_model_path);
+                 const std::string& base_model_path, const std::string& trained_on = "");
 
 // latents.safetensors, which method cvf adds to the folder of its adapter or model: its metadata give the
 // format's version, the number of latents and the hidden size.

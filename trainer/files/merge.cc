@@ -20,6 +20,7 @@
 #include "trainer/files/nf4_files.h"
 #include "trainer/files/peft_config.h"
 #include "trainer/files/safetensors.h"
+#include "trainer/files/trained_on.h"
 #include "trainer/files/weight_files.h"
 
 namespace plural::trainer {
@@ -71,6 +72,7 @@ class Merger {
     WriteFileDurably(pending.Path() / "config.json", OutputConfig().dump(2) + "\n");
     CopyCompanions(settings_.model, pending.Path());
     WriteEndTokens(ends_, pending.Path());
+    WriteTrainedOn(ReadTrainedOn(settings_.adapter), pending.Path());
     pending.Commit(PendingFolder::IfExists::kFail);
     report_.untied = untied_;
     return report_;

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <utility>
 
+#include "data/error.h"
 #include "data/random.h"
 
 namespace plural::trainer {
@@ -132,9 +134,21 @@ std::optional<TokenSpan> TokensOfItem(const std::vector<std::string>& token_text
   return span;
 }
 
+bool AsksForCount(const data::CorpusInfo& info) {
+  const nlohmann::json spec = nlohmann::json::parse(info.template_json, nullptr, false);
+  return info.possibilities > 0 && spec.is_object() && spec.contains("prompt_with_count");
+}
+
 std::vector<GeneratedPrompt> GenerateLists(const Decoder& model, const data::Corpus& corpus,
                                            const std::vector<data::Group>& prompts,
                                            const GenerateSettings& settings) {
+  const bool counted = AsksForCount(corpus.Info());
+  if (counted && settings.responses > corpus.Info().possibilities) {
+    throw data::DataError(corpus.Path().string() + ": its prompts ask for lists of 1 to " +
+                          std::to_string(corpus.Info().possibilities) + " responses, --responses is " +
+                          std::to_string(settings.responses) + "; prepare it with --possibilities " +
+                          std::to_string(settings.responses));
+  }
   std::vector<GeneratedPrompt> results(prompts.size());
   std::vector<std::size_t> pending(prompts.size());
   for (std::size_t p = 0; p < pending.size(); ++p) pending[p] = p;
@@ -142,6 +156,10 @@ std::vector<GeneratedPrompt> GenerateLists(const Decoder& model, const data::Cor
   for (int attempt = 0; attempt < kAttempts && !pending.empty(); ++attempt) {
     GenerateSettings once = settings;
     once.responses = 1;
+    if (counted) {  // the corpus's number is how many are asked for
+      once.policy = PossibilityPolicy::kGiven;
+      once.possibilities = {static_cast<int>(settings.responses)};
+    }
     once.sampling = {.temperature = attempt == 0 ? 0.0 : 1.0};
     once.seed = data::MixKey(settings.seed, data::Purpose::kSampling, static_cast<std::uint64_t>(attempt));
     std::vector<data::Group> asked;
@@ -160,7 +178,8 @@ std::vector<GeneratedPrompt> GenerateLists(const Decoder& model, const data::Cor
       std::vector<std::string> token_texts;
       std::string text;
       for (const data::Token token : list.tokens) text += token_texts.emplace_back(corpus.TokenBytes(token));
-      const std::string asked_text = corpus.Decode(prompt.prompt_tokens) + corpus.Decode(prompt.tails[0]);
+      const auto tail = counted ? static_cast<std::size_t>(settings.responses) : 0;
+      const std::string asked_text = corpus.Decode(prompt.prompt_tokens) + corpus.Decode(prompt.tails[tail]);
       std::vector<ListItem> items = SplitList(text, EndsWithLabel(asked_text));
       items.resize(std::min(items.size(), static_cast<std::size_t>(settings.responses)));
       if (attempt == 0 || items.size() > result.responses.size()) {

@@ -37,12 +37,17 @@ struct TokenSpan {
 };
 std::optional<TokenSpan> TokensOfItem(const std::vector<std::string>& token_texts, const ListItem& item);
 
+// Whether the numbers of a corpus are how many responses a list is asked for (prompt_with_count of its
+// template), and not possibility numbers.
+bool AsksForCount(const data::CorpusInfo& info);
+
 // The first `settings.responses` items of a list for each prompt of `corpus`. The list is decoded greedily,
 // at most `settings.max_new_tokens` tokens; where it has too few items, two more are sampled, one after the
 // other, at temperature 1 with draws keyed by (seed, attempt, prompt id, token), and the longest list wins,
 // the earliest of equals. What is missing then is told in `short_by`. An item has its own tokens where
 // TokensOfItem finds them, else none; `text` is set; its log-probability is not known (NaN). Costs count all
-// attempts. Errors: as Generate.
+// attempts. A corpus that AsksForCount is asked for `settings.responses`. Errors: as Generate;
+// data::DataError for more than it has numbers.
 std::vector<GeneratedPrompt> GenerateLists(const Decoder& model, const data::Corpus& corpus,
                                            const std::vector<data::Group>& prompts,
                                            const GenerateSettings& settings);

@@ -17,6 +17,7 @@
 #include "trainer/files/hf_folder.h"
 #include "trainer/files/load_model.h"
 #include "trainer/files/serving_notes.h"
+#include "trainer/files/trained_on.h"
 #include "trainer/ops/part_scope.h"
 #include "trainer/plan/process_memory.h"
 #include "trainer/plan/step_plan.h"
@@ -84,6 +85,7 @@ class Run {
   const std::optional<Validation> validation_;
   std::int64_t validated_step_ = -1;
   const MethodSettings method_settings_;
+  const std::string trained_on_;
   const data::PackSettings pack_;
   std::vector<data::Group> latent_prompts_;  // of cvf: whose answers are recognised at the end
   std::optional<Loader> loader_;
@@ -112,6 +114,8 @@ Run::Run(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus,
       saved_step_(first_step_ > 0 ? first_step_ : -1),
       validation_(std::move(validation)),
       method_settings_(recipe.SettingsOfMethod()),
+      // A model from nothing reads texts of all kinds: none of them says how it is to be asked.
+      trained_on_(recipe.method->name == "pretrain" ? "" : TrainedOnJson(corpus)),
       pack_(LoaderSettings(recipe, config, model.Device(), world).pack),
       progress_("train", "steps", last_step_, Lead(), first_step_),
       profile_({.enabled = recipe.profile.enabled,
@@ -320,9 +324,9 @@ void Run::WriteResult() {
     metrics_->Sync();
     // Last of all: the folder's presence says that the run is finished.
     if (recipe_.adapter.lora) {
-      SaveAdapter(model_, paths_.Result(), recipe_.model.path);
+      SaveAdapter(model_, paths_.Result(), recipe_.model.path, trained_on_);
     } else {
-      SaveModel(model_, paths_.Result(), recipe_.model.path);
+      SaveModel(model_, paths_.Result(), recipe_.model.path, trained_on_);
     }
     progress_.Say("finished: " + std::to_string(state_.position.step) + " steps, " +
                   std::to_string(state_.position.consumed_groups) + " groups; result in " +
@@ -390,6 +394,11 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
     limits.verify_sidecar = limits.scan_tokens = world.Rank() == 0;
     data::Corpus opened(recipe.data.train, limits);
     warnings = CheckCorpus(opened, recipe, config);
+    if (!recipe.adapter.init_from.empty()) {
+      if (std::string other = OtherTemplate(opened, recipe.adapter.init_from); !other.empty()) {
+        warnings.push_back(std::move(other));
+      }
+    }
     identity = IdentityOf(recipe, opened, world);
     return opened;
   });
@@ -400,6 +409,9 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
     limits.verify_sidecar = limits.scan_tokens = world.Rank() == 0;
     data::Corpus opened(recipe.data.validation, limits);
     for (const auto& warning : CheckCorpus(opened, recipe, config)) warnings.push_back(warning);
+    if (std::string other = OtherTemplate(opened, corpus); !other.empty()) {
+      warnings.push_back(std::move(other));
+    }
     validation.emplace(ValidationSettings(recipe, config, device), opened);
   });
   RequireEqual("the corpus (data.train)", identity.corpus, world, collectives);

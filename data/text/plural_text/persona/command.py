@@ -27,6 +27,7 @@ from plural_text.common.parallel import Parallel
 from plural_text.common.progress import Progress
 from plural_text.metrics.figure_report import check_output, table, write_report
 from plural_text.persona import conversation as talk
+from plural_text.persona import mapping
 from plural_text.persona.conversation import Conversation, ScriptedSeeker, converse
 from plural_text.persona.figures import Persona, answered, figures, parse_extraction, persona_values
 from plural_text.persona.revealer import Revealer
@@ -126,6 +127,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     reader("--extractor-model", metavar="NAME")
     reader(
+        "--mapper",
+        metavar="BASE_URL",
+        help="an endpoint that is asked for the value of a text in which the rules find none",
+    )
+    reader("--mapper-model", metavar="NAME")
+    reader(
         "--key-variable",
         default=DEFAULT_KEY_VARIABLE,
         metavar="NAME",
@@ -157,7 +164,8 @@ def run(arguments: argparse.Namespace) -> int:
         if any(name not in talks for name in names):
             _talk([name for name in names if name not in talks], arguments, protocol, kept, talks)
     personas = _personas([talks[name] for name in names], arguments, protocol)
-    found = figures(persona_values(personas, sets), len(names))
+    mapped = _mapped(personas, sets, arguments, protocol) if arguments.mapper else {}
+    found = figures(persona_values(personas, sets, mapped), len(names))
     if arguments.figures:
         head = {"conversations_file": str(arguments.output), "conversations": len(names)}
         write_report(arguments.figures, head, found)
@@ -169,7 +177,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> None:
     if bool(arguments.questions) == bool(arguments.seeker):
         raise UsageError("give --questions FILE, a script, or --seeker BASE_URL, an endpoint: one of the two")
-    for word in ("seeker", "extractor"):
+    for word in ("seeker", "extractor", "mapper"):
         url, model = getattr(arguments, word), getattr(arguments, f"{word}_model")
         if bool(url) != bool(model):
             raise UsageError(f"--{word} and --{word}-model go together")
@@ -395,6 +403,18 @@ def _personas(talks: list[Conversation], arguments, protocol) -> list[Persona]:
             file=sys.stderr,
         )
     return personas
+
+
+def _mapped(personas: list[Persona], sets, arguments, protocol) -> mapping.Mapped:
+    """The values that a model gives the texts that the rules do not decide."""
+    asked = mapping.unmapped(personas, sets)
+    questions = [mapping.question(protocol.map, *each, sets) for each in asked]
+    endpoint = _endpoint(arguments, arguments.mapper, arguments.mapper_model)
+    with AnswerCache(arguments.output.with_name(f"{arguments.output.name}.mapped.jsonl")) as cache:
+        answers = ask_all(questions, endpoint, cache, arguments.parallel, arguments.quiet)
+    return {
+        each: mapping.values_in(answer, each[0], sets) for each, answer in zip(asked, answers, strict=True)
+    }
 
 
 def _endpoint(arguments, url: str, model: str) -> Endpoint:

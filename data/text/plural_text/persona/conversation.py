@@ -115,22 +115,28 @@ class EndpointSeeker:
 
 @dataclass(frozen=True)
 class ProtocolTexts:
-    """The texts of the protocol file; `revealed` and `extract` hold {conversation}."""
+    """The texts of the protocol file; `revealed` and `extract` hold {conversation}, `map` has {said} and
+    {values}."""
 
     seeker: str
     opening: str
     revealed: str
     closing: str
     extract: str
+    map: str
 
 
 def read_protocol(path: Path = PROTOCOL) -> ProtocolTexts:
     """Errors: MissingInput, BadData naming the key."""
     fields = read_object(path)
+    if "map" not in fields:  # of a file written before there was one
+        fields["map"] = read_object(PROTOCOL)["map"]
     texts = ProtocolTexts(*(text_of(fields, key, str(path)) for key in ProtocolTexts.__dataclass_fields__))
     for key in ("revealed", "extract"):
         if getattr(texts, key).count("{conversation}") != 1:
             raise BadData(f"{path}: key '{key}' must hold {{conversation}} once")
+    if not all(f"{{{name}}}" in texts.map for name in ("said", "values")):
+        raise BadData(f"{path}: key 'map' must hold {{said}} and {{values}}")
     return texts
 
 

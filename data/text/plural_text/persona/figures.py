@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from plural_text.metrics.bootstrap import influence_interval, wilson
 from plural_text.metrics.entropy import entropy_bits
@@ -21,7 +21,7 @@ from plural_text.persona.values import ATTRIBUTES, ValueSet, sector_of, values_o
 # something.
 Persona = dict[str, str]
 _LABELS = ("age", "gender", "country of residence", "country of birth", "education", "occupation")
-_SECTOR = "occupation sector"  # a seventh, which an answer may lack
+SECTOR = "occupation sector"  # a seventh, which an answer may lack
 # Labels of the published code's question, so that a protocol file may ask it.
 _ALSO = {
     "current country of residence": "country of residence",
@@ -55,20 +55,28 @@ def parse_extraction(answer: str) -> Persona | None:
         "education": found["education"],
         "occupation": found["occupation"],
         "location": birth if _SAYS_NOTHING.fullmatch(home) else home,
-        **({_SECTOR: found[_SECTOR]} if _SECTOR in found else {}),
+        **({SECTOR: found[SECTOR]} if SECTOR in found else {}),
     }
 
 
-def persona_values(personas: Sequence[Persona], sets: dict[str, ValueSet]) -> dict[str, list[list[str]]]:
+def persona_values(
+    personas: Sequence[Persona],
+    sets: dict[str, ValueSet],
+    mapped: Mapping[tuple[str, str], list[str]] | None = None,
+) -> dict[str, list[list[str]]]:
     """Attribute -> the values of each persona, empty where it says nothing. Attributes in the published
-    order, others after them."""
-    named = {attribute for persona in personas for attribute in persona} - {_SECTOR}
+    order, others after them. `mapped`: values of (attribute, text) that the rules do not decide."""
+    mapped = mapped or {}
+    named = {attribute for persona in personas for attribute in persona} - {SECTOR}
     order = [attribute for attribute in ATTRIBUTES if attribute in named] + sorted(named - set(ATTRIBUTES))
 
     def values(attribute: str, persona: Persona) -> list[str]:
         said = persona.get(attribute, "")
+        for text in (said, persona.get(SECTOR, "") if attribute == "occupation" else said):
+            if (attribute, text.strip()) in mapped:
+                return mapped[attribute, text.strip()]
         if attribute == "occupation" and "occupation" in sets:
-            return sector_of(persona.get(_SECTOR, ""), said, sets)
+            return sector_of(persona.get(SECTOR, ""), said, sets)
         return values_of(attribute, said, sets)
 
     return {attribute: [values(attribute, persona) for persona in personas] for attribute in order}

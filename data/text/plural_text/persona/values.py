@@ -16,6 +16,7 @@ from plural_text.common.errors import BadData, MissingInput
 FOLDER = Path(__file__).resolve().parents[2] / "persona"
 # In the order of the published table.
 ATTRIBUTES = ("age", "gender", "location", "education", "occupation")
+AGES = ("0-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+")
 OTHER_OCCUPATION = "others"
 # Sectors that say what a person does instead of a job: a retired teacher does not teach.
 _INSTEAD_OF_A_JOB = ("Student", "Retired", "Unemployed")
@@ -56,7 +57,7 @@ def values_of(attribute: str, said: str, sets: dict[str, ValueSet]) -> list[str]
     own words, trimmed and in lower case, are the value.
     """
     said = said.strip()
-    if said.rstrip(".").lower() in _NONE:
+    if says_nothing(said):
         return []
     if attribute == "age":
         return _decade(said)
@@ -70,6 +71,11 @@ def values_of(attribute: str, said: str, sets: dict[str, ValueSet]) -> list[str]
         instead = [entry for entry in sets[attribute] if entry[0] in _INSTEAD_OF_A_JOB]
         return _longest(said, instead) or _longest(said, sets[attribute]) or [OTHER_OCCUPATION]
     return _longest(said, sets[attribute])
+
+
+def says_nothing(said: str) -> bool:
+    """Whether a text only says that an attribute is not told."""
+    return said.strip().rstrip(".").lower() in _NONE
 
 
 def sector_of(said_sector: str, said_occupation: str, sets: dict[str, ValueSet]) -> list[str]:

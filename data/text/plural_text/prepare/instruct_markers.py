@@ -13,7 +13,7 @@ sentencepiece vocabulary puts its word start before a text, which is written as 
 from __future__ import annotations
 
 _OPEN, _CLOSE = "[INST]", "[/INST]"
-_TEXTS = ("prompt", "prompt_with_number")
+_TEXTS = ("prompt", "prompt_with_number", "prompt_with_count")
 _PROBE = "x"
 
 

@@ -10,6 +10,9 @@ A template is a JSON object. For dialogue and targets:
                       is Person A's; left out: bare turns
   prompt              text without a possibility number, with {context} (dialogue) or {request} (targets)
   prompt_with_number  the same with {k}, the possibility number; left out: no numbers
+  prompt_with_count   dialogue only, in its place: {k} is how many responses a list is asked for
+                      (`plural generate --method list` takes --responses); `prompt` then asks for a usual
+                      number of them
   ratings             dialogue only: the ten ratings, lowest first. They make the template a question about
                       how well a response fits (ratings.py); `prompt` then has {response}, too, after
                       {context}
@@ -33,7 +36,7 @@ DEFAULTS = {"dialogue": "plain-dialogue", "targets": "plain-targets", "chat": "c
 
 _CONTENT = {"dialogue": "context", "targets": "request"}
 _KEYS = {
-    "dialogue": {"speakers", "prompt", "prompt_with_number", "ratings"},
+    "dialogue": {"speakers", "prompt", "prompt_with_number", "prompt_with_count", "ratings"},
     "targets": {"prompt", "prompt_with_number"},
     "chat": {"chat_template", "number"},
     "text": set(),
@@ -99,16 +102,20 @@ class TextTemplate(Template):
         super().__init__(spec, where)
         self.before_prefix = before_prefix
 
+    @property
+    def _numbered(self) -> str:
+        return "prompt_with_count" if "prompt_with_count" in self.spec else "prompt_with_number"
+
     def has_numbers(self) -> bool:
-        return "prompt_with_number" in self.spec
+        return self._numbered in self.spec
 
     def number_is_early(self) -> bool:
-        order = _PLACEHOLDER.findall(self.spec.get("prompt_with_number", "{k}"))
+        order = _PLACEHOLDER.findall(self.spec.get(self._numbered, "{k}"))
         return order[-1] != "k"
 
     def with_number_last(self) -> TextTemplate:
-        text = self.spec["prompt_with_number"].replace("{k}", "") + " {k}"
-        return TextTemplate({**self.spec, "prompt_with_number": text}, self.where, self.before_prefix)
+        text = self.spec[self._numbered].replace("{k}", "") + " {k}"
+        return TextTemplate({**self.spec, self._numbered: text}, self.where, self.before_prefix)
 
     @property
     def after_response(self) -> str:
@@ -118,7 +125,7 @@ class TextTemplate(Template):
 
     def render(self, turns: list[str], k: int) -> str:
         values = {_CONTENT[self.format]: "\n".join(self._labelled(turns)), "k": str(k)}
-        text = self.spec["prompt_with_number" if k else "prompt"].split("{response}")[0]
+        text = self.spec[self._numbered if k else "prompt"].split("{response}")[0]
         return _PLACEHOLDER.sub(lambda m: values[m[1]], text)
 
     def without_oldest(self, turns: list[str]) -> list[str] | None:
@@ -284,8 +291,11 @@ def _check(spec, path: Path) -> None:
     elif source_format in _CONTENT:
         content = _CONTENT[source_format]
         _check_placeholders(spec, "prompt", {content}, refuse)
-        if "prompt_with_number" in spec:
-            _check_placeholders(spec, "prompt_with_number", {content, "k"}, refuse)
+        if {"prompt_with_number", "prompt_with_count"} <= spec.keys():
+            refuse("prompt_with_count", "stands beside 'prompt_with_number'", "{k} means one of the two")
+        for key in ("prompt_with_number", "prompt_with_count"):
+            if key in spec:
+                _check_placeholders(spec, key, {content, "k"}, refuse)
     if "number" in spec:
         _check_placeholders(spec, "number", {"k"}, refuse)
 
@@ -298,12 +308,9 @@ def _check_question(spec: dict, refuse) -> None:
         and all(isinstance(r, str) and r for r in ratings)
     ):
         refuse("ratings", f"found {ratings!r}", f"must be {RATINGS} texts, the lowest rating first")
-    if "prompt_with_number" in spec:
-        refuse(
-            "prompt_with_number",
-            "stands beside 'ratings'",
-            "a rating does not depend on a number; leave it out",
-        )
+    for key in ("prompt_with_number", "prompt_with_count"):
+        if key in spec:
+            refuse(key, "stands beside 'ratings'", "a rating does not depend on a number; leave it out")
     _check_placeholders(spec, "prompt", {"context", "response"}, refuse)
     after = spec["prompt"].split("{response}")[1]
     if "{context}" in after or not after:
