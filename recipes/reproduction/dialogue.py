@@ -92,7 +92,7 @@ TABLE_1 = [
     ),
     Row(
         "peft@0.5",
-        "PEFT, t = 0.50",
+        "POEXFT, t = 0.50",
         {
             "distinct_1": 0.130,
             "distinct_2": 0.484,
@@ -103,7 +103,7 @@ TABLE_1 = [
     ),
     Row(
         "peft@0.75",
-        "PEFT, t = 0.75",
+        "POEXFT, t = 0.75",
         {
             "distinct_1": 0.149,
             "distinct_2": 0.561,
@@ -112,8 +112,8 @@ TABLE_1 = [
             "latency_multiple": 1,
         },
     ),
-    Row("peft-aligned@0.5", "PEFT, aligned numbers, t = 0.50"),
-    Row("peft-clustered@0.5", "PEFT, numbers aligned by clustering, t = 0.50"),
+    Row("peft-aligned@0.5", "POEXFT, aligned numbers, t = 0.50"),
+    Row("peft-clustered@0.5", "POEXFT, numbers aligned by clustering, t = 0.50"),
 ]
 TABLE_2 = [
     Row("dbs", "base, diverse beam search", {"diversity": 0.422, "incoherent_percent": 7.0}),
@@ -122,8 +122,8 @@ TABLE_2 = [
     Row("otoft@1.25", "OTOFT, t = 1.25", {"diversity": 0.556, "incoherent_percent": 9.3}),
     Row("otmft@0.75", "OTMFT, t = 0.75", {"diversity": 0.536, "incoherent_percent": 4.7}),
     Row("otmft@1.0", "OTMFT, t = 1.00", {"diversity": 0.579, "incoherent_percent": 7.2}),
-    Row("peft@0.5", "PEFT, t = 0.50", {"diversity": 0.530, "incoherent_percent": 3.8}),
-    Row("peft@0.75", "PEFT, t = 0.75", {"diversity": 0.583, "incoherent_percent": 6.3}),
+    Row("peft@0.5", "POEXFT, t = 0.50", {"diversity": 0.530, "incoherent_percent": 3.8}),
+    Row("peft@0.75", "POEXFT, t = 0.75", {"diversity": 0.583, "incoherent_percent": 6.3}),
 ]
 TABLE_3 = [
     Row(
@@ -142,9 +142,9 @@ TABLE_3 = [
         "CVF, best rated 5 of 6, t = 0.75",
         {"diversity": 0.50, "incoherent_percent": 4.6, "latency_multiple": 1.3},
     ),
-    Row("peft@0.75", "PEFT, t = 0.75", {"diversity": 0.59, "incoherent_percent": 3.9, "latency_multiple": 1}),
-    Row("peft-rerank@0.75", "PEFT, best rated 5 of 9, t = 0.75"),
-    Row("peft-aligned@0.75", "PEFT, aligned numbers, t = 0.75"),
+    Row("peft@0.75", "POEXFT, t = 0.75", {"diversity": 0.59, "incoherent_percent": 3.9, "latency_multiple": 1}),
+    Row("peft-rerank@0.75", "POEXFT, best rated 5 of 9, t = 0.75"),
+    Row("peft-aligned@0.75", "POEXFT, aligned numbers, t = 0.75"),
 ]
 
 
@@ -187,7 +187,7 @@ def fill(report: Report, methods: list[str]) -> None:
 
 def check(report: Report) -> None:
     low = [f"{method}@{LOW}" for method in ("base", "otoft", "otmft", "peft")]
-    report.check_increasing(f"diversity at t = {LOW}: base < OTOFT < OTMFT < PEFT", DIVERSITY, low)
+    report.check_increasing(f"diversity at t = {LOW}: base < OTOFT < OTMFT < POEXFT", DIVERSITY, low)
     aligned, random = f"peft-aligned@{LOW}", f"peft@{LOW}"
     report.check_bound(
         f"aligned numbers: at least 4.7 different of 5 at t = {LOW}", DIFFERENT, aligned, low=4.7
@@ -201,7 +201,7 @@ def check(report: Report) -> None:
             [f"{method}-rerank@1.0", f"{method}@1.0"],
         )
     report.check_increasing(
-        "diversity at t = 0.75: OTOFT < CVF < PEFT", DIVERSITY, ["otoft@0.75", "cvf@0.75", "peft@0.75"]
+        "diversity at t = 0.75: OTOFT < CVF < POEXFT", DIVERSITY, ["otoft@0.75", "cvf@0.75", "peft@0.75"]
     )
     # Of the way from the base model's most likely reply, which a search is after, too, to a tuned model.
     way = {
@@ -211,7 +211,7 @@ def check(report: Report) -> None:
     report.check(
         "diverse beam search raises Distinct-2 more than diversity",
         way["distinct_2"] > way["diversity"],
-        f"{way['distinct_2']:.2f} of the way from the most likely reply to PEFT in Distinct-2, "
+        f"{way['distinct_2']:.2f} of the way from the most likely reply to POEXFT in Distinct-2, "
         f"{way['diversity']:.2f} in diversity",
     )
     report.check_bound("list prompting costs over 3 times the decode steps", LATENCY, "list", low=3.0)
