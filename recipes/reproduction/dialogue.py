@@ -130,7 +130,7 @@ TABLE_1 = [
     ),
     Row(
         "peft@0.5",
-        "PEFT, t = 0.50",
+        "POEXFT, t = 0.50",
         {
             "distinct_1": 0.130,
             "distinct_2": 0.484,
@@ -141,7 +141,7 @@ TABLE_1 = [
     ),
     Row(
         "peft@0.75",
-        "PEFT, t = 0.75",
+        "POEXFT, t = 0.75",
         {
             "distinct_1": 0.149,
             "distinct_2": 0.561,
@@ -169,8 +169,8 @@ TABLE_2 = [
     Row("second otoft@1.25", "OTOFT, t = 1.25", {"diversity": 0.556, "incoherent_percent": 9.3}),
     Row("second otmft@0.75", "OTMFT, t = 0.75", {"diversity": 0.536, "incoherent_percent": 4.7}),
     Row("second otmft@1.0", "OTMFT, t = 1.00", {"diversity": 0.579, "incoherent_percent": 7.2}),
-    Row("second peft@0.5", "PEFT, t = 0.50", {"diversity": 0.530, "incoherent_percent": 3.8}),
-    Row("second peft@0.75", "PEFT, t = 0.75", {"diversity": 0.583, "incoherent_percent": 6.3}),
+    Row("second peft@0.5", "POEXFT, t = 0.50", {"diversity": 0.530, "incoherent_percent": 3.8}),
+    Row("second peft@0.75", "POEXFT, t = 0.75", {"diversity": 0.583, "incoherent_percent": 6.3}),
 ]
 TABLE_3 = [
     Row(
@@ -189,8 +189,8 @@ TABLE_3 = [
         "CVF, best rated 5 of 6, t = 0.75",
         {"diversity": 0.50, "incoherent_percent": 4.6, "latency_multiple": 1.3},
     ),
-    Row("peft@0.75", "PEFT, t = 0.75", {"diversity": 0.59, "incoherent_percent": 3.9, "latency_multiple": 1}),
-    Row("peft-rerank@0.75", "PEFT, best rated 5 of 9, t = 0.75"),
+    Row("peft@0.75", "POEXFT, t = 0.75", {"diversity": 0.59, "incoherent_percent": 3.9, "latency_multiple": 1}),
+    Row("peft-rerank@0.75", "POEXFT, best rated 5 of 9, t = 0.75"),
     *(
         Row(f"{key}@0.75", f"{METHODS[key].title}, t = 0.75")
         for key in ("peft-aligned", after("peft", MANY), after("peft-aligned", MANY))
@@ -277,7 +277,7 @@ def fill(report: Report, methods: list[str]) -> None:
 
 def check(report: Report) -> None:
     low = [f"{method}@{LOW}" for method in ("base", "otoft", "otmft", "peft")]
-    report.check_increasing(f"diversity at t = {LOW}: base < OTOFT < OTMFT < PEFT", DIVERSITY, low)
+    report.check_increasing(f"diversity at t = {LOW}: base < OTOFT < OTMFT < POEXFT", DIVERSITY, low)
     random, many, aligned = (
         f"{key}@{LOW}" for key in ("peft", after("peft", MANY), after("peft-aligned", MANY))
     )
@@ -300,7 +300,7 @@ def check(report: Report) -> None:
             f"random numbers, {passes}: 3.1 to 3.6 different of 5 at t = {LOW}", DIFFERENT, row, 3.1, 3.6
         )
     report.check_increasing(
-        "second model, diversity at the published temperatures: base < OTOFT < OTMFT < PEFT",
+        "second model, diversity at the published temperatures: base < OTOFT < OTMFT < POEXFT",
         DIVERSITY,
         ["second base@1.25", "second otoft@1.0", "second otmft@0.75", "second peft@0.75"],
     )
@@ -311,7 +311,7 @@ def check(report: Report) -> None:
             [f"{method}-rerank@1.0", f"{method}@1.0"],
         )
     report.check_increasing(
-        "diversity at t = 0.75: OTOFT < CVF < PEFT", DIVERSITY, ["otoft@0.75", "cvf@0.75", "peft@0.75"]
+        "diversity at t = 0.75: OTOFT < CVF < POEXFT", DIVERSITY, ["otoft@0.75", "cvf@0.75", "peft@0.75"]
     )
     # Of the way from the base model's most likely reply, which a search is after, too, to a tuned model.
     way = {
@@ -321,7 +321,7 @@ def check(report: Report) -> None:
     report.check(
         "diverse beam search raises Distinct-2 more than diversity",
         way["distinct_2"] > way["diversity"],
-        f"{way['distinct_2']:.2f} of the way from the most likely reply to PEFT in Distinct-2, "
+        f"{way['distinct_2']:.2f} of the way from the most likely reply to POEXFT in Distinct-2, "
         f"{way['diversity']:.2f} in diversity",
         [(row, key) for row in ("base@0.0", "dbs", random) for key in way],
     )

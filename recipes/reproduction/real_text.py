@@ -59,12 +59,12 @@ METHODS = (
     ),
     Method(
         "peft",
-        "PEFT, random numbers",
+        "POEXFT, random numbers",
         "one-to-many",
         NUMBERS,
         published=((0.5, 0.130, 0.484, 0.530), (0.75, 0.149, 0.561, 0.585)),
     ),
-    Method("peft-aligned", "PEFT, aligned numbers", f"one-to-many-{KINDS}", KINDS),
+    Method("peft-aligned", "POEXFT, aligned numbers", f"one-to-many-{KINDS}", KINDS),
     Method("cvf", "CVF", "one-to-one", latents=True),
 )
 
@@ -254,7 +254,7 @@ def _tables(study: Study) -> None:
         for name, low, high in (
             ("OTOFT over base", 0, 1),
             ("OTMFT over OTOFT", 1, 2),
-            ("PEFT over OTMFT", 2, 3),
+            ("POEXFT over OTMFT", 2, 3),
         ):
             report.check_increasing(
                 f"temperature {temperature}: semantic diversity, {name}", DIVERSITY, [order[low], order[high]]

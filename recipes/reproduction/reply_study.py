@@ -70,10 +70,10 @@ _ONE_PASS = (
         tuned_as="cvf",
         candidates=6,
     ),
-    Method("peft", "PEFT, random numbers", "peft", ask=NUMBERED),
+    Method("peft", "POEXFT, random numbers", "peft", ask=NUMBERED),
     Method(
         "peft-rerank",
-        "PEFT, best rated 5 of 9",
+        "POEXFT, best rated 5 of 9",
         "peft",
         ask=("--possibilities", "first"),
         tuned_as="peft",
@@ -81,7 +81,7 @@ _ONE_PASS = (
     ),
     Method(
         "peft-aligned",
-        "PEFT, aligned numbers",
+        "POEXFT, aligned numbers",
         "peft-aligned",
         "train-kinds",
         ask=NUMBERED,
@@ -89,7 +89,7 @@ _ONE_PASS = (
     ),
     Method(
         "peft-clustered",
-        "PEFT, numbers aligned by clustering",
+        "POEXFT, numbers aligned by clustering",
         "peft-aligned",
         "train-clusters",
         ask=NUMBERED,

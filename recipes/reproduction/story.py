@@ -28,11 +28,11 @@ TABLE_5 = [
         {"diversity": 0.49, "incoherent_percent": 4.3, "latency_multiple": 1.3},
     ),
     Row(
-        "peft", "PEFT, random numbers", {"diversity": 0.54, "incoherent_percent": 5.4, "latency_multiple": 1}
+        "peft", "POEXFT, random numbers", {"diversity": 0.54, "incoherent_percent": 5.4, "latency_multiple": 1}
     ),
     Row(
         "peft-rerank",
-        "PEFT, best rated 5 of 9",
+        "POEXFT, best rated 5 of 9",
         {"diversity": 0.52, "incoherent_percent": 2.9, "latency_multiple": 1.3},
     ),
     *(
@@ -60,7 +60,7 @@ def work(study: Study) -> None:
         for row, figures in rows.items():
             report.add(row, seed, figures)
     report.table(f"Table 5, t = {TEMPERATURE}", TABLE_5, [DIVERSITY, DIFFERENT, INCOHERENT, LATENCY])
-    report.check_increasing("diversity: base < CVF < PEFT", DIVERSITY, ["base", "cvf", "peft"])
+    report.check_increasing("diversity: base < CVF < POEXFT", DIVERSITY, ["base", "cvf", "peft"])
     report.check_increasing(
         f"different of 5 after {MANY} passes of both: random < aligned numbers",
         DIFFERENT,

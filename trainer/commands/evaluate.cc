@@ -141,8 +141,8 @@ nlohmann::json Summary(const std::vector<nlohmann::json>& groups, bool targets) 
 }  // namespace
 
 void AddEvaluateOptions(CLI::App& command, EvaluateOptions& options) {
-  command.add_option("--model", options.model, "Hugging Face folder of the model")->required();
-  command.add_option("--adapter", options.adapter, "Folder of a LoRA adapter for it");
+  command.add_option("--model", options.model, kModelHelp)->required();
+  command.add_option("--adapter", options.adapter, kAdapterHelp);
   command.add_option("--corpus", options.corpus, "Corpus to evaluate on")->required();
   command.add_option("-o,--output", options.output, "JSON with the averages and a line a prompt");
   command.add_option("--limit", options.limit, "Evaluate only the first so many groups; 0: all")
@@ -155,10 +155,11 @@ void AddEvaluateOptions(CLI::App& command, EvaluateOptions& options) {
   AddComputeOptions(command, options.dtype, options.threads);
 }
 
-int RunEvaluate(const EvaluateOptions& options, dist::World& world, dist::Collectives& collectives) {
-  if (options.compare_base && options.adapter.empty()) {
+int RunEvaluate(const EvaluateOptions& given, dist::World& world, dist::Collectives& collectives) {
+  if (given.compare_base && given.adapter.empty()) {
     throw ExitError(ExitCode::kUsage, "--compare-base needs --adapter: without one the model is the base");
   }
+  const EvaluateOptions options = WithFolders(given, world, collectives);
   SetThreads(options.threads, world);
   std::optional<PendingFile> output;
   if (world.Rank() == 0 && !options.output.empty()) output.emplace(options.output);

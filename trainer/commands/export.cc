@@ -3,6 +3,8 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 
+#include "trainer/commands/model_options.h"
+#include "trainer/files/hub_cache.h"
 #include "trainer/files/merge.h"
 
 namespace plural::trainer {
@@ -18,8 +20,8 @@ at::ScalarType WrittenDType(const std::string& name) {
 }  // namespace
 
 void AddExportOptions(CLI::App& command, ExportOptions& options) {
-  command.add_option("--model", options.model, "Hugging Face folder of the model")->required();
-  command.add_option("--adapter", options.adapter, "Folder of a LoRA adapter for it")->required();
+  command.add_option("--model", options.model, kModelHelp)->required();
+  command.add_option("--adapter", options.adapter, kAdapterHelp)->required();
   command.add_option("-o,--output", options.output, "New folder for the merged model")->required();
   command.add_option("--dtype", options.dtype, "Of the merged weights: fp32, bf16, fp16, or the base's own")
       ->check(CLI::IsMember({"base", "fp32", "bf16", "fp16"}))
@@ -30,8 +32,8 @@ void AddExportOptions(CLI::App& command, ExportOptions& options) {
 }
 
 int RunExport(const ExportOptions& options) {
-  const MergeReport report = MergeAdapter({.model = options.model,
-                                           .adapter = options.adapter,
+  const MergeReport report = MergeAdapter({.model = HubFolder(options.model, "--model"),
+                                           .adapter = HubFolder(options.adapter, "--adapter"),
                                            .output = options.output,
                                            .dtype = WrittenDType(options.dtype),
                                            .shard_bytes = options.shard_bytes});

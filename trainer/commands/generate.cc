@@ -177,8 +177,9 @@ double CountShort(const std::vector<std::string>& lines, const std::string& outp
 
 }  // namespace
 
-int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collectives& collectives) {
-  GenerateSettings settings = MakeOnEveryRank(world, collectives, [&] { return SettingsOf(options); });
+int RunGenerate(const GenerateOptions& given, dist::World& world, dist::Collectives& collectives) {
+  GenerateSettings settings = MakeOnEveryRank(world, collectives, [&] { return SettingsOf(given); });
+  const GenerateOptions options = WithFolders(given, world, collectives);
   SetThreads(options.threads, world);
   if (options.stream) {
     if (world.Size() == 1) return RunStream(options, settings, world);

@@ -164,8 +164,8 @@ void AddStrategyOptions(CLI::App& command, GenerateOptions& options) {
 }  // namespace
 
 void AddGenerateOptions(CLI::App& command, GenerateOptions& options) {
-  command.add_option("--model", options.model, "Hugging Face folder of the model")->required();
-  command.add_option("--adapter", options.adapter, "Folder of a LoRA adapter for it");
+  command.add_option("--model", options.model, kModelHelp)->required();
+  command.add_option("--adapter", options.adapter, kAdapterHelp);
   command.add_option(
       "--corpus", options.corpus,
       "Corpus whose prompts are answered; with --stream only its vocabulary is used, to add texts");

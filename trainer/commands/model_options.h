@@ -1,7 +1,8 @@
 // Options and checks that every command with a model shares.
 //
-// Owns: --dtype and --threads, a warning. Does not own: loading (files/load_model.h), whether a corpus fits
-// (files/corpus_fit.h). Thread rule: main thread.
+// Owns: --dtype and --threads, which folders --model and --adapter mean, a warning. Does not own: names of
+// the Hub (files/hub_cache.h), loading (files/load_model.h), whether a corpus fits (files/corpus_fit.h).
+// Thread rule: main thread.
 #pragma once
 
 #include <ATen/core/TensorBody.h>
@@ -9,7 +10,10 @@
 #include <cstdint>
 #include <string>
 
+#include "dist/agreement.h"
+#include "dist/collectives.h"
 #include "dist/world.h"
+#include "trainer/files/hub_cache.h"
 #include "trainer/model/decoder.h"
 
 namespace CLI {
@@ -17,6 +21,22 @@ class App;
 }
 
 namespace plural::trainer {
+
+inline constexpr const char* kModelHelp =
+    "Folder of the model, or its name on the Hugging Face Hub (as far as it has been downloaded)";
+inline constexpr const char* kAdapterHelp = "Folder of a LoRA adapter for it, or its name on the Hub";
+
+// The options with the folders that their models mean (files/hub_cache.h). COLLECTIVE.
+template <typename Options>
+Options WithFolders(Options options, const dist::World& world, dist::Collectives& collectives) {
+  OnEveryRank(world, collectives, [&] {
+    options.model = HubFolder(options.model, "--model");
+    if constexpr (requires { options.adapter; }) {
+      if (!options.adapter.empty()) options.adapter = HubFolder(options.adapter, "--adapter");
+    }
+  });
+  return options;
+}
 
 void AddComputeOptions(CLI::App& command, std::string& dtype, std::int64_t& threads);
 

@@ -77,7 +77,7 @@ void RateAnswer(const Decoder& base, RatingCorpus& questions, json& line, const 
 }  // namespace
 
 void AddRateOptions(CLI::App& command, RateOptions& options) {
-  command.add_option("--model", options.model, "Hugging Face folder of the model that judges")->required();
+  command.add_option("--model", options.model, kModelHelp)->required();
   command
       .add_option("--rating-corpus", options.rating_corpus,
                   "Corpus of the same prompts, prepared with a template that asks for ratings")
@@ -90,7 +90,8 @@ void AddRateOptions(CLI::App& command, RateOptions& options) {
   AddComputeOptions(command, options.dtype, options.threads);
 }
 
-int RunRate(const RateOptions& options, dist::World& world, dist::Collectives& collectives) {
+int RunRate(const RateOptions& given, dist::World& world, dist::Collectives& collectives) {
+  const RateOptions options = WithFolders(given, world, collectives);
   SetThreads(options.threads, world);
   std::optional<PendingFile> output;
   if (world.Rank() == 0) output.emplace(options.output);

@@ -150,8 +150,8 @@ std::string ScoreBlock(const Decoder& model, const data::CostModel& cost, const 
 }  // namespace
 
 void AddScoreOptions(CLI::App& command, ScoreOptions& options) {
-  command.add_option("--model", options.model, "Hugging Face folder of the model")->required();
-  command.add_option("--adapter", options.adapter, "Folder of a LoRA adapter for it");
+  command.add_option("--model", options.model, kModelHelp)->required();
+  command.add_option("--adapter", options.adapter, kAdapterHelp);
   command
       .add_option("--input", options.input,
                   "JSON lines {\"id\", \"prompt_tokens\": [...], \"response_tokens\": [...]}")
@@ -163,7 +163,8 @@ void AddScoreOptions(CLI::App& command, ScoreOptions& options) {
   AddComputeOptions(command, options.dtype, options.threads);
 }
 
-int RunScore(const ScoreOptions& options, dist::World& world, dist::Collectives& collectives) {
+int RunScore(const ScoreOptions& given, dist::World& world, dist::Collectives& collectives) {
+  const ScoreOptions options = WithFolders(given, world, collectives);
   SetThreads(options.threads, world);
   const c10::NoGradGuard no_grad;
   const at::ScalarType dtype = DTypeNamed(options.dtype);

@@ -1,6 +1,7 @@
 // LoRA adapters in the format of Hugging Face PEFT; the other half of hf_folder.h.
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -98,13 +99,17 @@ void SaveAdapter(const Decoder& model, const fs::path& folder, const std::string
   for (const dist::NamedTensor& factor : model.AdapterParameters()) {
     tensors.push_back({kAdapterPrefix + factor.name, factor.tensor});
   }
+  // "ORG/NAME@REVISION" (hub_cache.h) has two keys in PEFT.
+  const std::size_t at = std::min(base_model_path.find('@'), base_model_path.size());
+  const bool revised = at < base_model_path.size() && !fs::exists(base_model_path);
+  const std::string base = revised ? base_model_path.substr(0, at) : base_model_path;
   // PEFT declares lora_alpha an integer, though it computes with any number.
   const bool whole = adapter->alpha == std::floor(adapter->alpha);
   // The keys that every version of PEFT since 0.8 knows: one that does not know a key refuses the folder.
   const json config = {
       {"peft_type", "LORA"},
       {"task_type", "CAUSAL_LM"},
-      {"base_model_name_or_path", base_model_path.empty() ? json() : json(base_model_path)},
+      {"base_model_name_or_path", base.empty() ? json() : json(base)},
       {"r", adapter->rank},
       {"lora_alpha", whole ? json(static_cast<std::int64_t>(adapter->alpha)) : json(adapter->alpha)},
       {"lora_dropout", adapter->dropout},
@@ -120,7 +125,7 @@ void SaveAdapter(const Decoder& model, const fs::path& folder, const std::string
       {"layers_pattern", nullptr},
       {"use_rslora", false},
       {"auto_mapping", nullptr},
-      {"revision", nullptr},
+      {"revision", revised ? json(base_model_path.substr(at + 1)) : json()},
   };
   PendingFolder pending(folder);
   WriteFileDurably(pending.Path() / "adapter_config.json",

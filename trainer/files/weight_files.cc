@@ -15,6 +15,7 @@
 #include "trainer/base/file_io.h"
 #include "trainer/base/json_io.h"
 #include "trainer/base/printable.h"
+#include "trainer/files/hub_cache.h"
 
 namespace plural::trainer {
 namespace fs = std::filesystem;
@@ -89,12 +90,17 @@ std::vector<std::string> WeightFileNames(const fs::path& folder, const std::stri
       if (extension != ".bin" && extension != ".pt" && extension != ".pth") continue;
       what += "; pickle formats such as '" + entry.path().filename().string() +
               "' are not accepted, save the weights as safetensors";
-      break;
+      throw ExitError(ExitCode::kMissingInput, what);
     }
-    throw ExitError(ExitCode::kMissingInput, what);
+    throw ExitError(ExitCode::kMissingInput, what + DownloadHint(folder));
   }
   std::set<std::string> names;
   for (const auto& [tensor, file] : ReadIndex(IndexPath(folder, stem))) names.insert(file);
+  for (const std::string& name : names) {
+    if (fs::exists(folder / name, error)) continue;
+    throw ExitError(ExitCode::kMissingInput, "'" + folder.string() + "' lacks " + name + ", which " + stem +
+                                                 ".safetensors.index.json names" + DownloadHint(folder));
+  }
   return {names.begin(), names.end()};
 }
 

@@ -87,8 +87,8 @@ struct Figure {
 inline constexpr std::string_view kTwoTerms[] = {"likelihood", "unlikelihood"};
 
 struct Method {
-  std::string_view name;             // value of a recipe's `method`
-  std::string_view other_name = {};  // a second name
+  std::string_view name;             // what a recipe's `method` says, and what is printed
+  std::string_view other_name = {};  // an older word for it, which stays that of a run's identity
 
   std::span<const OwnKey> keys = {};
   std::span<const KeyDefault> defaults = {};

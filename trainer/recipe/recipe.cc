@@ -298,6 +298,8 @@ json Recipe::Canonical() const {
   for (const Key& key : Schema()) {
     if (key.BelongsTo(*method)) out[key.name] = key.read(*this);
   }
+  // Runs that were begun under the older word go on.
+  if (!method->other_name.empty()) out["method"] = method->other_name;
   return out;
 }
 

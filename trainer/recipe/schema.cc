@@ -136,7 +136,7 @@ std::vector<Key> MakeKeys() {
   const auto add = [&](Key key) { keys.push_back(std::move(key)); };
 
   add(Text("name", FIELD(name), "name of the run and of its folder below `run.dir`"));
-  add(Word("method", MethodWords(), FIELD(method), "training method; `poexft` is another word for `peft`"));
+  add(Word("method", MethodWords(), FIELD(method), "training method; `peft` is another word for `poexft`"));
   add(MakeKey("seed", KeyType::kInteger, FIELD(seed), "every random draw derives from it"));
   keys.back().range = Between(0, 9.2e18);
 
@@ -146,7 +146,8 @@ std::vector<Key> MakeKeys() {
       "compute threads per rank; 0: `OMP_NUM_THREADS`, or the cores that the rank may use / ranks on them"));
 
   add(Text("model.path", FIELD(model.path),
-           "Hugging Face folder with `config.json` and `*.safetensors`; give this or `model.config`"));
+           "Hugging Face folder with `config.json` and `*.safetensors`, or a name of the Hub that has been "
+           "downloaded (`docs/models.md`); give this or `model.config`"));
   Key config = MakeKey("model.config", KeyType::kModelConfig, FIELD(model.config),
                        "the keys of a `config.json`: a model with random weights drawn from `seed`");
   add(std::move(config));
@@ -182,9 +183,9 @@ std::vector<Key> MakeKeys() {
   add(Integer("group.responses", Between(0, kMaxResponses), FIELD(group.responses),
               "responses used of each group, N; 0: all"));
   add(Integer("group.possibilities", Between(0, kMaxResponses), FIELD(group.possibilities),
-              "largest possibility number, M (`peft`)"));
+              "largest possibility number, M (`poexft`)"));
   add(Integer("group.max_negatives", Between(0, 1e9), FIELD(group.max_negatives),
-              "keep at most so many of the N(N-1) negatives; 0: all (`peft`)"));
+              "keep at most so many of the N(N-1) negatives; 0: all (`poexft`)"));
   add(Word("group.assignment",
            Words<data::Assignment>{{"sampled", data::Assignment::kSampled},
                                    {"fixed", data::Assignment::kFixed},
@@ -192,23 +193,23 @@ std::vector<Key> MakeKeys() {
                                    {"aligned", data::Assignment::kAligned}},
            FIELD(group.assignment),
            "possibility numbers: drawn anew each epoch, once a group, k_i = i, or of the kind the response "
-           "is, by a corpus made with `--align` (`peft`)"));
+           "is, by a corpus made with `--align` (`poexft`)"));
   add(Word(
       "group.selection",
       Words<data::Selection>{{"first", data::Selection::kFirst}, {"aligned", data::Selection::kAligned}},
       FIELD(group.selection),
-      "which N of more responses are used: the first, or those that suit N different numbers best (`peft` "
+      "which N of more responses are used: the first, or those that suit N different numbers best (`poexft` "
       "with `group.assignment: aligned`)"));
 
   add(Number("loss.unlikelihood.alpha", Between(0, 1e6), FIELD(loss.unlikelihood_alpha),
-             "weight of the unlikelihood term (`peft`)"));
+             "weight of the unlikelihood term (`poexft`)"));
   add(Word("loss.unlikelihood.mask",
            Words<data::MaskMode>{{"content_first", data::MaskMode::kContentFirst},
                                  {"all_first", data::MaskMode::kAllFirst},
                                  {"repo_compat", data::MaskMode::kRepoCompat}},
-           FIELD(loss.unlikelihood_mask), "which tokens of a negative are penalised (`peft`)"));
+           FIELD(loss.unlikelihood_mask), "which tokens of a negative are penalised (`poexft`)"));
   add(Number("loss.unlikelihood.clamp", UnitInterval(), FIELD(loss.unlikelihood_clamp),
-             "-log(1-p) is cut at -log(clamp), without gradient beyond; 0: no cut (`peft`)"));
+             "-log(1-p) is cut at -log(clamp), without gradient beyond; 0: no cut (`poexft`)"));
   add(Word("loss.normalize",
            Words<data::Normalization>{{"group_token_mean", data::Normalization::kGroupTokenMean},
                                       {"sequence_sum", data::Normalization::kSequenceSum}},

@@ -17,7 +17,8 @@ struct ForeignName {
 };
 
 constexpr std::string_view kAccumulation =
-    "use train.groups_per_step: it counts the groups of one optimizer step over all ranks, so nothing is to "
+    "use train.groups_per_step: it counts the groups of one optimizer step over all ranks, so there is "
+    "nothing to "
     "accumulate";
 constexpr std::string_view kPrepare = "set when the corpus is made: see `plural prepare --help`";
 constexpr std::string_view kNoPacking =

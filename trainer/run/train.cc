@@ -326,7 +326,7 @@ void Run::WriteResult() {
     if (recipe_.adapter.lora) {
       SaveAdapter(model_, paths_.Result(), recipe_.model.path, trained_on_);
     } else {
-      SaveModel(model_, paths_.Result(), recipe_.model.path, trained_on_);
+      SaveModel(model_, paths_.Result(), ModelFolder(recipe_), trained_on_);
     }
     progress_.Say("finished: " + std::to_string(state_.position.step) + " steps, " +
                   std::to_string(state_.position.consumed_groups) + " groups; result in " +
@@ -419,7 +419,7 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
   Decoder model = MakeOnEveryRank(world, collectives, [&] { return MakeBase(recipe, config, device); });
   model.AddEndTokens(corpus.Info().end_tokens);
   if (!recipe.model.path.empty()) {
-    LoadBaseWeights(model, recipe.model.path, world, collectives,
+    LoadBaseWeights(model, ModelFolder(recipe), world, collectives,
                     recipe.model.quantize == "nf4" ? FullLinears::kToNf4 : FullLinears::kKeep);
   }
   OnEveryRank(world, collectives, [&] {

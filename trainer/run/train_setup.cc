@@ -7,6 +7,7 @@
 #include "trainer/base/error.h"
 #include "trainer/files/corpus_fit.h"
 #include "trainer/files/hf_folder.h"
+#include "trainer/files/hub_cache.h"
 #include "trainer/kernels/dtypes.h"
 #include "trainer/plan/cost_model.h"
 #include "trainer/plan/step_plan.h"
@@ -127,19 +128,27 @@ void CheckTargets(data::Corpus& corpus, const Recipe& recipe, std::vector<std::s
 
 // Of the adapter that the run goes on with; or of a model all of whose weights are trained.
 std::string LatentsFolder(const Recipe& recipe) {
-  return recipe.adapter.lora ? recipe.adapter.init_from : recipe.model.path;
+  return recipe.adapter.lora ? AdapterFolder(recipe) : ModelFolder(recipe);
 }
 
 }  // namespace
 
+std::string ModelFolder(const Recipe& recipe) {
+  return recipe.model.path.empty() ? "" : HubFolder(recipe.model.path, "model.path");
+}
+
+std::string AdapterFolder(const Recipe& recipe) {
+  return recipe.adapter.init_from.empty() ? "" : HubFolder(recipe.adapter.init_from, "adapter.init_from");
+}
+
 ModelConfig ConfigOf(const Recipe& recipe) {
   return recipe.model.path.empty() ? ModelConfig::FromJson(recipe.model.config, "model.config")
-                                   : ModelConfig::FromFolder(recipe.model.path);
+                                   : ModelConfig::FromFolder(ModelFolder(recipe));
 }
 
 Decoder MakeBase(const Recipe& recipe, const ModelConfig& config, at::Device device) {
   if (!recipe.adapter.init_from.empty()) {
-    RequireSameAdapter(recipe.adapter.settings, ReadAdapterConfig(recipe.adapter.init_from),
+    RequireSameAdapter(recipe.adapter.settings, ReadAdapterConfig(AdapterFolder(recipe)),
                        recipe.adapter.init_from);
   }
   const std::string latents_folder = LatentsFolder(recipe);
@@ -169,7 +178,7 @@ void AddTrained(const Recipe& recipe, Decoder& model) {
     model.TrainBase();
   }
   if (recipe.method->latents) model.AddLatents(recipe.cvf.latents, recipe.seed);
-  if (!recipe.adapter.init_from.empty()) LoadAdapterWeights(model, recipe.adapter.init_from);
+  if (!recipe.adapter.init_from.empty()) LoadAdapterWeights(model, AdapterFolder(recipe));
   const std::string latents_folder = LatentsFolder(recipe);
   if (model.LatentHeads() != nullptr && LatentsIn(latents_folder) > 0) LoadLatents(model, latents_folder);
 }
@@ -184,7 +193,7 @@ std::vector<double> LearningRateScales(const Recipe& recipe, const Decoder& mode
 
 std::vector<std::string> CheckCorpus(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config) {
   std::vector<std::string> warnings;
-  if (!CheckCorpusFitsModel(corpus, config, recipe.model.path) && !recipe.model.path.empty()) {
+  if (!CheckCorpusFitsModel(corpus, config, ModelFolder(recipe)) && !recipe.model.path.empty()) {
     warnings.push_back(recipe.model.path + " has no tokenizer file " + corpus.Info().tokenizer_name +
                        ": whether the corpus was prepared with the model's tokenizer is not checked");
   }
@@ -228,7 +237,7 @@ Identity IdentityOf(const Recipe& recipe, const data::Corpus& corpus, const dist
   identity.recipe_sha256 = RecipeSha256(recipe);
   identity.corpus = corpus.Info().sha256.empty() ? corpus.Fingerprint() : corpus.Info().sha256;
   if (world.LocalRank() == 0 && !recipe.model.path.empty()) {
-    identity.weights_sha256 = WeightsFingerprint(recipe.model.path);
+    identity.weights_sha256 = WeightsFingerprint(ModelFolder(recipe));
   }
   return identity;
 }

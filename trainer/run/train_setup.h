@@ -19,6 +19,11 @@
 
 namespace plural::trainer {
 
+// The folders that model.path and adapter.init_from mean, which may be names of the Hub (files/hub_cache.h);
+// "" where the key is not set.
+std::string ModelFolder(const Recipe& recipe);
+std::string AdapterFolder(const Recipe& recipe);
+
 // The shape alone: cheap, so that everything can be checked before weights are read.
 ModelConfig ConfigOf(const Recipe& recipe);
 

@@ -60,15 +60,15 @@ TEST(RecipeFiles, EveryMethodHasARecipe) {
 }
 
 TEST(RecipeFiles, PublishedSettings) {
-  const Recipe mistral = LoadRecipe(kRoot / "recipes/peft-mistral-7b.yaml", {});
+  const Recipe mistral = LoadRecipe(kRoot / "recipes/poexft-mistral-7b.yaml", {});
   EXPECT_EQ(mistral.adapter.settings.rank, 16);
   EXPECT_EQ(mistral.adapter.settings.alpha, 32);
   EXPECT_EQ(mistral.adapter.settings.dropout, 0.05);
   EXPECT_EQ(mistral.adapter.settings.targets,
             (std::vector<std::string>{"q_proj", "k_proj", "v_proj", "lm_head"}));
   EXPECT_EQ(mistral.optimizer.clip_norm, 0.0);
-  const Recipe llama = LoadRecipe(kRoot / "recipes/peft-llama2-7b.yaml", {});
-  EXPECT_EQ(llama.model.path, "models/llama-2-7b-chat");
+  const Recipe llama = LoadRecipe(kRoot / "recipes/poexft-llama2-7b.yaml", {});
+  EXPECT_EQ(llama.model.path, "meta-llama/Llama-2-7b-chat-hf");
   EXPECT_EQ(llama.adapter.settings.rank, 64);
   EXPECT_EQ(llama.adapter.settings.alpha, 16);
   EXPECT_EQ(llama.adapter.settings.targets, (std::vector<std::string>{"q_proj", "v_proj"}));

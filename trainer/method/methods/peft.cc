@@ -113,8 +113,8 @@ constexpr Figure kFigures[] = {{kMixtureEntropy, kValidationLine}, {kInformation
 }  // namespace
 
 extern const Method peft;
-constinit const Method peft = {.name = "peft",
-                               .other_name = "poexft",
+constinit const Method peft = {.name = "poexft",
+                               .other_name = "peft",  // of the paper, and also that of a library for adapters
                                .numbers = true,
                                .negatives = true,
                                .label = LabelPossibilities,

@@ -56,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="DIR_OR_FILE",
-        help="model folder, tokenizer.json, sentencepiece .model or tekken .json",
+        help="model folder, its name on the Hugging Face Hub once it has been downloaded, tokenizer.json, "
+        "sentencepiece .model or tekken .json",
     )
     add("--format", required=True, choices=FORMATS, help="what the inputs hold")
     add(

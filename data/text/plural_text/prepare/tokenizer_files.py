@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from plural_text.common.errors import BadData, MissingInput
+from plural_text.common.hub import hub_folder
 from plural_text.prepare.tokenizer import Tokenizer, read_json_beside
 from plural_text.prepare.whole_folder import (
     OpenedFolder,
@@ -34,10 +35,12 @@ def open_tokenizer(
     eos: str | None = None,
     warn: Callable[[str], None] = lambda line: None,
 ) -> Tokenizer:
-    """Opens the tokenizer of a folder or file. `bos`, `eos`: token texts that override the file's own.
+    """Opens the tokenizer of a folder, a file or a name of the Hub. `bos`, `eos`: token texts that override
+    the file's own.
 
     Errors: MissingInput when there is none, BadData when it cannot be used or has no end token.
     """
+    path = hub_folder(path, "--tokenizer", "folder or tokenizer file")
     file = _find(path)
     try:
         content = file.read_bytes()
@@ -152,7 +155,7 @@ def _find(path: Path) -> Path:
             "vocab.json with merges.txt"
         )
     if not path.is_file():
-        raise MissingInput(f"{path}: tokenizer not found; give a folder or a tokenizer file")
+        raise MissingInput(f"{path}: is no file; give a folder or a tokenizer file")
     return path
 
 
