@@ -40,7 +40,8 @@ void SyncFolder(const std::filesystem::path& folder);
 // as it came: the owner of its folder removes it.
 class OutputFile {
  public:
-  explicit OutputFile(const std::filesystem::path& path);
+  // `shown`: the name in errors, where it is not `path`.
+  explicit OutputFile(const std::filesystem::path& path, const std::filesystem::path& shown = {});
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;

@@ -134,7 +134,7 @@ std::optional<TokenSpan> TokensOfItem(const std::vector<std::string>& token_text
 
 std::vector<GeneratedPrompt> GenerateLists(const Decoder& model, const data::Corpus& corpus,
                                            const std::vector<data::Group>& prompts,
-                                           const GenerateSettings& settings) {
+                                           const GenerateSettings& settings, const StopSignal* stop) {
   std::vector<GeneratedPrompt> results(prompts.size());
   std::vector<std::size_t> pending(prompts.size());
   for (std::size_t p = 0; p < pending.size(); ++p) pending[p] = p;
@@ -146,7 +146,8 @@ std::vector<GeneratedPrompt> GenerateLists(const Decoder& model, const data::Cor
     once.seed = data::MixKey(settings.seed, data::Purpose::kSampling, static_cast<std::uint64_t>(attempt));
     std::vector<data::Group> asked;
     for (const std::size_t p : pending) asked.push_back(prompts[p]);
-    const std::vector<GeneratedPrompt> lists = Generate(model, asked, once);
+    const std::vector<GeneratedPrompt> lists = Generate(model, asked, once, kDefaultRows, stop);
+    if (lists.empty()) return {};
 
     std::vector<std::size_t> short_ones;
     for (std::size_t i = 0; i < pending.size(); ++i) {

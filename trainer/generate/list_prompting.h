@@ -42,9 +42,10 @@ std::optional<TokenSpan> TokensOfItem(const std::vector<std::string>& token_text
 // other, at temperature 1 with draws keyed by (seed, attempt, prompt id, token), and the longest list wins,
 // the earliest of equals. What is missing then is told in `short_by`. An item has its own tokens where
 // TokensOfItem finds them, else none; `text` is set; its log-probability is not known (NaN). Costs count all
-// attempts. Errors: as Generate.
+// attempts. Empty when `stop` is requested before all are done. Errors: as Generate.
 std::vector<GeneratedPrompt> GenerateLists(const Decoder& model, const data::Corpus& corpus,
                                            const std::vector<data::Group>& prompts,
-                                           const GenerateSettings& settings);
+                                           const GenerateSettings& settings,
+                                           const StopSignal* stop = nullptr);
 
 }  // namespace plural::trainer
