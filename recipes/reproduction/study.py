@@ -79,6 +79,7 @@ class Seed:
             self.path(tokenizer),
             "-o",
             self.path(output),
+            "--force",
         ]
         words += ["--template", template] if template else []
         return self.plural(f"prepare {output}", [*words, *options], [output])[0]
@@ -129,6 +130,7 @@ class Seed:
             self.path(corpus),
             "-o",
             self.path(output),
+            "--force",
             "--seed",
             self.number,
             "--threads",
@@ -150,6 +152,7 @@ class Seed:
             self.path(corpus),
             "-o",
             self.path(output),
+            "--force",
             "--threads",
             1,
         ]
