@@ -68,6 +68,15 @@ int CountSharers(MPI_Comm machine, int size) {
 
 }  // namespace
 
+int World::LaunchedRanks() { return static_cast<int>(std::max(1L, ReadLauncherClaim().size)); }
+
+int World::LaunchedRank() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"}) {
+    if (const long rank = EnvironmentNumber(name); rank >= 0) return static_cast<int>(rank);
+  }
+  return 0;
+}
+
 World::World(int* argc, char*** argv) : uncaught_at_start_(std::uncaught_exceptions()) {
   int initialized = 0;
   MPI_Initialized(&initialized);

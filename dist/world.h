@@ -32,6 +32,10 @@ class World {
   static std::string ThreadLevelName(int level);
   static std::string LibraryVersion();
 
+  // What the launcher says without MPI: how many ranks it has started, 1 without one, and which this is.
+  static int LaunchedRanks();
+  static int LaunchedRank();
+
   // Ends every rank of the job with exit code `code` (0..255) within seconds.
   [[noreturn]] void Abort(int code) const;
 

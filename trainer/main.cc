@@ -15,6 +15,7 @@
 #include "trainer/commands/export.h"
 #include "trainer/commands/failure.h"
 #include "trainer/commands/generate.h"
+#include "trainer/commands/help.h"
 #include "trainer/commands/host_libraries.h"
 #include "trainer/commands/inspect.h"
 #include "trainer/commands/rate.h"
@@ -42,18 +43,21 @@ std::string UsageMessage(const CLI::App& app, const std::string& what) {
 }
 
 // CLI11 takes an unknown command word for a stray argument.
-void RequireKnownCommand(const CLI::App& app, int argc, char** argv) {
+void RequireKnownCommand(int argc, char** argv) {
   const std::string word = argc > 1 ? argv[1] : "";
   if (word.empty()) throw ExitError(ExitCode::kUsage, "a command is needed; see plural --help");
   if (word[0] == '-') return;
   std::string nearest;
   int least = 3;  // more edits than this are another word
-  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
-    if (command->get_name() == word) return;
-    const int distance = EditDistance(word, command->get_name());
+  for (const CommandHelp& command : Commands()) {
+    if (command.word == word && !command.script) return;
+    if (command.word == word) {
+      throw ExitError(ExitCode::kUsage, word + " runs through launch/plural, not this program");
+    }
+    const int distance = EditDistance(word, command.word);
     if (distance < least) {
       least = distance;
-      nearest = command->get_name();
+      nearest = command.word;
     }
   }
   throw ExitError(ExitCode::kUsage,
@@ -66,35 +70,33 @@ int Run(Session& session) {
   app.name("plural");
   app.set_version_flag("--version", std::string("plural ") + Version());
   app.require_subcommand(1);
-  app.footer(
-      "plural prepare (text to corpus) runs through launch/plural.\n"
-      "Under mpirun, train, generate, score, rate and evaluate share the work over ranks.\n"
-      "docs/running.md explains commands, exit codes and the run folder.");
+  app.formatter(HelpFormatter());
 
+  const auto add = [&](const char* word) {
+    return app.add_subcommand(word, std::string(FindCommand(word)->what));
+  };
   TrainOptions train;
-  AddTrainOptions(*app.add_subcommand("train", "train as a recipe says, or continue where it stopped"),
-                  train);
+  AddTrainOptions(*add("train"), train);
   GenerateOptions generate;
-  AddGenerateOptions(*app.add_subcommand("generate", "give responses to the prompts of a corpus"), generate);
+  AddGenerateOptions(*add("generate"), generate);
   ScoreOptions score;
-  AddScoreOptions(*app.add_subcommand("score", "log-probabilities of given responses"), score);
+  AddScoreOptions(*add("score"), score);
   RateOptions rate;
-  AddRateOptions(*app.add_subcommand("rate", "how well given responses fit, as the model judges"), rate);
+  AddRateOptions(*add("rate"), rate);
   EvaluateOptions evaluate;
-  AddEvaluateOptions(*app.add_subcommand("evaluate", "exact figures of a model on a corpus"), evaluate);
+  AddEvaluateOptions(*add("evaluate"), evaluate);
   ExportOptions export_options;
-  AddExportOptions(*app.add_subcommand("export", "merge an adapter into the weights of its model"),
-                   export_options);
+  AddExportOptions(*add("export"), export_options);
   InspectOptions inspect;
-  AddInspectOptions(*app.add_subcommand("inspect", "look into a corpus, checkpoint or adapter"), inspect);
+  AddInspectOptions(*add("inspect"), inspect);
   ValidateOptions validate;
-  AddValidateOptions(*app.add_subcommand("validate", "check a recipe and print it in full"), validate);
+  AddValidateOptions(*add("validate"), validate);
   DryRunOptions dry_run;
-  AddDryRunOptions(*app.add_subcommand("dry-run", "what a recipe would do, need and write"), dry_run);
+  AddDryRunOptions(*add("dry-run"), dry_run);
   DoctorOptions doctor;
-  AddDoctorOptions(*app.add_subcommand("doctor", "what is here, what is missing, how to get it"), doctor);
+  AddDoctorOptions(*add("doctor"), doctor);
 
-  RequireKnownCommand(app, session.argc, session.argv);
+  RequireKnownCommand(session.argc, session.argv);
   try {
     app.parse(session.argc, session.argv);
   } catch (const CLI::Success& help) {
@@ -105,6 +107,11 @@ int Run(Session& session) {
 
   const std::string command = app.get_subcommands().front()->get_name();
   session.phase = command;
+  if (!FindCommand(command)->ranks && dist::World::LaunchedRanks() > 1) {
+    // One rank says it for all.
+    if (dist::World::LaunchedRank() > 0) return static_cast<int>(ExitCode::kUsage);
+    throw ExitError(ExitCode::kUsage, command + " works on one rank alone; start it without mpirun");
+  }
   if (command == "inspect") return RunInspect(inspect);
   if (command == "export") return RunExport(export_options);
   if (command == "validate") return RunValidate(validate);

@@ -157,6 +157,7 @@ def _ask(
             "distinct,semantic",
             "-o",
             seed.path(f"metrics/{name}.json"),
+            "--force",
         ],
         [f"metrics/{name}.json"],
     )

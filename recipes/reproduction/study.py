@@ -84,6 +84,7 @@ class Seed:
             self.path(tokenizer),
             "-o",
             self.path(output),
+            "--force",
         ]
         words += ["--template", template] if template else []
         return self.plural(f"prepare {output}", [*words, *options], [output])[0]
@@ -134,6 +135,7 @@ class Seed:
             self.path(corpus),
             "-o",
             self.path(output),
+            "--force",
             "--seed",
             self.number,
             "--threads",
@@ -155,6 +157,7 @@ class Seed:
             self.path(corpus),
             "-o",
             self.path(output),
+            "--force",
             "--threads",
             1,
         ]

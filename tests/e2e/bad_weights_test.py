@@ -95,6 +95,7 @@ class BadWeightsTest(unittest.TestCase):
                 self.lines,
                 "-o",
                 self.lines.with_name("scores"),
+                "--force",
                 *extra,
             ],
             capture_output=True,

@@ -45,6 +45,7 @@ class EvaluateTest(unittest.TestCase):
                 *arguments,
                 "-o",
                 "figures.json",
+                "--force",
             ],
             cwd=self.folder,
             capture_output=True,

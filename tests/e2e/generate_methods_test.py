@@ -92,7 +92,7 @@ class Command(unittest.TestCase):
 
     def lines(self, *arguments, output="out.jsonl", **options):
         """The lines a command writes, and what it says."""
-        done = self.run_plural(*arguments, "-o", output, **options)
+        done = self.run_plural(*arguments, "-o", output, "--force", **options)
         self.assertEqual(done.returncode, 0, done.stderr)
         return [json.loads(line) for line in (self.folder / output).read_text().splitlines()], done.stderr
 

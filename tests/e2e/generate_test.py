@@ -61,7 +61,7 @@ class GenerateTest(unittest.TestCase):
         )
 
     def answers(self, *arguments, **options):
-        result = self.generate("--corpus", "corpus.h5", "-o", "out.jsonl", *arguments, **options)
+        result = self.generate("--corpus", "corpus.h5", "-o", "out.jsonl", "--force", *arguments, **options)
         self.assertEqual(result.returncode, 0, result.stderr)
         return [json.loads(line) for line in (self.folder / "out.jsonl").read_text().splitlines()]
 
@@ -251,17 +251,17 @@ class GenerateTest(unittest.TestCase):
         self.refused_file(64, "--possibilities '1,,2'", "--possibilities", "1,,2")
         self.refused_file(64, "--preset", "--preset", "story")
         self.refused_file(64, "is more than --max-new-tokens", "--min-new-tokens", 9, "--max-new-tokens", 8)
-        self.refused(64, "--corpus is required", "-o", "refused.jsonl")
-        self.refused(64, "--output is required", "--corpus", "corpus.h5")
+        self.refused(64, "still needed: --corpus (", "-o", "refused.jsonl")
+        self.refused(64, "still needed: --output (", "--corpus", "corpus.h5")
         self.refused(64, "leave out --output", "--stream", "-o", "refused.jsonl")
         self.refused(64, "--method sample", "--stream", "--method", "list")
         self.refused(64, "without mpirun", "--stream", ranks=2, input="")
 
     def test_what_the_corpus_cannot_give(self):
         self.refused_file(
-            65, "6 responses need possibility number 6", "--possibilities", "sample", "--responses", 6
+            65, "6 different numbers are asked for", "--possibilities", "sample", "--responses", 6
         )
-        self.refused_file(65, "need possibility number 9", "--possibilities", "9")
+        self.refused_file(65, "possibility number 9 is asked for", "--possibilities", "9")
         self.refused_file(65, "exceed the model's context of 128", "--max-new-tokens", 126)
 
 

@@ -179,6 +179,7 @@ class BadFolderTest(unittest.TestCase):
                 self.lines,
                 "-o",
                 self.work / "scores",
+                "--force",
             ],
             capture_output=True,
             text=True,

@@ -78,7 +78,7 @@ def plural_scores(folder, work, lines, adapter=None):
     source, target = pathlib.Path(work) / "sequences.jsonl", pathlib.Path(work) / "scores.jsonl"
     write_lines(source, lines)
     extra = ["--adapter", adapter] if adapter else []
-    plural("score", "--model", folder, "--input", source, "-o", target, "--threads", 1, *extra)
+    plural("score", "--model", folder, "--input", source, "-o", target, "--force", "--threads", 1, *extra)
     scores = read_lines(target)
     assert [s["id"] for s in scores] == [line["id"] for line in lines]
     for s in scores:

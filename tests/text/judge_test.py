@@ -175,7 +175,8 @@ class Command(FolderTest):
         )
 
     def metrics(self, *options):
-        return run("metrics", self.file, "--metrics", "incoherence", "-o", self.folder / "f.json", *options)
+        use = ("metrics", self.file, "--metrics", "incoherence", "-o", self.folder / "f.json", "--force")
+        return run(*use, *options)
 
     def test_figures_of_judges(self):
         answer = lambda question, *_: completion(f"Hm.\nCoherence rating: [{3 if 'bad' in question else 8}]")

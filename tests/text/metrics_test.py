@@ -310,6 +310,14 @@ class BadInput(Metrics):
             done = run("metrics", file, "--metrics", "distinct", "-o", self.folder / output)
             self.assertEqual((done.returncode, done.stderr.count("\n")), (code, 1), done.stderr)
         self.assertEqual(len(file.read_text().splitlines()), 2)
+        old = self.folder / "old.json"
+        old.write_text("mine")
+        use = ("metrics", file, "--metrics", "distinct", "-o", old)
+        done = run(*use)
+        self.assertEqual((done.returncode, "old.json: exists" in done.stderr), (73, True), done.stderr)
+        self.assertEqual(old.read_text(), "mine")
+        self.assertEqual(run(*use, "--force").returncode, 0)
+        self.assertIn("figures", old.read_text())
 
     def test_baseline_of_other_prompts(self):
         base = write_lines(self.folder / "base.jsonl", [{**LINES[0], "id": "z"}])

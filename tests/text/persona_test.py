@@ -6,7 +6,6 @@ import math
 import os
 import pathlib
 import re
-import signal
 import sys
 import tempfile
 import time
@@ -393,6 +392,7 @@ class Command(FolderTest):
             "4",
             "--figures",
             self.folder / "f.json",
+            "--force",
             *options,
             env=self.environment | environment,
         )
@@ -464,7 +464,9 @@ class Command(FolderTest):
                 self.assertIsNone(process.poll())
                 time.sleep(0.05)
             process.terminate()
-            self.assertEqual(process.wait(60), 128 + signal.SIGTERM)
+            _, errors = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 75, errors)
+            self.assertIn("plural: stopped on request: ", errors)
 
     def test_endpoints(self):
         def answer(question, model, _times):

@@ -152,7 +152,15 @@ class Command(FolderTest):
         self.refused(66, "cannot be read", self.folder / "absent.jsonl", "-o", self.output)
         self.refused(64, "is the input", self.input, "-o", self.input)
         self.refused(64, "a name is needed", self.input, "-o", self.output, "--speaker", "")
-        self.refused(73, "cannot be created", self.input, "-o", self.folder / "absent" / "out.jsonl")
+        self.refused(73, "create it first", self.input, "-o", self.folder / "absent" / "out.jsonl")
+
+    def test_an_output_that_exists(self):
+        self.output.write_text("mine")
+        done = run("postprocess", self.input, "-o", self.output)
+        self.assertEqual((done.returncode, "out.jsonl: exists" in done.stderr), (73, True), done.stderr)
+        self.assertEqual(self.output.read_text(), "mine")
+        self.assertEqual(run("postprocess", self.input, "-o", self.output, "--force").returncode, 0)
+        self.assertNotEqual(self.output.read_text(), "mine")
 
 
 if __name__ == "__main__":

@@ -117,8 +117,20 @@ class Results(Prepare):
         self.assertIn(f"longest sequence      {longest} tokens", done.stdout)
         self.assertIn("responses cut         5", done.stdout)
         plain = sum(len(g.full_prompt(0)) + len(r) for g in groups for r in g.responses)
-        shared = sum(len(g.full_prompt(0)) + count(g.responses) for g in groups)
-        self.assertIn(f"{plain / shared:.2f} (one sequence per response)", done.stdout)
+        # Rows of the token tree: different beginnings of the sequences, whose last tokens are not fed.
+        shared = 0
+        for g in groups:
+            sequences = [[*g.full_prompt(0), *tokens] for tokens in g.responses]
+            shared += len({tuple(s[:end]) for s in sequences for end in range(1, len(s))})
+        self.assertIn(f"{plain / shared:.2f}x (one sequence per response)", done.stdout)
+        numbered = [g for g in groups if len(g.responses) >= 2]
+        self.assertEqual(len(numbered), len(groups), "else the next figure needs care")
+        plain = shared = 0
+        for g in groups:
+            sequences = [[*g.full_prompt(k), *tokens] for k in (1, 2) for tokens in g.responses[:2]]
+            plain += sum(map(len, sequences))
+            shared += len({tuple(s[:end]) for s in sequences for end in range(1, len(s))})
+        self.assertIn(f", {plain / shared:.2f}x (peft", done.stdout)
 
     def test_early_number(self):
         early = self.folder / "early.json"
@@ -303,7 +315,7 @@ class Interrupted(Prepare):
         )
 
     def stop(self, number: int) -> tuple[int, str]:
-        arguments = ("prepare", self.long, *self.usual[1:], "-o", self.corpus)
+        arguments = ("prepare", self.long, *self.usual[1:], "-o", self.corpus, "--force")
         with running(*arguments) as process:
             while process.poll() is None and not (
                 self.partial.exists() and self.partial.stat().st_size > 1 << 20
@@ -328,13 +340,22 @@ class Interrupted(Prepare):
 
     def test_control_c(self):
         code, errors = self.stop(signal.SIGINT)
-        self.assertEqual(code, 130)  # on a slow machine the line follows one about progress
-        self.assertEqual(errors.splitlines()[-1], "plural: error: interrupted, nothing left half-written")
+        self.assertEqual(code, 75)  # on a slow machine the line follows one about progress
+        self.assertEqual(errors.splitlines()[-1], "plural: stopped on request: nothing is left half-written")
         self.check_old([])
 
     def test_terminated(self):
-        self.assertEqual(self.stop(signal.SIGTERM)[0], 128 + signal.SIGTERM)
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            self.assertEqual(self.stop(number)[0], 75)
+            self.check_old([])
+
+    def test_an_output_that_exists(self):
+        done = run("prepare", *self.usual, "-o", self.corpus)
+        self.assertEqual(done.returncode, 73, done.stderr)
+        self.assertIn("corpus.h5: exists; give --force to replace it", done.stderr)
         self.check_old([])
+        self.prepare(*self.usual, "--force", "--possibilities", "0")
+        self.assertNotEqual(self.corpus.read_bytes(), self.old)
 
 
 class Memory(Prepare):
@@ -363,6 +384,7 @@ class Memory(Prepare):
                     "--possibilities",
                     "0",
                     "--quiet",
+                    "--force",
                     "-o",
                     self.corpus,
                 ],

@@ -146,7 +146,7 @@ class FolderTest(unittest.TestCase):
 
     def prepare(self, *arguments, output="corpus.h5", code=0, **options) -> subprocess.CompletedProcess:
         """Runs `plural prepare` on the arguments and checks its exit code and its manners."""
-        done = run("prepare", *arguments, "-o", self.folder / output, **options)
+        done = run("prepare", *arguments, "-o", self.folder / output, "--force", **options)
         self.assertEqual(done.returncode, code, done.stderr)
         if code:
             self.assertEqual(done.stderr.count("\n"), 1, done.stderr)

@@ -52,7 +52,7 @@ class Modules(Started):
             (shadows, {"PYTHONPATH": ":."}),
             (shadows, {"PYTHONHOME": str(shadows)}),
         ):
-            done = self.launch(*self.usual, "-o", self.folder / "c.h5", cwd=cwd, **variables)
+            done = self.launch(*self.usual, "-o", self.folder / "c.h5", "--force", cwd=cwd, **variables)
             self.assertEqual((done.returncode, done.stderr), (0, ""), (cwd, variables))
         self.assertEqual(len(read_corpus(self.folder / "c.h5")[1]), 1)
 
@@ -76,10 +76,11 @@ class Terminals(Started):
             {"LC_ALL": "C"},
             {"PYTHONIOENCODING": "latin-1:strict"},
         ):
-            done = self.launch("prepare", strange, *self.usual[2:], "-o", corpus, **variables)
+            done = self.launch("prepare", strange, *self.usual[2:], "-o", corpus, "--force", **variables)
             self.assertEqual((done.returncode, done.stderr), (0, ""), variables)
             self.assertRegex(done.stdout, r"corpus +\S*K\S+rper-(\\u4f60|\u4f60)\.h5\n", variables)
-            done = self.launch("prepare", strange, *self.usual[2:-1], "chat", "-o", corpus, **variables)
+            use = ("prepare", strange, *self.usual[2:-1], "chat", "-o", corpus, "--force")
+            done = self.launch(*use, **variables)
             self.assertEqual((done.returncode, done.stderr.count("\n")), (65, 1), done.stderr)
 
     def test_closed_streams(self):

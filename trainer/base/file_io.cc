@@ -131,9 +131,9 @@ bool IsGitLfsPointer(std::string_view bytes) {
   return bytes.starts_with("version https://git-lfs.github.com/spec/");
 }
 
-OutputFile::OutputFile(const fs::path& path) : path_(path) {
+OutputFile::OutputFile(const fs::path& path, const fs::path& shown) : path_(path) {
   descriptor_ = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-  if (descriptor_ < 0) Fail(ExitCode::kCannotCreate, "create", path, errno);
+  if (descriptor_ < 0) Fail(ExitCode::kCannotCreate, "create", shown.empty() ? path : shown, errno);
 }
 
 OutputFile::~OutputFile() {
@@ -161,7 +161,9 @@ void OutputFile::Close() {
 }
 
 PendingFile::PendingFile(const fs::path& target)
-    : target_(WithoutTrailingSlash(target)), temporary_(Sibling(target_, ".tmp-")), file_(temporary_) {}
+    : target_(WithoutTrailingSlash(target)),
+      temporary_(Sibling(target_, ".tmp-")),
+      file_(temporary_, target_) {}
 
 PendingFile::~PendingFile() {
   if (!committed_) unlink(temporary_.c_str());
@@ -176,7 +178,7 @@ void PendingFile::Commit() {
 
 PendingFolder::PendingFolder(const fs::path& target)
     : target_(WithoutTrailingSlash(target)), temporary_(Sibling(target_, ".tmp-")) {
-  if (mkdir(temporary_.c_str(), 0777) != 0) Fail(ExitCode::kCannotCreate, "create", temporary_, errno);
+  if (mkdir(temporary_.c_str(), 0777) != 0) Fail(ExitCode::kCannotCreate, "create", target_, errno);
 }
 
 PendingFolder::~PendingFolder() {

@@ -35,7 +35,8 @@ void WriteFileDurably(const std::filesystem::path& path, std::string_view bytes)
 // incomplete file stays; the owner of its folder removes it.
 class OutputFile {
  public:
-  explicit OutputFile(const std::filesystem::path& path);
+  // `shown`: the name in errors, where it is not `path`.
+  explicit OutputFile(const std::filesystem::path& path, const std::filesystem::path& shown = {});
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;

@@ -286,9 +286,7 @@ void Print(const std::vector<json>& ranks, const dist::World& world, const Findi
 
 }  // namespace
 
-void AddDoctorOptions(CLI::App& command, DoctorOptions&) {
-  command.description("Shows versions, ranks, threads and GPUs, and what is missing and how to get it");
-}
+void AddDoctorOptions(CLI::App& /*command*/, DoctorOptions&) {}
 
 int RunDoctor(const DoctorOptions&, const dist::World& world, dist::Collectives& collectives) {
   SetThreads(0, world);  // as every other command does

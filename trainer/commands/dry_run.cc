@@ -12,6 +12,7 @@
 #include "data/corpus.h"
 #include "data/rows.h"
 #include "trainer/base/error.h"
+#include "trainer/base/readable.h"
 #include "trainer/commands/validate.h"
 #include "trainer/files/serving_notes.h"
 #include "trainer/kernels/dtypes.h"
@@ -113,6 +114,36 @@ double PredictBalance(const std::vector<double>& costs, data::BatchPlan::Setting
   return all > 0.0 ? busy / all : 1.0;
 }
 
+// What validations add to the arithmetic of the run, at most: the loss of every group, and samples that all
+// are as long as they may be.
+void PrintValidation(data::Corpus& corpus, const Recipe& recipe, const Sample& sample, std::int64_t groups,
+                     std::int64_t steps) {
+  const Recipe::Validation& asked = recipe.validation;
+  const std::int64_t every = asked.every_steps;
+  // After the last step it is measured once more, unless it has just been.
+  const std::int64_t times = every == 0 ? 1 : (steps + every - 1) / every;
+  const std::int64_t measured = std::min(asked.groups, corpus.Info().groups);
+  double prompt_rows = 0.0;
+  for (std::int64_t g = 0; g < measured; ++g) prompt_rows += static_cast<double>(corpus.Lengths(g).prompt);
+  const double rows_a_group = static_cast<double>(sample.rows) / static_cast<double>(sample.groups);
+  const auto responses = static_cast<double>(measured * asked.responses);
+  const double sampled =
+      responses == 0.0 ? 0.0 : prompt_rows + responses * static_cast<double>(asked.max_new_tokens);
+  // A forward pass alone: backward costs as much again with a frozen base, twice as much without.
+  const double forward = recipe.adapter.lora ? 1.0 / 2 : 1.0 / 3;
+  const double one = forward * (static_cast<double>(measured) * rows_a_group + sampled);
+  const double trained_groups =
+      static_cast<double>(steps) * static_cast<double>(std::min(recipe.train.groups_per_step, groups));
+  const double share = static_cast<double>(times) * one / (trained_groups * rows_a_group);
+  Line("validations", Count(times) + " of " + Counted(measured, "group") + " and " +
+                          Counted(static_cast<std::int64_t>(responses), "sampled response") + ": at most " +
+                          FourDigits(100.0 * share) + " % on top of the training's arithmetic");
+  if (share > 0.5) {
+    Line("", "sampling decodes a token at a time, slower than training: raise");
+    Line("", "validation.every_steps, or lower validation.groups or validation.responses");
+  }
+}
+
 void PrintBalance(const data::Corpus& corpus, const Recipe& recipe, const data::PackSettings& pack,
                   int asked_ranks) {
   const std::int64_t groups = corpus.Info().groups;
@@ -179,8 +210,9 @@ void AddDryRunOptions(CLI::App& command, DryRunOptions& options) {
 int RunDryRun(const DryRunOptions& options) {
   const Recipe recipe = LoadRecipe(options.recipe, options.overrides);
   const ModelConfig config = ConfigOf(recipe);
-  data::Corpus corpus(recipe.data.train);
+  data::Corpus corpus = OpenCorpusOf(recipe, "data.train", recipe.data.train);
   std::vector<std::string> warnings = CheckCorpus(corpus, recipe, config);
+  RequireWarmupWithin(recipe, corpus.Info().groups);
   if (recipe.adapter.lora) {
     for (const auto& note : ServingNotes(config, recipe.adapter.settings)) warnings.push_back(note);
   }
@@ -195,7 +227,7 @@ int RunDryRun(const DryRunOptions& options) {
   const std::int64_t steps = TotalSteps(recipe, groups);
 
   std::cout << "Work (" << recipe.data.train << ")\n";
-  Line("groups", Count(groups) + ", " + Count(corpus.Info().responses) + " responses");
+  Line("groups", Count(groups) + ", " + Counted(corpus.Info().responses, "response"));
   Line("steps", Count(steps) + " (" + Count(steps_per_epoch) + " an epoch of " +
                     Count(recipe.train.groups_per_step) + " groups a step, over all ranks)");
   const auto per_group = [&](std::int64_t total) {
@@ -203,14 +235,18 @@ int RunDryRun(const DryRunOptions& options) {
   };
   Line("tokens a group",
        per_group(sample.sequence_tokens) + " in its sequences, " + per_group(sample.rows) +
-           " rows computed, " +
+           " rows computed, shared " +
            Decimal(static_cast<double>(sample.sequence_tokens) / static_cast<double>(sample.rows), 2) +
-           " times fewer (mean of " + Count(sample.groups) + " groups)");
+           "x (mean of " + Counted(sample.groups, "group") + ")");
   Line("arithmetic a group",
        Decimal(1e-9 * sample.flops / static_cast<double>(sample.groups), 1) + " GFLOP forward and backward");
   if (recipe.method->negatives) {
     Line("without penalty",
          Count(sample.without_penalty) + " of " + Count(sample.groups) + " groups have no penalised token");
+  }
+  if (!recipe.data.validation.empty()) {
+    data::Corpus validation = OpenCorpusOf(recipe, "data.validation", recipe.data.validation);
+    PrintValidation(validation, recipe, sample, groups, steps);
   }
   std::cout << std::flush;
   PrintBalance(corpus, recipe, pack, options.ranks);
@@ -236,7 +272,7 @@ int RunDryRun(const DryRunOptions& options) {
                                                                      : "")
             << "\n";
   Line("recipe.yaml", "the resolved recipe");
-  Line("metrics.jsonl", Count(steps) + " step lines");
+  Line("metrics.jsonl", Counted(steps, "step line"));
   Line("checkpoints/",
        Count(kept) + " x " + Bytes(run.checkpoint_bytes) + " kept, one more while one is written");
   Line(recipe.adapter.lora ? "adapter/" : "model/", Bytes(run.trained_bytes) + ", Hugging Face format");

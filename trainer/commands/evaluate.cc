@@ -16,7 +16,9 @@
 #include "dist/ordered.h"
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
+#include "trainer/base/signals.h"
 #include "trainer/commands/model_options.h"
+#include "trainer/commands/output_file.h"
 #include "trainer/files/corpus_fit.h"
 #include "trainer/files/hf_folder.h"
 #include "trainer/files/load_model.h"
@@ -144,7 +146,7 @@ void AddEvaluateOptions(CLI::App& command, EvaluateOptions& options) {
   command.add_option("--model", options.model, kModelHelp)->required();
   command.add_option("--adapter", options.adapter, kAdapterHelp);
   command.add_option("--corpus", options.corpus, "Corpus to evaluate on")->required();
-  command.add_option("-o,--output", options.output, "JSON with the averages and a line a prompt");
+  AddOutputOptions(command, options.output, options.force, "JSON with the averages and a line a prompt");
   command.add_option("--limit", options.limit, "Evaluate only the first so many groups; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -160,13 +162,16 @@ int RunEvaluate(const EvaluateOptions& given, dist::World& world, dist::Collecti
     throw ExitError(ExitCode::kUsage, "--compare-base needs --adapter: without one the model is the base");
   }
   const EvaluateOptions options = WithFolders(given, world, collectives);
+  const StopSignal stop;
   SetThreads(options.threads, world);
-  std::optional<PendingFile> output;
-  if (world.Rank() == 0 && !options.output.empty()) output.emplace(options.output);
-
+  std::optional<PendingFile> output;  // rank 0
   std::optional<data::Corpus> opened;
   std::optional<Decoder> loaded;
   OnEveryRank(world, collectives, [&] {
+    if (world.Rank() == 0 && !options.output.empty()) {
+      RequireNewOutput(options.output, options.force);
+      output.emplace(options.output);
+    }
     opened = OpenCorpus(options.corpus, world);
     if (options.compare_base) RequireBaseKept(options.adapter, "--compare-base");
   });
@@ -198,10 +203,13 @@ int RunEvaluate(const EvaluateOptions& given, dist::World& world, dist::Collecti
       options.limit > 0 ? std::min(options.limit, corpus.Info().groups) : corpus.Info().groups;
   Progress progress("evaluate", "groups", count, world.Rank() == 0, 0, std::cerr);
   std::vector<std::string> mine;
-  for (const std::int64_t g : dist::MyShare(count, world)) {
-    mine.push_back(EvaluateLine(task, corpus.Read(g)).dump());
-    progress.Update(g + 1);
-  }
+  OnEveryRank(world, collectives, [&] {
+    for (const std::int64_t g : dist::MyShare(count, world)) {
+      if (stop.Requested()) throw ExitError(ExitCode::kStopped, "stopped on request; nothing is kept");
+      mine.push_back(EvaluateLine(task, corpus.Read(g)).dump());
+      progress.Update(g + 1);
+    }
+  });
   const std::vector<std::string> lines = dist::GatherInOrder(mine, collectives);
   if (world.Rank() != 0) return 0;
 

@@ -19,6 +19,7 @@ struct EvaluateOptions {
   std::string model, adapter, corpus, output;
   std::string dtype = "fp32";
   std::int64_t limit = 0;  // groups; 0: all
+  bool force = false;      // replace the output
   std::int64_t threads = 0;
   bool compare_base = false;   // also the base model, and how far the adapter moved it
   bool possibilities = false;  // also what the possibility numbers decide

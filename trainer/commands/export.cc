@@ -3,7 +3,9 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 
+#include "trainer/base/readable.h"
 #include "trainer/commands/model_options.h"
+#include "trainer/commands/output_file.h"
 #include "trainer/files/hub_cache.h"
 #include "trainer/files/merge.h"
 
@@ -22,7 +24,7 @@ at::ScalarType WrittenDType(const std::string& name) {
 void AddExportOptions(CLI::App& command, ExportOptions& options) {
   command.add_option("--model", options.model, kModelHelp)->required();
   command.add_option("--adapter", options.adapter, kAdapterHelp)->required();
-  command.add_option("-o,--output", options.output, "New folder for the merged model")->required();
+  AddOutputOptions(command, options.output, options.force, "New folder for the merged model")->required();
   command.add_option("--dtype", options.dtype, "Of the merged weights: fp32, bf16, fp16, or the base's own")
       ->check(CLI::IsMember({"base", "fp32", "bf16", "fp16"}))
       ->capture_default_str();
@@ -35,6 +37,7 @@ int RunExport(const ExportOptions& options) {
   const MergeReport report = MergeAdapter({.model = HubFolder(options.model, "--model"),
                                            .adapter = HubFolder(options.adapter, "--adapter"),
                                            .output = options.output,
+                                           .replace = options.force,
                                            .dtype = WrittenDType(options.dtype),
                                            .shard_bytes = options.shard_bytes});
   if (report.untied) {
@@ -47,8 +50,8 @@ int RunExport(const ExportOptions& options) {
                  "trained on them, not as they were before\n";
   }
   std::cout << options.output << ": " << report.tensors << " tensors, " << report.changed
-            << " of them changed by the adapter, in " << report.files << " files of " << report.bytes
-            << " bytes\n";
+            << " of them changed by the adapter, in " << Counted(report.files, "file") << " of "
+            << report.bytes << " bytes\n";
   return 0;
 }
 

@@ -15,6 +15,7 @@ namespace plural::trainer {
 
 struct ExportOptions {
   std::string model, adapter, output;
+  bool force = false;  // replace the output
   std::string dtype = "base";
   std::int64_t shard_bytes = 5'000'000'000;
 };

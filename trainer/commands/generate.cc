@@ -9,8 +9,9 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <set>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -22,8 +23,11 @@
 #include "trainer/base/error.h"
 #include "trainer/base/json_io.h"
 #include "trainer/base/kept_lines.h"
+#include "trainer/base/readable.h"
+#include "trainer/base/signals.h"
 #include "trainer/base/version.h"
 #include "trainer/commands/model_options.h"
+#include "trainer/commands/output_file.h"
 #include "trainer/files/corpus_fit.h"
 #include "trainer/files/hf_folder.h"
 #include "trainer/files/load_model.h"
@@ -46,6 +50,28 @@ void CheckLatents(const Decoder& model, const GenerateSettings& settings) {
         ExitCode::kBadData,
         "--possibilities: the adapter was trained with method cvf, which knows latents instead of "
         "possibility numbers; ask for --latents all");
+  }
+}
+
+// Asked in another way than it was trained, a model gives other answers than it could. plural.json, beside
+// weights that were trained here, says how they were.
+void WarnOfNumbers(const GenerateOptions& options, const GenerateSettings& settings) {
+  const std::filesystem::path folder = options.adapter.empty() ? options.model : options.adapter;
+  std::error_code error;
+  const std::filesystem::path file = folder / "plural.json";
+  const bool told = std::filesystem::is_regular_file(file, error);
+  const json training = told ? ReadJsonFile(file) : json::object();
+  const json numbers = training.is_object() ? training.value("possibilities", json(0)) : json(0);
+  const bool trained = numbers.is_number_integer() && numbers.get<std::int64_t>() > 0;
+  const bool asked = settings.policy != PossibilityPolicy::kNone;
+  if (trained && !asked && StrategyOf(options) == DecodingStrategy::kSample) {
+    std::cerr << "plural: warning: " << folder.string() << " was trained with possibility numbers 1 to "
+              << numbers.dump() << " and is asked without one, which gives less different answers; add "
+              << "--possibilities sample, or first\n";
+  } else if (asked && !trained && (told || options.adapter.empty())) {
+    std::cerr << "plural: warning: " << folder.string() << " was not trained with possibility numbers"
+              << (options.adapter.empty() ? " (no --adapter is given)" : "")
+              << ", so it reads them as plain text; leave --possibilities out, or give the adapter\n";
   }
 }
 
@@ -126,24 +152,6 @@ int RunStream(const GenerateOptions& options, GenerateSettings settings, const d
   return 0;
 }
 
-// Size and age of a file: hashing all weights would take longer than many an answer.
-json FileOf(const std::filesystem::path& file) {
-  std::error_code error;
-  const auto age = std::filesystem::last_write_time(file, error).time_since_epoch().count();
-  return {file.string(), std::filesystem::file_size(file, error), age};
-}
-
-json FilesOf(const std::string& folder) {
-  std::set<std::filesystem::path> files;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    if (entry.is_regular_file(error)) files.insert(entry.path());
-  }
-  json shown = json::array();
-  for (const auto& file : files) shown.push_back(FileOf(file));
-  return shown;
-}
-
 // Everything that decides the file of answers: not --batch and --threads.
 std::string IdentityOf(const GenerateOptions& options, const GenerateSettings& settings,
                        const data::Corpus& corpus) {
@@ -151,12 +159,12 @@ std::string IdentityOf(const GenerateOptions& options, const GenerateSettings& s
   const json identity = {
       {"plural", Version()},
       {"corpus", corpus.Info().sha256.empty() ? corpus.Fingerprint() : corpus.Info().sha256},
-      {"model", FilesOf(options.model)},
-      {"adapter", options.adapter.empty() ? json() : FilesOf(options.adapter)},
+      {"model", StampOf(options.model)},
+      {"adapter", options.adapter.empty() ? json() : StampOf(options.adapter)},
       {"method",
        {options.method, number(options.beams), number(options.beam_groups),
         number(options.diversity_penalty)}},
-      {"rerank", {options.rerank, options.rerank > 0 ? FileOf(options.rating_corpus) : json()}},
+      {"rerank", {options.rerank, options.rerank > 0 ? StampOf(options.rating_corpus) : json()}},
       {"asked", {options.limit, options.possibilities, options.latents, options.eos, settings.responses}},
       {"tokens", {settings.min_new_tokens, settings.max_new_tokens}},
       {"sampling",
@@ -175,6 +183,59 @@ double CountShort(const std::vector<std::string>& lines, const std::string& outp
   return found;
 }
 
+// What a start has done.
+struct Outcome {
+  std::int64_t kept = 0;       // prompts with a line, of this start and earlier ones; of rank 0
+  double short_prompts = 0.0;  // of rank 0: those that have fewer responses than asked for
+  bool stopped = false;
+};
+
+// Answers prompts [begun, prompts). Ranks take blocks of prompts in turn; `output`, of rank 0, gets their
+// lines in order. COLLECTIVE.
+Outcome AnswerPrompts(const GenerateOptions& options, std::int64_t begun, std::int64_t prompts,
+                      data::Corpus& corpus, Answerer& answerer, const StopSignal& stop, KeptLines* output,
+                      const dist::World& world, dist::Collectives& collectives) {
+  const std::int64_t share = std::max<std::int64_t>(1, (prompts + world.Size() - 1) / world.Size());
+  const std::int64_t block = std::min(answerer.PromptsAtOnce(), share);
+  Outcome outcome{.kept = begun};
+  Progress progress("generate", "prompts", prompts, world.Rank() == 0, begun, std::cerr);
+  progress.Update(begun);
+  std::vector<double> short_prompts = {0.0};
+  for (std::int64_t first = begun; first < prompts && !outcome.stopped; first += block * world.Size()) {
+    const std::int64_t begin = std::min(prompts, first + block * world.Rank());
+    std::vector<data::Group> batch;
+    for (std::int64_t p = begin; p < std::min(prompts, begin + block); ++p) batch.push_back(corpus.Read(p));
+    answerer.Ask(batch);
+    std::string lines;  // of the block, that are not written yet
+    std::size_t done = 0;
+    while (done < batch.size()) {
+      const std::vector<GeneratedPrompt> answers = answerer.Next(stop);
+      if (answers.empty()) break;  // stopped
+      for (const GeneratedPrompt& answer : answers) {
+        short_prompts[0] += answer.short_by.value_or(0) > 0 ? 1.0 : 0.0;
+        const std::string line = AnswerLine(corpus, batch[done++], options.method, answer);
+        if (output != nullptr) {  // the first block comes first: it need not wait for the others
+          output->Write(line);
+          progress.Update(++outcome.kept);
+        } else {
+          lines += line;
+        }
+      }
+    }
+    // Blocks in their order, up to the first that is not whole.
+    for (const std::string& told : collectives.AllGather((done == batch.size() ? "+" : "-") + lines)) {
+      if (outcome.stopped) break;
+      if (output != nullptr) output->Write(std::string_view(told).substr(1));
+      outcome.kept += std::count(told.begin(), told.end(), '\n');
+      outcome.stopped = told[0] == '-';
+    }
+    progress.Update(outcome.kept);
+  }
+  collectives.AllReduceSum(short_prompts);
+  outcome.short_prompts = short_prompts[0];
+  return outcome;
+}
+
 }  // namespace
 
 int RunGenerate(const GenerateOptions& given, dist::World& world, dist::Collectives& collectives) {
@@ -186,11 +247,16 @@ int RunGenerate(const GenerateOptions& given, dist::World& world, dist::Collecti
     FailTogether(world, collectives,
                  ExitError(ExitCode::kUsage, "--stream answers on one rank; start it without mpirun"));
   }
+  const StopSignal stop;
   std::optional<KeptLines> output;  // rank 0
   std::optional<data::Corpus> opened;
   std::optional<Decoder> loaded;
   std::unique_ptr<Answerer> answerer;
   OnEveryRank(world, collectives, [&] {
+    if (world.Rank() == 0) {
+      RequireNewOutput(options.output, options.force);
+      WarnOfNumbers(options, settings);
+    }
     opened = OpenCorpus(options.corpus, world);
     if (options.rerank > 0) RequireBaseKept(options.adapter, "--rerank");
     if (world.Rank() == 0) output.emplace(options.output, IdentityOf(options, settings, *opened));
@@ -207,47 +273,32 @@ int RunGenerate(const GenerateOptions& given, dist::World& world, dist::Collecti
     if (world.Rank() == 0 && !other.empty()) std::cerr << "plural: warning: " << other << "\n";
     answerer = MakeAnswerer(options, settings, *loaded, *opened, world);
   });
-  data::Corpus& corpus = *opened;
+  const data::Corpus& corpus = *opened;
 
   const std::int64_t prompts =
       options.limit > 0 ? std::min(options.limit, corpus.Info().groups) : corpus.Info().groups;
-  const std::int64_t share = std::max<std::int64_t>(1, (prompts + world.Size() - 1) / world.Size());
-  const std::int64_t block = std::min(answerer->PromptsPerCall(), share);
-  const std::int64_t round = block * world.Size();
-  std::vector<double> short_prompts = {0.0};
-  std::vector<double> found = {0.0};  // prompts that an earlier start answered
+  std::vector<double> found = {0.0, 0.0};  // prompts that an earlier start answered, those that are short
   OnEveryRank(world, collectives, [&] {
     if (!output || output->Found().empty()) return;
-    found[0] = static_cast<double>(output->Found().size());
-    short_prompts[0] = CountShort(output->Found(), options.output);
+    found = {static_cast<double>(output->Found().size()), CountShort(output->Found(), options.output)};
     std::cerr << "plural: goes on behind " << output->Found().size()
               << " answered prompts of an earlier start\n";
   });
   collectives.AllReduceSum(found);
-  const auto begun = static_cast<std::int64_t>(found[0]);
-  Progress progress("generate", "prompts", prompts, world.Rank() == 0, begun, std::cerr);
-  for (std::int64_t first = begun; first < prompts; first += round) {
-    const std::int64_t begin = std::min(prompts, first + block * world.Rank());
-    const std::int64_t end = std::min(prompts, begin + block);
-    std::vector<data::Group> batch;
-    for (std::int64_t p = begin; p < end; ++p) batch.push_back(corpus.Read(p));
-    const std::vector<GeneratedPrompt> answers = answerer->Answer(batch);
-    std::vector<std::string> mine(1);  // the block's lines
-    for (std::size_t p = 0; p < batch.size(); ++p) {
-      short_prompts[0] += answers[p].short_by.value_or(0) > 0 ? 1.0 : 0.0;
-      mine[0] += AnswerLine(corpus, batch[p], options.method, answers[p]);
-    }
-    for (const std::string& lines : dist::GatherInOrder(mine, collectives)) {
-      if (output) output->Write(lines);
-    }
-    progress.Update(std::min(prompts, first + round));
+  const Outcome outcome = AnswerPrompts(options, static_cast<std::int64_t>(found[0]), prompts, *opened,
+                                        *answerer, stop, output ? &*output : nullptr, world, collectives);
+  if (!output) return static_cast<int>(outcome.stopped ? ExitCode::kStopped : ExitCode::kDone);
+  if (outcome.stopped) {
+    std::cerr << "plural: " << KeptLine(outcome.kept, prompts, "prompts", options.output) << std::endl;
+    return static_cast<int>(ExitCode::kStopped);
   }
-  collectives.AllReduceSum(short_prompts);
-  if (output && short_prompts[0] > 0.0) {
-    std::cerr << "plural: warning: " << static_cast<std::int64_t>(short_prompts[0]) << " of " << prompts
-              << " prompts have fewer than " << settings.responses << " responses (short_by)\n";
+  const auto short_prompts = static_cast<std::int64_t>(found[1] + outcome.short_prompts);
+  if (short_prompts > 0) {
+    std::cerr << "plural: warning: " << short_prompts << " of " << prompts << " prompts have fewer than "
+              << settings.responses << " responses (short_by)\n";
   }
-  if (output) output->Commit();
+  output->Commit();
+  std::cerr << "plural: " << Counted(prompts, "prompt") << " answered, in " << options.output << std::endl;
   return 0;
 }
 

@@ -7,6 +7,7 @@
 
 #include "trainer/base/error.h"
 #include "trainer/commands/model_options.h"
+#include "trainer/commands/output_file.h"
 
 namespace plural::trainer {
 namespace {
@@ -121,11 +122,17 @@ void CheckStrategy(const GenerateOptions& options, const GenerateSettings& setti
 }
 
 void CheckInputs(const GenerateOptions& options) {
+  std::string missing;
+  const auto require = [&](const std::string& value, const char* option, const char* what) {
+    if (value.empty()) missing += std::string(missing.empty() ? "" : ", ") + option + " (" + what + ")";
+  };
+  require(options.model, "--model", "the folder of the model");
   if (!options.stream) {
-    if (options.corpus.empty()) Refuse("--corpus is required: the corpus whose prompts are answered");
-    if (options.output.empty()) Refuse("--output is required: the file of answers");
-    return;
+    require(options.corpus, "--corpus", "whose prompts are answered");
+    require(options.output, "--output", "the file of answers");
   }
+  if (!missing.empty()) Refuse("still needed: " + missing + "; see plural generate --help");
+  if (!options.stream) return;
   if (!options.output.empty()) Refuse("--stream answers on standard output; leave out --output");
   if (options.limit > 0) Refuse("--stream answers every request; leave out --limit");
   if (options.possibilities != "none") {
@@ -164,12 +171,12 @@ void AddStrategyOptions(CLI::App& command, GenerateOptions& options) {
 }  // namespace
 
 void AddGenerateOptions(CLI::App& command, GenerateOptions& options) {
-  command.add_option("--model", options.model, kModelHelp)->required();
+  command.add_option("--model", options.model, kModelHelp);
   command.add_option("--adapter", options.adapter, kAdapterHelp);
   command.add_option(
       "--corpus", options.corpus,
       "Corpus whose prompts are answered; with --stream only its vocabulary is used, to add texts");
-  command.add_option("-o,--output", options.output, "JSON lines, one a prompt");
+  AddOutputOptions(command, options.output, options.force, "JSON lines, one a prompt");
   command.add_flag("--stream", options.stream,
                    "Answer requests, JSON lines of token ids on standard input, on standard output at once");
   AddStrategyOptions(command, options);

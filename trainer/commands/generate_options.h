@@ -36,6 +36,7 @@ struct GenerateOptions {
   std::string latents;           // empty: none
   std::vector<std::string> eos;  // end tokens in place of the model's and the corpus's
   std::int64_t min_new_tokens = 0;
+  bool force = false;  // replace the output
   bool stream = false;
   std::uint64_t seed = 42;
   std::int64_t limit = 0;  // prompts; 0: all

@@ -4,15 +4,20 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 #include <vector>
 
+#include "data/sha256.h"
 #include "dist/agreement.h"
 #include "dist/ordered.h"
 #include "trainer/base/error.h"
-#include "trainer/base/file_io.h"
 #include "trainer/base/json_io.h"
 #include "trainer/base/json_lines.h"
+#include "trainer/base/kept_lines.h"
+#include "trainer/base/signals.h"
+#include "trainer/base/version.h"
 #include "trainer/commands/model_options.h"
+#include "trainer/commands/output_file.h"
 #include "trainer/files/corpus_fit.h"
 #include "trainer/files/load_model.h"
 #include "trainer/generate/rerank.h"
@@ -23,6 +28,16 @@ namespace plural::trainer {
 namespace {
 
 using nlohmann::json;
+
+// Everything that decides the file of ratings.
+std::string IdentityOf(const RateOptions& options) {
+  const json identity = {{"plural", Version()},
+                         {"model", StampOf(options.model)},
+                         {"rating_corpus", StampOf(options.rating_corpus)},
+                         {"input", StampOf(options.input)},
+                         {"dtype", options.dtype}};
+  return "plural rate " + data::Sha256OfBytes(identity.dump(-1, ' ', false, json::error_handler_t::replace));
+}
 
 struct Counts {
   double responses = 0.0, unrated = 0.0;
@@ -74,6 +89,17 @@ void RateAnswer(const Decoder& base, RatingCorpus& questions, json& line, const 
   }
 }
 
+// A line that an earlier start wrote.
+void CountRated(const std::string& text, const std::string& output, Counts& counts) {
+  const std::string where = output + ".partial";
+  const json line = ParseJson(text, where);
+  CheckAnswer(line, where);
+  for (const json& response : line["responses"]) {
+    counts.responses += 1.0;
+    counts.unrated += response.value("rating", json()).is_null() ? 1.0 : 0.0;
+  }
+}
+
 }  // namespace
 
 void AddRateOptions(CLI::App& command, RateOptions& options) {
@@ -83,23 +109,26 @@ void AddRateOptions(CLI::App& command, RateOptions& options) {
                   "Corpus of the same prompts, prepared with a template that asks for ratings")
       ->required();
   command.add_option("--input", options.input, "Answers of plural generate")->required();
-  command
-      .add_option("-o,--output", options.output,
-                  "The same lines; each response gets \"rating\" (expected, 1 to 10) and \"mass_below_6\"")
+  AddOutputOptions(command, options.output, options.force,
+                   "The same lines; each response gets \"rating\" (expected, 1 to 10) and \"mass_below_6\"")
       ->required();
   AddComputeOptions(command, options.dtype, options.threads);
 }
 
 int RunRate(const RateOptions& given, dist::World& world, dist::Collectives& collectives) {
   const RateOptions options = WithFolders(given, world, collectives);
+  const StopSignal stop;
   SetThreads(options.threads, world);
-  std::optional<PendingFile> output;
-  if (world.Rank() == 0) output.emplace(options.output);
-
+  std::optional<KeptLines> output;  // rank 0
   std::optional<Decoder> base;
   std::optional<RatingCorpus> questions;
   std::optional<JsonLines> input;
-  OnEveryRank(world, collectives, [&] { input.emplace(options.input); });
+  OnEveryRank(world, collectives, [&] {
+    input.emplace(options.input);
+    if (world.Rank() != 0) return;
+    RequireNewOutput(options.output, options.force);
+    output.emplace(options.output, IdentityOf(options));
+  });
   base = LoadModel(options.model, "", DTypeNamed(options.dtype), at::Device(at::kCPU), world, collectives);
   OnEveryRank(world, collectives, [&] {
     questions.emplace(OpenCorpus(options.rating_corpus, world));
@@ -107,10 +136,28 @@ int RunRate(const RateOptions& given, dist::World& world, dist::Collectives& col
   });
 
   // Every rank reads all lines, which is cheap, and rates its own of each round.
-  Progress progress("rate", "prompts", 0, world.Rank() == 0, 0, std::cerr);
   Counts counts;
-  std::int64_t prompts = 0;
+  std::vector<double> found = {output ? static_cast<double>(output->Found().size()) : 0.0};
+  collectives.AllReduceSum(found);
+  auto prompts = static_cast<std::int64_t>(found[0]);
+  OnEveryRank(world, collectives, [&] {
+    for (std::int64_t p = 0; p < prompts; ++p) {
+      json line;
+      if (!input->Next(line)) throw ExitError(ExitCode::kBadData, "fewer answers than were rated before");
+      if (output) CountRated(output->Found()[static_cast<std::size_t>(p)], options.output, counts);
+    }
+  });
+  if (output && prompts > 0) {
+    std::cerr << "plural: goes on behind " << prompts << " rated prompts of an earlier start\n";
+  }
+  Progress progress("rate", "prompts", 0, world.Rank() == 0, prompts, std::cerr);
   for (bool more = true; more;) {
+    std::vector<double> asked = {stop.Requested() ? 1.0 : 0.0};
+    collectives.AllReduceMax(asked);
+    if (asked[0] > 0.0) {
+      if (output) std::cerr << "plural: " << KeptLine(prompts, 0, "prompts", options.output) << std::endl;
+      return static_cast<int>(ExitCode::kStopped);
+    }
     std::vector<std::string> mine;
     for (int rank = 0; rank < world.Size() && more; ++rank) {
       json line;

@@ -19,6 +19,7 @@ namespace plural::trainer {
 struct RateOptions {
   std::string model, rating_corpus, input, output;
   std::string dtype = "fp32";
+  bool force = false;  // replace the output
   std::int64_t threads = 0;
 };
 

@@ -8,16 +8,21 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "data/rows.h"
+#include "data/sha256.h"
 #include "dist/agreement.h"
 #include "dist/ordered.h"
 #include "trainer/base/error.h"
-#include "trainer/base/file_io.h"
 #include "trainer/base/json_io.h"
 #include "trainer/base/json_lines.h"
+#include "trainer/base/kept_lines.h"
+#include "trainer/base/signals.h"
+#include "trainer/base/version.h"
 #include "trainer/commands/model_options.h"
+#include "trainer/commands/output_file.h"
 #include "trainer/files/load_model.h"
 #include "trainer/kernels/dtypes.h"
 #include "trainer/method/pass_forward.h"
@@ -64,6 +69,15 @@ struct Block {
 class SequenceReader {
  public:
   SequenceReader(const std::string& path, const ModelConfig& config) : lines_(path), config_(config) {}
+
+  // Passes over `sequences`. Errors: ExitError(kBadData) when there are not so many.
+  void Skip(std::size_t sequences) {
+    json object;
+    for (std::size_t i = 0; i < sequences; ++i) {
+      if (lines_.Next(object)) continue;
+      throw ExitError(ExitCode::kBadData, "the input has fewer sequences than were scored before");
+    }
+  }
 
   // Empty at the end of the file.
   Block Next() {
@@ -147,6 +161,16 @@ std::string ScoreBlock(const Decoder& model, const data::CostModel& cost, const 
   return lines;
 }
 
+// Everything that decides the file of scores.
+std::string IdentityOf(const ScoreOptions& options) {
+  const json identity = {{"plural", Version()},
+                         {"model", StampOf(options.model)},
+                         {"adapter", options.adapter.empty() ? json() : StampOf(options.adapter)},
+                         {"input", StampOf(options.input)},
+                         {"dtype", options.dtype}};
+  return "plural score " + data::Sha256OfBytes(identity.dump(-1, ' ', false, json::error_handler_t::replace));
+}
+
 }  // namespace
 
 void AddScoreOptions(CLI::App& command, ScoreOptions& options) {
@@ -156,17 +180,24 @@ void AddScoreOptions(CLI::App& command, ScoreOptions& options) {
       .add_option("--input", options.input,
                   "JSON lines {\"id\", \"prompt_tokens\": [...], \"response_tokens\": [...]}")
       ->required();
-  command
-      .add_option("-o,--output", options.output,
-                  "JSON lines {\"id\", \"logprob\", \"token_logprobs\"}, in nats, in input order")
+  AddOutputOptions(command, options.output, options.force,
+                   "JSON lines {\"id\", \"logprob\", \"token_logprobs\"}, in nats, in input order")
       ->required();
   AddComputeOptions(command, options.dtype, options.threads);
 }
 
 int RunScore(const ScoreOptions& given, dist::World& world, dist::Collectives& collectives) {
   const ScoreOptions options = WithFolders(given, world, collectives);
+  const StopSignal stop;
   SetThreads(options.threads, world);
   const c10::NoGradGuard no_grad;
+  std::optional<KeptLines> output;  // rank 0
+  OnEveryRank(world, collectives, [&] {
+    JsonLines readable(options.input);
+    if (world.Rank() != 0) return;
+    RequireNewOutput(options.output, options.force);
+    output.emplace(options.output, IdentityOf(options));
+  });
   const at::ScalarType dtype = DTypeNamed(options.dtype);
   const Decoder model =
       LoadModel(options.model, options.adapter, dtype, at::Device(at::kCPU), world, collectives);
@@ -174,14 +205,26 @@ int RunScore(const ScoreOptions& given, dist::World& world, dist::Collectives& c
   const data::CostModel cost = CostOf(model.Config(), /*train_all_weights=*/false,
                                       static_cast<std::int64_t>(at::elementSize(dtype)), model.Device());
   std::optional<SequenceReader> reader;
-  OnEveryRank(world, collectives, [&] { reader.emplace(options.input, model.Config()); });
-  std::optional<PendingFile> output;
-  if (world.Rank() == 0) output.emplace(options.output);
+  std::vector<double> found = {output ? static_cast<double>(output->Found().size()) : 0.0};
+  collectives.AllReduceSum(found);
+  auto scored = static_cast<std::int64_t>(found[0]);
+  OnEveryRank(world, collectives, [&] {
+    reader.emplace(options.input, model.Config());
+    reader->Skip(static_cast<std::size_t>(scored));
+  });
+  if (output && scored > 0) {
+    std::cerr << "plural: goes on behind " << scored << " scored sequences of an earlier start\n";
+  }
 
   // Every rank reads all lines, which is cheap, and scores its own block of each round.
-  Progress progress("score", "sequences", 0, world.Rank() == 0, 0, std::cerr);
-  std::int64_t scored = 0;
+  Progress progress("score", "sequences", 0, world.Rank() == 0, scored, std::cerr);
   for (bool more = true; more;) {
+    std::vector<double> asked = {stop.Requested() ? 1.0 : 0.0};
+    collectives.AllReduceMax(asked);
+    if (asked[0] > 0.0) {
+      if (output) std::cerr << "plural: " << KeptLine(scored, 0, "sequences", options.output) << std::endl;
+      return static_cast<int>(ExitCode::kStopped);
+    }
     std::vector<std::string> mine;
     for (int rank = 0; rank < world.Size() && more; ++rank) {
       const Block block = reader->Next();
@@ -189,10 +232,10 @@ int RunScore(const ScoreOptions& given, dist::World& world, dist::Collectives& c
       if (rank == world.Rank()) mine.push_back(ScoreBlock(model, cost, block));
       scored += static_cast<std::int64_t>(block.sequences);
     }
-    progress.Update(scored);
     for (const std::string& lines : dist::GatherInOrder(mine, collectives)) {
       if (output) output->Write(lines);
     }
+    progress.Update(scored);
   }
   if (output) output->Commit();
   return 0;

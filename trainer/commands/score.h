@@ -19,6 +19,7 @@ namespace plural::trainer {
 struct ScoreOptions {
   std::string model, adapter, input, output;
   std::string dtype = "fp32";
+  bool force = false;        // replace the output
   std::int64_t threads = 0;  // a rank; 0: the machine's cores shared by its ranks
 };
 

@@ -7,10 +7,10 @@
 #include "data/sha256.h"
 #include "dist/agreement.h"
 #include "dist/gpu_driver.h"
+#include "trainer/base/signals.h"
 #include "trainer/base/version.h"
 #include "trainer/commands/model_options.h"
 #include "trainer/recipe/recipe.h"
-#include "trainer/run/signals.h"
 #include "trainer/run/train.h"
 
 namespace plural::trainer {
@@ -27,13 +27,14 @@ bool UsesCuda(const Recipe& recipe) {
 }  // namespace
 
 void AddTrainOptions(CLI::App& command, TrainOptions& options) {
-  command.add_option("recipe", options.recipe, "The recipe, a YAML file")->required();
-  command.add_option("overrides", options.overrides,
-                     "Values that replace the recipe's: optimizer.lr=1e-4 ...");
+  command.add_option("RECIPE", options.recipe, "The recipe, a YAML file")->required();
+  command
+      .add_option("OVERRIDES", options.overrides, "Values that replace the recipe's: optimizer.lr=1e-4 ...")
+      ->type_name("a.b=c");
   command.footer(
-      "Started again with the same recipe, a run goes on from its newest checkpoint. SIGUSR1 makes it save "
-      "and "
-      "end with exit code 75.\n\nmpirun -np 2 plural train recipes/quickstart/peft.yaml train.epochs=3");
+      "Started again with the same recipe, a run goes on from its newest checkpoint. Ctrl-C, SIGTERM and "
+      "SIGUSR1 make it save and end with exit code 75. data.train is the corpus that plural prepare makes; "
+      "docs/recipes.md lists all keys, and so does plural validate --keys.");
 }
 
 int RunTrain(const TrainOptions& options, dist::World& world, dist::Collectives& collectives) {

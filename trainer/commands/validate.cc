@@ -10,14 +10,13 @@
 namespace plural::trainer {
 
 void AddRecipeArguments(CLI::App& command, std::string& recipe, std::vector<std::string>& overrides) {
-  command.add_option("RECIPE", recipe, "recipe file (YAML); docs/recipes.md lists its keys");
-  command.add_option("OVERRIDES", overrides, "a.b=c: sets one key, over the file and its bases")
-      ->type_name("a.b=c");
+  command.add_option("RECIPE", recipe, "The recipe, a YAML file; docs/recipes.md lists its keys");
+  command.add_option("OVERRIDES", overrides, "Sets one key, over the file and its bases")->type_name("a.b=c");
 }
 
 void AddValidateOptions(CLI::App& command, ValidateOptions& options) {
   AddRecipeArguments(command, options.recipe, options.overrides);
-  command.add_flag("--keys", options.keys)->group("");  // for docs/recipes.md
+  command.add_flag("--keys", options.keys, "Print a table of all keys instead (docs/recipes.md)");
 }
 
 int RunValidate(const ValidateOptions& options) {

@@ -134,6 +134,11 @@ fs::path HubCache() {
   return fs::path(caches) / "huggingface" / "hub";
 }
 
+bool InHubCache(const std::string& given) {
+  HubName name;
+  return ReadHubName(given, name) && !SnapshotOf(HubCache() / name.CacheFolder(), name.revision).empty();
+}
+
 std::string HubFolder(const std::string& given, const std::string& where) {
   if (IsFolder(given)) {
     // The folder of a whole repository, one level too high.

@@ -15,6 +15,9 @@ namespace plural::trainer {
 // HF_HUB_CACHE, else HF_HOME/hub, else XDG_CACHE_HOME/huggingface/hub, else ~/.cache/huggingface/hub.
 std::filesystem::path HubCache();
 
+// Whether `given` is a Hub name of which the cache has a copy.
+bool InHubCache(const std::string& given);
+
 // The folder that `given` means: itself where there is such a folder (of a model's own folder in the cache
 // the snapshot of its revision main), else the snapshot of the Hub name "ORG/NAME" or "ORG/NAME@REVISION" (a
 // branch, tag or commit; main). Nothing is ever downloaded.

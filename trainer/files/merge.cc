@@ -73,7 +73,7 @@ class Merger {
     CopyCompanions(settings_.model, pending.Path());
     WriteEndTokens(ends_, pending.Path());
     WriteTrainedOn(ReadTrainedOn(settings_.adapter), pending.Path());
-    pending.Commit(PendingFolder::IfExists::kFail);
+    pending.Commit(settings_.replace ? PendingFolder::IfExists::kReplace : PendingFolder::IfExists::kFail);
     report_.untied = untied_;
     return report_;
   }
@@ -200,8 +200,15 @@ MergeReport MergeAdapter(const MergeSettings& settings) {
   const c10::NoGradGuard no_grad;
   std::error_code error;
   if (fs::exists(fs::symlink_status(settings.output, error))) {
-    throw ExitError(ExitCode::kCannotCreate,
-                    "'" + settings.output.string() + "' exists; name a new folder, or remove it");
+    // What is replaced is removed: never a folder that holds something else.
+    const bool model = fs::is_regular_file(settings.output / "config.json", error) &&
+                       !fs::equivalent(settings.output, settings.model, error);
+    if (!settings.replace || !model) {
+      throw ExitError(ExitCode::kCannotCreate,
+                      settings.output.string() + ": exists" +
+                          (!settings.replace ? "; give --force to replace it, or name another output"
+                                             : " and is not an exported model; name another output"));
+    }
   }
   for (const fs::path& folder : {settings.model, settings.adapter}) {
     if (LatentsIn(folder) == 0) continue;

@@ -15,7 +15,8 @@ namespace plural::trainer {
 
 struct MergeSettings {
   std::filesystem::path model, adapter;
-  std::filesystem::path output;                      // must not exist
+  std::filesystem::path output;                      // must not exist, or be replaced
+  bool replace = false;                              // a model folder of that name
   at::ScalarType dtype = at::ScalarType::Undefined;  // of what is written; Undefined: as the model's files
   std::int64_t shard_bytes = 5'000'000'000;  // of the tensors in a file; a larger tensor is one of its own
 };
@@ -34,8 +35,8 @@ struct MergeReport {
 // is the model's own, but for its dtype, tie_word_embeddings, quantization_config and the adapter's end
 // tokens; tokenizer files are copied. The folder appears whole. Errors: those of ModelConfig::FromFolder,
 // PeftConfig, WeightFiles, AdapterFiles and ReadNf4; ExitError(kBadData) for latents of method cvf, for a
-// merged value that the written dtype cannot hold; ExitError(kCannotCreate) when `output` exists; those of
-// file_io.h.
+// merged value that the written dtype cannot hold; ExitError(kCannotCreate) when `output` exists and is not
+// to be replaced, or is no model folder; those of file_io.h.
 MergeReport MergeAdapter(const MergeSettings& settings);
 
 }  // namespace plural::trainer

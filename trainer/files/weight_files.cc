@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 namespace {
 
-constexpr std::size_t kMaxListed = 20;
+constexpr std::size_t kMaxListed = 3;
 
 [[noreturn]] void Fail(const fs::path& path, const std::string& what) {
   throw ExitError(ExitCode::kBadData, Printable("'" + path.string() + "': " + what));
@@ -138,7 +138,10 @@ void WriteIndex(const fs::path& folder, const std::string& stem, const std::vect
   WriteFileDurably(IndexPath(folder, stem), index.dump(2) + "\n");
 }
 
-WeightFiles::WeightFiles(const fs::path& folder, const std::string& stem) : folder_(folder) {
+WeightFiles::WeightFiles(const fs::path& folder, const std::string& stem)
+    : folder_(folder),
+      misfit_(stem == "model" ? "the weights do not fit the configuration"
+                              : "the adapter does not fit this model; give the base that it was trained on") {
   const std::vector<std::string> names = WeightFileNames(folder, stem);
   const bool single = names.size() == 1 && names.front() == stem + ".safetensors";
   const fs::path index_path = IndexPath(folder, stem);
@@ -186,7 +189,7 @@ void WeightFiles::Check(const std::vector<Wanted>& wanted, const std::vector<std
     if (!known.contains(name)) unexpected.push_back(name);
   }
   if (!missing.empty() || !unexpected.empty() || !mismatched.empty()) {
-    std::string what = "the weights do not fit the configuration";
+    std::string what = misfit_;
     const auto add = [&what](const char* kind, const std::vector<std::string>& items) {
       if (!items.empty()) what += "; " + std::to_string(items.size()) + " " + kind + ": " + Listed(items);
     };

@@ -53,7 +53,7 @@ class WeightFiles {
     at::Tensor tensor;  // filled in place, whatever its dtype and device
   };
   // Errors: one ExitError(kBadData) that lists missing tensors, unexpected ones (those neither wanted nor in
-  // `others`) and mismatched shapes or dtypes, 20 of each and the count. Reads headers only.
+  // `others`) and mismatched shapes or dtypes, 3 of each and the count. Reads headers only.
   void Check(const std::vector<Wanted>& wanted, const std::vector<std::string>& others) const;
   // Fills one tensor that has been checked. Errors: ExitError(kBadData) for a value that is NaN or infinite,
   // in the file or in the dtype of the model.
@@ -66,6 +66,7 @@ class WeightFiles {
   void RequireFinite(const std::string& name, const at::Tensor& tensor) const;
 
   std::filesystem::path folder_;
+  std::string misfit_;  // what a refusal begins with
   std::vector<std::unique_ptr<SafetensorsReader>> readers_;
   std::map<std::string, const SafetensorsReader*> tensors_;
 };

@@ -1,6 +1,10 @@
 #include "trainer/generate/answerer.h"
 
 #include <algorithm>
+#include <deque>
+#include <iterator>
+#include <map>
+#include <string>
 #include <utility>
 
 #include "trainer/generate/list_prompting.h"
@@ -11,55 +15,94 @@ namespace {
 class Sampling : public Answerer {
  public:
   Sampling(const Decoder& model, const GenerateSettings& settings, std::int64_t rows)
-      : model_(model), settings_(settings), rows_(rows) {}
+      : settings_(settings), rows_(rows), generator_(model, rows) {}
 
-  std::int64_t PromptsPerCall() const override {
-    // Rows that end make room for the next prompt of the call: several times what is decoded at once, so that
-    // they are seldom left empty at its end.
+  std::int64_t PromptsAtOnce() const override {
+    // Rows that end make room for the next prompt: several times what is decoded at once, so that they are
+    // seldom left empty at its end.
     constexpr std::int64_t kRefills = 8;
     return std::max<std::int64_t>(1, kRefills * rows_ / settings_.responses);
   }
-  std::vector<GeneratedPrompt> Answer(const std::vector<data::Group>& prompts) override {
-    return Generate(model_, prompts, settings_, rows_);
+  void Ask(std::vector<data::Group> prompts) override {
+    for (const data::Group& prompt : prompts) generator_.Add(prompt, settings_);
+  }
+  // Tickets are counted from 0 in the order of asking.
+  std::vector<GeneratedPrompt> Next(const StopSignal& stop) override {
+    std::vector<GeneratedPrompt> ready;
+    while (ready.empty() && !generator_.Idle() && !stop.Requested()) {
+      for (Generator::Finished& finished : generator_.Step()) {
+        early_.emplace(finished.ticket, std::move(finished.prompt));
+      }
+      for (; !early_.empty() && early_.begin()->first == next_; ++next_) {
+        ready.push_back(std::move(early_.extract(early_.begin()).mapped()));
+      }
+    }
+    return ready;
   }
 
  private:
-  const Decoder& model_;
   const GenerateSettings settings_;
   const std::int64_t rows_;
+  Generator generator_;
+  std::map<std::int64_t, GeneratedPrompt> early_;  // by ticket: done before one that was asked earlier
+  std::int64_t next_ = 0;                          // ticket of the next answer
 };
 
-class DiverseBeams : public Answerer {
+// Ways that answer all prompts of a call together.
+class Together : public Answerer {
+ public:
+  void Ask(std::vector<data::Group> prompts) override {
+    std::move(prompts.begin(), prompts.end(), std::back_inserter(asked_));
+  }
+  std::vector<GeneratedPrompt> Next(const StopSignal& stop) override {
+    if (asked_.empty() || stop.Requested()) return {};
+    std::vector<GeneratedPrompt> answers = Answer(asked_, stop);
+    asked_.clear();
+    return answers;
+  }
+
+ private:
+  virtual std::vector<GeneratedPrompt> Answer(const std::vector<data::Group>& prompts,
+                                              const StopSignal& stop) = 0;
+
+  std::vector<data::Group> asked_;
+};
+
+class DiverseBeams : public Together {
  public:
   DiverseBeams(const Decoder& model, const DiverseBeamSettings& beams, std::int64_t responses,
                std::int64_t rows)
       : model_(model), beams_(beams), responses_(responses), rows_(rows) {}
 
-  std::int64_t PromptsPerCall() const override { return std::max<std::int64_t>(1, rows_ / beams_.beams); }
-  std::vector<GeneratedPrompt> Answer(const std::vector<data::Group>& prompts) override {
-    std::vector<GeneratedPrompt> answers = GenerateDiverseBeams(model_, prompts, beams_);
+  std::int64_t PromptsAtOnce() const override { return std::max<std::int64_t>(1, rows_ / beams_.beams); }
+
+ private:
+  std::vector<GeneratedPrompt> Answer(const std::vector<data::Group>& prompts,
+                                      const StopSignal& stop) override {
+    std::vector<GeneratedPrompt> answers = GenerateDiverseBeams(model_, prompts, beams_, &stop);
     for (GeneratedPrompt& answer : answers) answer.responses.resize(static_cast<std::size_t>(responses_));
     return answers;
   }
 
- private:
   const Decoder& model_;
   const DiverseBeamSettings beams_;
   const std::int64_t responses_, rows_;
 };
 
-class ListPrompting : public Answerer {
+class ListPrompting : public Together {
  public:
   ListPrompting(const Decoder& model, const data::Corpus& corpus, const GenerateSettings& settings,
                 std::int64_t rows)
       : model_(model), corpus_(corpus), settings_(settings), rows_(rows) {}
 
-  std::int64_t PromptsPerCall() const override { return rows_; }
-  std::vector<GeneratedPrompt> Answer(const std::vector<data::Group>& prompts) override {
-    return GenerateLists(model_, corpus_, prompts, settings_);
-  }
+  std::int64_t PromptsAtOnce() const override { return rows_; }
 
  private:
+  std::vector<GeneratedPrompt> Answer(const std::vector<data::Group>& prompts,
+                                      const StopSignal& stop) override {
+    return GenerateLists(model_, corpus_, prompts, settings_, &stop);
+  }
+
   const Decoder& model_;
   const data::Corpus& corpus_;
   const GenerateSettings settings_;
@@ -74,11 +117,16 @@ class Reranking : public Answerer {
         ratings_(std::move(ratings)),
         keep_(keep) {}
 
-  std::int64_t PromptsPerCall() const override { return candidates_->PromptsPerCall(); }
-  std::vector<GeneratedPrompt> Answer(const std::vector<data::Group>& prompts) override {
-    std::vector<GeneratedPrompt> answers = candidates_->Answer(prompts);
-    for (std::size_t p = 0; p < answers.size(); ++p) {
-      Rerank(base_, ratings_.Question(prompts[p].id), keep_, answers[p]);
+  std::int64_t PromptsAtOnce() const override { return candidates_->PromptsAtOnce(); }
+  void Ask(std::vector<data::Group> prompts) override {
+    for (const data::Group& prompt : prompts) ids_.push_back(prompt.id);
+    candidates_->Ask(std::move(prompts));
+  }
+  std::vector<GeneratedPrompt> Next(const StopSignal& stop) override {
+    std::vector<GeneratedPrompt> answers = candidates_->Next(stop);
+    for (GeneratedPrompt& answer : answers) {
+      Rerank(base_, ratings_.Question(ids_.front()), keep_, answer);
+      ids_.pop_front();
     }
     return answers;
   }
@@ -88,6 +136,7 @@ class Reranking : public Answerer {
   const Decoder base_;
   RatingCorpus ratings_;
   const std::int64_t keep_;
+  std::deque<std::string> ids_;  // of prompts not answered yet
 };
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "data/corpus.h"
+#include "trainer/base/signals.h"
 #include "trainer/generate/diverse_beam_search.h"
 #include "trainer/generate/generator.h"
 #include "trainer/generate/rerank.h"
@@ -21,10 +22,14 @@ class Answerer {
  public:
   virtual ~Answerer() = default;
 
-  // How many prompts to answer in one call, at least one.
-  virtual std::int64_t PromptsPerCall() const = 0;
-  // The answers to some prompts, in their order. No answer depends on the prompts beside its own.
-  virtual std::vector<GeneratedPrompt> Answer(const std::vector<data::Group>& prompts) = 0;
+  // How many prompts to ask at once, at least one.
+  virtual std::int64_t PromptsAtOnce() const = 0;
+  // Puts prompts at the end of those that are to be answered. No answer depends on the prompts beside its
+  // own.
+  virtual void Ask(std::vector<data::Group> prompts) = 0;
+  // The next answers in the order of asking, as soon as there are some. Empty when all have been given, or
+  // when `stop` is requested.
+  virtual std::vector<GeneratedPrompt> Next(const StopSignal& stop) = 0;
 };
 
 // `rows`: sequences decoded side by side. `model` and `corpus` must outlive what is made. Errors of answers:

@@ -19,6 +19,27 @@ std::vector<int> FirstNumbers(std::int64_t count) {
   return numbers;
 }
 
+// More answers than numbers are possible: a list of numbers is used in turn.
+[[noreturn]] void RefuseNumbers(const data::Group& prompt, const GenerateSettings& settings,
+                                const std::string& asked) {
+  const int numbers = prompt.Possibilities();
+  const std::string start = "prompt '" + prompt.id + "': " + asked;
+  if (numbers == 0) {
+    throw data::DataError(start +
+                          ", and the corpus was prepared without numbers; leave --possibilities out, or "
+                          "prepare the corpus with as many --possibilities as the model was trained with");
+  }
+  if (settings.policy == PossibilityPolicy::kGiven) {
+    throw data::DataError(start + ", the corpus has 1.." + std::to_string(numbers) +
+                          "; leave out what is beyond");
+  }
+  std::string all;
+  for (const int number : FirstNumbers(numbers)) all += (all.empty() ? "" : ",") + std::to_string(number);
+  throw data::DataError(start + ", the corpus has 1.." + std::to_string(numbers) + "; ask for at most " +
+                        std::to_string(numbers) +
+                        " responses, or give a list, which is used in turn: --possibilities " + all);
+}
+
 std::vector<int> ChoosePossibilities(const data::Group& prompt, const GenerateSettings& settings) {
   const auto responses = static_cast<std::size_t>(settings.responses);
   std::vector<int> numbers(responses, 0);
@@ -34,7 +55,8 @@ std::vector<int> ChoosePossibilities(const data::Group& prompt, const GenerateSe
             {data::MixKey(settings.seed, data::Purpose::kPossibilities, data::HashName(prompt.id))},
             prompt.Possibilities(), static_cast<int>(settings.responses));
       } else {
-        numbers.assign(responses, static_cast<int>(settings.responses));  // refused below
+        RefuseNumbers(prompt, settings,
+                      std::to_string(settings.responses) + " different numbers are asked for");
       }
       break;
     case PossibilityPolicy::kGiven:
@@ -45,11 +67,7 @@ std::vector<int> ChoosePossibilities(const data::Group& prompt, const GenerateSe
   }
   const int largest = *std::max_element(numbers.begin(), numbers.end());
   if (largest > prompt.Possibilities()) {
-    throw data::DataError("prompt '" + prompt.id + "': " + std::to_string(settings.responses) +
-                          " responses need possibility number " + std::to_string(largest) +
-                          ", but the corpus has 1.." + std::to_string(prompt.Possibilities()) +
-                          "; ask for fewer, or prepare the corpus with --possibilities " +
-                          std::to_string(largest));
+    RefuseNumbers(prompt, settings, "possibility number " + std::to_string(largest) + " is asked for");
   }
   return numbers;
 }

@@ -172,7 +172,8 @@ std::vector<BeamHypothesis> DiverseBeamSearch::Hypotheses() const {
 
 std::vector<GeneratedPrompt> GenerateDiverseBeams(const Decoder& model,
                                                   const std::vector<data::Group>& prompts,
-                                                  const DiverseBeamSettings& settings) {
+                                                  const DiverseBeamSettings& settings,
+                                                  const StopSignal* stop) {
   using Clock = std::chrono::steady_clock;
   const ModelConfig& config = model.Config();
   const std::int64_t vocabulary = config.vocab_size;
@@ -210,6 +211,7 @@ std::vector<GeneratedPrompt> GenerateDiverseBeams(const Decoder& model,
                       longest + settings.max_new_tokens);
   at::Tensor logits_RV = at::cat(first_logits, 0);
   for (bool first = true; !searches.empty(); first = false) {
+    if (stop != nullptr && stop->Requested()) return {};
     const at::Tensor log_p_RV = at::log_softmax(logits_RV, -1, at::kDouble).cpu().contiguous();
     const double* log_p = log_p_RV.const_data_ptr<double>();
     std::vector<Search> open;

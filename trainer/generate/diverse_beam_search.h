@@ -87,9 +87,11 @@ class DiverseBeamSearch {
 };
 
 // `settings.beams` responses to each prompt (its tail 0), best score first. Prompts share decode steps; no
-// answer depends on which. Errors: DataError naming the prompt that does not fit the model's context.
+// answer depends on which. Empty when `stop` is requested before all are done. Errors: DataError naming the
+// prompt that does not fit the model's context.
 std::vector<GeneratedPrompt> GenerateDiverseBeams(const Decoder& model,
                                                   const std::vector<data::Group>& prompts,
-                                                  const DiverseBeamSettings& settings);
+                                                  const DiverseBeamSettings& settings,
+                                                  const StopSignal* stop = nullptr);
 
 }  // namespace plural::trainer

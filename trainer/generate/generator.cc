@@ -206,12 +206,14 @@ void Generator::Close(Open& open, std::size_t response) {
 }
 
 std::vector<GeneratedPrompt> Generate(const Decoder& model, const std::vector<data::Group>& prompts,
-                                      const GenerateSettings& settings, std::int64_t rows) {
+                                      const GenerateSettings& settings, std::int64_t rows,
+                                      const StopSignal* stop) {
   std::vector<GeneratedPrompt> results(prompts.size());
   if (settings.responses == 0) return results;
   Generator generator(model, rows);
   for (const data::Group& prompt : prompts) generator.Add(prompt, settings);
   while (!generator.Idle()) {
+    if (stop != nullptr && stop->Requested()) return {};
     for (Generator::Finished& finished : generator.Step()) {
       results[static_cast<std::size_t>(finished.ticket)] = std::move(finished.prompt);
     }

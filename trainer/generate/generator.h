@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "trainer/base/signals.h"
 #include "trainer/generate/choices.h"
 #include "trainer/generate/key_value_cache.h"
 #include "trainer/generate/sampler.h"
@@ -109,8 +110,9 @@ inline constexpr std::int64_t kDefaultRows = 64;
 
 // The responses to each prompt, in order. A pure function of (model, prompts, settings): draws are
 // keyed by (seed, prompt id, response index, token index), so neither ranks nor `rows` change them.
-// Errors: those of Generator.
+// Empty when `stop` is requested before all are done. Errors: those of Generator.
 std::vector<GeneratedPrompt> Generate(const Decoder& model, const std::vector<data::Group>& prompts,
-                                      const GenerateSettings& settings, std::int64_t rows = kDefaultRows);
+                                      const GenerateSettings& settings, std::int64_t rows = kDefaultRows,
+                                      const StopSignal* stop = nullptr);
 
 }  // namespace plural::trainer

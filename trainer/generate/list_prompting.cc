@@ -141,7 +141,7 @@ bool AsksForCount(const data::CorpusInfo& info) {
 
 std::vector<GeneratedPrompt> GenerateLists(const Decoder& model, const data::Corpus& corpus,
                                            const std::vector<data::Group>& prompts,
-                                           const GenerateSettings& settings) {
+                                           const GenerateSettings& settings, const StopSignal* stop) {
   const bool counted = AsksForCount(corpus.Info());
   if (counted && settings.responses > corpus.Info().possibilities) {
     throw data::DataError(corpus.Path().string() + ": its prompts ask for lists of 1 to " +
@@ -164,7 +164,8 @@ std::vector<GeneratedPrompt> GenerateLists(const Decoder& model, const data::Cor
     once.seed = data::MixKey(settings.seed, data::Purpose::kSampling, static_cast<std::uint64_t>(attempt));
     std::vector<data::Group> asked;
     for (const std::size_t p : pending) asked.push_back(prompts[p]);
-    const std::vector<GeneratedPrompt> lists = Generate(model, asked, once);
+    const std::vector<GeneratedPrompt> lists = Generate(model, asked, once, kDefaultRows, stop);
+    if (lists.empty()) return {};
 
     std::vector<std::size_t> short_ones;
     for (std::size_t i = 0; i < pending.size(); ++i) {

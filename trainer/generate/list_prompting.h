@@ -46,10 +46,11 @@ bool AsksForCount(const data::CorpusInfo& info);
 // other, at temperature 1 with draws keyed by (seed, attempt, prompt id, token), and the longest list wins,
 // the earliest of equals. What is missing then is told in `short_by`. An item has its own tokens where
 // TokensOfItem finds them, else none; `text` is set; its log-probability is not known (NaN). Costs count all
-// attempts. A corpus that AsksForCount is asked for `settings.responses`. Errors: as Generate;
-// data::DataError for more than it has numbers.
+// attempts. A corpus that AsksForCount is asked for `settings.responses`. Empty when `stop` is requested
+// before all are done. Errors: as Generate; data::DataError for more than it has numbers.
 std::vector<GeneratedPrompt> GenerateLists(const Decoder& model, const data::Corpus& corpus,
                                            const std::vector<data::Group>& prompts,
-                                           const GenerateSettings& settings);
+                                           const GenerateSettings& settings,
+                                           const StopSignal* stop = nullptr);
 
 }  // namespace plural::trainer

@@ -14,5 +14,7 @@ namespace plural::trainer {
 data::BatchPlan::Settings PlanSettings(const Recipe& recipe);
 // The number of all steps of the run; `groups`: those of the corpus.
 std::int64_t TotalSteps(const Recipe& recipe, std::int64_t groups);
+// Steps of its warm-up, which may be more.
+std::int64_t WarmupSteps(const Recipe& recipe, std::int64_t groups);
 
 }  // namespace plural::trainer

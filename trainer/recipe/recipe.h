@@ -97,8 +97,10 @@ struct Recipe {
     double eps = 1e-8;
     double weight_decay = 0.0;
     double clip_norm = 0.0;             // 0: off
-    std::string schedule = "constant";  // constant | linear | cosine
+    std::string schedule = "constant";  // of state/optimizer.h
     std::int64_t warmup_steps = 0;
+    double warmup_ratio = 0.0;  // of all steps; 0: warmup_steps
+    double min_lr_rate = 0.1;   // of cosine_with_min_lr
   } optimizer;
 
   struct Checkpoint {

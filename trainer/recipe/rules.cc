@@ -155,6 +155,11 @@ void CheckRun(const Recipe& recipe, Checker& check) {
              "needs the target entropy of method distribution_matching, found method " +
                  std::string(recipe.method->name) + "; set it to false");
   check.NoEffect("early_stop.gamma", stops, "early_stop.enabled", "without early_stop.enabled true");
+  check.NoEffect("optimizer.min_lr_rate", recipe.optimizer.schedule == "cosine_with_min_lr",
+                 "optimizer.schedule", "unless optimizer.schedule is cosine_with_min_lr");
+  check.Rule(recipe.optimizer.warmup_steps > 0 && recipe.optimizer.warmup_ratio > 0.0,
+             {"optimizer.warmup_ratio", "optimizer.warmup_steps"},
+             "contradicts optimizer.warmup_steps; give one of them");
   const auto& steps = recipe.train.steps;
   check.Rule(steps && recipe.optimizer.warmup_steps > *steps, {"optimizer.warmup_steps", "train.steps"},
              "is " + std::to_string(recipe.optimizer.warmup_steps) + ", more than the " +

@@ -284,10 +284,18 @@ std::vector<Key> MakeKeys() {
   add(Number("optimizer.weight_decay", AtLeast(0), FIELD(optimizer.weight_decay), "decoupled weight decay"));
   add(Number("optimizer.clip_norm", AtLeast(0), FIELD(optimizer.clip_norm),
              "largest global gradient norm; 0: no clipping"));
-  add(Word("optimizer.schedule", Same({"constant", "linear", "cosine"}), FIELD(optimizer.schedule),
-           "learning rate after the warm-up; `linear` and `cosine` fall to 0 at the last step"));
+  add(Word("optimizer.schedule", Same({"constant", "linear", "cosine", "cosine_with_min_lr", "inverse_sqrt"}),
+           FIELD(optimizer.schedule),
+           "learning rate after the warm-up, as in transformers; `linear` and `cosine` fall to 0 at the last "
+           "step, `cosine_with_min_lr` to `optimizer.min_lr_rate` of `optimizer.lr`, `inverse_sqrt` with the "
+           "root of the step"));
   add(Integer("optimizer.warmup_steps", Between(0, kMaxCount), FIELD(optimizer.warmup_steps),
               "steps over which the learning rate rises from 0"));
+  add(Number("optimizer.warmup_ratio", Range{.low = 0, .high = 1, .high_open = true},
+             FIELD(optimizer.warmup_ratio),
+             "the same as a share of all steps, rounded up; instead of `optimizer.warmup_steps`"));
+  add(Number("optimizer.min_lr_rate", Range{.low = 0, .high = 1, .high_open = true},
+             FIELD(optimizer.min_lr_rate), "where `cosine_with_min_lr` ends, as a share of `optimizer.lr`"));
 
   add(Integer("checkpoint.every_steps", Between(0, kMaxCount), FIELD(checkpoint.every_steps),
               "0: only at the end"));

@@ -27,8 +27,52 @@ constexpr std::string_view kAlwaysResumes =
     "not needed: `plural train` continues the run that its folder holds";
 constexpr std::string_view kOnlyAdamW = "not needed: AdamW is the optimizer";
 
+constexpr std::string_view kFourBits = "use model.quantize: nf4 holds the weights in 4 bits";
+constexpr std::string_view kMicroBatch =
+    "not needed: train.groups_per_step counts the groups of one optimizer step over all ranks, and "
+    "train.row_budget bounds what one pass holds";
+constexpr std::string_view kNoTracker =
+    "there is none: metrics.jsonl in the run's folder has every figure, for any program that plots";
+constexpr std::string_view kNoHub = "there is none: the result is a folder, upload it with `hf upload`";
+constexpr std::string_view kValidation =
+    "name a corpus with data.validation; validation.every_steps says how often it is measured";
+constexpr std::string_view kDatasets = "set data.train to the corpus that `plural prepare` makes of it";
+constexpr std::string_view kAttention = "not needed: the program has attention kernels of its own";
+constexpr std::string_view kStage =
+    "use method: poexft for many answers, otoft for supervised fine-tuning, pretrain for text";
+constexpr std::string_view kSharded = "there is none: every rank holds the whole model";
+
 // Words of axolotl, LLaMA-Factory, TRL (transformers), torchtune and PEFT.
 constexpr auto kForeignNames = std::to_array<ForeignName>({
+    {"wandb_project", kNoTracker},
+    {"wandb_entity", kNoTracker},
+    {"wandb_name", kNoTracker},
+    {"wandb_run_id", kNoTracker},
+    {"wandb_log_model", kNoTracker},
+    {"report_to", kNoTracker},
+    {"use_tensorboard", kNoTracker},
+    {"mlflow_tracking_uri", kNoTracker},
+    {"plot_loss", kNoTracker},
+    {"push_to_hub", kNoHub},
+    {"hub_model_id", kNoHub},
+    {"eval_strategy", kValidation},
+    {"evaluation_strategy", kValidation},
+    {"eval_steps", "validation.every_steps"},
+    {"evals_per_epoch", "validation.every_steps"},
+    {"do_eval", kValidation},
+    {"do_train", "not needed: `plural train` trains"},
+    {"stage", kStage},
+    {"rl", kStage},
+    {"dataset_name", kDatasets},
+    {"dataset_dir", kDatasets},
+    {"dataset_path", kDatasets},
+    {"flash_attention", kAttention},
+    {"flash_attn", kAttention},
+    {"attn_implementation", kAttention},
+    {"sdp_attention", kAttention},
+    {"deepspeed", kSharded},
+    {"fsdp", kSharded},
+    {"fsdp_config", kSharded},
     {"base_model", "model.path"},
     {"model_name_or_path", "model.path"},
     {"model_name", "model.path"},
@@ -38,9 +82,9 @@ constexpr auto kForeignNames = std::to_array<ForeignName>({
     {"precision", "model.dtype"},
     {"bf16", "model.dtype"},
     {"fp16", "model.dtype"},
-    {"load_in_4bit", "model.quantize"},
-    {"load_in_8bit", "model.quantize"},
-    {"quantization_bit", "model.quantize"},
+    {"load_in_4bit", kFourBits},
+    {"load_in_8bit", "8 bits are not supported; model.quantize: nf4 holds the weights in 4"},
+    {"quantization_bit", kFourBits},
     {"quantization", "model.quantize"},
     {"quant", "model.quantize"},
     {"lora", "adapter"},
@@ -82,9 +126,9 @@ constexpr auto kForeignNames = std::to_array<ForeignName>({
     {"max_steps", "train.steps"},
     {"max_steps_per_epoch", "train.steps"},
     {"batch_size", "train.groups_per_step"},
-    {"micro_batch_size", "train.groups_per_step"},
+    {"micro_batch_size", kMicroBatch},
     {"global_batch_size", "train.groups_per_step"},
-    {"per_device_train_batch_size", "train.groups_per_step"},
+    {"per_device_train_batch_size", kMicroBatch},
     {"gradient_accumulation_steps", kAccumulation},
     {"gradient_checkpointing", "train.activation_checkpointing"},
     {"disable_gradient_checkpointing", "train.activation_checkpointing"},
@@ -102,7 +146,9 @@ constexpr auto kForeignNames = std::to_array<ForeignName>({
     {"lr_scheduler", "optimizer.schedule"},
     {"lr_scheduler_type", "optimizer.schedule"},
     {"num_warmup_steps", "optimizer.warmup_steps"},
-    {"warmup_ratio", "optimizer.warmup_steps"},
+    {"min_lr", "optimizer.min_lr_rate"},
+    {"cosine_min_lr_ratio", "optimizer.min_lr_rate"},
+    {"lr_scheduler_kwargs", "give what it holds as keys of optimizer, such as optimizer.min_lr_rate"},
     {"_component_", kOnlyAdamW},
     {"output_dir", "run.dir"},
     {"run_name", "name"},

@@ -42,9 +42,19 @@ void RequireSameRecipe(const fs::path& file, const Recipe& recipe) {
   if (differences.empty()) return;
   std::string list;
   for (const auto& difference : differences) list += (list.empty() ? "" : "; ") + difference;
-  throw ExitError(ExitCode::kBadRecipe, file.parent_path().string() +
-                                            ": this run was started with another recipe: " + list +
-                                            ". Give this one another name, or undo the change");
+  const bool finished = fs::exists(RunPaths(recipe).Result());
+  throw ExitError(ExitCode::kBadRecipe, file.parent_path().string() + ": this run was " +
+                                            (finished ? "made" : "started") +
+                                            " with another recipe: " + list +
+                                            ". Give this one another name (name=...), or undo the change" +
+                                            (finished ? "; the run is finished: with another name, " +
+                                                            GoOnFrom(recipe) + " trains on from its result"
+                                                      : ""));
+}
+
+std::string GoOnFrom(const Recipe& recipe) {
+  const RunPaths paths(recipe);
+  return (paths.adapter ? "adapter.init_from=" : "model.path=") + paths.Result().string();
 }
 
 bool MayChange(const std::string& key) {

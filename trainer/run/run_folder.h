@@ -59,6 +59,8 @@ std::string RecipeSha256(const Recipe& recipe);
 // Errors: ExitError(kBadRecipe) listing the deciding keys in which `recipe` differs from `file`, the
 // recipe.yaml of an earlier start.
 void RequireSameRecipe(const std::filesystem::path& file, const Recipe& recipe);
+// What trains on from the result of `recipe`'s run: "adapter.init_from=runs/a/adapter".
+std::string GoOnFrom(const Recipe& recipe);
 // "optimizer.lr: 0.1 (was 0.2)" for each deciding key that differs.
 std::vector<std::string> Differences(const Recipe& now, const Recipe& before);
 

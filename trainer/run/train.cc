@@ -13,6 +13,7 @@
 #include "data/batch_plan.h"
 #include "data/corpus.h"
 #include "dist/agreement.h"
+#include "trainer/base/readable.h"
 #include "trainer/base/version.h"
 #include "trainer/files/hf_folder.h"
 #include "trainer/files/load_model.h"
@@ -93,6 +94,7 @@ class Run {
   Progress progress_;
   Profile profile_;
   std::int64_t groups_shown_ = 0;  // since this start
+  double step_seconds_ = 0.0;      // of theirs: without validations and checkpoints
 };
 
 Run::Run(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus,
@@ -137,8 +139,11 @@ Run::Run(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus,
 
 ExitCode Run::ToTheEnd() {
   LogStart();
-  const Schedule schedule{recipe_.optimizer.schedule, recipe_.optimizer.lr, recipe_.optimizer.warmup_steps,
-                          last_step_};
+  const Schedule schedule{.kind = recipe_.optimizer.schedule,
+                          .lr = recipe_.optimizer.lr,
+                          .warmup_steps = WarmupSteps(recipe_, groups_),
+                          .total_steps = last_step_,
+                          .min_lr_rate = recipe_.optimizer.min_lr_rate};
   const ActivationBudget budget(recipe_.train.activation_checkpointing, recipe_.train.activation_bytes,
                                 model_, world_);
   const bool drops = recipe_.adapter.lora && recipe_.adapter.settings.dropout > 0.0;
@@ -219,9 +224,8 @@ void Run::LogStart() {
   metrics_->Write(line);
   progress_.Say("run " + paths_.root.string() + ": " + (resumed ? "resumed after step " : "steps ") +
                 (resumed ? std::to_string(first_step_) + " of " : "1 to ") + std::to_string(last_step_) +
-                ", " + std::to_string(groups_) + " groups, " + std::to_string(trained) +
-                " trained parameters, " + std::to_string(world_.Size()) +
-                (world_.Size() == 1 ? " rank" : " ranks"));
+                ", " + Counted(groups_, "group") + ", " + Counted(trained, "trained parameter") + ", " +
+                Counted(world_.Size(), "rank"));
 }
 
 void Run::LogStep(const StepFigures& figures, std::int64_t epoch, double seconds, double data_wait_seconds) {
@@ -233,10 +237,10 @@ void Run::LogStep(const StepFigures& figures, std::int64_t epoch, double seconds
                  {.step = step, .epoch = epoch, .seconds = seconds, .data_wait_seconds = data_wait_seconds}));
   }
   groups_shown_ += static_cast<std::int64_t>(figures.sums["groups"]);
-  char note[80];
-  std::snprintf(note, sizeof(note), "loss %.4f  %.2f groups/s", figures.loss,
-                static_cast<double>(groups_shown_) / progress_.Seconds());
-  progress_.Update(step, note);
+  step_seconds_ += seconds;
+  progress_.Update(step, "loss " + FourDigits(figures.loss) + "  " +
+                             FourDigits(static_cast<double>(groups_shown_) / step_seconds_) +
+                             " groups/s  lr " + FourDigits(figures.lr));
 }
 
 // Every group has been seen once more.
@@ -262,6 +266,7 @@ void Run::EndEpoch() {
 // COLLECTIVE.
 void Run::Validate() {
   if (!validation_) return;
+  progress_.Show(state_.position.step, "validating");
   const MetricsLine figures = validation_->Measure(model_, world_, collectives_);
   validated_step_ = state_.position.step;
   if (!Lead()) return;
@@ -271,10 +276,18 @@ void Run::Validate() {
   line.update(figures);
   metrics_->Write(line);
   std::string shown = "validation after step " + std::to_string(state_.position.step) + ":";
-  for (const char* key :
-       {"loss", "perplexity", "kl_nats", "possibility_information_nats", "different_responses"}) {
-    if (figures.contains(key)) shown += std::string(" ") + key + " " + figures[key].dump();
-  }
+  const auto show = [&](const char* key, const char* before, const char* behind) {
+    if (!figures.contains(key)) return;
+    const auto& value = figures[key];  // a text where it is not finite
+    shown += std::string(shown.back() == ':' ? " " : ", ") + before +
+             (value.is_number() ? FourDigits(value.get<double>()) : value.get<std::string>()) + behind;
+  };
+  show("loss", "loss ", "");
+  show("perplexity", "perplexity ", "");
+  show("kl_nats", "KL ", " nats");
+  show("possibility_information_nats", "information ", " nats");
+  show("different_responses", "", " different responses");
+  show("seconds", "", " s");
   progress_.Say(shown);
 }
 
@@ -328,8 +341,8 @@ void Run::WriteResult() {
     } else {
       SaveModel(model_, paths_.Result(), ModelFolder(recipe_), trained_on_);
     }
-    progress_.Say("finished: " + std::to_string(state_.position.step) + " steps, " +
-                  std::to_string(state_.position.consumed_groups) + " groups; result in " +
+    progress_.Say("finished: " + Counted(state_.position.step, "step") + ", " +
+                  Counted(state_.position.consumed_groups, "group") + "; result in " +
                   paths_.Result().string());
   }
   collectives_.Barrier();
@@ -344,8 +357,17 @@ bool IsFinished(const Recipe& recipe, const dist::World& world, dist::Collective
     if (world.Rank() != 0 || !std::filesystem::exists(paths.RecipeFile())) return;
     RequireSameRecipe(paths.RecipeFile(), recipe);
     if (!std::filesystem::exists(paths.Result())) return;
+    std::vector<std::string> gone;
+    const Identity now = IdentityOfInputs(recipe, gone);
+    const auto saved = Checkpoints(paths.Checkpoints(), recipe.checkpoint.keep).NewestIdentity();
+    if (saved) RequireUnchangedInputs(recipe, now, *saved);
     std::cout << "run " << paths.root.string() << " is finished: the result is in " << paths.Result().string()
-              << "; give the run another name to train again\n";
+              << "; give the run another name (name=...) to train again, and " << GoOnFrom(recipe)
+              << " to train on from there\n";
+    for (const std::string& key : gone) {
+      std::cerr << "plural: warning: what " << key << " names is gone; it was not compared\n";
+    }
+    if (!saved) std::cerr << "plural: warning: no checkpoint says what the run was made with; not compared\n";
     answer = "yes";
   });
   collectives.Broadcast(answer, 0);
@@ -392,13 +414,14 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
   data::Corpus corpus = MakeOnEveryRank(world, collectives, [&] {
     data::CorpusLimits limits;
     limits.verify_sidecar = limits.scan_tokens = world.Rank() == 0;
-    data::Corpus opened(recipe.data.train, limits);
+    data::Corpus opened = OpenCorpusOf(recipe, "data.train", recipe.data.train, limits);
     warnings = CheckCorpus(opened, recipe, config);
     if (!recipe.adapter.init_from.empty()) {
       if (std::string other = OtherTemplate(opened, recipe.adapter.init_from); !other.empty()) {
         warnings.push_back(std::move(other));
       }
     }
+    RequireWarmupWithin(recipe, opened.Info().groups);
     identity = IdentityOf(recipe, opened, world);
     return opened;
   });
@@ -407,7 +430,7 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
     if (recipe.data.validation.empty()) return;
     data::CorpusLimits limits;
     limits.verify_sidecar = limits.scan_tokens = world.Rank() == 0;
-    data::Corpus opened(recipe.data.validation, limits);
+    data::Corpus opened = OpenCorpusOf(recipe, "data.validation", recipe.data.validation, limits);
     for (const auto& warning : CheckCorpus(opened, recipe, config)) warnings.push_back(warning);
     if (std::string other = OtherTemplate(opened, corpus); !other.empty()) {
       warnings.push_back(std::move(other));
@@ -416,6 +439,7 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
   });
   RequireEqual("the corpus (data.train)", identity.corpus, world, collectives);
   RequireEqual("the base model (model.path)", identity.weights_sha256, world, collectives);
+  RequireEqual("the adapter (adapter.init_from)", identity.adapter_sha256, world, collectives);
   Decoder model = MakeOnEveryRank(world, collectives, [&] { return MakeBase(recipe, config, device); });
   model.AddEndTokens(corpus.Info().end_tokens);
   if (!recipe.model.path.empty()) {

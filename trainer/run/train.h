@@ -9,8 +9,8 @@
 #include "dist/collectives.h"
 #include "dist/world.h"
 #include "trainer/base/error.h"
+#include "trainer/base/signals.h"
 #include "trainer/recipe/recipe.h"
-#include "trainer/run/signals.h"
 
 namespace plural::trainer {
 

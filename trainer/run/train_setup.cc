@@ -1,10 +1,14 @@
 #include "trainer/run/train_setup.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <set>
+#include <system_error>
 
 #include "data/sha256.h"
 #include "trainer/base/error.h"
+#include "trainer/base/printable.h"
+#include "trainer/base/readable.h"
 #include "trainer/files/corpus_fit.h"
 #include "trainer/files/hf_folder.h"
 #include "trainer/files/hub_cache.h"
@@ -68,29 +72,60 @@ void CheckLengths(const data::Corpus& corpus, const ModelConfig& config, std::in
                                           " (max_position_embeddings); shorten it or leave it out");
 }
 
-void CheckCounts(const data::Corpus& corpus, const Recipe& recipe) {
+// For a method with numbers on a corpus that has none.
+std::string AdviceWithoutNumbers(const std::string& source_format, const std::string& numbers) {
+  if (source_format == "targets") return "use method distribution_matching";
+  if (source_format == "text") return "use method pretrain or otoft";
+  return "prepare it with --possibilities " + numbers + ", or use method otmft";
+}
+
+void CheckCounts(data::Corpus& corpus, const Recipe& recipe) {
   const std::string file = corpus.Path().string();
   if (corpus.Info().responses == 0) {
     throw ExitError(
         ExitCode::kBadData,
         file + ": holds prompts without responses; nothing can be trained on it, only generated for");
   }
-  if (recipe.method->numbers && corpus.Info().possibilities < recipe.group.possibilities) {
-    throw ExitError(ExitCode::kBadData, file + ": has " + std::to_string(corpus.Info().possibilities) +
-                                            " possibility numbers; group.possibilities asks for " +
-                                            std::to_string(recipe.group.possibilities) +
-                                            "; lower it, or prepare the corpus with --possibilities " +
-                                            std::to_string(recipe.group.possibilities));
+  const int numbers = corpus.Info().possibilities;
+  if (recipe.method->numbers && numbers < recipe.group.possibilities) {
+    const std::string wanted = std::to_string(recipe.group.possibilities);
+    throw ExitError(
+        ExitCode::kBadData,
+        file + (numbers > 0 ? ": has " + std::to_string(numbers) +
+                                  " possibility numbers; group.possibilities asks for " + wanted +
+                                  "; lower it, or prepare the corpus with --possibilities " + wanted
+                            : ": was prepared as " + corpus.Info().source_format +
+                                  ", without the possibility numbers that method " +
+                                  std::string(recipe.method->name) + " needs; " +
+                                  AdviceWithoutNumbers(corpus.Info().source_format, wanted)));
   }
   if (recipe.method->responses != UsedResponses::kSetting) return;
+  std::int64_t short_groups = 0, first = 0, fewest = recipe.group.responses;
   for (std::int64_t group = 0; group < corpus.Info().groups; ++group) {
     const auto responses = static_cast<std::int64_t>(corpus.Lengths(group).responses.size());
     if (responses >= recipe.group.responses) continue;
-    throw ExitError(ExitCode::kBadData,
-                    file + ": group " + std::to_string(group) + " has " + std::to_string(responses) +
-                        " responses; group.responses asks for " + std::to_string(recipe.group.responses) +
-                        "; lower it, or leave the group out");
+    if (short_groups++ == 0) first = group;
+    fewest = std::min(fewest, responses);
   }
+  if (short_groups == 0) return;
+  throw ExitError(
+      ExitCode::kBadData,
+      file + ": " + Counted(short_groups, "group") + " of " + std::to_string(corpus.Info().groups) +
+          " have fewer than the " + std::to_string(recipe.group.responses) +
+          " responses that group.responses asks for, the first is '" + Printable(corpus.Read(first).id) +
+          "' with " + std::to_string(corpus.Lengths(first).responses.size()) + "; set group.responses to " +
+          std::to_string(fewest) + ", or leave such groups out of the corpus");
+}
+
+// Target sets of another kind of corpus can be meant, but seldom are.
+void CheckKind(const data::Corpus& corpus, const Recipe& recipe, std::vector<std::string>& warnings) {
+  const std::string& kind = corpus.Info().source_format;
+  if (!recipe.method->target_sets || kind == "targets") return;
+  warnings.push_back(corpus.Path().string() + " was prepared as " + kind + ": method " +
+                     std::string(recipe.method->name) +
+                     " takes the responses of a group as a target distribution, by their weights; for many "
+                     "different responses use method poexft or otmft, and for a distribution prepare the "
+                     "corpus with --format targets");
 }
 
 // An aligned assignment needs a corpus that says what exactly these numbers stand for.
@@ -191,6 +226,15 @@ std::vector<double> LearningRateScales(const Recipe& recipe, const Decoder& mode
   return scales;
 }
 
+data::Corpus OpenCorpusOf(const Recipe& recipe, const std::string& key, const std::string& path,
+                          const data::CorpusLimits& limits) {
+  std::error_code error;
+  if (std::filesystem::exists(path, error)) return data::Corpus(path, limits);
+  throw ExitError(ExitCode::kMissingInput, recipe.origins.at(key) + ": " + key + " is " + path +
+                                               ", which is not there; make it with `plural prepare ... -o " +
+                                               path + "`, or name another corpus (" + key + "=FILE)");
+}
+
 std::vector<std::string> CheckCorpus(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config) {
   std::vector<std::string> warnings;
   if (!CheckCorpusFitsModel(corpus, config, ModelFolder(recipe)) && !recipe.model.path.empty()) {
@@ -200,6 +244,7 @@ std::vector<std::string> CheckCorpus(data::Corpus& corpus, const Recipe& recipe,
   CheckLengths(corpus, config, recipe.method->latents ? 1 : 0);
   CheckCounts(corpus, recipe);
   CheckAlignment(corpus, recipe);
+  CheckKind(corpus, recipe, warnings);
   if (recipe.method->target_sets) CheckTargets(corpus, recipe, warnings);
   return warnings;
 }
@@ -236,10 +281,60 @@ Identity IdentityOf(const Recipe& recipe, const data::Corpus& corpus, const dist
   identity.seed = recipe.seed;
   identity.recipe_sha256 = RecipeSha256(recipe);
   identity.corpus = corpus.Info().sha256.empty() ? corpus.Fingerprint() : corpus.Info().sha256;
-  if (world.LocalRank() == 0 && !recipe.model.path.empty()) {
-    identity.weights_sha256 = WeightsFingerprint(ModelFolder(recipe));
+  if (world.LocalRank() != 0) return identity;
+  if (!recipe.model.path.empty()) identity.weights_sha256 = WeightsFingerprint(ModelFolder(recipe));
+  if (!recipe.adapter.init_from.empty()) {
+    identity.adapter_sha256 = WeightsFingerprint(AdapterFolder(recipe));
   }
   return identity;
+}
+
+Identity IdentityOfInputs(const Recipe& recipe, std::vector<std::string>& gone) {
+  Identity identity;
+  const auto here = [&](const std::string& key, const std::string& path) {
+    if (path.empty()) return false;
+    std::error_code error;
+    if (std::filesystem::exists(path, error) || InHubCache(path)) return true;
+    gone.push_back(key);
+    return false;
+  };
+  if (here("data.train", recipe.data.train)) {
+    const data::Corpus corpus(recipe.data.train, {.verify_sidecar = true, .scan_tokens = false});
+    identity.corpus = corpus.Info().sha256.empty() ? corpus.Fingerprint() : corpus.Info().sha256;
+  }
+  if (here("model.path", recipe.model.path))
+    identity.weights_sha256 = WeightsFingerprint(ModelFolder(recipe));
+  if (here("adapter.init_from", recipe.adapter.init_from)) {
+    identity.adapter_sha256 = WeightsFingerprint(AdapterFolder(recipe));
+  }
+  return identity;
+}
+
+void RequireUnchangedInputs(const Recipe& recipe, const Identity& now, const Identity& saved) {
+  const auto require = [&](const std::string& what, const std::string& path, const std::string& is,
+                           const std::string& was) {
+    if (is.empty() || was.empty() || is == was) return;
+    throw ExitError(ExitCode::kBadRecipe,
+                    recipe.RunFolder().string() + ": this run is finished, and " + what + " (" + path +
+                        ") has changed since: it was " + was + ", now it is " + is +
+                        ". Give the run another name (name=...) to train with what is there now, or put the "
+                        "old one back");
+  };
+  require("its corpus, data.train", recipe.data.train, now.corpus, saved.corpus);
+  require("its base model, model.path", recipe.model.path, now.weights_sha256, saved.weights_sha256);
+  require("the adapter it began with, adapter.init_from", recipe.adapter.init_from, now.adapter_sha256,
+          saved.adapter_sha256);
+}
+
+void RequireWarmupWithin(const Recipe& recipe, std::int64_t groups) {
+  const std::int64_t steps = TotalSteps(recipe, groups);
+  const std::int64_t warmup = WarmupSteps(recipe, groups);
+  if (warmup <= steps) return;
+  throw ExitError(ExitCode::kBadRecipe,
+                  recipe.origins.at("optimizer.warmup_steps") + ": optimizer.warmup_steps is " +
+                      std::to_string(warmup) + ", more than the " + Counted(steps, "step") + " of the run (" +
+                      Counted(recipe.train.epochs, "epoch") + " of " + Counted(groups, "group") +
+                      "): the learning rate would never reach optimizer.lr; lower it");
 }
 
 void RequireSameIdentity(const Identity& now, const Identity& saved, const std::string& checkpoint) {
@@ -251,6 +346,9 @@ void RequireSameIdentity(const Identity& now, const Identity& saved, const std::
   };
   require("corpus, data.train", now.corpus, saved.corpus);
   require("base model, model.path", now.weights_sha256, saved.weights_sha256);
+  if (!saved.adapter_sha256.empty()) {
+    require("adapter, adapter.init_from", now.adapter_sha256, saved.adapter_sha256);
+  }
   require("recipe", now.recipe_sha256, saved.recipe_sha256);
 }
 

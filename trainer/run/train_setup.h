@@ -40,6 +40,11 @@ void AddTrained(const Recipe& recipe, Decoder& model);
 // own, 1 for the others.
 std::vector<double> LearningRateScales(const Recipe& recipe, const Decoder& model);
 
+// The corpus that `key` of the recipe names. Errors: ExitError(kMissingInput) that says where the recipe
+// names it and what makes it; those of Corpus.
+data::Corpus OpenCorpusOf(const Recipe& recipe, const std::string& key, const std::string& path,
+                          const data::CorpusLimits& limits = {});
+
 // Reads lengths of every group, and for distribution matching every group, once. Returns warnings.
 // Errors: data::DataError or ExitError(kBadData) when the corpus has another tokenizer than the model, ids
 // beyond its vocabulary, sequences beyond its positions, too few possibility numbers or responses, or
@@ -53,6 +58,13 @@ Validation::Settings ValidationSettings(const Recipe& recipe, const ModelConfig&
 // What the run is bound to, as far as this rank knows: one rank a machine hashes the weights, the others
 // leave them empty.
 Identity IdentityOf(const Recipe& recipe, const data::Corpus& corpus, const dist::World& world);
+// The same of a run that is finished, as far as its inputs are still there: `gone` gets the keys of those
+// that are not.
+Identity IdentityOfInputs(const Recipe& recipe, std::vector<std::string>& gone);
+// Errors: ExitError(kBadRecipe) naming what is no longer what the finished run was made with.
+void RequireUnchangedInputs(const Recipe& recipe, const Identity& now, const Identity& saved);
+// Errors: ExitError(kBadRecipe) where the learning rate would still rise at the end of the run.
+void RequireWarmupWithin(const Recipe& recipe, std::int64_t groups);
 // Errors: ExitError(kBadData) naming what is no longer what the checkpoint was made with.
 void RequireSameIdentity(const Identity& now, const Identity& saved, const std::string& checkpoint);
 

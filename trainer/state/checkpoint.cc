@@ -145,6 +145,17 @@ fs::path Checkpoints::StepFolder(std::int64_t step) const {
   return folder_ / name;
 }
 
+std::optional<Identity> Checkpoints::NewestIdentity() const {
+  const std::vector<std::int64_t> steps = Steps();
+  if (steps.empty()) return std::nullopt;
+  const fs::path path = StepFolder(steps.back()) / kState;
+  try {
+    return IdentityFromJson(ReadJsonFile(path), path.string());
+  } catch (const ExitError&) {  // a finished run may have lost its checkpoints
+    return std::nullopt;
+  }
+}
+
 std::vector<std::int64_t> Checkpoints::Steps() const {
   std::vector<std::int64_t> steps;
   std::error_code error;

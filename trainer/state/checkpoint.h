@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,9 @@ class Checkpoints {
   // to step-N.bad-<unix time> and the next older one is tried.
   // Errors: ExitError(kBadData) when there are checkpoints but none is whole.
   Loaded LoadNewest(TrainState& state) const;
+
+  // What the newest checkpoint is bound to; nothing where there is none that can be read.
+  std::optional<Identity> NewestIdentity() const;
 
   // Steps of the committed checkpoints, ascending.
   std::vector<std::int64_t> Steps() const;

@@ -209,10 +209,17 @@ double ClipScale(double norm, double max_norm) {
 double Schedule::LearningRate(std::int64_t step) const {
   if (step < warmup_steps) return lr * static_cast<double>(step) / static_cast<double>(warmup_steps);
   if (kind == "constant") return lr;
+  if (kind == "inverse_sqrt") {
+    const std::int64_t timescale = warmup_steps > 0 ? warmup_steps : 10'000;
+    const auto shifted = static_cast<double>(step + timescale - warmup_steps);
+    return lr / std::sqrt(shifted / static_cast<double>(timescale));
+  }
   const double progress = static_cast<double>(step - warmup_steps) /
                           static_cast<double>(std::max<std::int64_t>(1, total_steps - warmup_steps));
   if (kind == "linear") return lr * std::max(0.0, 1.0 - progress);
-  if (kind == "cosine") return lr * 0.5 * (1.0 + std::cos(std::numbers::pi * std::min(1.0, progress)));
+  const double wave = 0.5 * (1.0 + std::cos(std::numbers::pi * std::min(1.0, progress)));
+  if (kind == "cosine") return lr * wave;
+  if (kind == "cosine_with_min_lr") return lr * (wave * (1.0 - min_lr_rate) + min_lr_rate);
   throw std::logic_error("schedule '" + kind + "' passed the recipe's check");
 }
 

@@ -65,12 +65,15 @@ double ClipScale(double norm, double max_norm);
 
 // Learning rate of optimizer step `step` (counted from 0) of `total_steps`, as the schedules of the same
 // name in transformers: the first `warmup_steps` rise from 0 by lr / warmup_steps, then `constant`, `linear`
-// to 0 at total_steps, or `cosine` (half a period) to 0.
+// to 0 at total_steps, `cosine` (half a period) to 0, `cosine_with_min_lr` to lr * min_lr_rate, or
+// `inverse_sqrt`: lr * sqrt(w / step), w = warmup_steps, or 10,000 without a warm-up, then counted from
+// there.
 struct Schedule {
-  std::string kind = "constant";  // constant | linear | cosine
+  std::string kind = "constant";
   double lr = 5e-5;
   std::int64_t warmup_steps = 0;
   std::int64_t total_steps = 0;
+  double min_lr_rate = 0.0;  // of cosine_with_min_lr
 
   double LearningRate(std::int64_t step) const;
 };

@@ -189,6 +189,7 @@ void Visit(Visitor&& visit, I& identity) requires std::is_same_v<std::remove_con
   visit("recipe_sha256", identity.recipe_sha256);
   visit("corpus", identity.corpus);
   visit("weights_sha256", identity.weights_sha256);
+  visit("adapter_sha256", identity.adapter_sha256);
 }
 
 template <typename Visitor, typename P>
@@ -224,6 +225,15 @@ nlohmann::json StateToJson(const TrainState& state) {
   return json;
 }
 
+Identity IdentityFromJson(const nlohmann::json& json, const std::string& where) {
+  nlohmann::json found = StateReader(json, where).At("identity");
+  // Checkpoints of earlier versions do not say it.
+  if (found.is_object()) found.emplace("adapter_sha256", "");
+  Identity identity;
+  Visit(StateReader(found, where + ": identity"), identity);
+  return identity;
+}
+
 void StateFromJson(const nlohmann::json& json, const std::string& where, TrainState& state) {
   StateReader root(json, where);
   if (root.At("format") != "plural-train-state" || root.At("format_version") != 1) {
@@ -233,7 +243,7 @@ void StateFromJson(const nlohmann::json& json, const std::string& where, TrainSt
   }
   Visit(StateReader(root.At("position"), where + ": position"), state.position);
   ReadSums(json, where, state.position.epoch_sums);
-  Visit(StateReader(root.At("identity"), where + ": identity"), state.identity);
+  state.identity = IdentityFromJson(json, where);
   Visit(StateReader(root.At("provenance"), where + ": provenance"), state.provenance);
 }
 

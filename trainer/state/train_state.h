@@ -33,6 +33,7 @@ struct Identity {
   std::string recipe_sha256;   // of the keys that decide the run (run_folder.h)
   std::string corpus;          // SHA-256 of the corpus, or its fingerprint where it has no sidecar
   std::string weights_sha256;  // of the base weights; "" for random ones, which the recipe decides
+  std::string adapter_sha256;  // of adapter.init_from; "" without one
 };
 
 // Where the state was made, recorded for people: a resume elsewhere is reported, not refused.
@@ -64,6 +65,8 @@ std::string ReplicaHash(const TrainState& state);
 // Everything but the tensors. Numbers are exact: integers as integers, floats as C hexadecimal floats in
 // strings ("0x1.8p+1").
 nlohmann::json StateToJson(const TrainState& state);
+// Of a state in JSON. Errors: as StateFromJson.
+Identity IdentityFromJson(const nlohmann::json& json, const std::string& where);
 // Fills `state` but for the tensors. Errors: ExitError(kBadData) naming `where` and the key.
 void StateFromJson(const nlohmann::json& json, const std::string& where, TrainState& state);
 

@@ -28,6 +28,9 @@ COMMANDS = {
     ),
 }
 
+# Stopped on request (docs/running.md).
+STOPPED = 75
+
 
 class _Parser(argparse.ArgumentParser):
     """Reports a bad command line as UsageError instead of exiting with argparse's own code."""
@@ -41,9 +44,12 @@ def _usage() -> str:
     return f"usage: plural COMMAND ...\n\nText commands:\n{rows}\n\nplural COMMAND --help tells more.\n"
 
 
-def _report(line: str) -> None:
-    # One line, even if the message of a library has several.
-    print("plural: error: " + " ".join(line.split("\n")), file=sys.stderr)
+def _report(line: str, code: int, word: str) -> int:
+    """Prints one line, even if the message of a library has several; returns `code`. The form is that of
+    trainer/commands/failure.h."""
+    phase = f", phase {word}" if word in COMMANDS else ""
+    print(f"plural: error: {' '.join(line.split(chr(10)))} [exit {code}{phase}]", file=sys.stderr)
+    return code
 
 
 def _show_every_character() -> None:
@@ -53,9 +59,17 @@ def _show_every_character() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _terminate(signum, _frame):
-    """Ends like Ctrl-C does, through the same clean-up, with the shell's code for the signal."""
-    raise SystemExit(128 + signum)
+def _stop(_signum, _frame):
+    """Ends like Ctrl-C does, through the same clean-up."""
+    raise KeyboardInterrupt
+
+
+def _report_stop(stop: KeyboardInterrupt) -> int:
+    """Commands that keep lines say so in notes on the exception (common/kept_lines.py)."""
+    kept = "; ".join(getattr(stop, "__notes__", []))
+    end = f"{kept}; start again to go on" if kept else "nothing is left half-written"
+    print(f"plural: stopped on request: {end}", file=sys.stderr)
+    return STOPPED
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -78,31 +92,32 @@ def _dispatch(arguments: list[str]) -> int:
 
 def main(arguments: list[str]) -> int:
     """Runs one command; returns its exit code. Only here are errors turned into lines."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _stop)
     _show_every_character()
+    word = arguments[0] if arguments else ""
     try:
         return _dispatch(arguments)
     except CommandError as error:
-        _report(str(error))
+        _report(str(error), error.exit_code, word)
         if isinstance(error, WriteFailed):
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(error.exit_code)
         return error.exit_code
-    except KeyboardInterrupt:
-        _report("interrupted, nothing left half-written")
-        return 130
+    except KeyboardInterrupt as stop:
+        return _report_stop(stop)
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ImportError as error:
-        _report(f"{error}; install the packages of data/text/requirements.txt (launch/setup does)")
-        return 69
+        advice = "install the packages of data/text/requirements.txt (launch/setup does)"
+        return _report(f"{error}; {advice}", 69, word)
     except Exception as error:  # a defect of ours must still end in one line
         if os.environ.get("PLURAL_TRACEBACK"):
             raise
-        _report(f"internal error: {type(error).__name__}: {error} (PLURAL_TRACEBACK=1 shows where)")
-        return CommandError.exit_code
+        what = f"internal error: {type(error).__name__}: {error} (PLURAL_TRACEBACK=1 shows where)"
+        return _report(what, CommandError.exit_code, word)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import TextIO
 
 from plural_text.common.errors import BadData, CannotCreate, UsageError, WriteFailed
 from plural_text.common.json_lines import kind, read_objects, text_of
+from plural_text.common.new_output import add_force, require_new
 
 _SPEAKERS = ("Person A", "Person B")
 # "1.", "2)", "(3)", "4:", "#5", "Response 6:", or a bullet; not "3.50", "5:30", "-2".
@@ -136,6 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CLEANED.jsonl",
         help="written whole or not at all",
     )
+    add_force(add)
     add(
         "--speaker",
         action="append",
@@ -156,6 +158,7 @@ def run(arguments: argparse.Namespace) -> int:
         and arguments.output.samefile(arguments.responses)
     ):
         raise UsageError(f"{arguments.output}: is the input; name another output")
+    require_new(arguments.output, arguments.force)
     with _written_whole(arguments.output) as stream:
         for where, fields in lines:
             _clean_line(cleaner, fields, where)

@@ -208,5 +208,18 @@ TEST(Schedule, IsThatOfTransformers) {
   EXPECT_DOUBLE_EQ(Schedule{.lr = 0.5}.LearningRate(0), 0.5);
 }
 
+// parity.schedule_test compares whole runs.
+TEST(Schedule, EndsAtItsMinimumOrFallsWithTheRoot) {
+  const Schedule cosine{"cosine_with_min_lr", 0.5, 4, 10, 0.2};
+  EXPECT_DOUBLE_EQ(cosine.LearningRate(4), 0.5);
+  EXPECT_DOUBLE_EQ(cosine.LearningRate(7), 0.5 * (0.5 * 0.8 + 0.2));
+  EXPECT_DOUBLE_EQ(cosine.LearningRate(10), 0.1);
+  const Schedule root{"inverse_sqrt", 0.5, 4, 10};
+  EXPECT_DOUBLE_EQ(root.LearningRate(2), 0.25);
+  EXPECT_DOUBLE_EQ(root.LearningRate(4), 0.5);
+  EXPECT_DOUBLE_EQ(root.LearningRate(16), 0.25);
+  EXPECT_DOUBLE_EQ((Schedule{.kind = "inverse_sqrt", .lr = 0.5}.LearningRate(10'000)), 0.5 / std::sqrt(2.0));
+}
+
 }  // namespace
 }  // namespace plural::trainer

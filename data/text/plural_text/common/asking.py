@@ -46,8 +46,8 @@ class AnswerCache:
     def __enter__(self) -> AnswerCache:
         return self
 
-    def __exit__(self, *_) -> None:
-        self._lines.__exit__()
+    def __exit__(self, *failure) -> None:
+        self._lines.__exit__(*failure)
 
     def get(self, endpoint: Endpoint, question: str) -> str | None:
         return self._answers.get(_key(endpoint, question))

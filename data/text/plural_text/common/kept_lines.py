@@ -33,6 +33,7 @@ class KeptLines:
         try:
             self._lock()
             self._lines = self._read()
+            self._count = len(self._lines)
         except BaseException:
             self._file.close()
             raise
@@ -40,8 +41,12 @@ class KeptLines:
     def __enter__(self) -> KeptLines:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind=None, error=None, trace=None) -> None:
         self._file.close()
+        if isinstance(error, KeyboardInterrupt) and self._count:
+            # What a stop is told with (__main__).
+            lines = "line is" if self._count == 1 else "lines are"
+            error.add_note(f"{self._count:,} {lines} kept in {self.path}")
 
     def found(self) -> Iterator[tuple[str, dict]]:
         """("file:line", object) of each line that the file had when it was opened."""
@@ -52,6 +57,7 @@ class KeptLines:
         try:
             self._file.write(json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
             self._file.flush()
+            self._count += 1
         except OSError as error:
             raise WriteFailed(f"{self.path}: a line cannot be written: {error.strerror}") from None
 

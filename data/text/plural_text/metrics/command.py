@@ -15,6 +15,7 @@ import importlib
 from pathlib import Path
 
 from plural_text.common.errors import UsageError
+from plural_text.common.new_output import add_force
 from plural_text.metrics.figure_report import check_output, table, write_report
 from plural_text.metrics.responses import read_answers
 
@@ -60,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"which, in this order (default: {','.join(DEFAULT_METRICS)})",
     )
     add("-o", "--output", type=Path, metavar="FIGURES.json", help="all figures; written whole or not at all")
+    add_force(add)
     add("--quiet", action="store_true", help="no table")
     for module, _ in METRICS.values():
         metric = importlib.import_module(module)
@@ -71,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     for option, metric in _NEEDS.items():
         if getattr(arguments, option) and metric not in arguments.metrics:
             raise UsageError(f"--{option} is for the metric '{metric}', which --metrics leaves out")
-    check_output(arguments.output, arguments.responses)
+    check_output(arguments.output, arguments.responses, arguments.force)
     answers = read_answers(arguments.responses)
     found = [figure for name in arguments.metrics for figure in _module(name).figures(answers, arguments)]
     if arguments.output:

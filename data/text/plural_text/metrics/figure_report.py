@@ -9,7 +9,8 @@ import json
 import os
 from pathlib import Path
 
-from plural_text.common.errors import CannotCreate, UsageError, WriteFailed
+from plural_text.common.errors import UsageError, WriteFailed
+from plural_text.common.new_output import require_new
 from plural_text.metrics import bootstrap
 from plural_text.metrics.figure import Figure
 
@@ -39,16 +40,14 @@ def _number(value: float) -> str:
     return f"{value:,.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.3e}"
 
 
-def check_output(output: Path | None, source: Path) -> None:
-    """Before the work: whether the report can be written. Errors: CannotCreate, UsageError."""
+def check_output(output: Path | None, source: Path, force: bool) -> None:
+    """Before the work: whether the report can be written; `force`: over an older one. Errors: CannotCreate,
+    UsageError."""
     if output is None:
         return
-    if not output.parent.is_dir():
-        raise CannotCreate(f"{output}: folder {output.parent} does not exist; create it first")
-    if output.is_dir():
-        raise CannotCreate(f"{output}: is a folder; name a file")
     if output.exists() and source.exists() and output.samefile(source):
         raise UsageError(f"{output}: is the input; name another output")
+    require_new(output, force)
 
 
 def write_report(path: Path, head: dict, figures: list[Figure]) -> None:

@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the conversations, a line each as it is finished; what stands there is not repeated",
     )
     add("--figures", type=Path, metavar="FIGURES.json", help="all figures; written whole or not at all")
+    add("--force", action="store_true", help="replace the file of --figures where it exists")
     add("--conversations", type=whole_number(1, 100_000), default=300, metavar="N", help="(default: 300)")
     add(
         "--values",
@@ -187,8 +188,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(
             "--seeker needs --extractor: only a script's questions say which attribute an answer is about"
         )
-    check_output(arguments.figures, arguments.output)
-    check_output(arguments.output, arguments.model)
+    check_output(arguments.figures, arguments.output, arguments.force)
+    check_output(arguments.output, arguments.model, force=True)  # conversations go on where they are
 
 
 # Conversations.

@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from plural_text.common.errors import BadData, CannotCreate, UsageError
+from plural_text.common.errors import BadData, UsageError
+from plural_text.common.new_output import add_force, require_new
 from plural_text.common.progress import Progress
 from plural_text.prepare.alignment import Aligner, open_aligner
 from plural_text.prepare.chat_turn import ChatTurn
@@ -68,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CORPUS.h5",
         help="written whole or not at all; a SHA-256 goes beside it",
     )
+    add_force(add)
     add(
         "--template",
         metavar="NAME_OR_FILE",
@@ -160,7 +162,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"plural: warning: {line}", file=sys.stderr)
 
     inputs = InputFiles(arguments.inputs, arguments.format, warn, arguments.prompts_only)
-    _check_output(arguments.output, inputs.files)
+    _check_output(arguments.output, inputs.files, arguments.force)
     _check_align(arguments)
     replies = Replies.of(arguments)
     stop_words = StopWords(arguments.stopwords)
@@ -340,11 +342,10 @@ def _with_numbers_of(aligner: Aligner, limits: Limits, arguments: argparse.Names
     return replace(limits, possibilities=arguments.possibilities or aligner.possibilities)
 
 
-def _check_output(output: Path, inputs: list[Path]) -> None:
-    if not output.parent.is_dir():
-        raise CannotCreate(f"{output}: folder {output.parent} does not exist; create it first")
+def _check_output(output: Path, inputs: list[Path], force: bool) -> None:
     if output.exists() and any(output.samefile(file) for file in inputs):
         raise UsageError(f"{output}: is an input too; name another output")
+    require_new(output, force)
 
 
 def _unique(records: Iterable[Record]) -> Iterator[Record]:

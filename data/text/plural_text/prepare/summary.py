@@ -28,7 +28,8 @@ class Summary:
         self.longest_id = ""
         self.end_tokens = ""
         self.alignment: list[str] = []  # lines of the alignment, where there is one
-        # Tokens of all sequences of their own against tokens with the prompt held once, of a group.
+        # Tokens of all sequences of a group, and rows of the token tree that they share, as `plural inspect`
+        # and `plural dry-run` count them.
         self._plain = self._shared = 0
         self._peft_plain = self._peft_shared = 0
 
@@ -44,16 +45,16 @@ class Summary:
         longest = prompt + max(map(len, group.tails)) + max(lengths, default=0)
         if longest > self.longest_tokens:
             self.longest_tokens, self.longest_id = longest, group.id
+        if not lengths:
+            return
         head = prompt + len(group.tails[0])
         self._plain += head * len(lengths) + sum(lengths)
-        self._shared += head + sum(lengths)
-        if len(group.tails) > 1:
-            n = min(_PEFT_RESPONSES, len(lengths))
-            used = n * sum(lengths[:n])
-            tail = len(group.tails[1])
-            common = len(os.path.commonprefix([min(group.tails[1:]), max(group.tails[1:])]))
-            self._peft_plain += n * n * (prompt + tail) + used
-            self._peft_shared += prompt + common + n * (tail - common) + used
+        self._shared += head + _fed_rows(group.responses)
+        n = min(_PEFT_RESPONSES, len(lengths), len(group.tails) - 1)
+        if n > 0:
+            tails = group.tails[1 : n + 1]
+            self._peft_plain += n * (n * prompt + sum(map(len, tails)) + sum(lengths[:n]))
+            self._peft_shared += prompt + _rows(tails) + n * _fed_rows(group.responses[:n])
 
     @property
     def marked_share(self) -> float:
@@ -87,12 +88,12 @@ class Summary:
         if self.end_tokens:
             rows.append(("end tokens", self.end_tokens))
         if self.responses:
-            ratio = f"{self._plain / self._shared:.2f} (one sequence per response"
+            ratio = f"{self._plain / self._shared:.2f}x (one sequence per response"
             if self._peft_shared:
                 ratio += (
-                    f"), {self._peft_plain / self._peft_shared:.2f} (peft with {_PEFT_RESPONSES} responses"
+                    f"), {self._peft_plain / self._peft_shared:.2f}x (peft with {_PEFT_RESPONSES} responses"
                 )
-            rows.append(("sharing ratio, about", ratio + ")"))
+            rows.append(("shared", ratio + ")"))
         if self.marked_tokens:
             rows.append(
                 ("penalised tokens", f"{100 * self.marked_share:.1f} % of the responses' (content_first)")
@@ -103,3 +104,17 @@ class Summary:
         rows += [("aligned", line) for line in self.alignment]
         rows.append(("sha256", sha256))
         return [f"{name:<21} {value}" for name, value in rows]
+
+
+def _rows(sequences: list) -> int:
+    """Rows of the token tree of sequences: their different beginnings."""
+    rows, before = 0, ()
+    for tokens in sorted(map(tuple, sequences)):
+        rows += len(tokens) - len(os.path.commonprefix([before, tokens]))
+        before = tokens
+    return rows
+
+
+def _fed_rows(responses: list) -> int:
+    """The same of responses, whose last tokens are predicted and not fed."""
+    return _rows([tokens[:-1] for tokens in responses])

@@ -1,13 +1,13 @@
-// Signals: how a run is asked to stop.
+// Signals: how a command is asked to stop.
 //
 // Owns: the handlers of SIGUSR1 (a batch system's warning), SIGTERM and SIGINT while it lives. Does not
-// own: what stopping means (train.h). Thread rule: made and destroyed by the main thread, one at a time; a
-// handler only stores to a flag.
+// own: what stopping means (the commands). Thread rule: made and destroyed by the main thread, one at a time;
+// a handler only stores to a flag.
 #pragma once
 
 #include <csignal>
 
-namespace plural::trainer {
+namespace plural {
 
 class StopSignal {
  public:
@@ -24,4 +24,4 @@ class StopSignal {
   struct sigaction previous_[3] = {};
 };
 
-}  // namespace plural::trainer
+}  // namespace plural

@@ -1,6 +1,6 @@
-#include "trainer/run/signals.h"
+#include "trainer/base/signals.h"
 
-namespace plural::trainer {
+namespace plural {
 namespace {
 
 constexpr int kSignals[] = {SIGUSR1, SIGTERM, SIGINT};
@@ -30,4 +30,4 @@ StopSignal::~StopSignal() {
 
 bool StopSignal::Requested() const { return signal_seen != 0; }
 
-}  // namespace plural::trainer
+}  // namespace plural

@@ -1,0 +1,25 @@
+"""Output files: nothing that exists is replaced unless the user says so.
+
+Owns: `--force`, the refusal. Does not own: how a file appears whole, which each writer sees to.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from plural_text.common.errors import CannotCreate
+
+
+def add_force(add) -> None:
+    """add: the add_argument of a parser."""
+    add("--force", action="store_true", help="replace the output where it exists")
+
+
+def require_new(output: Path, force: bool) -> None:
+    """Before the work. Errors: CannotCreate where the output exists, is a folder, or has none to lie in."""
+    if not output.parent.is_dir():
+        raise CannotCreate(f"{output}: folder {output.parent} does not exist; create it first")
+    if output.is_dir():
+        raise CannotCreate(f"{output}: is a folder; name a file")
+    if output.exists() and not force:
+        raise CannotCreate(f"{output}: exists; give --force to replace it, or name another output")
