@@ -13,6 +13,7 @@ ALLOWED = {
     "prepare": {"common"},
     "metrics": {"common", "prepare"},
     "persona": {"common", "prepare", "metrics"},
+    "ask": {"common", "prepare"},
     "postprocess": {"common"},
     "__main__": {"common"},  # commands are imported by name, when they are called
     "__init__": set(),

@@ -4,6 +4,7 @@
     prepare/      text to a pre-tokenized corpus                          imports common
     metrics/      answers to figures with intervals                       imports common, prepare
     persona/      conversations with a model, and their figures           imports common, prepare, metrics
+    ask/          questions to a model, a dialogue with it                imports common, prepare
     postprocess   texts of answers, cleaned step by step                  imports common
     __main__      the table of commands; each command is imported only when it is called
 

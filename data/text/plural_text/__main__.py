@@ -16,6 +16,7 @@ from plural_text.common.errors import CommandError, UsageError, WriteFailed
 
 # Word -> (module, one line for --help). The module is imported only when its word is given.
 COMMANDS = {
+    "ask": ("plural_text.ask.command", "asks a model and prints its answers; a dialogue in the terminal"),
     "prepare": ("plural_text.prepare.command", "text to a pre-tokenized corpus"),
     "postprocess": ("plural_text.postprocess", "texts of generated responses, cleaned step by step"),
     "metrics": (
