@@ -44,7 +44,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=whole_number(0, 4096), default=0, metavar="N", help="0: the machine's (default)")
 
 
-def add_sampling_options(parser: argparse.ArgumentParser) -> None:
+def add_sampling_options(parser: argparse.ArgumentParser, seed: bool = True) -> None:
+    """seed: False where requests bring their own."""
     add = parser.add_argument_group("sampling").add_argument
     add("--temperature", type=number(0, 100), default=1.0, metavar="T", help="0: the likeliest (default: 1)")
     add("--top-p", type=number(1e-9, 1), default=1.0, metavar="P", help="(default: 1)")
@@ -55,6 +56,9 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"of an answer (default: {_NEW_TOKENS}, or half of what a smaller model has room for)",
     )
+    if not seed:
+        parser.set_defaults(seed=0)
+        return
     add(
         "--seed",
         type=whole_number(0),

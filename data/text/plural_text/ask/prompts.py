@@ -15,7 +15,7 @@ from pathlib import Path
 from plural_text.ask.choices import Choice
 from plural_text.ask.training import Training
 from plural_text.common.errors import BadData, UsageError
-from plural_text.prepare.prompt_encoder import PromptEncoder
+from plural_text.prepare.prompt_encoder import PromptEncoder, PromptTooLong
 from plural_text.prepare.templates import Template, format_of, open_template, stored_template
 from plural_text.prepare.tokenizer import Tokenizer, read_json_beside
 from plural_text.prepare.tokenizer_files import open_tokenizer
@@ -59,7 +59,8 @@ class Prompts:
         if training and training.tokenizer_sha256 not in ("", self.tokenizer.sha256):
             warn(f"{self.tokenizer.path}: is not the tokenizer that {training.where} was trained with")
         self.template = _template(training, template, self.tokenizer)
-        self.context_tokens = _context(model)
+        self.context_tokens = _size(model, "max_position_embeddings", 0)
+        self.vocabulary = _size(model, "vocab_size", len(self.tokenizer.token_bytes))
         self._encoder = PromptEncoder(
             self.tokenizer, self.template, limit="beside its new tokens the model has room for"
         )
@@ -140,19 +141,30 @@ class Prompts:
         ask = self._request(key, encoded, numbers, chosen, settings)
         return replace(ask, dropped_turns=len(turns) - len(kept))
 
-    def ask_text(self, key: str, text: str, count: int, settings: dict) -> Ask:
-        """A text to go on with as it stands, behind the begin token. Errors: BadData."""
-        ids = self.tokenizer.with_begin(self.tokenizer.encode_prompts([text])[0])
+    def ask_text(self, key: str, text: str | list[int], count: int, settings: dict) -> Ask:
+        """A text to go on with as it stands, behind the begin token; or token ids. Errors: BadData."""
+        ids = text
+        if isinstance(text, str):
+            ids = self.tokenizer.with_begin(self.tokenizer.encode_prompts([text])[0])
         self.check_length(ids, settings["max_new_tokens"])
-        return self._request(key, [ids] * count, [0] * count, [], settings)
+        latents = self.training.latents if self.training else 0
+        draws = f"{settings['seed']}:{key}"
+        chosen = Choice("sample").numbers(count, latents, draws) if latents else []
+        return self._request(key, [ids] * count, [0] * count, chosen, settings)
+
+    def encode(self, turns: list, k: int) -> list[int]:
+        """Ids of the prompt for number k, 0: without one. Errors: BadData."""
+        if self.template.format == "text":
+            return self.tokenizer.with_begin(self.tokenizer.encode_prompts(turns)[0])
+        return self._encoder.encode(turns, k)
 
     def check_length(self, ids: list[int], max_new_tokens: int) -> None:
-        """Errors: BadData for a prompt that is empty or has no room."""
+        """Errors: BadData for a prompt that is empty, PromptTooLong for one that has no room."""
         if not ids:
             raise BadData("the prompt has no tokens")
         room = self._room(max_new_tokens)
         if room and len(ids) > room:
-            raise BadData(_no_room(len(ids), max_new_tokens, self.context_tokens))
+            raise PromptTooLong(_no_room(len(ids), max_new_tokens, self.context_tokens))
 
     def _room(self, max_new_tokens: int) -> int:
         """Tokens that a prompt may have; 0: the model names no limit."""
@@ -160,12 +172,18 @@ class Prompts:
             return 0
         room = self.context_tokens - max_new_tokens
         if room < 1:
-            raise BadData(_no_room(1, max_new_tokens, self.context_tokens))
+            raise PromptTooLong(_no_room(1, max_new_tokens, self.context_tokens))
         return room
 
     def _request(
         self, key: str, prompts: list[list[int]], numbers: list[int], latents: list[int], settings: dict
     ) -> Ask:
+        highest = max(map(max, prompts))
+        if highest >= self.vocabulary:
+            raise BadData(
+                f"the prompt has token {highest}, the model has {self.vocabulary:,}; give the tokenizer of "
+                "the model with --tokenizer"
+            )
         request = {"id": key, **settings}
         if latents:
             request |= {"prompt_tokens": prompts[0], "latents": latents}
@@ -225,9 +243,9 @@ def _template(training: Training | None, name: str | None, tokenizer: Tokenizer)
     return template
 
 
-def _context(model: Path) -> int:
-    found = read_json_beside(model, "config.json").get("max_position_embeddings")
-    return found if type(found) is int and found > 0 else 0
+def _size(model: Path, key: str, default: int) -> int:
+    found = read_json_beside(model, "config.json").get(key)
+    return found if type(found) is int and found > 0 else default
 
 
 def _no_room(prompt: int, new: int, context: int) -> str:
