@@ -158,9 +158,9 @@ class Refused(FolderTest):
         for kind, name, words in (
             (MissingInput, "absent.jsonl", "not found"),
             (MissingInput, "", "looked for .json"),
-            (BadData, "table.csv", "reads .json, .jsonl, .ndjson"),
+            (BadData, "table.xlsx", "reads .json, .jsonl, .ndjson"),
         ):
-            (self.folder / "table.csv").write_text("a,b")
+            (self.folder / "table.xlsx").write_text("a,b")
             with self.assertRaisesRegex(kind, words):
                 InputFiles([str(self.folder / name)], "dialogue", print)
         (self.folder / "a.json").write_text('{\n"context": "a",\n}')

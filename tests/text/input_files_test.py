@@ -157,7 +157,8 @@ class Refused(Reading):
         self.refused("d.jsonl.gz", bytes(broken), "cannot be unpacked with gzip")
 
     def test_names(self):
-        self.refused("d.csv", b"a", "reads .json, .jsonl, .ndjson, .parquet and .gz of these")
+        known = "reads .json, .jsonl, .ndjson and .gz of these, .parquet, .csv, .tsv"
+        self.refused("d.xlsx", b"a", known)
         self.refused("d.csv.gz", b"a", "cannot tell what this file holds")
 
 

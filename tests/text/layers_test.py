@@ -13,7 +13,10 @@ ALLOWED = {
     "prepare": {"common"},
     "metrics": {"common", "prepare"},
     "persona": {"common", "prepare", "metrics"},
+    "ask": {"common", "prepare"},
+    "serve": {"common", "prepare", "ask"},
     "postprocess": {"common"},
+    "score": {"common", "prepare", "ask"},
     "__main__": {"common"},  # commands are imported by name, when they are called
     "__init__": set(),
 }

@@ -2,7 +2,8 @@
 
 Owns: the table of commands, exit codes, the effect of a signal, what becomes of a character that the terminal
 cannot show. Does not own: the work of a command. Thread rule: the main thread alone.
-A command is a module with `add_arguments(parser)` and `run(arguments) -> int`.
+A command is a module with `add_arguments(parser)` and `run(arguments) -> int`. One with PASSES_ON is a front
+of the compiled program: it gets the options that it does not know as `arguments.rest`, also --help.
 """
 
 import argparse
@@ -16,12 +17,15 @@ from plural_text.common.errors import CommandError, UsageError, WriteFailed
 
 # Word -> (module, one line for --help). The module is imported only when its word is given.
 COMMANDS = {
+    "ask": ("plural_text.ask.command", "asks a model and prints its answers; a dialogue in the terminal"),
     "prepare": ("plural_text.prepare.command", "text to a pre-tokenized corpus"),
     "postprocess": ("plural_text.postprocess", "texts of generated responses, cleaned step by step"),
     "metrics": (
         "plural_text.metrics.command",
         "figures of generated responses: diversity, coverage, coherence, cost",
     ),
+    "serve": ("plural_text.serve.command", "a model behind an OpenAI-compatible endpoint on this machine"),
+    "score": ("plural_text.score", "log-probabilities of given responses, texts or token ids"),
     "persona": (
         "plural_text.persona.command",
         "talks with a model, and how varied the personas are that it takes on",
@@ -84,9 +88,14 @@ def _dispatch(arguments: list[str]) -> int:
         prog=f"plural {word}",
         description=command.__doc__,
         allow_abbrev=False,
+        add_help=not getattr(command, "PASSES_ON", False),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser)
+    if getattr(command, "PASSES_ON", False):
+        known, rest = parser.parse_known_args(arguments[1:])
+        known.rest = rest
+        return command.run(known)
     return command.run(parser.parse_args(arguments[1:]))
 
 

@@ -22,6 +22,7 @@ from plural_text.common.endpoint import DEFAULT_KEY_VARIABLE, Endpoint, Endpoint
 from plural_text.common.errors import BadData, CommandError, UsageError
 from plural_text.common.json_lines import kind
 from plural_text.common.kept_lines import KeptLines
+from plural_text.common.model_process import LAUNCHER, ModelProcess
 from plural_text.common.options import number, whole_number
 from plural_text.common.parallel import Parallel
 from plural_text.common.progress import Progress
@@ -30,13 +31,12 @@ from plural_text.persona import conversation as talk
 from plural_text.persona import mapping
 from plural_text.persona.conversation import Conversation, ScriptedSeeker, converse
 from plural_text.persona.figures import Persona, answered, figures, parse_extraction, persona_values
-from plural_text.persona.revealer import Revealer
 from plural_text.persona.values import FOLDER, read_value_sets
 from plural_text.prepare.formats import InputFiles
+from plural_text.prepare.prompt_encoder import PromptEncoder
 from plural_text.prepare.templates import DEFAULTS, open_template
 from plural_text.prepare.tokenizer_files import open_tokenizer
 
-LAUNCHER = Path(__file__).resolve().parents[4] / "launch" / "plural"
 _OPENING_TURNS = 4
 
 
@@ -207,7 +207,7 @@ def _talk(names: list[str], arguments, protocol, kept: KeptLines, talks: dict[st
     settings, before = _settings(arguments), len(talks)
     failure: CommandError | None = None
     with (
-        Revealer(_command(arguments)) as revealer,
+        ModelProcess(_command(arguments)) as revealer,
         Progress(
             "persona",
             arguments.conversations,
@@ -244,18 +244,21 @@ class RevealerPrompts:
     """Conversations to the token ids that ask for the revealer's next turn, and its token ids to text."""
 
     def __init__(self, arguments):
-        self._tokenizer = open_tokenizer(
+        tokenizer = open_tokenizer(
             arguments.tokenizer or arguments.model,
             warn=lambda line: print(f"plural: warning: {line}", file=sys.stderr),
         )
-        self._template = open_template(arguments.template, "dialogue", self._tokenizer)
-        self._limit = arguments.max_prompt_tokens
+        template = open_template(arguments.template, "dialogue", tokenizer)
         self._seed, self.possibilities = arguments.seed, arguments.possibilities
-        if self.possibilities and not self._template.has_numbers():
+        if self.possibilities and not template.has_numbers():
             raise UsageError(
-                f"template '{self._template.name}' has no place for a possibility number; give "
+                f"template '{template.name}' has no place for a possibility number; give "
                 "--possibilities 0 or another --template"
             )
+        self._encoder = PromptEncoder(
+            tokenizer, template, arguments.max_prompt_tokens, "--max-prompt-tokens allows"
+        )
+        self.text = self._encoder.text
 
     def number(self, request: str) -> int:
         """Uniform from 1 to M, drawn anew for every turn; 0 without numbers."""
@@ -265,36 +268,16 @@ class RevealerPrompts:
             else 0
         )
 
-    def text(self, ids: list[int]) -> str:
-        """Errors: BadData for an id that the tokenizer does not have."""
-        try:
-            return self._tokenizer.decode(ids).decode("utf-8", "replace")
-        except IndexError:
-            raise BadData(
-                f"{self._tokenizer.path}: has no token {max(ids)} that the model answered; give the "
-                "tokenizer of the model with --tokenizer"
-            ) from None
-
     def tokens(self, turns: list[str], k: int) -> list[int]:
         """Drops oldest turns where the prompt is too long. Errors: BadData when nothing is left to drop."""
-        while True:
-            ids = self._tokenizer.encode_prompts([self._template.render(turns, k)])[0]
-            if self._template.bos:
-                ids = self._tokenizer.with_begin(ids)
-            if not self._limit or len(ids) <= self._limit:
-                return ids
-            shorter = self._template.without_oldest(turns)
-            if shorter is None:
-                raise BadData(
-                    f"a last turn of {len(ids)} prompt tokens, --max-prompt-tokens allows {self._limit}"
-                )
-            turns = shorter
+        return self._encoder.fit(turns, [k])[1][0]
 
 
-def _reveal(so_far: Conversation, revealer: Revealer, prompts: RevealerPrompts) -> tuple[str, int]:
+def _reveal(so_far: Conversation, revealer: ModelProcess, prompts: RevealerPrompts) -> tuple[str, int]:
     request = f"{so_far.id}:{len(so_far.turns)}"
     k = prompts.number(request)
-    return prompts.text(revealer.ask(request, prompts.tokens(so_far.turns, k))), k
+    answer = revealer.ask({"id": request, "prompt_tokens": prompts.tokens(so_far.turns, k)})
+    return prompts.text(answer["responses"][0]["tokens"]), k
 
 
 def _command(arguments) -> list[str]:

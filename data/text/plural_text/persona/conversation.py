@@ -1,7 +1,7 @@
 """A conversation of two: a seeker, which asks, and a revealer, which is the model under test.
 
-Owns: the order of turns, the end, both kinds of seeker. Does not own: the model (revealer.py), the personas
-(figures.py). The seeker speaks first and is Person A; given opening turns come in pairs.
+Owns: the order of turns, the end, both kinds of seeker. Does not own: the model (model_process.py), the
+personas (figures.py). The seeker speaks first and is Person A; given opening turns come in pairs.
 """
 
 from __future__ import annotations

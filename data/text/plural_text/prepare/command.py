@@ -1,13 +1,21 @@
 """Turns text into a pre-tokenized corpus that `plural train` and `plural generate` read.
 
-formats (JSON objects in .jsonl or .json files, for chat and text also .parquet, .gz and JSON arrays; a folder
-means all its files):
-  dialogue  {"context": turns joined by newline, "candidates": [replies]}; the last turn is Person A's
-  targets   {"request", "response": prefix, "targets": [...], "weights": [...], "eos": true}
-  chat      {"messages": [{"role", "content"}, ...], "responses": [...]}, ShareGPT, Alpaca, completions
-  text      .txt documents, or {"text": ...}
-Every object may carry its own "id". Without candidates, targets or responses it is a prompt to generate
-for. dialogue and chat may have "kinds", one per reply, for --align kinds.
+  plural prepare my.jsonl --tokenizer models/mistral-7b-instruct-v0.2 -o my.h5
+
+formats, found by the keys of the first record, or named with --format:
+  dialogue    {"context": turns joined by newline, "candidates": [replies]}; the last turn is Person A's
+  targets     {"request", "response": prefix, "targets": [...], "weights": [...], "eos": true}
+  chat        {"messages": [{"role", "content"}, ...], "responses": [...]}, or any of the next five
+  messages    {"messages"} that end with the assistant, whose last message is learnt
+  sharegpt    {"conversations": [{"from": "human", "value"}, {"from": "gpt", "value"}, ...]}
+  alpaca      {"instruction", "input", "output"}
+  completion  {"prompt", "completion"}, as texts or as messages
+  preference  {"prompt", "chosen", "rejected"}; the chosen answer is learnt
+  text        .txt documents, or {"text": ...}
+Inputs are .jsonl or .json files, for all formats but dialogue and targets also .csv, .tsv, .parquet, .gz,
+JSON arrays and folders that the package datasets saved; another folder means all its files. Every object may
+carry its own "id". Without candidates, targets or responses it is a prompt to generate for. dialogue and chat
+may have "kinds", one per reply, for --align kinds.
 """
 
 # Owns: the command line, the order of work, warnings. Does not own: any step of it.
@@ -29,7 +37,8 @@ from plural_text.prepare.chat_turn import ChatTurn
 from plural_text.prepare.corpus_check import CorpusCheck
 from plural_text.prepare.corpus_writer import CorpusWriter
 from plural_text.prepare.end_tokens import EndTokens, find_end_tokens
-from plural_text.prepare.formats import FORMATS, InputFiles, Record
+from plural_text.prepare.format_finding import find_format, named_format, parse_columns
+from plural_text.prepare.formats import InputFiles, Record
 from plural_text.prepare.groups import GroupBuilder, Limits
 from plural_text.prepare.masks import ENGLISH, MODES, WORD_RULES, MaskBuilder, StopWords
 from plural_text.prepare.ratings import RatingBuilder
@@ -60,7 +69,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="model folder, its name on the Hugging Face Hub once it has been downloaded, tokenizer.json, "
         "sentencepiece .model or tekken .json",
     )
-    add("--format", required=True, choices=FORMATS, help="what the inputs hold")
+    add(
+        "--format",
+        type=named_format,
+        metavar="FORMAT",
+        help="what the inputs hold, one of those above (default: found by the first record)",
+    )
+    add(
+        "--columns",
+        type=parse_columns,
+        metavar="NAME=KEY,...",
+        help="the inputs' own names of a format's keys, such as question=prompt,answer=completion",
+    )
     add(
         "-o",
         "--output",
@@ -153,6 +173,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    form = arguments.format or find_format(arguments.inputs, arguments.columns or {})
+    if form.found and not arguments.quiet:
+        print(f"plural: format {form.name}: {form.found}", file=sys.stderr)
+    arguments.format, arguments.shape = form.name, form.shape
     limits = _limits(arguments)
     progress = None
 
@@ -161,7 +185,7 @@ def run(arguments: argparse.Namespace) -> int:
             progress.clear()
         print(f"plural: warning: {line}", file=sys.stderr)
 
-    inputs = InputFiles(arguments.inputs, arguments.format, warn, arguments.prompts_only)
+    inputs = _open_inputs(arguments, warn, arguments.prompts_only)
     _check_output(arguments.output, inputs.files, arguments.force)
     _check_align(arguments)
     replies = Replies.of(arguments)
@@ -232,7 +256,9 @@ def run(arguments: argparse.Namespace) -> int:
                     _check_sharing(builder, summary)
                 progress.update(inputs.bytes_read, summary.groups)
             if summary.groups == 0:
-                raise BadData(f"{', '.join(arguments.inputs)}: no records in the input")
+                raise BadData(
+                    f"{', '.join(arguments.inputs)}: {replies.nothing_left() or 'no records in the input'}"
+                )
             if summary.responses == 0 and not arguments.prompts_only:
                 raise BadData(
                     f"{', '.join(arguments.inputs)}: no record has responses; check the keys, or give "
@@ -317,12 +343,20 @@ def _end_tokens(
     return find_end_tokens(tokenizer, written, arguments.eos is not None, warn)
 
 
+def _open_inputs(
+    arguments: argparse.Namespace, note: Callable[[str], None], prompts_only: bool = False
+) -> InputFiles:
+    return InputFiles(
+        arguments.inputs, arguments.format, note, prompts_only, arguments.shape, arguments.columns
+    )
+
+
 def _open_aligner(arguments: argparse.Namespace, inputs: InputFiles, replies: Replies) -> Aligner | None:
     if arguments.align is None:
         return None
 
     def records() -> Iterator[Record]:
-        again = InputFiles(arguments.inputs, arguments.format, lambda line: None)
+        again = _open_inputs(arguments, lambda line: None)
         again.reads_kinds = True
         return unreported(replies).tidy(again, arguments.format)
 

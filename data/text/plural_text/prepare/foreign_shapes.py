@@ -35,6 +35,23 @@ def own_shape(fields: dict, prompts_only: bool) -> tuple[dict, str]:
     return fields, ""
 
 
+def shape_of(fields: dict) -> str:
+    """The name of the shape of a chat record, for people."""
+    if "responses" in fields and "messages" in fields:
+        return "messages with responses"
+    return next((name for key, (name, _) in _SHAPES.items() if key in fields), "messages")
+
+
+def require_shape(fields: dict, key: str) -> None:
+    """Errors: Mistake for a record without the key that tells the shape that --format names."""
+    if key not in fields:
+        name = next(name for name, told_by in NAMED_SHAPES.items() if told_by == key)
+        raise Mistake(
+            f"key '{key}' is missing, which --format {name} reads; found "
+            f"{', '.join(map(repr, fields)) or 'no keys'}"
+        )
+
+
 def refuse_foreign_shape(fields: dict, source_format: str, key: str) -> None:
     """For a format whose records have `key`. Errors: Mistake for a record that --format chat would read."""
     name = next((name for shape, (name, _) in _SHAPES.items() if shape in fields), "")
@@ -121,6 +138,16 @@ _SHAPES: dict[str, tuple[str, Callable[[dict, bool], dict | None]]] = {
     "instruction": ("Alpaca records", _alpaca),
     "prompt": ("prompts with a completion or a chosen answer", _prompted),
     "chosen": ("conversations with a chosen answer", _chosen),
+}
+
+
+# The shapes as --format names them -> the key that a record of each has.
+NAMED_SHAPES = {
+    "messages": "messages",
+    "sharegpt": "conversations",
+    "alpaca": "instruction",
+    "completion": "prompt",
+    "preference": "chosen",
 }
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from plural_text.common.errors import BadData
-from plural_text.prepare.foreign_shapes import own_shape, refuse_foreign_shape
+from plural_text.prepare.foreign_shapes import own_shape, refuse_foreign_shape, require_shape
 from plural_text.prepare.input_files import Files, Item
 from plural_text.prepare.json_records import Mistake, kind_of, parse
 
@@ -21,7 +21,7 @@ FORMATS = ("dialogue", "targets", "chat", "text")
 MAX_ID_BYTES = 4096
 _MAX_KIND_CHARACTERS = 200
 
-_KNOWN_KEYS = {
+KNOWN_KEYS = {
     "dialogue": {"id", "context", "candidates", "kinds"},
     "targets": {"id", "request", "response", "targets", "weights", "eos"},
     "chat": {"id", "messages", "responses", "kinds"},
@@ -51,16 +51,26 @@ class InputFiles:
 
     note(line) is called once for each kind of key that is passed over. `bytes_read` of `total_bytes`
     is the position in the stream. With `reads_kinds` every record with responses must have their kinds.
-    `shapes` counts the records that another program's shape was read from.
+    `shapes` counts the records that another program's shape was read from. shape: of chat, the key that every
+    record must have, "" for any. columns: a key of the input -> the key of the format that it stands for.
     """
 
     def __init__(
-        self, inputs: list[str], source_format: str, note: Callable[[str], None], prompts_only: bool = False
+        self,
+        inputs: list[str],
+        source_format: str,
+        note: Callable[[str], None],
+        prompts_only: bool = False,
+        shape: str = "",
+        columns: dict[str, str] | None = None,
     ):
         self._format = source_format
         self._note = note
         self._noted: set[str] = set()
         self._prompts_only = prompts_only
+        self._shape = shape
+        self._columns = columns or {}
+        self._unseen = set(self._columns)
         self.reads_kinds = False
         self.shapes: Counter[str] = Counter()
         self._with_responses: tuple[bool, str] | None = None  # what the first record said, and where
@@ -78,11 +88,16 @@ class InputFiles:
                 yield _text_document(item)
             else:
                 yield self._record(item.content, item.where, item.default_id)
+        if self._unseen:
+            name = min(self._unseen)
+            raise BadData(f"{self.files[0]}: no record has the key '{name}' that --columns names")
 
     def _record(self, content: bytes | dict, where: str, default_id: str) -> Record:
         try:
-            fields = content if isinstance(content, dict) else parse(content)
+            fields = self._renamed(content if isinstance(content, dict) else parse(content))
             if self._format == "chat":
+                if self._shape:
+                    require_shape(fields, self._shape)
                 fields, shape = own_shape(fields, self._prompts_only)
                 self.shapes.update([shape] if shape else ())
             elif self._format in _CONTENT:
@@ -100,6 +115,17 @@ class InputFiles:
         self._check_same_kind(record)
         return record
 
+    def _renamed(self, fields: dict) -> dict:
+        """The fields under the format's keys."""
+        if not self._columns:
+            return fields
+        self._unseen -= fields.keys()
+        renamed = {self._columns.get(key, key): value for key, value in fields.items()}
+        if len(renamed) < len(fields):
+            new = next(new for old, new in self._columns.items() if old in fields and new in fields)
+            raise Mistake(f"key '{new}' is there already; --columns must not name another one for it")
+        return renamed
+
     def _check_same_kind(self, record: Record) -> None:
         if self._format == "text":
             return
@@ -113,7 +139,7 @@ class InputFiles:
             )
 
     def _pass_over(self, fields: dict, where: str) -> None:
-        known = _KNOWN_KEYS[self._format]
+        known = KNOWN_KEYS[self._format]
         for key in fields:
             if key in self._noted or (key in known and (key != "kinds" or self.reads_kinds)):
                 continue

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from plural_text.common.errors import BadData, MissingInput
-from plural_text.prepare import json_records, tables
+from plural_text.prepare import json_records, separated, tables
 from plural_text.prepare.json_records import JsonArray, Mistake
 
 _LINES = (".jsonl", ".ndjson")
@@ -73,11 +73,15 @@ class Files:
             self.bytes_read = before + file.stat().st_size
 
     def _expand(self, path: Path) -> list[Path]:
-        known = ", ".join((*self._suffixes, ".parquet")) + " and .gz of these"
+        tabular = (".parquet", *separated.SUFFIXES)
+        known = f"{', '.join(self._suffixes)} and .gz of these, {', '.join(tabular)}"
         if path.is_dir():
             if tables.is_dataset(path):
                 return tables.dataset_files(path)
             files = sorted(p for p in path.iterdir() if self._knows(p) and p.is_file())
+            if not files and (path / "data").is_dir():  # a data set as the Hub has it
+                files = sorted(p for p in (path / "data").iterdir() if self._knows(p) and p.is_file())
+            tables.check_one_split(path, files)
             if not files:
                 raise MissingInput(f"{path}: no input in this folder; looked for {known}")
             return files
@@ -88,7 +92,9 @@ class Files:
         return [path]
 
     def _knows(self, path: Path) -> bool:
-        return path.suffix in tables.SUFFIXES or _unpacked(path).suffix in self._suffixes
+        return (
+            path.suffix in (*tables.SUFFIXES, *separated.SUFFIXES) or _unpacked(path).suffix in self._suffixes
+        )
 
     def _only_lines(self, file: Path, what: str, cure: str) -> None:
         """Formats of our own are JSON lines, or a .json file per record. Errors: BadData for another form
@@ -103,6 +109,14 @@ class Files:
             self._only_lines(file, "a table", f"pandas' to_json({lines!r}, orient='records', lines=True)")
             for number, fields in enumerate(tables.rows(file), 1):
                 yield Item(fields, f"{file} row {number}", f"{name}:{number}")
+            return
+        if file.suffix in separated.SUFFIXES:
+            self._only_lines(file, "a table of texts, which has no lists", "write an object a line")
+            before = self.bytes_read
+            with _opened(file, is_document=False) as (raw, stream):
+                for number, fields in separated.rows(stream, file):
+                    self.bytes_read = before + raw.tell()
+                    yield Item(fields, f"{file} row {number}", f"{name}:{number}")
             return
         suffix = _unpacked(file).suffix
         with _opened(file, is_document=suffix == ".txt") as (raw, stream):

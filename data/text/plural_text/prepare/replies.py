@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from plural_text.common.errors import BadData, UsageError
+from plural_text.common.options import whole_number
 from plural_text.prepare.formats import Record
 
 _DIALOGUES = ("dialogue", "chat")
 _DUPLICATES = ("keep", "drop", "refuse")
+_NAMED = 10
 
 
 def add_arguments(add: Callable) -> None:
@@ -30,6 +32,13 @@ def add_arguments(add: Callable) -> None:
         "--group-by-prompt",
         action="store_true",
         help="make one group of all records with the same prompt; holds the records in memory",
+    )
+    add(
+        "--min-responses",
+        type=whole_number(1, 1_000_000),
+        metavar="N",
+        help="leave out prompts with fewer responses, and name them; as many as the recipe's group.responses "
+        "asks for",
     )
 
 
@@ -59,11 +68,14 @@ class Replies:
 
     duplicates: str = "keep"
     group_by_prompt: bool = False
+    min_responses: int = 0
     ignored: bool = False  # the template passes replies over
     _blank: _Count = field(default_factory=_Count)
     _ends: _Count = field(default_factory=_Count)
     _equal: _Count = field(default_factory=_Count)
     _merged: _Count = field(default_factory=_Count)
+    _few: int = 0
+    _few_named: list[str] = field(default_factory=list)  # the first, with how many they have
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> Replies:
@@ -78,19 +90,20 @@ class Replies:
                         f"{option} has no effect on --format {arguments.format}, it goes with "
                         f"{' and '.join(_DIALOGUES)}; leave it out"
                     )
-        return cls(arguments.duplicates or "keep", arguments.group_by_prompt)
+        if arguments.min_responses and (arguments.prompts_only or arguments.format == "text"):
+            what = "--prompts-only" if arguments.prompts_only else "--format text"
+            raise UsageError(f"--min-responses has no effect with {what}; leave it out")
+        return cls(arguments.duplicates or "keep", arguments.group_by_prompt, arguments.min_responses or 0)
 
     def tidy(self, records: Iterable[Record], source_format: str) -> Iterator[Record]:
         """The records in order, groups with the same prompt at the first one's place."""
-        if source_format not in _DIALOGUES:
-            yield from records
-            return
         for record in self._grouped(records) if self.group_by_prompt else records:
             self._blank.add(record.blank_turns, record.where)
-            if record.responses and not self.ignored:
+            if record.responses and not self.ignored and source_format in _DIALOGUES:
                 self._strip_line_ends(record)
                 self._find_equal(record)
-            yield record
+            if self._is_enough(record):
+                yield record
 
     def warn(self, warn: Callable[[str], None]) -> None:
         """One line for each thing that was found."""
@@ -110,10 +123,36 @@ class Replies:
 
     def notes(self) -> list[str]:
         """What was asked for and done."""
-        if not self.group_by_prompt:
-            return []
-        records = "record" if self._merged.found == 1 else "records"
-        return [f"{self._merged.found:,} {records} joined an earlier one with the same prompt"]
+        notes = []
+        if self.group_by_prompt:
+            records = "record" if self._merged.found == 1 else "records"
+            notes.append(f"{self._merged.found:,} {records} joined an earlier one with the same prompt")
+        if self.min_responses:
+            notes.append(self._few_line())
+        return notes
+
+    def nothing_left(self) -> str:
+        """What to say where every record was left out; "" where none was."""
+        return f"nothing is left: {self._few_line()}" if self._few else ""
+
+    def _is_enough(self, record: Record) -> bool:
+        found = len(record.responses or ())
+        if found >= self.min_responses:
+            return True
+        if len(self._few_named) < _NAMED:
+            self._few_named.append(f"{record.id} ({found})")
+        self._few += 1
+        return False
+
+    def _few_line(self) -> str:
+        line = (
+            f"{self._few:,} prompt{'s' * (self._few != 1)} with fewer than {self.min_responses:,} "
+            f"response{'s' * (self.min_responses != 1)} left out"
+        )
+        if not self._few:
+            return line
+        more = f" and {self._few - _NAMED:,} more" if self._few > _NAMED else ""
+        return f"{line}: {', '.join(self._few_named)}{more}"
 
     def _warn_equal(self, warn: Callable[[str], None]) -> None:
         found = self._equal.line("reply is equal to an earlier one", "replies are equal to an earlier one")
@@ -162,7 +201,7 @@ class Replies:
 
 def unreported(replies: Replies) -> Replies:
     """The same rules with counts of their own, to read the input once more."""
-    return Replies(replies.duplicates, replies.group_by_prompt, replies.ignored)
+    return Replies(replies.duplicates, replies.group_by_prompt, replies.min_responses, replies.ignored)
 
 
 def _shown(text: str) -> str:

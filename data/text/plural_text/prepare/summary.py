@@ -20,6 +20,7 @@ class Summary:
     def __init__(self):
         self.groups = 0
         self.responses = 0
+        self.fewest = self.most = 0  # responses of a group
         self.prompt_tokens = 0
         self.tail_tokens = 0
         self.response_tokens = 0
@@ -38,6 +39,8 @@ class Summary:
         lengths = [len(tokens) for tokens in group.responses]
         self.groups += 1
         self.responses += len(lengths)
+        self.fewest = min(self.fewest, len(lengths)) if self.groups > 1 else len(lengths)
+        self.most = max(self.most, len(lengths))
         self.prompt_tokens += prompt
         self.tail_tokens += sum(map(len, group.tails))
         self.response_tokens += sum(lengths)
@@ -73,11 +76,17 @@ class Summary:
             return line + "; --words unicode finds words in languages without spaces"
         return line + "; see which words --stopwords leaves out"
 
+    def _range(self) -> str:
+        if not self.responses:
+            return ""
+        range = f"{self.fewest:,} to {self.most:,}" if self.fewest < self.most else f"{self.most:,}"
+        return f", {range} a group"
+
     def lines(self, changes: Changes, output: str, sha256: str) -> list[str]:
         rows = [
             ("corpus", output),
             ("groups", f"{self.groups:,}"),
-            ("responses", f"{self.responses:,}"),
+            ("responses", f"{self.responses:,}{self._range()}"),
             (
                 "tokens",
                 f"{self.prompt_tokens:,} prompts, {self.tail_tokens:,} tails, "

@@ -8,6 +8,7 @@ thread.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from plural_text.common.errors import BadData
 
 SUFFIXES = (".parquet", ".arrow")
 _ROWS = 256
+_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.parquet")
 
 
 def is_dataset(folder: Path) -> bool:
@@ -44,6 +46,19 @@ def dataset_files(folder: Path) -> list[Path]:
         if not file.is_file():
             raise BadData(f"{state}: names {file.name}, which is not in the folder; copy it there")
     return files
+
+
+def check_one_split(folder: Path, files: list[Path]) -> None:
+    """Errors: BadData for tables of several splits, as the Hub names them (train-00000-of-00002.parquet):
+    read together, what is held out would be trained on."""
+    shards = [_SHARD.fullmatch(file.name) for file in files]
+    splits = sorted({shard[1] for shard in shards if shard})
+    if len(splits) > 1:
+        path = next(file for file, shard in zip(files, shards) if shard and shard[1] == splits[-1]).parent
+        raise BadData(
+            f"{folder}: holds the splits {', '.join(splits)}; name the files of one, such as "
+            f"{path / splits[-1]}-*.parquet"
+        )
 
 
 def rows(file: Path) -> Iterator[dict]:

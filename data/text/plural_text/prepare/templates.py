@@ -217,21 +217,39 @@ def open_template(name_or_file: str | None, source_format: str, tokenizer) -> Te
             f"template '{spec['name']}' is for --format {spec['format']}, not "
             f"{source_format}; for {source_format}: {', '.join(fitting)}, or a file"
         )
-    if source_format == "chat":
-        if "chat_template" not in spec:
-            if not tokenizer.chat_template:
-                raise BadData(
-                    f"{tokenizer.path}: no chat template beside this tokenizer; give one with "
-                    "--template FILE.jinja"
-                )
-            spec["chat_template"] = tokenizer.chat_template
-        return ChatTemplate(spec, str(path), tokenizer.special_tokens)
-    if source_format == "text":
-        return Template(spec, str(path))
-    if path.parent != FOLDER:
-        return TextTemplate(spec, str(path))
+    if source_format == "chat" and "chat_template" not in spec:
+        if not tokenizer.chat_template:
+            raise BadData(
+                f"{tokenizer.path}: no chat template beside this tokenizer; give one with "
+                "--template FILE.jinja"
+            )
+        spec["chat_template"] = tokenizer.chat_template
+    if path.parent != FOLDER or source_format in ("chat", "text"):
+        return _made(spec, str(path), tokenizer)
     # A user's own file is taken as it stands; the project's templates serve every version of a family.
     return TextTemplate(with_fitting_markers(spec, tokenizer), str(path), marker_gap(spec, tokenizer))
+
+
+def format_of(name_or_file: str) -> str:
+    """The format that a template is for. Errors: those of open_template."""
+    path, spec = _read(name_or_file)
+    _check(spec, path)
+    return spec["format"]
+
+
+def stored_template(spec, where: Path, tokenizer) -> Template:
+    """A template as training left it in the file `where`. Errors: BadData naming the file and key."""
+    _check(spec, where)
+    if spec["format"] == "chat" and "chat_template" not in spec:
+        raise BadData(f"{where}: template key 'chat_template' is missing; train again, or name a --template")
+    return _made(spec, str(where), tokenizer)
+
+
+def _made(spec: dict, where: str, tokenizer) -> Template:
+    """The template of a specification that is checked and taken as it stands."""
+    if spec["format"] == "chat":
+        return ChatTemplate(spec, where, tokenizer.special_tokens)
+    return Template(spec, where) if spec["format"] == "text" else TextTemplate(spec, where)
 
 
 def _one_line(error: Exception) -> str:

@@ -1,9 +1,9 @@
-"""The revealer: the model under test, behind `plural generate --stream`.
+"""A model that answers, behind `plural generate --stream`.
 
-Owns: the process, matching answers to requests. Does not own: text (command.py). Requests are JSON lines
-{"id", "prompt_tokens"}, answers are JSON lines with "id" and "responses", in any order. A request that the
-process refuses ends it. Thread rule: ask() may be called from many threads; their requests are decoded
-together.
+Owns: the process, matching answers to requests. Does not own: text, what a request asks for
+(docs/running.md). Requests are JSON lines with "id", "prompt_tokens" and settings, answers are JSON lines
+with "id" and "responses", in any order. A request that the process refuses ends it. Thread rule: send() and
+ask() may be called from many threads; their requests are decoded together.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ import subprocess
 import tempfile
 import threading
 from concurrent.futures import Future
+from pathlib import Path
 
 from plural_text.common.errors import BadData, CommandError
 from plural_text.common.json_lines import parse_object, text_of
 
+LAUNCHER = Path(__file__).resolve().parents[4] / "launch" / "plural"
+WHERE = "plural generate --stream"
 # Far above what an answer takes; a process that is silent for so long hangs.
-_ANSWER_SECONDS = 1800
+ANSWER_SECONDS = 1800
 _STOP_SECONDS = 10
 
 
-class RevealerFailed(CommandError):
+class ModelFailed(CommandError):
     """The process ended, with its own exit code where it gave one that means something."""
 
     def __init__(self, message: str, exit_code: int):
@@ -31,7 +34,9 @@ class RevealerFailed(CommandError):
         self.exit_code = exit_code if 64 <= exit_code <= 79 else 69
 
 
-class Revealer:
+class ModelProcess:
+    """Use as a context manager. command: what answers, such as [LAUNCHER, "generate", "--stream", ...]."""
+
     def __init__(self, command: list[str]):
         self._waiting: dict[str, Future] = {}
         self._lock = threading.Lock()
@@ -43,11 +48,11 @@ class Revealer:
             )
         except OSError as error:
             self._said.close()
-            raise RevealerFailed(f"{command[0]}: cannot be started: {error.strerror}", 69) from None
+            raise ModelFailed(f"{command[0]}: cannot be started: {error.strerror}", 69) from None
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def __enter__(self) -> Revealer:
+    def __enter__(self) -> ModelProcess:
         return self
 
     def __exit__(self, error_type, *_) -> None:
@@ -64,40 +69,45 @@ class Revealer:
         _close(self._process.stdout)
         self._said.close()
 
-    def ask(self, request: str, prompt_tokens: list[int]) -> list[int]:
-        """The token ids of one response. `request` keys the draws: no two requests of a run may share it.
+    def send(self, request: dict) -> Future:
+        """The answer's fields, when they come. request["id"], a text, keys the draws: no two requests of a
+        run may share it.
 
-        Errors: RevealerFailed, also for a prompt that the process refuses; BadData for an answer that is
-        none.
+        Errors, also those of the future: ModelFailed, also for a request that the process refuses; BadData
+        for an answer that is none.
         """
         answer: Future = Future()
-        line = json.dumps({"id": request, "prompt_tokens": prompt_tokens}).encode() + b"\n"
+        line = json.dumps(request).encode() + b"\n"
         with self._lock:
             if self._ended:
                 raise self._ended
-            self._waiting[request] = answer
+            self._waiting[request["id"]] = answer
             try:
                 self._process.stdin.write(line)
                 self._process.stdin.flush()
             except (BrokenPipeError, ValueError):
                 pass  # the reader finds out why, and ends this wait
+        return answer
+
+    def ask(self, request: dict) -> dict:
+        """The fields of the answer. Errors: those of send()."""
         try:
-            return answer.result(_ANSWER_SECONDS)
+            return self.send(request).result(ANSWER_SECONDS)
         except TimeoutError:
-            raise RevealerFailed(f"no answer to {request} within {_ANSWER_SECONDS} s", 69) from None
+            raise ModelFailed(f"no answer to {request['id']} within {ANSWER_SECONDS} s", 69) from None
 
     def _read(self) -> None:
         ended = None
         try:
             for line in self._process.stdout:
                 if line.strip():
-                    self._answer(parse_object(line, "plural generate --stream"))
+                    self._answer(parse_object(line, WHERE))
         except CommandError as error:
             ended = error
             self._process.terminate()
         code = self._process.wait()
         with self._lock:
-            self._ended = ended or RevealerFailed(
+            self._ended = ended or ModelFailed(
                 f"the model's process ended with code {code}{self._last_words()}", code
             )
             waiting, self._waiting = list(self._waiting.values()), {}
@@ -105,25 +115,27 @@ class Revealer:
             answer.set_exception(self._ended)
 
     def _answer(self, fields: dict) -> None:
-        where = "plural generate --stream"
-        request = text_of(fields, "id", where)
+        request = text_of(fields, "id", WHERE)
         with self._lock:
             answer = self._waiting.pop(request, None)
         if answer is None:
-            raise BadData(f"{where}: an answer to '{request}', which was not asked")
+            raise BadData(f"{WHERE}: an answer to '{request}', which was not asked")
         responses = fields.get("responses")
-        first = responses[0] if isinstance(responses, list) and responses else None
-        tokens = first.get("tokens") if isinstance(first, dict) else None
-        if isinstance(tokens, list) and all(type(token) is int for token in tokens):
-            answer.set_result(tokens)
+        if isinstance(responses, list) and responses and all(map(_has_tokens, responses)):
+            answer.set_result(fields)
         else:
-            answer.set_exception(BadData(f"{where}: {request}: no response tokens in the answer"))
+            answer.set_exception(BadData(f"{WHERE}: {request}: no response tokens in the answer"))
 
     def _last_words(self) -> str:
         self._said.seek(0)
         lines = self._said.read().decode("utf-8", "replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         return ": " + last.removeprefix("plural: error: ") if last else ""
+
+
+def _has_tokens(response) -> bool:
+    tokens = response.get("tokens") if isinstance(response, dict) else None
+    return isinstance(tokens, list) and all(type(token) is int for token in tokens)
 
 
 def _close(stream) -> None:
