@@ -279,7 +279,7 @@ def work(study: Study) -> None:
 
     study.each_seed(one_seed)
     if set(parts) != set(PARTS):
-        study.report.run_in_part(f"--parts {','.join(parts)}")
+        study.report.run_in_part("--parts")
     tables(study.report, parts)
 
 

@@ -102,12 +102,12 @@ class Report:
 
     # Collecting.
 
-    def run_in_part(self, option: str) -> None:
-        """Says that an option, such as "--methods base", left rows out: checks of absent rows are not run.
+    def run_in_part(self, options: str) -> None:
+        """Says that options, such as "--methods", left rows out: checks of absent rows are not run.
 
         Without it a row that no figure was added to is an error of the study, and its checks fail.
         """
-        self._part = option
+        self._part = options
 
     def add(self, row: str, seed: int, figures: dict[str, float | None]) -> None:
         """Figures of one row and seed; a figure of None is undefined for it and left out."""
@@ -143,7 +143,7 @@ class Report:
         if absent:
             result["detail"] = f"no figures of {', '.join(absent)}"
             if self._part:
-                result |= {"holds": None, "detail": f"{result['detail']}: run with {self._part}"}
+                result |= {"holds": None, "detail": f"{result['detail']}, which {self._part} left out"}
         self._checks.append(result)
         return bool(result["holds"])
 

@@ -70,12 +70,12 @@ class OverSeeds(unittest.TestCase):
 
     def test_a_check_of_rows_that_an_option_left_out_is_not_run(self):
         report = self.report()
-        report.run_in_part("--methods low,high")
+        report.run_in_part("--methods")
         report.check_increasing("rises", DIV, ["low", "high"])
         self.assertFalse(report.check_increasing("absent", DIV, ["absent", "high", "other"]))
         self.assertFalse(report.check_bound("bound", DIV, "absent", low=-1))
         self.assertTrue(report.all_hold)
-        why = "no figures of absent, other: run with --methods low,high"
+        why = "no figures of absent, other, which --methods left out"
         self.assertIn(f"not run  absent  ({why})", report.text())
         self.assertNotRegex(report.text(), "nan|NO ")
         report.check_increasing("falls", DIV, ["high", "low"])
@@ -130,9 +130,9 @@ class StudiesInPart(unittest.TestCase):
         self.assertRegex(
             text,
             r"not run  diversity at t = 0.5: base < OTOFT < OTMFT < PEFT  "
-            r"\(no figures of base@0.5, otoft@0.5, otmft@0.5: run with --methods peft\)",
+            r"\(no figures of base@0.5, otoft@0.5, otmft@0.5, which --methods left out\)",
         )
-        self.assertRegex(text, "not run  diverse beam search .*no figures of base@0.0, dbs: run with")
+        self.assertRegex(text, "not run  diverse beam search .*no figures of base@0.0, dbs, which --meth")
         self.assertNotRegex(text, "nan|NO ")
 
     def test_one_row_of_an_order_is_no_order(self):
