@@ -12,8 +12,9 @@ import re
 from pathlib import Path
 
 from plural_text.common.errors import BadData, MissingInput
+from plural_text.common.places import FILES
 
-FOLDER = Path(__file__).resolve().parents[2] / "persona"
+FOLDER = FILES / "persona"
 # In the order of the published table.
 ATTRIBUTES = ("age", "gender", "location", "education", "occupation")
 OTHER_OCCUPATION = "others"
