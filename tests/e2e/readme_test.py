@@ -1,93 +1,93 @@
-"""The README's "Your own data in five lines", typed as they stand, on a tiny model with the real tokenizer
-and shape of the one that they name."""
+"""The README's "Your own data" and the page of choosing, typed as they stand.
+
+The model is a tiny one in the Hub's cache, with the name and the shape of the one that is named there.
+"""
 
 import json
+import os
 import re
-import shutil
 import subprocess
 import tempfile
 import unittest
 from pathlib import Path
 
-import mistral_common
-import torch
-import transformers
+import hub_models
 
 ROOT = Path(__file__).resolve().parents[2]
-TOKENIZER = Path(mistral_common.__file__).parent / "data" / "tokenizer.model.v1"
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}"
-    "{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}"
-)
 PROMPTS = 6
 REPLIES = ("A film", "A walk", "Reading", "Rest")
 
 
-def commands():
-    """The commands of the section, continued lines joined, without their comments."""
-    section = (ROOT / "README.md").read_text().split("## Your own data in five lines")[1]
-    block = re.search(r"```\n(.*?)```", section, re.DOTALL)[1].replace("\\\n", " ")
-    return [re.sub(r"\s+#.*", "", line) for line in block.splitlines()]
+def blocks(page, heading):
+    """The code blocks of a section: lists of commands, continued lines joined, without their comments."""
+    section = (ROOT / page).read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    fenced = re.findall(r"```\n(.*?)```", section, re.DOTALL)
+    indented = re.findall(r"(?:^    .*\n)+", section, re.MULTILINE)
+    texts = (block.replace("\\\n", " ") for block in fenced or indented)
+    return [[re.sub(r"\s+#.*", "", line).strip() for line in text.splitlines()] for text in texts]
 
 
 class ReadmeTest(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         for name in ("launch", "recipes"):
             (self.folder / name).symlink_to(ROOT / name)
-        lines = [
-            {"context": f"Any plans for day {n}?", "candidates": [f"{reply} {n}." for reply in REPLIES]}
-            for n in range(PROMPTS)
-        ]
-        (self.folder / "my.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        self.make_model(self.folder / "models/mistral-7b-instruct-v0.2")
+        self.model = hub_models.qwen2_in_cache(self.folder / "hf/hub")
 
-    @staticmethod
-    def make_model(folder):
-        torch.manual_seed(0)
-        config = transformers.MistralConfig(
-            vocab_size=32000,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=512,
-            sliding_window=None,
+    def write_data(self, name, record):
+        lines = []
+        for day in range(PROMPTS):
+            question = {"role": "user", "content": record["messages"][0]["content"] + f" Day {day}."}
+            replies = [f"{reply} {day}." for reply in REPLIES]
+            lines.append({**record, "messages": [question], "responses": replies})
+        (self.folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def type(self, command):
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=self.folder,
+            env={**os.environ, "HF_HOME": str(self.folder / "hf"), "HF_HUB_CACHE": ""},
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
-        transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
-        shutil.copy(TOKENIZER, folder / "tokenizer.model")
-        settings = {
-            "tokenizer_class": "LlamaTokenizer",
-            "bos_token": "<s>",
-            "eos_token": "</s>",
-            "unk_token": "<unk>",
-            "add_bos_token": True,
-            "chat_template": CHAT_TEMPLATE,
-        }
-        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+        self.assertEqual(done.returncode, 0, f"{command}\n{done.stdout}{done.stderr}")
+        return done
 
-    def test_the_five_lines(self):
-        typed = commands()
+    def test_your_own_data(self):
+        (shown,), typed = blocks("README.md", "Your own data")
+        self.write_data("my.jsonl", json.loads(shown))  # more of what is shown
+        download, *typed = typed
+        self.assertEqual(download, ".venv/bin/hf download Qwen/Qwen2.5-0.5B-Instruct")
         self.assertEqual(len(typed), 5)
         for command in typed:
-            done = subprocess.run(
-                command, shell=True, cwd=self.folder, capture_output=True, text=True, timeout=300
-            )
-            self.assertEqual(done.returncode, 0, f"{command}\n{done.stdout}{done.stderr}")
-        self.assertTrue((self.folder / "runs/mine/adapter/adapter_model.safetensors").is_file())
+            self.type(command)
+        adapter = self.folder / "runs/starter/adapter"
+        self.assertTrue((adapter / "adapter_model.safetensors").is_file())
         answers = [json.loads(line) for line in (self.folder / "answers.jsonl").read_text().splitlines()]
         self.assertEqual(len(answers), PROMPTS)
         for answer in answers:
-            # Asked in the model's own chat format.
-            self.assertTrue(
-                answer["prompt"].startswith("<s> [INST] Here is a conversation:"), answer["prompt"]
-            )
-            self.assertEqual({r["possibility"] > 0 for r in answer["responses"]}, {True})
-        ends = json.loads((self.folder / "runs/mine/adapter/generation_config.json").read_text())
-        self.assertEqual(ends["eos_token_id"], 2)
+            # Asked in the model's own chat format, five times with a number of its own.
+            self.assertIn("<|im_start|>user\nAny plans for tonight?", answer["prompt"])
+            self.assertEqual(len({r["possibility"] for r in answer["responses"]} - {0}), 5)
+        ends = json.loads((adapter / "generation_config.json").read_text())["eos_token_id"]
+        self.assertIn(json.loads((self.model / "config.json").read_text())["eos_token_id"], ends)
+
+    def test_choosing_on_your_own_data(self):
+        record = {"messages": [{"content": "Any plans for tonight?"}]}
+        self.write_data("train.jsonl", record)
+        self.write_data("held-out.jsonl", record)
+        prepare, train, (evaluate,) = blocks("docs/choosing.md", "Choosing on your own data")
+        self.assertEqual((len(prepare), len(train)), (2, 2))
+        for command in prepare:
+            self.type(command)
+        self.type(train[0])
+        lines = (self.folder / "runs/lr-5e-5/metrics.jsonl").read_text().splitlines()
+        (validation,) = (line for line in map(json.loads, lines) if line["event"] == "validation")
+        self.assertIn("different_responses", validation)
+        shown = self.type(evaluate.replace("MODEL", "Qwen/Qwen2.5-0.5B-Instruct")).stdout
+        self.assertIn("possibility_information_nats", shown)
 
 
 if __name__ == "__main__":

@@ -1,68 +1,249 @@
-"""Every prepare command that a recipe or a document shows makes prompts in the form of the model it names."""
+"""Every command that a document or a recipe shows is one that the programs accept.
 
+That is: options and their values, recipes and their keys, files of the project. Every prepare command makes
+prompts in the form of the model that it names.
+"""
+
+import argparse
+import functools
+import importlib
 import json
+import os
 import re
 import shlex
+import subprocess
 import unittest
 from pathlib import Path
 
+from plural_text.__main__ import COMMANDS
 from plural_text.prepare.templates import FOLDER, template_names
 
 ROOT = Path(__file__).resolve().parents[2]
-# What marks a user's turn in the models of a family, as in the name of their folder.
-MARKS = {"mistral": "[INST] ", "llama": "[INST] ", "gemma": "<start_of_turn>user\n"}
-COMMAND = re.compile(r"(?:launch/|^\s*#?\s*)plural prepare\b")
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+FILES = [*sorted(ROOT.glob("recipes/**/*.yaml")), *DOCUMENTS]
+# What marks a user's turn in the models of a family, as in their names.
+MARKS = {"mistral": "[INST] ", "llama-2": "[INST] ", "gemma": "<start_of_turn>user\n", "qwen": "<|im_start|>"}
+PLURAL = re.compile(r"(?:^|\s|/)plural$")
+# Words that stand for the reader's own.
+RECIPES = {"RECIPE", "RECIPE.yaml", "x.yaml", "my.yaml"}
+NUMBERS = {"M", "N", "K"}
+OF_THE_PROJECT = re.compile(r"^(launch|tests|recipes)/[\w./-]+$")
+INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 
 
-def commands(file: Path) -> list[list[str]]:
-    """The words of every prepare command of a file, its continued lines joined."""
-    found, lines = [], iter(file.read_text(encoding="utf-8").splitlines())
+def shown(file: Path) -> list[str]:
+    """The lines that a file shows as code, continued ones joined; of a document also what stands in quotes
+    within a sentence and begins like a command."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".yaml":
+        lines = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
+        return _joined(lines)
+    lines, prose, fenced = [], [], False
+    for line in text.splitlines():
+        if line.startswith("```"):
+            fenced = not fenced
+        elif fenced or line.startswith("    "):
+            lines.append(line)
+        else:
+            prose.append(line)
+    quoted = [" ".join(found.split()) for found in INLINE.findall("\n".join(prose))]
+    starts = ("plural ", "launch/", "mpirun ", "hf ", ".venv/bin/hf ")
+    return _joined(lines) + [text for text in quoted if text.startswith(starts) and " " in text]
+
+
+def _joined(lines: list[str]) -> list[str]:
+    found, lines = [], iter(lines)
     for line in lines:
-        if not COMMAND.search(line):
-            continue
-        text = line[COMMAND.search(line).end() :]
-        while text.endswith("\\"):
-            text = text[:-1] + next(lines).lstrip("# ")
-        words = shlex.split(text, comments=True)
-        if "-o" in words:  # a command, not a sentence about it
-            found.append(words)
+        while True:
+            line = re.sub(r"\s+#.*", "", line).strip()
+            if not line.endswith("\\"):
+                break
+            line = line[:-1] + next(lines).lstrip("# ")
+        found.append(line)
+    return found
+
+
+def words_of(line: str) -> list[str]:
+    """The words of a line, optional ones taken as given; none where it is no command line."""
+    line = re.sub(r"\[a\.b=c[^]]*\]|,?\.\.\.", " ", line)
+    line = re.sub(r"\[(-[^]]*)\]", r"\1", line)
+    try:
+        return shlex.split(line)
+    except ValueError:  # a quotation mark of a sentence
+        return []
+
+
+def plural_commands(file: Path) -> list[list[str]]:
+    """The words behind "plural" of every command."""
+    found = []
+    for line in shown(file):
+        words = words_of(line)
+        at = next((i for i, word in enumerate(words) if PLURAL.search(word)), None)
+        if at is not None and at + 2 < len(words) and re.fullmatch(r"[a-z-]+", words[at + 1]):
+            found.append(words[at + 1 :])
     return found
 
 
 def option(words: list[str], name: str) -> str | None:
-    return words[words.index(name) + 1] if name in words else None
+    return dict(zip(words, [*words[1:], ""])).get(name)
 
 
-class Documented(unittest.TestCase):
-    FILES = sorted([*ROOT.glob("recipes/**/*.yaml"), *ROOT.glob("docs/*.md"), ROOT / "README.md"])
+@functools.cache
+def help_of(command: str) -> str:
+    done = subprocess.run([ROOT / "launch/plural", command, "--help"], capture_output=True, text=True)
+    text = done.stdout if done.returncode == 0 else ""
+    return text + " --keys" if command == "validate" else text  # prints a table for docs/recipes.md
+
+
+@functools.cache
+def problems_of(recipe: str, *overrides: str) -> str:
+    done = subprocess.run(
+        [os.environ["PLURAL_BINARY"], "validate", recipe, *overrides],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    return done.stderr.strip() if done.returncode else ""
+
+
+class Refused(Exception):
+    pass
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise Refused(message)
+
+
+class Commands(unittest.TestCase):
+    """Each test looks at all files, so that one run names every wrong line."""
+
+    def setUp(self):
+        self.wrong = []
+
+    def refuse(self, file, words, why):
+        self.wrong.append(f"{file.relative_to(ROOT)}: {' '.join(words)}\n    {why}")
+
+    def tearDown(self):
+        self.assertEqual(self.wrong, [], "\n" + "\n".join(self.wrong))
+
+    def test_text_commands_parse(self):
+        checked = set()
+        for file in FILES:
+            for words in plural_commands(file):
+                if words[0] not in COMMANDS or "--help" in words:
+                    continue
+                parser = Parser(allow_abbrev=False, exit_on_error=False)
+                importlib.import_module(COMMANDS[words[0]][0]).add_arguments(parser)
+                try:
+                    parser.parse_args(["3" if word in NUMBERS else word for word in words[1:]])
+                except (Refused, argparse.ArgumentError) as error:
+                    # A sentence may name a command with the one option that it speaks of.
+                    if "required" not in str(error) or file in DOCUMENTS[:1]:
+                        self.refuse(file, words, error)
+                checked.add(words[0])
+        self.assertEqual(checked, set(COMMANDS))
+
+    def test_options_of_the_program_exist(self):
+        checked = set()
+        for file in FILES:
+            for words in plural_commands(file):
+                if words[0] in COMMANDS:
+                    continue
+                text = help_of(words[0])
+                if not text:
+                    self.refuse(file, words, "there is no such command")
+                    continue
+                checked.add(words[0])
+                for name in (word.partition("=")[0] for word in words if word.startswith("-")):
+                    if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text):
+                        self.refuse(file, words, f"no option {name}")
+        self.assertLessEqual({"train", "generate", "evaluate", "export", "score", "rate"}, checked)
+
+    def test_recipes_and_their_keys_are_valid(self):
+        checked = set()
+        for file in FILES:
+            for words in plural_commands(file):
+                if words[0] not in ("train", "dry-run", "validate") or words[1].startswith("-"):
+                    continue
+                recipe = "recipes/starter.yaml" if words[1] in RECIPES else words[1]
+                overrides = [word for word in words[2:] if "=" in word and not word.startswith("-")]
+                if not recipe.startswith("recipes/"):
+                    self.refuse(file, words, f"{recipe} is no recipe of the project")
+                    continue
+                checked.add(recipe)
+                if problems := problems_of(recipe, *overrides):
+                    self.refuse(file, words, problems)
+        self.assertGreater(len(checked), 20)
+
+    def test_files_of_the_project_are_there(self):
+        for file in FILES:
+            for line in shown(file):
+                for word in words_of(line):
+                    word = word.removesuffix(",").removesuffix(".")
+                    if OF_THE_PROJECT.match(word) and not (ROOT / word).exists():
+                        self.refuse(file, [word], "there is no such file")
+
+    def test_downloads_are_commands_of_the_hub(self):
+        from huggingface_hub.utils import validate_repo_id
+
+        done = subprocess.run([ROOT / ".venv/bin/hf", "download", "--help"], capture_output=True, text=True)
+        options = set(re.findall(r"--[\w-]+", done.stdout))
+        self.assertIn("--exclude", options)
+        bases = sorted(ROOT.glob("recipes/base/*.yaml"))
+        found = set()
+        for file in [*FILES, *bases]:
+            for line in shown(file):
+                words = words_of(line)
+                if len(words) < 3 or not re.search(r"(^|/)hf$", words[0]) or words[1] != "download":
+                    continue
+                validate_repo_id(words[2])
+                found.add(words[2])
+                for name in {word for word in words if word.startswith("--")} - options:
+                    self.refuse(file, words, f"no option {name}")
+        self.assertIn("Qwen/Qwen2.5-0.5B-Instruct", found)
 
     def test_a_template_of_the_models_family(self):
         checked = []
-        for file in self.FILES:
-            for words in commands(file):
-                if option(words, "--format") == "text":  # plain documents have no turns
+        for file in FILES:
+            for words in plural_commands(file):
+                tokenizer = option(words, "--tokenizer")
+                kind = option(words, "--format")
+                # Chats are written by the model's own template, plain documents have no turns.
+                if words[0] != "prepare" or "-o" not in words or kind in ("text", "chat"):
+                    checked += [file.name] if kind == "chat" else []
                     continue
                 name = option(words, "--template")
-                self.assertIsNotNone(name, f"{file.name}: {words}: an instruct model on bare text")
+                if name is None:
+                    self.refuse(file, words, "an instruct model on bare text")
+                    continue
                 checked.append(file.name)
                 if name not in template_names():  # a file of the reader's own
                     self.assertIn(name, file.read_text(encoding="utf-8"))
                     continue
-                model = option(words, "--tokenizer").rsplit("/", 1)[-1]
-                marks = {mark for family, mark in MARKS.items() if family in model}
+                model = tokenizer.rsplit("/", 1)[-1].lower()
                 prompt = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))["prompt"]
-                self.assertTrue(all(prompt.startswith(mark) for mark in marks), f"{file.name}: {words}")
-                if "llama" in model:
-                    self.assertTrue(name.startswith("llama2-"), f"{file.name}: {words}")
+                for family, mark in MARKS.items():
+                    if family in model and not prompt.startswith(mark):
+                        self.refuse(file, words, f"{name} is not of {model}")
+                if "llama-2" in model and not name.startswith("llama2-"):
+                    self.refuse(file, words, f"{name} is not of {model}")
         # All recipes that tune an instruct model show theirs, as do the documents that begin with one.
         tuned = {file.name for file in ROOT.glob("recipes/*.yaml")} - {"pretrain-tiny.yaml"}
         self.assertEqual(tuned - set(checked), set())
         self.assertLessEqual({"README.md", "preparing-data.md"}, set(checked))
 
     def test_commands_are_found(self):
-        (words,) = commands(ROOT / "recipes" / "peft-mistral-7b-aligned.yaml")
+        (words,) = (
+            words
+            for words in plural_commands(ROOT / "recipes" / "poexft-mistral-7b-aligned.yaml")
+            if words[0] == "prepare"
+        )
         self.assertEqual(option(words, "--align"), "6")
         self.assertEqual(option(words, "-o"), "corpora/dialogues-aligned.h5")
+        # In a sentence, over a line end, with optional parts.
+        found = plural_commands(ROOT / "docs" / "running.md")
+        self.assertIn("--stream", next(words for words in found if "--stream" in words))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ from plural_text.common.asking import AnswerCache, ask_all
 from plural_text.common.endpoint import Endpoint
 from plural_text.common.errors import BadData
 from plural_text.common.json_lines import read_object, text_of
+from plural_text.common.places import FILES
 from plural_text.metrics.responses import RATINGS
 
-COHERENCE = Path(__file__).resolve().parents[2] / "judges" / "coherence.json"
+COHERENCE = FILES / "judges" / "coherence.json"
 
 _DIGITS = re.compile(r"[0-9]+")
 _PLACEHOLDER = re.compile(r"\{(context|response)\}")

@@ -13,9 +13,10 @@ from __future__ import annotations
 import functools
 import re
 import string
-from pathlib import Path
 
-_ABBREVIATIONS = Path(__file__).resolve().parents[2] / "abbreviations" / "english.txt"
+from plural_text.common.places import FILES
+
+_ABBREVIATIONS = FILES / "abbreviations" / "english.txt"
 # The tokens that the published code leaves out of n-grams. nltk's quote tokens (`` and '') and -- are not in
 # it: words.
 PUNCTUATION = frozenset(string.punctuation) | {"\u201c", "\u201d", "...", "\u2013", "\u2026", "..", "\u2022"}

@@ -12,8 +12,9 @@ import re
 from pathlib import Path
 
 from plural_text.common.errors import BadData, MissingInput
+from plural_text.common.places import FILES
 
-FOLDER = Path(__file__).resolve().parents[2] / "persona"
+FOLDER = FILES / "persona"
 # In the order of the published table.
 ATTRIBUTES = ("age", "gender", "location", "education", "occupation")
 AGES = ("0-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+")

@@ -29,12 +29,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from plural_text.common.errors import BadData, MissingInput
+from plural_text.common.places import FILES
 from plural_text.prepare.tokenizer import Tokenizer
 
 MODES = ("content_first", "all_first", "repo_compat")  # by bit number
 _CONTENT_FIRST, _ALL_FIRST, _REPO_COMPAT = 1, 2, 4
 
-ENGLISH = Path(__file__).resolve().parents[2] / "stopwords" / "english.txt"
+ENGLISH = FILES / "stopwords" / "english.txt"
 
 WORD_RULES = ("spaces", "unicode")
 

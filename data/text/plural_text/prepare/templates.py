@@ -28,9 +28,10 @@ import re
 from pathlib import Path
 
 from plural_text.common.errors import BadData, MissingInput, UsageError
+from plural_text.common.places import FILES
 from plural_text.prepare.instruct_markers import marker_gap, with_fitting_markers
 
-FOLDER = Path(__file__).resolve().parents[2] / "templates"
+FOLDER = FILES / "templates"
 # Used when --template is not given.
 DEFAULTS = {"dialogue": "plain-dialogue", "targets": "plain-targets", "chat": "chat", "text": "text"}
 
