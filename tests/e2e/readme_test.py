@@ -69,6 +69,18 @@ class ReadmeTest(unittest.TestCase):
         }
         (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
+    def plural_ask(self, *options):
+        """What the last of the commands notes with more options."""
+        done = subprocess.run(
+            f"{commands()[-1]} {' '.join(options)}",
+            shell=True,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return done.stderr
+
     def test_the_five_lines(self):
         typed = commands()
         self.assertEqual(len(typed), 5)
@@ -78,14 +90,13 @@ class ReadmeTest(unittest.TestCase):
             )
             self.assertEqual(done.returncode, 0, f"{command}\n{done.stdout}{done.stderr}")
         self.assertTrue((self.folder / "runs/mine/adapter/adapter_model.safetensors").is_file())
-        answers = [json.loads(line) for line in (self.folder / "answers.jsonl").read_text().splitlines()]
-        self.assertEqual(len(answers), PROMPTS)
-        for answer in answers:
-            # Asked in the model's own chat format.
-            self.assertTrue(
-                answer["prompt"].startswith("<s> [INST] Here is a conversation:"), answer["prompt"]
-            )
-            self.assertEqual({r["possibility"] > 0 for r in answer["responses"]}, {True})
+        # The last asks in the model's own chat format, with five different numbers.
+        numbers = re.findall(r"(?m)^#(\d)  ", done.stdout)
+        self.assertEqual(len(set(numbers)), 5, done.stdout)
+        self.assertIn("template mistral-dialogue, possibility numbers 1 to 9", done.stderr)
+        shown = self.plural_ask("--show-prompt", "-n", "1")
+        self.assertIn('reads "<s> [INST] Here is a conversation:', shown)
+        self.assertIn("Person A: Any plans for tonight?", shown)
         ends = json.loads((self.folder / "runs/mine/adapter/generation_config.json").read_text())
         self.assertEqual(ends["eos_token_id"], 2)
 

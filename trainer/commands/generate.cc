@@ -51,9 +51,18 @@ void CheckLatents(const Decoder& model, const GenerateSettings& settings) {
 std::string AnswerLine(const data::Corpus& corpus, const data::Group& prompt, std::string method,
                        const GeneratedPrompt& answer) {
   std::replace(method.begin(), method.end(), '-', '_');
-  json line = {
-      {"id", prompt.id}, {"prompt", corpus.Decode(prompt.prompt_tokens)}, {"method", std::move(method)}};
+  json line = {{"id", prompt.id},
+               {"prompt", corpus.Decode(prompt.prompt_tokens)},
+               {"prompt_tokens", prompt.prompt_tokens},
+               {"method", std::move(method)}};
   line.update(AnswerJson(answer, &corpus));
+  // What the model read is the prompt and the tail of the response's number.
+  for (std::size_t i = 0; i < answer.responses.size(); ++i) {
+    const auto number = static_cast<std::size_t>(answer.responses[i].possibility);
+    const std::vector<data::Token>& tail = prompt.tails.at(number);
+    line["responses"][i]["tail"] = corpus.Decode(tail);
+    line["responses"][i]["tail_tokens"] = tail;
+  }
   return line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
 }
 

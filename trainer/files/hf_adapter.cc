@@ -89,7 +89,8 @@ void RequireBaseKept(const fs::path& adapter, const std::string& option) {
                       "' replaces weights of the model (modules_to_save in adapter_config.json)");
 }
 
-void SaveAdapter(const Decoder& model, const fs::path& folder, const std::string& base_model_path) {
+void SaveAdapter(const Decoder& model, const fs::path& folder, const std::string& base_model_path,
+                 const SideFiles& more) {
   const AdapterSettings* adapter = model.Adapter();
   if (adapter == nullptr) throw std::logic_error("SaveAdapter: the model has no adapter");
   std::vector<dist::NamedTensor> tensors;
@@ -125,6 +126,8 @@ void SaveAdapter(const Decoder& model, const fs::path& folder, const std::string
                    config.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
   WriteSafetensors(pending.Path() / "adapter_model.safetensors", std::move(tensors));
   if (const Latents* latents = model.LatentHeads()) WriteLatents(*latents, pending.Path());
+  if (!base_model_path.empty()) CopyTokenizer(base_model_path, pending.Path());
+  for (const auto& [name, content] : more) WriteFileDurably(pending.Path() / name, content);
   WriteEndTokens(model.Config().eos_token_ids, pending.Path());
   pending.Commit(PendingFolder::IfExists::kReplace);
 }

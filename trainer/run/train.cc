@@ -16,6 +16,7 @@
 #include "trainer/base/version.h"
 #include "trainer/files/hf_folder.h"
 #include "trainer/files/load_model.h"
+#include "trainer/files/model_card.h"
 #include "trainer/files/serving_notes.h"
 #include "trainer/ops/part_scope.h"
 #include "trainer/plan/process_memory.h"
@@ -45,6 +46,14 @@ constexpr std::int64_t kLatentResponseTokens = 64;
 
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// What stands before the text of the corpus's prompts; chat templates write it themselves.
+std::vector<std::int64_t> BeginTokens(data::Corpus& corpus, const ModelConfig& config) {
+  if (corpus.Info().source_format == "chat" || corpus.Info().groups == 0) return {};
+  const std::vector<data::Token> prompt = corpus.Read(0).prompt_tokens;
+  if (prompt.empty() || prompt.front() != config.bos_token_id) return {};
+  return {config.bos_token_id};
 }
 
 // The run once everything is checked and loaded.
@@ -85,6 +94,7 @@ class Run {
   std::int64_t validated_step_ = -1;
   const MethodSettings method_settings_;
   const data::PackSettings pack_;
+  Training training_;                        // for the card of the result
   std::vector<data::Group> latent_prompts_;  // of cvf: whose answers are recognised at the end
   std::optional<Loader> loader_;
   std::optional<MetricsLog> metrics_;  // rank 0
@@ -119,6 +129,14 @@ Run::Run(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus,
                 .steps = recipe.profile.steps,
                 .folder = paths_.Profiles()},
                model, world, collectives) {
+  training_ = {.method = std::string(recipe.method->name),
+               .possibilities = recipe.method->numbers ? recipe.group.possibilities : 0,
+               .latents = model.LatentHeads() != nullptr ? model.LatentHeads()->Count() : 0,
+               .begin_tokens = BeginTokens(corpus, config),
+               .source_format = corpus.Info().source_format,
+               .template_json = corpus.Info().template_json,
+               .tokenizer_name = corpus.Info().tokenizer_name,
+               .tokenizer_sha256 = corpus.Info().tokenizer_sha256};
   if (Lead()) metrics_.emplace(paths_.Metrics(), state.position.metrics_bytes);
   if (recipe.method->latents) {
     for (std::int64_t g = 0; g < std::min(groups_, kLatentPrompts); ++g) {
@@ -319,10 +337,13 @@ void Run::WriteResult() {
     metrics_->Write(line);
     metrics_->Sync();
     // Last of all: the folder's presence says that the run is finished.
+    const std::vector<std::int64_t>& ends = model_.Config().eos_token_ids;
     if (recipe_.adapter.lora) {
-      SaveAdapter(model_, paths_.Result(), recipe_.model.path);
+      const std::string& base = recipe_.model.path;
+      SaveAdapter(model_, paths_.Result(), base,
+                  CardFiles(training_, base.empty() ? "BASE_MODEL" : base, ends));
     } else {
-      SaveModel(model_, paths_.Result(), recipe_.model.path);
+      SaveModel(model_, paths_.Result(), recipe_.model.path, CardFiles(training_, "", ends));
     }
     progress_.Say("finished: " + std::to_string(state_.position.step) + " steps, " +
                   std::to_string(state_.position.consumed_groups) + " groups; result in " +
