@@ -62,15 +62,15 @@ class ReadmeTest(unittest.TestCase):
         self.assertEqual(download, ".venv/bin/hf download Qwen/Qwen2.5-0.5B-Instruct")
         self.assertEqual(len(typed), 5)
         for command in typed:
-            self.type(command)
+            done = self.type(command)
         adapter = self.folder / "runs/starter/adapter"
         self.assertTrue((adapter / "adapter_model.safetensors").is_file())
-        answers = [json.loads(line) for line in (self.folder / "answers.jsonl").read_text().splitlines()]
-        self.assertEqual(len(answers), PROMPTS)
-        for answer in answers:
-            # Asked in the model's own chat format, five times with a number of its own.
-            self.assertIn("<|im_start|>user\nAny plans for tonight?", answer["prompt"])
-            self.assertEqual(len({r["possibility"] for r in answer["responses"]} - {0}), 5)
+        # The last asks in the model's own chat format, with five different numbers.
+        numbers = re.findall(r"(?m)^#(\d)  ", done.stdout)
+        self.assertEqual(len(set(numbers)), 5, done.stdout)
+        self.assertIn("possibility numbers 1 to 9", done.stderr)
+        shown = self.type(f"{typed[-1]} --show-prompt -n 1").stderr
+        self.assertIn("<|im_start|>user\\nAny plans for tonight?", shown)
         ends = json.loads((adapter / "generation_config.json").read_text())["eos_token_id"]
         self.assertIn(json.loads((self.model / "config.json").read_text())["eos_token_id"], ends)
 

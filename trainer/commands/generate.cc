@@ -31,7 +31,8 @@
 #include "trainer/files/corpus_fit.h"
 #include "trainer/files/hf_folder.h"
 #include "trainer/files/load_model.h"
-#include "trainer/files/trained_on.h"
+#include "trainer/files/model_card.h"
+#include "trainer/files/template_fit.h"
 #include "trainer/generate/answer_json.h"
 #include "trainer/generate/answerer.h"
 #include "trainer/generate/streaming.h"
@@ -57,16 +58,13 @@ void CheckLatents(const Decoder& model, const GenerateSettings& settings) {
 // weights that were trained here, says how they were.
 void WarnOfNumbers(const GenerateOptions& options, const GenerateSettings& settings) {
   const std::filesystem::path folder = options.adapter.empty() ? options.model : options.adapter;
-  std::error_code error;
-  const std::filesystem::path file = folder / "plural.json";
-  const bool told = std::filesystem::is_regular_file(file, error);
-  const json training = told ? ReadJsonFile(file) : json::object();
-  const json numbers = training.is_object() ? training.value("possibilities", json(0)) : json(0);
-  const bool trained = numbers.is_number_integer() && numbers.get<std::int64_t>() > 0;
+  const std::optional<Training> told = ReadTraining(folder);
+  const std::int64_t numbers = told ? told->possibilities : 0;
+  const bool trained = numbers > 0;
   const bool asked = settings.policy != PossibilityPolicy::kNone;
   if (trained && !asked && StrategyOf(options) == DecodingStrategy::kSample) {
     std::cerr << "plural: warning: " << folder.string() << " was trained with possibility numbers 1 to "
-              << numbers.dump() << " and is asked without one, which gives less different answers; add "
+              << numbers << " and is asked without one, which gives less different answers; add "
               << "--possibilities sample, or first\n";
   } else if (asked && !trained && (told || options.adapter.empty())) {
     std::cerr << "plural: warning: " << folder.string() << " was not trained with possibility numbers"
@@ -78,9 +76,18 @@ void WarnOfNumbers(const GenerateOptions& options, const GenerateSettings& setti
 std::string AnswerLine(const data::Corpus& corpus, const data::Group& prompt, std::string method,
                        const GeneratedPrompt& answer) {
   std::replace(method.begin(), method.end(), '-', '_');
-  json line = {
-      {"id", prompt.id}, {"prompt", corpus.Decode(prompt.prompt_tokens)}, {"method", std::move(method)}};
+  json line = {{"id", prompt.id},
+               {"prompt", corpus.Decode(prompt.prompt_tokens)},
+               {"prompt_tokens", prompt.prompt_tokens},
+               {"method", std::move(method)}};
   line.update(AnswerJson(answer, &corpus));
+  // What the model read is the prompt and the tail of the response's number.
+  for (std::size_t i = 0; i < answer.responses.size(); ++i) {
+    const auto number = static_cast<std::size_t>(answer.responses[i].possibility);
+    const std::vector<data::Token>& tail = prompt.tails.at(number);
+    line["responses"][i]["tail"] = corpus.Decode(tail);
+    line["responses"][i]["tail_tokens"] = tail;
+  }
   return line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
 }
 

@@ -39,14 +39,17 @@ constexpr std::size_t kGroupSequences = 256;  // sequences of one prompt that ar
 constexpr std::size_t kBlockTokens = 16384;   // a block is closed once it holds so many
 constexpr std::size_t kBlockSequences = 1024;
 
+// What an output line says of its sequence, before its figures.
+using OutputKeys = nlohmann::ordered_json;
+
 // Lines of one block: groups of consecutive lines with the same prompt.
 struct Block {
   std::vector<data::LabelledGroup> groups;
-  std::vector<std::vector<json>> ids;  // as groups
+  std::vector<std::vector<OutputKeys>> keys;  // of their output lines, as groups
   std::size_t tokens = 0, sequences = 0;
 
   bool Full() const { return tokens >= kBlockTokens || sequences >= kBlockSequences; }
-  void Add(json id, std::vector<data::Token> prompt, std::vector<data::Token> response) {
+  void Add(OutputKeys of_line, std::vector<data::Token> prompt, std::vector<data::Token> response) {
     ++sequences;
     tokens += response.size();
     const bool open = !groups.empty() && groups.back().sequences.size() < kGroupSequences &&
@@ -54,7 +57,7 @@ struct Block {
     if (!open) {
       tokens += prompt.size();
       groups.emplace_back();
-      ids.emplace_back();
+      keys.emplace_back();
     }
     data::LabelledSequence sequence;
     sequence.likelihood.assign(response.size(), 0.0);
@@ -62,7 +65,7 @@ struct Block {
     sequence.prefix = open ? groups.back().sequences.front().prefix : data::SharedTokens(std::move(prompt));
     sequence.response = std::move(response);
     groups.back().sequences.push_back(std::move(sequence));
-    ids.back().push_back(std::move(id));
+    keys.back().push_back(std::move(of_line));
   }
 };
 
@@ -95,21 +98,68 @@ class SequenceReader {
       throw ExitError(ExitCode::kBadData,
                       where +
                           ": an object with \"id\" (string or number), \"prompt_tokens\" and "
-                          "\"response_tokens\" is needed");
+                          "\"response_tokens\" is needed, or a line that `plural generate` wrote");
     }
-    const auto tokens = [&](const char* key) {
-      const std::vector<std::int64_t> ids = TokenIds(object, key, config_.vocab_size, where);
-      return std::vector<data::Token>(ids.begin(), ids.end());
+    if (!object.contains("prompt_tokens")) {
+      throw ExitError(
+          ExitCode::kBadData,
+          where +
+              ": key 'prompt_tokens' is missing; texts are scored by launch/plural, whole files of them, and "
+              "answers of an earlier version are generated again");
+    }
+    const std::vector<data::Token> prompt = Tokens(object, "prompt_tokens", where);
+    if (!object.contains("responses")) {
+      AddSequence({{"id", object["id"]}}, prompt, Tokens(object, "response_tokens", where), where, block);
+      return;
+    }
+    if (!object["responses"].is_array()) {
+      throw ExitError(ExitCode::kBadData,
+                      where + ": key 'responses' must hold a list, as generate writes it");
+    }
+    std::size_t number = 0;
+    for (const json& response : object["responses"]) {
+      AddAnswer(object["id"], prompt, response, where + ": response " + std::to_string(++number), block);
+    }
+  }
+
+  // A response of `plural generate`.
+  void AddAnswer(const json& id, std::vector<data::Token> prompt, const json& response,
+                 const std::string& where, Block& block) const {
+    const auto number = [&](const char* key) {
+      const auto found = response.is_object() ? response.find(key) : response.end();
+      return found != response.end() && found->is_number_integer() ? found->get<std::int64_t>() : 0;
     };
-    std::vector<data::Token> prompt = tokens("prompt_tokens");
-    std::vector<data::Token> response = tokens("response_tokens");
+    if (!response.is_object() || !response.contains("tokens") || response["tokens"].empty()) {
+      throw ExitError(ExitCode::kBadData,
+                      where +
+                          ": has no token ids of its own in 'tokens', as items of --method "
+                          "list may have none; take it out");
+    }
+    if (number("latent") != 0) {
+      throw ExitError(ExitCode::kBadData,
+                      where + ": was asked with a latent of method cvf, which score does not know");
+    }
+    if (response.contains("tail_tokens") && !response["tail_tokens"].empty()) {
+      for (const data::Token token : Tokens(response, "tail_tokens", where)) prompt.push_back(token);
+    }
+    AddSequence({{"id", id}, {"index", number("index")}, {"possibility", number("possibility")}},
+                std::move(prompt), Tokens(response, "tokens", where), where, block);
+  }
+
+  std::vector<data::Token> Tokens(const json& object, const char* key, const std::string& where) const {
+    const std::vector<std::int64_t> ids = TokenIds(object, key, config_.vocab_size, where);
+    return {ids.begin(), ids.end()};
+  }
+
+  void AddSequence(OutputKeys keys, std::vector<data::Token> prompt, std::vector<data::Token> response,
+                   const std::string& where, Block& block) const {
     const std::size_t length = prompt.size() + response.size();
     if (length > static_cast<std::size_t>(config_.max_position_embeddings)) {
       throw ExitError(ExitCode::kBadData, where + ": " + std::to_string(length) +
                                               " tokens; the model's max_position_embeddings is " +
                                               std::to_string(config_.max_position_embeddings));
     }
-    block.Add(object["id"], std::move(prompt), std::move(response));
+    block.Add(std::move(keys), std::move(prompt), std::move(response));
   }
 
   JsonLines lines_;
@@ -123,15 +173,13 @@ std::vector<double> EdgeLogP(const Decoder& model, const data::RowPass& pass) {
   return ReadTogether({EdgeLogProb(hidden_SE, model.Head(), edges.list).log_p})[0];
 }
 
-std::string OutputLine(const json& id, const std::vector<double>& token_log_p) {
+std::string OutputLine(OutputKeys line, const std::vector<double>& token_log_p) {
   double sum = 0.0;
   for (const double value : token_log_p) sum += value;
   if (!std::isfinite(sum)) {
-    throw ExitError(ExitCode::kDiverged,
-                    "the model gives sequence " + id.dump() + " a log-probability that is not finite");
+    throw ExitError(ExitCode::kDiverged, "the model gives sequence " + line["id"].dump() +
+                                             " a log-probability that is not finite");
   }
-  nlohmann::ordered_json line;
-  line["id"] = id;
   line["logprob"] = sum;
   line["token_logprobs"] = token_log_p;
   return line.dump() + "\n";
@@ -156,7 +204,7 @@ std::string ScoreBlock(const Decoder& model, const data::CostModel& cost, const 
   }
   std::string lines;
   for (std::size_t g = 0; g < log_p.size(); ++g) {
-    for (std::size_t s = 0; s < log_p[g].size(); ++s) lines += OutputLine(block.ids[g][s], log_p[g][s]);
+    for (std::size_t s = 0; s < log_p[g].size(); ++s) lines += OutputLine(block.keys[g][s], log_p[g][s]);
   }
   return lines;
 }
@@ -178,7 +226,9 @@ void AddScoreOptions(CLI::App& command, ScoreOptions& options) {
   command.add_option("--adapter", options.adapter, kAdapterHelp);
   command
       .add_option("--input", options.input,
-                  "JSON lines {\"id\", \"prompt_tokens\": [...], \"response_tokens\": [...]}")
+                  "JSON lines {\"id\", \"prompt_tokens\": [...], \"response_tokens\": [...]}, answers of "
+                  "`plural generate`, or texts {\"id\", \"prompt\", \"response\"} (\"messages\" or "
+                  "\"question\" for \"prompt\"; --tokenizer DIR_OR_FILE where it is not the model's)")
       ->required();
   AddOutputOptions(command, options.output, options.force,
                    "JSON lines {\"id\", \"logprob\", \"token_logprobs\"}, in nats, in input order")

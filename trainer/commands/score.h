@@ -26,8 +26,9 @@ struct ScoreOptions {
 void AddScoreOptions(CLI::App& command, ScoreOptions& options);
 
 // Reads JSON lines {"id", "prompt_tokens", "response_tokens"} and writes, in input order,
-// {"id", "logprob", "token_logprobs"}: nats, each response token given all tokens before it; `logprob` is
-// their sum in fp64. Consecutive lines with one prompt share its rows. Blocks of lines go to the ranks in
+// {"id", "logprob", "token_logprobs"}; of a line that `plural generate` wrote, one line a response, with its
+// "index" and "possibility" behind the id. In nats, each response token given all tokens before it; `logprob`
+// is their sum in fp64. Consecutive lines with one prompt share its rows. Blocks of lines go to the ranks in
 // turn; what a block holds does not depend on the number of ranks, nor do its figures. Memory is
 // bounded by the block. The output appears whole. COLLECTIVE.
 // Errors: ExitError(kBadData) with the line number for a line that is no such object, an empty list, a token

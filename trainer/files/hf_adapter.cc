@@ -15,7 +15,6 @@
 #include "trainer/files/hf_folder.h"
 #include "trainer/files/peft_config.h"
 #include "trainer/files/safetensors.h"
-#include "trainer/files/trained_on.h"
 
 namespace plural::trainer {
 namespace fs = std::filesystem;
@@ -91,8 +90,8 @@ void RequireBaseKept(const fs::path& adapter, const std::string& option) {
                       "' replaces weights of the model (modules_to_save in adapter_config.json)");
 }
 
-void SaveAdapter(const Decoder& model, const fs::path& folder, const std::string& base_model_path,
-                 const std::string& trained_on) {
+void SaveAdapter(const Decoder& model, const fs::path& folder, const std::string& base_model,
+                 const SideFiles& more, const fs::path& tokenizer) {
   const AdapterSettings* adapter = model.Adapter();
   if (adapter == nullptr) throw std::logic_error("SaveAdapter: the model has no adapter");
   std::vector<dist::NamedTensor> tensors;
@@ -100,9 +99,9 @@ void SaveAdapter(const Decoder& model, const fs::path& folder, const std::string
     tensors.push_back({kAdapterPrefix + factor.name, factor.tensor});
   }
   // "ORG/NAME@REVISION" (hub_cache.h) has two keys in PEFT.
-  const std::size_t at = std::min(base_model_path.find('@'), base_model_path.size());
-  const bool revised = at < base_model_path.size() && !fs::exists(base_model_path);
-  const std::string base = revised ? base_model_path.substr(0, at) : base_model_path;
+  const std::size_t at = std::min(base_model.find('@'), base_model.size());
+  const bool revised = at < base_model.size() && !fs::exists(base_model);
+  const std::string base = revised ? base_model.substr(0, at) : base_model;
   // PEFT declares lora_alpha an integer, though it computes with any number.
   const bool whole = adapter->alpha == std::floor(adapter->alpha);
   // The keys that every version of PEFT since 0.8 knows: one that does not know a key refuses the folder.
@@ -125,15 +124,16 @@ void SaveAdapter(const Decoder& model, const fs::path& folder, const std::string
       {"layers_pattern", nullptr},
       {"use_rslora", false},
       {"auto_mapping", nullptr},
-      {"revision", revised ? json(base_model_path.substr(at + 1)) : json()},
+      {"revision", revised ? json(base_model.substr(at + 1)) : json()},
   };
   PendingFolder pending(folder);
   WriteFileDurably(pending.Path() / "adapter_config.json",
                    config.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
   WriteSafetensors(pending.Path() / "adapter_model.safetensors", std::move(tensors));
   if (const Latents* latents = model.LatentHeads()) WriteLatents(*latents, pending.Path());
+  if (!tokenizer.empty()) CopyTokenizer(tokenizer, pending.Path());
+  for (const auto& [name, content] : more) WriteFileDurably(pending.Path() / name, content);
   WriteEndTokens(model.Config().eos_token_ids, pending.Path());
-  WriteTrainedOn(trained_on, pending.Path());
   pending.Commit(PendingFolder::IfExists::kReplace);
 }
 

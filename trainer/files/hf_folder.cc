@@ -13,7 +13,6 @@
 #include "trainer/base/json_io.h"
 #include "trainer/files/nf4_files.h"
 #include "trainer/files/safetensors.h"
-#include "trainer/files/trained_on.h"
 #include "trainer/files/weight_files.h"
 
 namespace plural::trainer {
@@ -23,18 +22,22 @@ namespace {
 constexpr const char* kHeadName = "lm_head.weight";
 constexpr const char* kEmbeddingName = "model.embed_tokens.weight";
 
-// What belongs to a model besides its weights.
-constexpr std::array<std::string_view, 11> kCompanions = {"tokenizer.json",
-                                                          "tokenizer.model",
-                                                          "tokenizer_config.json",
-                                                          "special_tokens_map.json",
-                                                          "added_tokens.json",
-                                                          "vocab.json",
-                                                          "merges.txt",
-                                                          "tekken.json",
-                                                          "chat_template.jinja",
-                                                          "chat_template.json",
-                                                          "generation_config.json"};
+constexpr std::array<std::string_view, 10> kTokenizerFiles = {"tokenizer.json",
+                                                              "tokenizer.model",
+                                                              "tokenizer_config.json",
+                                                              "special_tokens_map.json",
+                                                              "added_tokens.json",
+                                                              "vocab.json",
+                                                              "merges.txt",
+                                                              "tekken.json",
+                                                              "chat_template.jinja",
+                                                              "chat_template.json"};
+
+void CopyIfThere(const fs::path& source, const fs::path& folder, std::string_view name) {
+  if (std::error_code error; fs::is_regular_file(source / name, error)) {
+    WriteFileDurably(folder / name, ReadFile(source / name));
+  }
+}
 
 // Buffers that old versions of transformers stored, and recompute.
 bool IsRotaryBuffer(const std::string& name) { return name.ends_with(".rotary_emb.inv_freq"); }
@@ -138,12 +141,13 @@ void LoadBaseWeights(Decoder& model, const fs::path& folder, FullLinears full_li
   RequireTiedHead(names, files);
 }
 
+void CopyTokenizer(const fs::path& source, const fs::path& folder) {
+  for (const std::string_view name : kTokenizerFiles) CopyIfThere(source, folder, name);
+}
+
 void CopyCompanions(const fs::path& source, const fs::path& folder) {
-  for (const std::string_view name : kCompanions) {
-    if (std::error_code error; fs::is_regular_file(source / name, error)) {
-      WriteFileDurably(folder / name, ReadFile(source / name));
-    }
-  }
+  CopyTokenizer(source, folder);
+  CopyIfThere(source, folder, "generation_config.json");
 }
 
 void WriteEndTokens(const std::vector<std::int64_t>& end_tokens, const fs::path& folder) {
@@ -156,8 +160,7 @@ void WriteEndTokens(const std::vector<std::int64_t>& end_tokens, const fs::path&
   WriteFileDurably(path, config.dump(2) + "\n");
 }
 
-void SaveModel(const Decoder& model, const fs::path& folder, const fs::path& source,
-               const std::string& trained_on) {
+void SaveModel(const Decoder& model, const fs::path& folder, const fs::path& source, const SideFiles& more) {
   PendingFolder pending(folder);
   nlohmann::json config = model.Config().ToJson();
   config["torch_dtype"] = ConfigDTypeName(model.DType());
@@ -167,8 +170,8 @@ void SaveModel(const Decoder& model, const fs::path& folder, const fs::path& sou
   WriteSafetensors(pending.Path() / "model.safetensors", std::move(weights));
   if (const Latents* latents = model.LatentHeads()) WriteLatents(*latents, pending.Path());
   if (!source.empty()) CopyCompanions(source, pending.Path());
+  for (const auto& [name, content] : more) WriteFileDurably(pending.Path() / name, content);
   WriteEndTokens(model.Config().eos_token_ids, pending.Path());
-  WriteTrainedOn(trained_on, pending.Path());
   pending.Commit(PendingFolder::IfExists::kReplace);
 }
 

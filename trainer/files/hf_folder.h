@@ -42,18 +42,22 @@ enum class FullLinears { kKeep, kToNf4 };
 // bad shards; those of ReadNf4.
 void LoadBaseWeights(Decoder& model, const std::filesystem::path& folder,
                      FullLinears full_linears = FullLinears::kKeep);
-// Copies the files that belong to a model besides config and weights: tokenizer, chat template, generation
-// defaults, as far as there are any.
+// Copies the files of a tokenizer, with its chat template, as far as there are any.
+void CopyTokenizer(const std::filesystem::path& source, const std::filesystem::path& folder);
+// Copies the files that belong to a model besides config and weights: tokenizer and generation defaults, as
+// far as there are any.
 void CopyCompanions(const std::filesystem::path& source, const std::filesystem::path& folder);
 // Makes generation_config.json name `end_tokens`; what else it says stays. Nothing is written when it does so
 // already, or when there are none.
 void WriteEndTokens(const std::vector<std::int64_t>& end_tokens, const std::filesystem::path& folder);
 // The name that config.json gives a dtype.
 const char* ConfigDTypeName(at::ScalarType dtype);
+// More files of a folder, such as its card: name -> content.
+using SideFiles = std::map<std::string, std::string>;
 // Writes config.json and model.safetensors; copies tokenizer files of `source` when it is not empty.
-// The folder appears whole: it is written beside `folder`, synced and renamed. `trained_on`: trained_on.h.
+// The folder appears whole: it is written beside `folder`, synced and renamed.
 void SaveModel(const Decoder& model, const std::filesystem::path& folder, const std::filesystem::path& source,
-               const std::string& trained_on = "");
+               const SideFiles& more = {});
 
 // What the adapter_config.json of an adapter says that training can go on with: one rank, alpha and list of
 // targets for the whole model. Errors: those of PeftConfig and PeftConfig::Uniform.
@@ -67,10 +71,11 @@ void AttachAdapter(Decoder& model, const std::filesystem::path& folder, const Ad
 // For options that compare with the model without its adapter. Errors: ExitError(kUsage) naming the option
 // when the adapter (may be "") replaces base weights.
 void RequireBaseKept(const std::filesystem::path& adapter, const std::string& option);
-// adapter_config.json and adapter_model.safetensors as Hugging Face PEFT writes them, and
-// generation_config.json with what ends an answer; appears whole. `trained_on`: trained_on.h.
-void SaveAdapter(const Decoder& model, const std::filesystem::path& folder,
-                 const std::string& base_model_path, const std::string& trained_on = "");
+// adapter_config.json and adapter_model.safetensors as Hugging Face PEFT writes them,
+// generation_config.json with what ends an answer, the tokenizer files of the folder `tokenizer` where one is
+// given; appears whole. `base_model`: what adapter_config.json names as its base.
+void SaveAdapter(const Decoder& model, const std::filesystem::path& folder, const std::string& base_model,
+                 const SideFiles& more = {}, const std::filesystem::path& tokenizer = {});
 
 // latents.safetensors, which method cvf adds to the folder of its adapter or model: its metadata give the
 // format's version, the number of latents and the hidden size.

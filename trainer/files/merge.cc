@@ -7,6 +7,7 @@
 
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -17,10 +18,10 @@
 #include "trainer/base/json_io.h"
 #include "trainer/files/adapter_files.h"
 #include "trainer/files/hf_folder.h"
+#include "trainer/files/model_card.h"
 #include "trainer/files/nf4_files.h"
 #include "trainer/files/peft_config.h"
 #include "trainer/files/safetensors.h"
-#include "trainer/files/trained_on.h"
 #include "trainer/files/weight_files.h"
 
 namespace plural::trainer {
@@ -71,8 +72,8 @@ class Merger {
     WriteIndex(pending.Path(), "model", shards);
     WriteFileDurably(pending.Path() / "config.json", OutputConfig().dump(2) + "\n");
     CopyCompanions(settings_.model, pending.Path());
+    WriteCard(pending.Path());
     WriteEndTokens(ends_, pending.Path());
-    WriteTrainedOn(ReadTrainedOn(settings_.adapter), pending.Path());
     pending.Commit(settings_.replace ? PendingFolder::IfExists::kReplace : PendingFolder::IfExists::kFail);
     report_.untied = untied_;
     return report_;
@@ -164,6 +165,15 @@ class Merger {
                                     ConfigDTypeName(item.dtype) + " cannot hold; export with --dtype fp32");
     }
     return merged;
+  }
+
+  // The adapter's card, of a model that has it merged.
+  void WriteCard(const fs::path& folder) const {
+    const std::optional<Training> training = ReadTraining(settings_.adapter);
+    if (!training) return;
+    for (const auto& [name, content] : CardFiles(*training, "", ends_)) {
+      WriteFileDurably(folder / name, content);
+    }
   }
 
   json OutputConfig() const {

@@ -17,8 +17,9 @@
 #include "trainer/base/version.h"
 #include "trainer/files/hf_folder.h"
 #include "trainer/files/load_model.h"
+#include "trainer/files/model_card.h"
 #include "trainer/files/serving_notes.h"
-#include "trainer/files/trained_on.h"
+#include "trainer/files/template_fit.h"
 #include "trainer/ops/part_scope.h"
 #include "trainer/plan/process_memory.h"
 #include "trainer/plan/step_plan.h"
@@ -47,6 +48,14 @@ constexpr std::int64_t kLatentResponseTokens = 64;
 
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// What stands before the text of the corpus's prompts; chat templates write it themselves.
+std::vector<std::int64_t> BeginTokens(data::Corpus& corpus, const ModelConfig& config) {
+  if (corpus.Info().source_format == "chat" || corpus.Info().groups == 0) return {};
+  const std::vector<data::Token> prompt = corpus.Read(0).prompt_tokens;
+  if (prompt.empty() || prompt.front() != config.bos_token_id) return {};
+  return {config.bos_token_id};
 }
 
 // The run once everything is checked and loaded.
@@ -86,8 +95,8 @@ class Run {
   const std::optional<Validation> validation_;
   std::int64_t validated_step_ = -1;
   const MethodSettings method_settings_;
-  const std::string trained_on_;
   const data::PackSettings pack_;
+  Training training_;                        // for the card of the result
   std::vector<data::Group> latent_prompts_;  // of cvf: whose answers are recognised at the end
   std::optional<Loader> loader_;
   std::optional<MetricsLog> metrics_;  // rank 0
@@ -116,8 +125,6 @@ Run::Run(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus,
       saved_step_(first_step_ > 0 ? first_step_ : -1),
       validation_(std::move(validation)),
       method_settings_(recipe.SettingsOfMethod()),
-      // A model from nothing reads texts of all kinds: none of them says how it is to be asked.
-      trained_on_(recipe.method->name == "pretrain" ? "" : TrainedOnJson(corpus)),
       pack_(LoaderSettings(recipe, config, model.Device(), world).pack),
       progress_("train", "steps", last_step_, Lead(), first_step_),
       profile_({.enabled = recipe.profile.enabled,
@@ -125,6 +132,14 @@ Run::Run(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus,
                 .steps = recipe.profile.steps,
                 .folder = paths_.Profiles()},
                model, world, collectives) {
+  training_ = {.method = std::string(recipe.method->name),
+               .possibilities = recipe.method->numbers ? recipe.group.possibilities : 0,
+               .latents = model.LatentHeads() != nullptr ? model.LatentHeads()->Count() : 0,
+               .begin_tokens = BeginTokens(corpus, config),
+               .source_format = corpus.Info().source_format,
+               .template_json = corpus.Info().template_json,
+               .tokenizer_name = corpus.Info().tokenizer_name,
+               .tokenizer_sha256 = corpus.Info().tokenizer_sha256};
   if (Lead()) metrics_.emplace(paths_.Metrics(), state.position.metrics_bytes);
   if (recipe.method->latents) {
     for (std::int64_t g = 0; g < std::min(groups_, kLatentPrompts); ++g) {
@@ -336,10 +351,13 @@ void Run::WriteResult() {
     metrics_->Write(line);
     metrics_->Sync();
     // Last of all: the folder's presence says that the run is finished.
+    const std::vector<std::int64_t>& ends = model_.Config().eos_token_ids;
     if (recipe_.adapter.lora) {
-      SaveAdapter(model_, paths_.Result(), recipe_.model.path, trained_on_);
+      const std::string& base = recipe_.model.path;
+      SaveAdapter(model_, paths_.Result(), base,
+                  CardFiles(training_, base.empty() ? "BASE_MODEL" : base, ends), ModelFolder(recipe_));
     } else {
-      SaveModel(model_, paths_.Result(), ModelFolder(recipe_), trained_on_);
+      SaveModel(model_, paths_.Result(), ModelFolder(recipe_), CardFiles(training_, "", ends));
     }
     progress_.Say("finished: " + Counted(state_.position.step, "step") + ", " +
                   Counted(state_.position.consumed_groups, "group") + "; result in " +

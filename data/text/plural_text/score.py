@@ -77,10 +77,11 @@ def _refuse_options(arguments: argparse.Namespace) -> None:
 
 def _lines(arguments: argparse.Namespace) -> Iterator[str]:
     """A line of ids for each line of text. Errors: BadData naming file and line."""
-    from plural_text.ask.model_options import warn
+    from plural_text.ask.model_options import resolve_names, warn
     from plural_text.ask.prompts import Prompts, tokenizer_folder
     from plural_text.ask.training import check_folders, read_training
 
+    resolve_names(arguments)
     check_folders(arguments.model, arguments.adapter)
     texts = _Texts(
         Prompts(

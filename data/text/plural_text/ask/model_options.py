@@ -12,6 +12,7 @@ from pathlib import Path
 from plural_text.ask.choices import Choice, parse_choice
 from plural_text.ask.prompts import Prompts, tokenizer_folder
 from plural_text.ask.training import check_folders, read_training
+from plural_text.common.hub import hub_folder
 from plural_text.common.model_process import LAUNCHER
 from plural_text.common.options import number, whole_number
 
@@ -20,7 +21,13 @@ _NEW_TOKENS = 256
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the model").add_argument
-    add("--model", required=True, type=Path, metavar="DIR", help="Hugging Face folder of the model")
+    add(
+        "--model",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="Hugging Face folder of the model, or its name on the Hub once it has been downloaded",
+    )
     add("--adapter", type=Path, metavar="DIR", help="its adapter, such as runs/NAME/adapter")
     add(
         "--tokenizer",
@@ -86,7 +93,8 @@ def sampling_of(arguments: argparse.Namespace, prompts: Prompts) -> dict:
 
 
 def open_prompts(arguments: argparse.Namespace) -> tuple[Prompts, Choice]:
-    """Errors: MissingInput, BadData, UsageError."""
+    """Names of the Hub become folders in `arguments`. Errors: MissingInput, BadData, UsageError."""
+    resolve_names(arguments)
     check_folders(arguments.model, arguments.adapter)
     prompts = Prompts(
         arguments.model,
@@ -121,6 +129,13 @@ def description(prompts: Prompts, choice: Choice) -> str:
     if training:
         parts.append(f"method {training.method} by {training.where}")
     return ", ".join(parts)
+
+
+def resolve_names(arguments: argparse.Namespace) -> None:
+    for option in ("model", "adapter", "tokenizer"):
+        given = getattr(arguments, option)
+        if given is not None:
+            setattr(arguments, option, hub_folder(given, f"--{option}", "folder"))
 
 
 def command_of(arguments: argparse.Namespace) -> list[str]:

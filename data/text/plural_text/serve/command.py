@@ -50,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    name = arguments.name or _name(arguments.model, arguments.adapter)  # before Hub names become folders
     prompts, choice = open_prompts(arguments)
-    name = arguments.name or _name(arguments.model, arguments.adapter)
     if not re.fullmatch(r"[\w.:/@+-]{1,200}", name):
         raise UsageError(f"--name '{name}': letters, digits and . : / @ + - _ are allowed, up to 200")
     try:
