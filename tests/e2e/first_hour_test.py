@@ -318,7 +318,16 @@ class FirstHour(unittest.TestCase):
             return [line for line in result.stderr.splitlines() if "warning" in line]
 
         subprocess.run(["cp", "-r", "runs/tuned/adapter", "told"], cwd=self.folder, check=True)
-        told = {"method": "peft", "possibilities": 5}
+        told = {
+            "method": "poexft",
+            "possibilities": 5,
+            "latents": 0,
+            "begin_token_ids": [1],
+            "source_format": "dialogue",
+            "template": {"name": "plain-dialogue"},
+            "tokenizer_name": "",
+            "tokenizer_sha256": "",
+        }
         (self.folder / "told/plural.json").write_text(json.dumps(told))
         self.assertEqual(warnings(), [])
         self.assertIn("was not trained with possibility numbers", warnings("--possibilities", "first")[0])

@@ -182,7 +182,7 @@ class Ask(AnsweringTest):
             ("has no conversations", ["--chat", "--template", "plain-targets"], 64, {}),
             ("asks how well", ["Hi", "--template", "coherence-rating"], 64, {}),
             ("no template 'nope'", ["Hi", "--template", "nope"], 66, {}),
-            ("no such folder", ["Hi"], 66, {"model": self.folder / "nope"}),
+            ("is no folder, nor a name of the Hugging Face Hub", ["Hi"], 66, {"model": self.folder / "nope"}),
             ("give it as --adapter", ["Hi"], 66, {"model": self.adapter}),
             ("did you mean", ["Hi", "--adapter", self.adapter.parent], 66, {"adapter": False}),
             ("max_position_embeddings", ["Hi", "--max-new-tokens", "200"], 65, {}),
