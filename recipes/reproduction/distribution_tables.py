@@ -29,6 +29,7 @@ BIOGRAPHIES = Figure("biography_share", "biographies, share", "{:.3f}")
 UNKNOWN = Figure("unknown_share", "values of no list, share", "{:.3f}")
 PERPLEXITY = Figure("perplexity", "perplexity", "{:.3f}")
 RISE = Figure("rise_percent", "rise, %", "{:.2f}")
+HARMED = Figure("harmed_percent", "sentences with over 10 % more, %", "{:.1f}")
 TOKEN_KL = Figure("kl_nats_per_token", "KL(base‖tuned), nats a token", "{:.4f}")
 
 # Task -> ours -> (coverage, entropy in nats): the paper's tables 1, 5 and 6. Only names were tuned alone
@@ -189,6 +190,6 @@ def _unrelated(report: Report) -> None:
     report.table(
         "Text that tuning was not about: 300 held-out sentences",
         [Row("unrelated", "tuned on all six tasks")],
-        [BASE_PERPLEXITY, PERPLEXITY, RISE, TOKEN_KL],
+        [BASE_PERPLEXITY, PERPLEXITY, RISE, HARMED, TOKEN_KL],
     )
     report.check_bound("unrelated text: perplexity rises by less than 2 %", RISE, "unrelated", high=2)

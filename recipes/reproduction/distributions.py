@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import random
 import statistics
 import sys
@@ -143,9 +144,14 @@ class Runs:
     def unrelated(self) -> None:
         """Text that tuning was not about: both models' perplexity, and how far next-token distributions
         moved."""
-        figures = self._evaluate(
-            "unrelated", "corpora/unrelated.h5", self._tune("all", "all"), ["--compare-base"]
+        exact = self._seed.evaluate(
+            "exact/unrelated.json",
+            model=self._model,
+            adapter=self._tune("all", "all"),
+            corpus="corpora/unrelated.h5",
+            options=["--compare-base"],
         )
+        figures = exact["summary"]
         self._report.add(
             "unrelated",
             self._seed.number,
@@ -154,6 +160,7 @@ class Runs:
                 "perplexity": figures["perplexity"],
                 "rise_percent": 100 * figures["perplexity_rise_share"],
                 "kl_nats_per_token": figures["kl_from_base_nats_per_token"],
+                "harmed_percent": harmed_percent(exact["groups"]),
             },
         )
 
@@ -232,6 +239,14 @@ class Runs:
         figures.append({key: statistics.fmean(each[key] for each in sampled) for key in sampled[0]})
         for part in figures:
             self._report.add(row, self._seed.number, part)
+
+
+def harmed_percent(sentences: list[dict]) -> float:
+    """Of 100 sentences, those whose own perplexity rose by over 10 %: the mean may hide a few."""
+    rises = [
+        (each["base_logprob_nats"] - each["logprob_nats"]) / each["response_tokens"] for each in sentences
+    ]
+    return 100 * sum(rise > math.log(1.1) for rise in rises) / len(rises)
 
 
 def _sampled(request: Request, texts: list[str]) -> dict[str, float]:

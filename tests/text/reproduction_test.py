@@ -135,6 +135,15 @@ class StudiesInPart(unittest.TestCase):
         self.assertRegex(text, "not run  diverse beam search .*no figures of base@0.0, dbs, which --meth")
         self.assertNotRegex(text, "nan|NO ")
 
+    def test_harm_to_a_few_sentences_is_told_from_harm_to_all(self):
+        """One sentence of twenty loses 2 nats a token, or each loses a little."""
+        whole = {"base_logprob_nats": -20.0, "logprob_nats": -20.0, "response_tokens": 10}
+        worse = whole | {"logprob_nats": -40.0}
+        a_little = whole | {"logprob_nats": -20.9}  # 9.4 %
+        self.assertEqual(distributions.harmed_percent([whole] * 19 + [worse]), 5.0)
+        self.assertEqual(distributions.harmed_percent([a_little] * 20), 0.0)
+        self.assertEqual(distributions.harmed_percent([whole | {"logprob_nats": -21.0}] * 2), 100.0)  # 10.5 %
+
     def test_one_row_of_an_order_is_no_order(self):
         figures = {"entropy_nats": 2.0, "exact_entropy_nats": 2.0}
         rows = {f"{task} id": figures for task in ("names", "fruits")}
