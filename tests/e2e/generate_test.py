@@ -197,8 +197,13 @@ class GenerateTest(unittest.TestCase):
                 process.stdin.write(json.dumps(request) + "\n")
                 process.stdin.flush()
                 answer = json.loads(process.stdout.readline())  # while the input is still open
-                for key in ("prompt", "method"):
-                    del line[key]
+                # A file says besides what the model read.
+                self.assertEqual(line.pop("prompt_tokens"), prompt)
+                self.assertEqual(line.pop("prompt"), "".join(f"<{token}>" for token in prompt))
+                del line["method"]
+                for response, tail in zip(line["responses"], tails[1:4], strict=True):
+                    self.assertEqual(response.pop("tail_tokens"), tail)
+                    self.assertEqual(response.pop("tail"), "".join(f"<{token}>" for token in tail))
                 self.assertEqual(timeless(answer), timeless(line))
             process.stdin.close()
             self.assertEqual(process.stdout.read(), "")

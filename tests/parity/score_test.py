@@ -102,6 +102,20 @@ class ScoreTest(unittest.TestCase):
             (json.dumps({**good, "response_tokens": [reference.VOCAB]}), str(reference.VOCAB)),
             (json.dumps({**good, "response_tokens": [3] * 300}), "max_position_embeddings"),
             (json.dumps({"id": "a", "prompt_tokens": [1]}), "response_tokens"),
+            # Texts, and lines that generate did not write.
+            (json.dumps({"id": "a", "prompt": "x", "response": "y"}), "'prompt_tokens' is missing"),
+            *(
+                (json.dumps({"id": "a", "prompt_tokens": [1], "responses": responses}), word)
+                for responses, word in (
+                    (3, "'responses' must hold a list"),
+                    ([], "'responses' must hold a list"),
+                    ([3], "response 1: has no token ids"),
+                    ([{"tokens": [3]}, {"tokens": []}], "response 2: has no token ids"),
+                    ([{"tokens": [3], "latent": 1}], "response 1: was asked with a latent"),
+                    ([{"tokens": [3], "tail_tokens": [-1]}], "-1"),
+                    ([{"tokens": [3] * 300}], "max_position_embeddings"),
+                )
+            ),
         ]
         for line, word in bad:
             with self.subTest(line[:70]):

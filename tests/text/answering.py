@@ -23,6 +23,8 @@ for line in sys.stdin:
     if "FAILS" in os.environ:
         sys.exit("plural: error: " + os.environ["FAILS"])
     count = request.get("responses") or len(request.get("latents", [])) or len(request["tails"])
+    if not all([request["prompt_tokens"], *request.get("tails", [])]):
+        sys.exit("plural: error: a list of token ids is empty")
     responses = []
     for i in range(count):
         prompt = request["prompt_tokens"] + (request["tails"][i] if "tails" in request else [])

@@ -157,6 +157,7 @@ class Serve(AnsweringTest):
         self.trained()
         self.client = self.serve()
         long = "word " * 300
+        turns = [{"role": role, "content": "word " * 8} for role in ("user", "assistant", "user")]
         for param, code, options in (
             ("logprobs", "unsupported_parameter", {"logprobs": True}),
             ("frequency_penalty", "unsupported_parameter", {"frequency_penalty": 0.5}),
@@ -175,6 +176,7 @@ class Serve(AnsweringTest):
             ("messages", None, {"extra_body": {"possibilities": [5]}}),
             ("messages", "context_length_exceeded", {"max_tokens": 300}),
             ("messages", "context_length_exceeded", {"messages": [{"role": "user", "content": long}]}),
+            ("messages", "context_length_exceeded", {"messages": turns}),
             ("messages", None, {"messages": []}),
             ("messages[0]", None, {"messages": [{"role": "robot", "content": "x"}]}),
             (

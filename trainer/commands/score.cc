@@ -112,9 +112,8 @@ class SequenceReader {
       AddSequence({{"id", object["id"]}}, prompt, Tokens(object, "response_tokens", where), where, block);
       return;
     }
-    if (!object["responses"].is_array()) {
-      throw ExitError(ExitCode::kBadData,
-                      where + ": key 'responses' must hold a list, as generate writes it");
+    if (!object["responses"].is_array() || object["responses"].empty()) {
+      throw ExitError(ExitCode::kBadData, where + ": key 'responses' must hold a list that is not empty");
     }
     std::size_t number = 0;
     for (const json& response : object["responses"]) {
