@@ -1,0 +1,309 @@
+#include "trainer/run/training_run.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <ctime>
+#include <iostream>
+#include <string>
+#include <utility>
+
+#include "data/batch_plan.h"
+#include "dist/agreement.h"
+#include "trainer/base/readable.h"
+#include "trainer/base/version.h"
+#include "trainer/files/hf_folder.h"
+#include "trainer/ops/part_scope.h"
+#include "trainer/plan/process_memory.h"
+#include "trainer/plan/step_plan.h"
+#include "trainer/run/self_consistency.h"
+#include "trainer/run/train_lines.h"
+#include "trainer/run/train_setup.h"
+
+namespace plural::trainer {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Enough for a share that tells living latents from dead ones, and seconds beside a run.
+constexpr std::int64_t kLatentPrompts = 8;
+constexpr std::int64_t kLatentResponseTokens = 64;
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// What stands before the text of the corpus's prompts; chat templates write it themselves.
+std::vector<std::int64_t> BeginTokens(data::Corpus& corpus, const ModelConfig& config) {
+  if (corpus.Info().source_format == "chat" || corpus.Info().groups == 0) return {};
+  const std::vector<data::Token> prompt = corpus.Read(0).prompt_tokens;
+  if (prompt.empty() || prompt.front() != config.bos_token_id) return {};
+  return {config.bos_token_id};
+}
+
+}  // namespace
+
+TrainingRun::TrainingRun(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus,
+                         std::optional<Validation> validation, Decoder& model, TrainState& state,
+                         const dist::World& world, dist::Collectives& collectives, const StopSignal& stop,
+                         RunLog& log)
+    : recipe_(recipe),
+      paths_(recipe),
+      model_(model),
+      state_(state),
+      world_(world),
+      collectives_(collectives),
+      stop_(stop),
+      log_(log),
+      checkpoints_(paths_.Checkpoints(), recipe.checkpoint.keep),
+      groups_(corpus.Info().groups),
+      steps_per_epoch_(data::BatchPlan(groups_, PlanSettings(recipe)).StepsPerEpoch()),
+      first_step_(state.position.step),
+      last_step_(TotalSteps(recipe, groups_)),
+      saved_step_(first_step_ > 0 ? first_step_ : -1),
+      validation_(std::move(validation)),
+      method_settings_(recipe.SettingsOfMethod()),
+      pack_(LoaderSettings(recipe, config, model.Device(), world).pack),
+      progress_("train", "steps", last_step_, Lead(), first_step_),
+      profile_({.enabled = recipe.profile.enabled,
+                .after = recipe.profile.after,
+                .steps = recipe.profile.steps,
+                .folder = paths_.Profiles()},
+               model, world, collectives) {
+  training_ = {.method = std::string(recipe.method->name),
+               .possibilities = recipe.method->numbers ? recipe.group.possibilities : 0,
+               .latents = model.LatentHeads() != nullptr ? model.LatentHeads()->Count() : 0,
+               .begin_tokens = BeginTokens(corpus, config),
+               .source_format = corpus.Info().source_format,
+               .template_json = corpus.Info().template_json,
+               .tokenizer_name = corpus.Info().tokenizer_name,
+               .tokenizer_sha256 = corpus.Info().tokenizer_sha256};
+  if (Lead()) metrics_.emplace(paths_.Metrics(), state.position.metrics_bytes);
+  if (recipe.method->latents) {
+    for (std::int64_t g = 0; g < std::min(groups_, kLatentPrompts); ++g) {
+      latent_prompts_.push_back(corpus.Read(g));
+    }
+  }
+  Loader::Settings settings = LoaderSettings(recipe, config, model.Device(), world);
+  settings.first_step = first_step_;
+  settings.last_step = Over() ? first_step_ : last_step_;
+  loader_.emplace(std::move(corpus), settings);
+}
+
+ExitCode TrainingRun::ToTheEnd() {
+  LogStart();
+  const Schedule schedule{.kind = recipe_.optimizer.schedule,
+                          .lr = recipe_.optimizer.lr,
+                          .warmup_steps = WarmupSteps(recipe_, groups_),
+                          .total_steps = last_step_,
+                          .min_lr_rate = recipe_.optimizer.min_lr_rate};
+  const ActivationBudget budget(recipe_.train.activation_checkpointing, recipe_.train.activation_bytes,
+                                model_, world_);
+  const bool drops = recipe_.adapter.lora && recipe_.adapter.settings.dropout > 0.0;
+  TrainStep step({.method = recipe_.method,
+                  .values = method_settings_,
+                  .dropout_seed = drops ? std::optional(recipe_.seed) : std::nullopt,
+                  .clip_norm = recipe_.optimizer.clip_norm,
+                  .bucket_bytes = recipe_.train.bucket_bytes},
+                 schedule, budget, model_, state_, world_, collectives_);
+  while (!Over()) {
+    profile_.BeforeStep();
+    const auto start = Clock::now();
+    StepBatch batch;
+    double data_wait_seconds = 0.0;
+    const StepFigures figures = TakeStep(step, batch, data_wait_seconds);
+    LogStep(figures, batch.epoch, SecondsSince(start), data_wait_seconds);
+    profile_.AfterStep(batch);
+    if (state_.position.step % steps_per_epoch_ == 0) EndEpoch();
+    if (Over()) break;
+    const auto due = [&](std::int64_t every) { return every > 0 && state_.position.step % every == 0; };
+    if (!figures.stop_requested && due(recipe_.validation.every_steps)) Validate();
+    if (figures.stop_requested || due(recipe_.checkpoint.every_steps)) Save();
+    if (figures.stop_requested) {
+      log_.Info("stopped on request after step " + std::to_string(state_.position.step));
+      ShowProfile();
+      progress_.Say("stopped on request: step " + std::to_string(state_.position.step) + " of " +
+                    std::to_string(last_step_) + " is saved; start again to go on");
+      return ExitCode::kStopped;
+    }
+  }
+  if (validated_step_ != state_.position.step) Validate();
+  if (saved_step_ != state_.position.step) {
+    MeasureLatents();
+    Save();
+  }
+  WriteResult();
+  ShowProfile();
+  return ExitCode::kDone;
+}
+
+StepFigures TrainingRun::TakeStep(TrainStep& step, StepBatch& batch, double& data_wait_seconds) {
+  const PartScope whole(Part::kStep);
+  const auto start = Clock::now();
+  {
+    const PartScope data(Part::kData);
+    batch = loader_->Next();
+  }
+  data_wait_seconds = SecondsSince(start);
+  return step.Take(batch, stop_.Requested());
+}
+
+// COLLECTIVE.
+void TrainingRun::ShowProfile() {
+  profile_.Finish();
+  if (!profile_.Report().empty()) progress_.Say(profile_.Report());
+}
+
+void TrainingRun::LogStart() {
+  const bool resumed = first_step_ > 0;
+  log_.Info((resumed ? "resume after step " + std::to_string(first_step_) : std::string("start")) +
+            ", rank " + std::to_string(world_.Rank()) + " of " + std::to_string(world_.Size()) + " on " +
+            world_.Host());
+  if (!Lead()) return;
+  MetricsLine line;
+  line["event"] = resumed ? "resume" : "start";
+  line["step"] = first_step_;
+  line["last_step"] = last_step_;
+  line["steps_per_epoch"] = steps_per_epoch_;
+  line["groups"] = groups_;
+  std::int64_t trained = 0;
+  for (const auto& span : state_.parameters.Spans()) trained += span.size;
+  line["trained_parameters"] = trained;
+  line["ranks"] = state_.provenance.ranks;
+  line["threads_per_rank"] = state_.provenance.threads;
+  line["version"] = state_.provenance.version;
+  line["restarts"] = state_.provenance.restarts;
+  line["time_unix_seconds"] = static_cast<std::int64_t>(std::time(nullptr));
+  metrics_->Write(line);
+  progress_.Say("run " + paths_.root.string() + ": " + (resumed ? "resumed after step " : "steps ") +
+                (resumed ? std::to_string(first_step_) + " of " : "1 to ") + std::to_string(last_step_) +
+                ", " + Counted(groups_, "group") + ", " + Counted(trained, "trained parameter") + ", " +
+                Counted(world_.Size(), "rank"));
+}
+
+void TrainingRun::LogStep(const StepFigures& figures, std::int64_t epoch, double seconds,
+                          double data_wait_seconds) {
+  if (!Lead()) return;
+  const std::int64_t step = state_.position.step;
+  if (step % recipe_.train.log_every_steps == 0 || Over()) {
+    metrics_->Write(
+        StepLine(*recipe_.method, method_settings_, figures,
+                 {.step = step, .epoch = epoch, .seconds = seconds, .data_wait_seconds = data_wait_seconds}));
+  }
+  groups_shown_ += static_cast<std::int64_t>(figures.sums["groups"]);
+  step_seconds_ += seconds;
+  progress_.Update(step, "loss " + FourDigits(figures.loss) + "  " +
+                             FourDigits(static_cast<double>(groups_shown_) / step_seconds_) +
+                             " groups/s  lr " + FourDigits(figures.lr));
+}
+
+// Every group has been seen once more.
+void TrainingRun::EndEpoch() {
+  Position& position = state_.position;
+  Sums& sums = position.epoch_sums;
+  if (recipe_.method->target_sets && recipe_.early_stop.enabled) {
+    // docs/methods.md 3.5: sums over all prompts, so that a prompt with many targets counts for more.
+    position.stopped_early =
+        sums["cross_entropy_nats"] <= (1.0 + recipe_.early_stop.gamma) * sums["target_entropy_nats"];
+  }
+  if (Lead()) {
+    metrics_->Write(EpochLine(*recipe_.method, method_settings_, position));
+    if (position.stopped_early) {
+      progress_.Say("stopped early after pass " + std::to_string(position.epoch + 1) +
+                    ": the loss is within early_stop.gamma of its minimum");
+    }
+  }
+  sums.Clear();
+  ++position.epoch;
+}
+
+// COLLECTIVE.
+void TrainingRun::Validate() {
+  if (!validation_) return;
+  progress_.Show(state_.position.step, "validating");
+  const MetricsLine figures = validation_->Measure(model_, world_, collectives_);
+  validated_step_ = state_.position.step;
+  if (!Lead()) return;
+  MetricsLine line;
+  line["event"] = "validation";
+  line["step"] = state_.position.step;
+  line.update(figures);
+  metrics_->Write(line);
+  std::string shown = "validation after step " + std::to_string(state_.position.step) + ":";
+  const auto show = [&](const char* key, const char* before, const char* behind) {
+    if (!figures.contains(key)) return;
+    const auto& value = figures[key];  // a text where it is not finite
+    shown += std::string(shown.back() == ':' ? " " : ", ") + before +
+             (value.is_number() ? FourDigits(value.get<double>()) : value.get<std::string>()) + behind;
+  };
+  show("loss", "loss ", "");
+  show("perplexity", "perplexity ", "");
+  show("kl_nats", "KL ", " nats");
+  show("possibility_information_nats", "information ", " nats");
+  show("different_responses", "", " different responses");
+  show("seconds", "", " s");
+  progress_.Say(shown);
+}
+
+// COLLECTIVE.
+void TrainingRun::MeasureLatents() {
+  if (latent_prompts_.empty()) return;
+  const SelfConsistency found =
+      MeasureSelfConsistency(model_, latent_prompts_, kLatentResponseTokens, pack_, world_, collectives_);
+  if (!Lead()) return;
+  MetricsLine line;
+  line["event"] = "latents";
+  line["step"] = state_.position.step;
+  line["prompts"] = latent_prompts_.size();
+  line["responses"] = found.responses;
+  line["self_consistency"] = MetricsNumber(found.Share());
+  metrics_->Write(line);
+}
+
+void TrainingRun::Save() {
+  if (Lead()) {
+    MetricsLine line;
+    line["event"] = "checkpoint";
+    line["step"] = state_.position.step;
+    metrics_->Write(line);
+    metrics_->Sync();
+    state_.position.metrics_bytes = metrics_->Bytes();
+  }
+  const auto start = Clock::now();
+  SaveOnRankZero(checkpoints_, state_, world_, collectives_);
+  saved_step_ = state_.position.step;
+  char seconds[32];
+  std::snprintf(seconds, sizeof(seconds), "%.3f", SecondsSince(start));
+  log_.Info("checkpoint of step " + std::to_string(saved_step_) + " committed in " + seconds + " s");
+}
+
+void TrainingRun::WriteResult() {
+  if (Lead()) {
+    MetricsLine line;
+    line["event"] = "end";
+    line["step"] = state_.position.step;
+    line["epoch"] = state_.position.epoch;
+    line["groups"] = state_.position.consumed_groups;
+    line["stopped_early"] = state_.position.stopped_early;
+    line["seconds"] = progress_.Seconds();
+    line["peak_host_memory_bytes"] = PeakResidentBytes();
+    metrics_->Write(line);
+    metrics_->Sync();
+    // Last of all: the folder's presence says that the run is finished.
+    const std::vector<std::int64_t>& ends = model_.Config().eos_token_ids;
+    if (recipe_.adapter.lora) {
+      const std::string& base = recipe_.model.path;
+      SaveAdapter(model_, paths_.Result(), base,
+                  CardFiles(training_, base.empty() ? "BASE_MODEL" : base, ends), ModelFolder(recipe_));
+    } else {
+      SaveModel(model_, paths_.Result(), ModelFolder(recipe_), CardFiles(training_, "", ends));
+    }
+    progress_.Say("finished: " + Counted(state_.position.step, "step") + ", " +
+                  Counted(state_.position.consumed_groups, "group") + "; result in " +
+                  paths_.Result().string());
+  }
+  collectives_.Barrier();
+  log_.Info("finished after step " + std::to_string(state_.position.step));
+}
+
+}  // namespace plural::trainer
