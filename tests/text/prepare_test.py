@@ -350,12 +350,19 @@ class Interrupted(Prepare):
             self.check_old([])
 
     def test_an_output_that_exists(self):
+        # As it was prepared, it can be prepared again; whatever else lies there is kept.
+        done = run("prepare", *self.usual, "--possibilities", "0", "-o", self.corpus)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("corpus.h5: was prepared before and is made anew", done.stderr)
+        self.assertNotEqual(self.corpus.read_bytes(), self.old)
+        kept = self.corpus.read_bytes() + b"more"
+        self.corpus.write_bytes(kept)
         done = run("prepare", *self.usual, "-o", self.corpus)
         self.assertEqual(done.returncode, 73, done.stderr)
         self.assertIn("corpus.h5: exists; give --force to replace it", done.stderr)
-        self.check_old([])
-        self.prepare(*self.usual, "--force", "--possibilities", "0")
-        self.assertNotEqual(self.corpus.read_bytes(), self.old)
+        self.assertEqual(self.corpus.read_bytes(), kept)
+        self.prepare(*self.usual, "--force")
+        self.assertNotEqual(self.corpus.read_bytes(), kept)
 
 
 class Memory(Prepare):

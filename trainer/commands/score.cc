@@ -209,6 +209,18 @@ std::string ScoreBlock(const Decoder& model, const data::CostModel& cost, const 
 }
 
 // Everything that decides the file of scores.
+// Whether the output is there and holds what this command writes: the same input gives the same scores again, so
+// nothing is lost where they are replaced. A warning says so.
+bool AreScores(const std::filesystem::path& output) {
+  std::ifstream file(output);
+  std::string first;
+  if (!std::getline(file, first)) return false;
+  const json line = json::parse(first, nullptr, /*allow_exceptions=*/false);
+  if (!line.is_object() || !line.contains("token_logprobs")) return false;
+  std::cerr << "plural: warning: " << output.string() << ": holds scores, which are made anew\n";
+  return true;
+}
+
 std::string IdentityOf(const ScoreOptions& options) {
   const json identity = {{"plural", Version()},
                          {"model", StampOf(options.model)},
@@ -244,7 +256,7 @@ int RunScore(const ScoreOptions& given, dist::World& world, dist::Collectives& c
   OnEveryRank(world, collectives, [&] {
     JsonLines readable(options.input);
     if (world.Rank() != 0) return;
-    RequireNewOutput(options.output, options.force);
+    RequireNewOutput(options.output, options.force || AreScores(options.output));
     output.emplace(options.output, IdentityOf(options));
   });
   const at::ScalarType dtype = DTypeNamed(options.dtype);

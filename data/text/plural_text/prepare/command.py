@@ -35,7 +35,7 @@ from plural_text.common.progress import Progress
 from plural_text.prepare.alignment import Aligner, open_aligner
 from plural_text.prepare.chat_turn import ChatTurn
 from plural_text.prepare.corpus_check import CorpusCheck
-from plural_text.prepare.corpus_writer import CorpusWriter
+from plural_text.prepare.corpus_writer import CorpusWriter, is_prepared
 from plural_text.prepare.end_tokens import EndTokens, find_end_tokens
 from plural_text.prepare.format_finding import find_format, named_format, parse_columns
 from plural_text.prepare.formats import InputFiles, Record
@@ -186,7 +186,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"plural: warning: {line}", file=sys.stderr)
 
     inputs = _open_inputs(arguments, warn, arguments.prompts_only)
-    _check_output(arguments.output, inputs.files, arguments.force)
+    _check_output(arguments.output, inputs.files, arguments.force, warn)
     _check_align(arguments)
     replies = Replies.of(arguments)
     stop_words = StopWords(arguments.stopwords)
@@ -376,10 +376,14 @@ def _with_numbers_of(aligner: Aligner, limits: Limits, arguments: argparse.Names
     return replace(limits, possibilities=arguments.possibilities or aligner.possibilities)
 
 
-def _check_output(output: Path, inputs: list[Path], force: bool) -> None:
+def _check_output(output: Path, inputs: list[Path], force: bool, warn: Callable[[str], None]) -> None:
     if output.exists() and any(output.samefile(file) for file in inputs):
         raise UsageError(f"{output}: is an input too; name another output")
-    require_new(output, force)
+    # A corpus as it was prepared can be prepared again, and often is, with other options. Runs notice.
+    again = not force and is_prepared(output)
+    require_new(output, force or again)
+    if again:
+        warn(f"{output}: was prepared before and is made anew; a run begun with it refuses the new one")
 
 
 def _unique(records: Iterable[Record]) -> Iterator[Record]:

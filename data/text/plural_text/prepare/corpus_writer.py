@@ -255,6 +255,15 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def is_prepared(path: Path) -> bool:
+    """Whether a corpus lies there as it was written, beside its sidecar."""
+    sidecar = path.with_name(path.name + ".sha256")
+    try:
+        return sidecar.read_text().split()[:1] == [_sha256(path)]
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def _sha256(path: Path) -> str:
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
