@@ -5,6 +5,7 @@ rule: free of state.
 """
 
 import hashlib
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -38,6 +39,8 @@ def make_qwen2(folder: Path) -> Path:
     config = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "add_bos_token": False}
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     byte_level(folder, special, config, chatml("You are Qwen."))
+    tokens = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
+    (end,) = (token["id"] for token in tokens if token["content"] == "<|im_end|>")
     shape = transformers.Qwen2Config(
         vocab_size=384,
         hidden_size=32,
@@ -47,7 +50,7 @@ def make_qwen2(folder: Path) -> Path:
         num_key_value_heads=2,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
-        eos_token_id=362,
+        eos_token_id=end,
         bos_token_id=None,
     )
     model = transformers.AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16)

@@ -142,7 +142,9 @@ TABLE_3 = [
         "CVF, best rated 5 of 6, t = 0.75",
         {"diversity": 0.50, "incoherent_percent": 4.6, "latency_multiple": 1.3},
     ),
-    Row("peft@0.75", "POEXFT, t = 0.75", {"diversity": 0.59, "incoherent_percent": 3.9, "latency_multiple": 1}),
+    Row(
+        "peft@0.75", "POEXFT, t = 0.75", {"diversity": 0.59, "incoherent_percent": 3.9, "latency_multiple": 1}
+    ),
     Row("peft-rerank@0.75", "POEXFT, best rated 5 of 9, t = 0.75"),
     Row("peft-aligned@0.75", "POEXFT, aligned numbers, t = 0.75"),
 ]

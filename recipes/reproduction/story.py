@@ -28,7 +28,9 @@ TABLE_5 = [
         {"diversity": 0.49, "incoherent_percent": 4.3, "latency_multiple": 1.3},
     ),
     Row(
-        "peft", "POEXFT, random numbers", {"diversity": 0.54, "incoherent_percent": 5.4, "latency_multiple": 1}
+        "peft",
+        "POEXFT, random numbers",
+        {"diversity": 0.54, "incoherent_percent": 5.4, "latency_multiple": 1},
     ),
     Row(
         "peft-rerank",

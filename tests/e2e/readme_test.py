@@ -72,7 +72,7 @@ class ReadmeTest(unittest.TestCase):
             self.assertIn("<|im_start|>user\nAny plans for tonight?", answer["prompt"])
             self.assertEqual(len({r["possibility"] for r in answer["responses"]} - {0}), 5)
         ends = json.loads((adapter / "generation_config.json").read_text())["eos_token_id"]
-        self.assertIn(json.loads((self.model / "config.json").read_text())["eos_token_id"], ends)
+        self.assertEqual(ends, json.loads((self.model / "config.json").read_text())["eos_token_id"])
 
     def test_choosing_on_your_own_data(self):
         record = {"messages": [{"content": "Any plans for tonight?"}]}
