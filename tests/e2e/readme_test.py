@@ -72,7 +72,7 @@ class ReadmeTest(unittest.TestCase):
         shown = self.type(f"{typed[-1]} --show-prompt -n 1").stderr
         self.assertIn("<|im_start|>user\\nAny plans for tonight?", shown)
         ends = json.loads((adapter / "generation_config.json").read_text())["eos_token_id"]
-        self.assertIn(json.loads((self.model / "config.json").read_text())["eos_token_id"], ends)
+        self.assertEqual(ends, json.loads((self.model / "config.json").read_text())["eos_token_id"])
 
     def test_choosing_on_your_own_data(self):
         record = {"messages": [{"content": "Any plans for tonight?"}]}

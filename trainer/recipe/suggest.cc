@@ -18,8 +18,7 @@ struct ForeignName {
 
 constexpr std::string_view kAccumulation =
     "use train.groups_per_step: it counts the groups of one optimizer step over all ranks, so there is "
-    "nothing to "
-    "accumulate";
+    "nothing to accumulate";
 constexpr std::string_view kPrepare = "set when the corpus is made: see `plural prepare --help`";
 constexpr std::string_view kNoPacking =
     "not needed: sequences of a group share their tokens, see train.layout";
