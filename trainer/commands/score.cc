@@ -68,6 +68,9 @@ class SequenceReader {
  public:
   SequenceReader(const std::string& path, const ModelConfig& config) : lines_(path), config_(config) {}
 
+  // Answers so far that ended at once, or that share their tokens (items of --method list).
+  std::int64_t WithoutTokens() const { return without_tokens_; }
+
   // Empty at the end of the file.
   Block Next() {
     Block block;
@@ -77,7 +80,7 @@ class SequenceReader {
   }
 
  private:
-  void Add(const json& object, Block& block) const {
+  void Add(const json& object, Block& block) {
     const std::string where = lines_.Where();
     if (!object.is_object() || !object.contains("id") ||
         !(object["id"].is_string() || object["id"].is_number())) {
@@ -109,16 +112,17 @@ class SequenceReader {
 
   // A response of `plural generate`.
   void AddAnswer(const json& id, std::vector<data::Token> prompt, const json& response,
-                 const std::string& where, Block& block) const {
+                 const std::string& where, Block& block) {
     const auto number = [&](const char* key) {
       const auto found = response.is_object() ? response.find(key) : response.end();
       return found != response.end() && found->is_number_integer() ? found->get<std::int64_t>() : 0;
     };
-    if (!response.is_object() || !response.contains("tokens") || response["tokens"].empty()) {
-      throw ExitError(ExitCode::kBadData,
-                      where +
-                          ": has no token ids of its own in 'tokens', as items of --method "
-                          "list may have none; take it out");
+    if (!response.is_object() || !response.contains("tokens")) {
+      throw ExitError(ExitCode::kBadData, where + ": has no 'tokens', as generate writes them");
+    }
+    if (response["tokens"].is_array() && response["tokens"].empty()) {
+      ++without_tokens_;
+      return;
     }
     if (number("latent") != 0) {
       throw ExitError(ExitCode::kBadData,
@@ -149,6 +153,7 @@ class SequenceReader {
 
   JsonLines lines_;
   const ModelConfig& config_;
+  std::int64_t without_tokens_ = 0;
 };
 
 // log p of every edge of the pass, nats.
@@ -241,6 +246,10 @@ int RunScore(const ScoreOptions& options, dist::World& world, dist::Collectives&
     for (const std::string& lines : dist::GatherInOrder(mine, collectives)) {
       if (output) output->Write(lines);
     }
+  }
+  if (output && reader->WithoutTokens() > 0) {
+    std::cerr << "plural: warning: answers without token ids of their own get no line: "
+              << reader->WithoutTokens() << "\n";
   }
   if (output) output->Commit();
   return 0;
