@@ -15,9 +15,9 @@ TITLE = "**Over temperatures: different of 5**"
 # Row of the table -> (label, colour), from bottom to top.
 LINES = {
     "base, sampling": ("before tuning", "#777777"),
-    "OTOFT": ("otoft: one reply a prompt", "#c26a00"),
-    "POEXFT, random numbers": ("poexft, random numbers", "#3465a4"),
-    "POEXFT, aligned numbers": ("poexft, aligned numbers", "#2f7d32"),
+    "OTOFT, 4 passes of one reply": ("otoft, 4 passes of one reply", "#c26a00"),
+    "POEXFT, random numbers, 1 pass": ("poexft, random numbers, 1 pass", "#3465a4"),
+    "POEXFT, aligned numbers, 8 passes": ("poexft, aligned, 8 passes", "#2f7d32"),
 }
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 56, 440, 40, 252  # of the plot
@@ -31,7 +31,9 @@ def read_table(text: str) -> tuple[list[float], dict[str, list[tuple[float, floa
     temperatures = [float(cell.removeprefix("t = ")) for cell in cells[0][1:]]
     pair = re.compile(r"([\d.]+) ± ([\d.]+)")
     return temperatures, {
-        row[0]: [tuple(map(float, pair.fullmatch(cell).groups())) for cell in row[1:]] for row in cells[2:]
+        row[0]: [tuple(map(float, pair.fullmatch(cell).groups())) for cell in row[1:]]
+        for row in cells[2:]
+        if "-" not in row  # measured at some temperatures alone
     }
 
 

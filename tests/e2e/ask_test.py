@@ -174,6 +174,12 @@ class Asked(unittest.TestCase):
                 self.assertAlmostEqual(score["logprob"], response["logprob_nats"], places=4)
                 compared += 1
         self.assertGreater(compared, 3)
+        # An answer that ended at once has nothing to score.
+        line = self.lines("scored.answers")[0]
+        line["responses"][0]["tokens"] = []
+        write_lines(self.folder / "empty.answers", [line, {**line, "responses": line["responses"][:1]}, line])
+        self.plural("score", *folders, "--input", "empty.answers", "-o", "scores")
+        self.assertEqual([score["index"] for score in self.lines("scores")], [1, 2, 3] * 2)
         # And as texts, in the same prompt.
         write_lines(
             self.folder / "texts",

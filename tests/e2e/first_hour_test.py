@@ -205,13 +205,13 @@ class FirstHour(unittest.TestCase):
                 result = self.run_plural(*command, "-o", f"{command[0]}.out", "--force")
                 self.assertEqual(result.returncode, 0, result.stderr)
                 self.assertGreater((self.folder / f"{command[0]}.out").stat().st_mtime_ns, before)
-        self.assertEqual([str(path) for path in self.folder.glob(".tmp*")], [])
                 if command[0] == "score":  # which the same input gives again
                     result = self.run_plural(*command, "-o", "score.out")
                     self.assertEqual(result.returncode, 0, result.stderr)
                     self.assertIn("score.out: holds scores, which are made anew", result.stderr)
                 else:
                     self.said(73, *command, "-o", f"{command[0]}.out", words=("exists", "--force"))
+        self.assertEqual([str(path) for path in self.folder.glob(".tmp*")], [])
         self.said(73, *commands[0], "-o", "none/a.jsonl", words=("the folder none does not exist",))
 
     def test_export_replaces_models_alone(self):

@@ -109,8 +109,8 @@ class ScoreTest(unittest.TestCase):
                 for responses, word in (
                     (3, "'responses' must hold a list"),
                     ([], "'responses' must hold a list"),
-                    ([3], "response 1: has no token ids"),
-                    ([{"tokens": [3]}, {"tokens": []}], "response 2: has no token ids"),
+                    ([3], "response 1: has no 'tokens'"),
+                    ([{"tokens": [3]}, {"tokens": 3}], "'tokens' must be a list"),
                     ([{"tokens": [3], "latent": 1}], "response 1: was asked with a latent"),
                     ([{"tokens": [3], "tail_tokens": [-1]}], "-1"),
                     ([{"tokens": [3] * 300}], "max_position_embeddings"),

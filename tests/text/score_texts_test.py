@@ -71,7 +71,7 @@ class Score(AnsweringTest):
         )
         self.assertEqual(self.text(line["prompt_tokens"]), "<s>Person A: Hi\nPerson B, #3:")
         self.assertEqual([self.text(r["tokens"]) for r in line["responses"]], ["x", "y z"])
-        self.assertEqual([r["index"] for r in line["responses"]], [0, 1])
+        self.assertEqual([(r["index"], r["possibility"]) for r in line["responses"]], [(0, 3), (1, 3)])
         self.assertIn(str(self.adapter), self.command_line)
         self.trained(CHAT)
         (line,) = self.score(

@@ -5,6 +5,8 @@
 
 #include <CLI/CLI.hpp>
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -81,6 +83,8 @@ class SequenceReader {
       throw ExitError(ExitCode::kBadData, "the input has fewer sequences than were scored before");
     }
   }
+  // Answers so far that ended at once, or that share their tokens (items of --method list).
+  std::int64_t WithoutTokens() const { return without_tokens_; }
 
   // Empty at the end of the file.
   Block Next() {
@@ -91,7 +95,7 @@ class SequenceReader {
   }
 
  private:
-  void Add(const json& object, Block& block) const {
+  void Add(const json& object, Block& block) {
     const std::string where = lines_.Where();
     if (!object.is_object() || !object.contains("id") ||
         !(object["id"].is_string() || object["id"].is_number())) {
@@ -123,16 +127,17 @@ class SequenceReader {
 
   // A response of `plural generate`.
   void AddAnswer(const json& id, std::vector<data::Token> prompt, const json& response,
-                 const std::string& where, Block& block) const {
+                 const std::string& where, Block& block) {
     const auto number = [&](const char* key) {
       const auto found = response.is_object() ? response.find(key) : response.end();
       return found != response.end() && found->is_number_integer() ? found->get<std::int64_t>() : 0;
     };
-    if (!response.is_object() || !response.contains("tokens") || response["tokens"].empty()) {
-      throw ExitError(ExitCode::kBadData,
-                      where +
-                          ": has no token ids of its own in 'tokens', as items of --method "
-                          "list may have none; take it out");
+    if (!response.is_object() || !response.contains("tokens")) {
+      throw ExitError(ExitCode::kBadData, where + ": has no 'tokens', as generate writes them");
+    }
+    if (response["tokens"].is_array() && response["tokens"].empty()) {
+      ++without_tokens_;
+      return;
     }
     if (number("latent") != 0) {
       throw ExitError(ExitCode::kBadData,
@@ -163,6 +168,7 @@ class SequenceReader {
 
   JsonLines lines_;
   const ModelConfig& config_;
+  std::int64_t without_tokens_ = 0;
 };
 
 // log p of every edge of the pass, nats.
@@ -209,8 +215,8 @@ std::string ScoreBlock(const Decoder& model, const data::CostModel& cost, const 
 }
 
 // Everything that decides the file of scores.
-// Whether the output is there and holds what this command writes: the same input gives the same scores again, so
-// nothing is lost where they are replaced. A warning says so.
+// Whether the output is there and holds what this command writes: the same input gives the same scores again,
+// so nothing is lost where they are replaced. A warning says so.
 bool AreScores(const std::filesystem::path& output) {
   std::ifstream file(output);
   std::string first;
@@ -297,6 +303,10 @@ int RunScore(const ScoreOptions& given, dist::World& world, dist::Collectives& c
       if (output) output->Write(lines);
     }
     progress.Update(scored);
+  }
+  if (output && reader->WithoutTokens() > 0) {
+    std::cerr << "plural: warning: answers without token ids of their own get no line: "
+              << reader->WithoutTokens() << "\n";
   }
   if (output) output->Commit();
   return 0;

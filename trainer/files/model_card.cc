@@ -177,8 +177,9 @@ std::optional<Training> ReadTraining(const fs::path& folder) {
                     .tokenizer_name = record.at("tokenizer_name"),
                     .tokenizer_sha256 = record.at("tokenizer_sha256")};
   } catch (const json::exception& error) {
-    throw ExitError(ExitCode::kBadData, "'" + path.string() + "': " + error.what() +
-                                            "; it is as training wrote it, or is removed");
+    const std::string what = error.what();  // behind the name of its kind, in brackets
+    throw ExitError(ExitCode::kBadData, "'" + path.string() + "': is not as training writes it: " +
+                                            what.substr(what.find("] ") + 2) + "; train again, or remove it");
   }
 }
 

@@ -133,7 +133,8 @@ class _Texts:
                 raise BadData(f"{where}: response {i + 1} has no tokens")
         if "responses" not in fields:
             return {"id": name, "prompt_tokens": prompt, "response_tokens": responses[0]}
-        rows = [{"index": i, "tokens": ids} for i, ids in enumerate(responses)]
+        number = fields.get("possibility", 0)
+        rows = [{"index": i, "possibility": number, "tokens": ids} for i, ids in enumerate(responses)]
         return {"id": name, "prompt_tokens": prompt, "responses": rows}
 
     def _prompt(self, fields: dict, where: str):
