@@ -30,13 +30,16 @@ std::int64_t NumberOf(const std::string& name, const fs::path& path) {
 
 }  // namespace
 
-std::int64_t AvailableBytes(const fs::path& control_group) {
-  const std::int64_t limit = NumberIn(control_group / "memory.max");
-  const std::int64_t used = NumberIn(control_group / "memory.current");
-  const std::int64_t of_machine = NumberOf("MemAvailable:", "/proc/meminfo") << 10;
-  if (limit < 0 || used < 0) return of_machine;
-  const std::int64_t droppable = NumberOf("inactive_file", control_group / "memory.stat");
-  return std::min(of_machine, std::max<std::int64_t>(limit - used + droppable, 0));
+std::int64_t AvailableBytes(const fs::path& mount, const fs::path& own) {
+  std::int64_t available = NumberOf("MemAvailable:", "/proc/meminfo") << 10;
+  for (const fs::path& group : ControlGroups(mount, own)) {
+    const std::int64_t limit = NumberIn(group / "memory.max");
+    const std::int64_t used = NumberIn(group / "memory.current");
+    if (limit < 0 || used < 0) continue;
+    const std::int64_t droppable = NumberOf("inactive_file", group / "memory.stat");
+    available = std::min(available, std::max<std::int64_t>(limit - used + droppable, 0));
+  }
+  return available;
 }
 
 std::int64_t ResidentBytes() {

@@ -6,14 +6,17 @@
 #include <cstdint>
 #include <filesystem>
 
+#include "trainer/plan/control_groups.h"
+
 namespace plural::trainer {
 
 // Bytes in memory now, program and libraries included; 0 where the system does not tell.
 std::int64_t ResidentBytes();
 // The maximum since the start of the process.
 std::int64_t PeakResidentBytes();
-// The bytes that this machine, or this process's control group, can still give, cached files that
-// are not in use included; 0 where the system does not tell. `control_group`: of version 2.
-std::int64_t AvailableBytes(const std::filesystem::path& control_group = "/sys/fs/cgroup");
+// The bytes that this machine and every control group of this process (version 2) can still give, cached
+// files that are not in use included; 0 where the system does not tell. Parameters: ControlGroups.
+std::int64_t AvailableBytes(const std::filesystem::path& mount = kControlGroups,
+                            const std::filesystem::path& own = kOwnControlGroup);
 
 }  // namespace plural::trainer

@@ -6,10 +6,13 @@
 
 #include <filesystem>
 
+#include "trainer/plan/control_groups.h"
+
 namespace plural::trainer {
 
-// Cores that the scheduler's affinity (taskset, a launcher's binding, Slurm's cpusets) and the quota of the
-// control group (version 2, its file cpu.max) leave this process; at least 1.
-int UsableCores(const std::filesystem::path& control_group = "/sys/fs/cgroup");
+// Cores that the scheduler's affinity (taskset, a launcher's binding, Slurm's cpusets) and the quotas of the
+// control groups (version 2, their files cpu.max) leave this process; at least 1. Parameters: ControlGroups.
+int UsableCores(const std::filesystem::path& mount = kControlGroups,
+                const std::filesystem::path& own = kOwnControlGroup);
 
 }  // namespace plural::trainer
