@@ -15,7 +15,7 @@ TEST(Readable, FourDigitsAndNoExponentWherePeopleReadNumbers) {
   EXPECT_EQ(FourDigits(10.36158166060529), "10.36");
   EXPECT_EQ(FourDigits(31630.021970533347), "31630");
   EXPECT_EQ(FourDigits(4.714031859790468e-13), "4.714e-13");
-  EXPECT_EQ(FourDigits(0.00012345), "0.0001235");
+  EXPECT_EQ(FourDigits(0.000123456), "0.0001235");
   EXPECT_EQ(FourDigits(0.0), "0");
   EXPECT_EQ(FourDigits(-2.5), "-2.5");
 }

@@ -259,7 +259,7 @@ TEST_F(RecipeLoad, UnknownKeysNameTheNearestOne) {
       {"max_steps: 3", "use train.steps"},
       {"max_grad_norm: 1", "use optimizer.clip_norm"},
       {"lr_scheduler_type: cosine", "use optimizer.schedule"},
-      {"warmup_ratio: 0.1", "use optimizer.warmup_ratio"},
+      {"warmup_ratio: 0.1", "did you mean optimizer.warmup_ratio?"},
       {"output_dir: x", "use run.dir"},
       {"save_steps: 3", "use checkpoint.every_steps"},
       {"save_total_limit: 3", "use checkpoint.keep"},

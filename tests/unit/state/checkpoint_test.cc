@@ -42,8 +42,11 @@ void Train(TrainState& state, std::int64_t step) {
   state.position.epoch_sums["kl_nats"] = 0x1.fffffffffffffp-1;
   state.position.epoch_sums["some_later_sum"] = 0.1;
   state.position.metrics_bytes = 1234;
-  state.identity = {
-      .seed = 0xFFFFFFFFFFFFFFFFULL, .recipe_sha256 = "r", .corpus = "c", .weights_sha256 = "w"};
+  state.identity = {.seed = 0xFFFFFFFFFFFFFFFFULL,
+                    .recipe_sha256 = "r",
+                    .corpus = "c",
+                    .weights_sha256 = "w",
+                    .adapter_sha256 = "a"};
   state.provenance.ranks = 4;
 }
 
@@ -92,6 +95,7 @@ TEST_F(CheckpointTest, GivesBackEveryBit) {
   EXPECT_EQ(loaded.position.epoch_sums["kl_nats"], 0x1.fffffffffffffp-1);
   EXPECT_EQ(loaded.position.epoch_sums["some_later_sum"], 0.1);
   EXPECT_EQ(loaded.identity.seed, 0xFFFFFFFFFFFFFFFFULL);
+  EXPECT_EQ(loaded.identity.adapter_sha256, "a");
   // And goes on alike.
   Train(saved, 6);
   Train(loaded, 6);
