@@ -263,6 +263,7 @@ class PrepareAlignedTest(FolderTest):
                     str(self.model),
                     "--format",
                     source_format,
+                    "--force",
                     "-o",
                     str(self.folder / output),
                     *options,

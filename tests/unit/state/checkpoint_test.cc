@@ -95,6 +95,7 @@ TEST_F(CheckpointTest, GivesBackEveryBit) {
   EXPECT_EQ(loaded.position.epoch_sums["kl_nats"], 0x1.fffffffffffffp-1);
   EXPECT_EQ(loaded.position.epoch_sums["some_later_sum"], 0.1);
   EXPECT_EQ(loaded.identity.seed, 0xFFFFFFFFFFFFFFFFULL);
+  EXPECT_EQ(loaded.identity.adapter_sha256, "a");
   // And goes on alike.
   Train(saved, 6);
   Train(loaded, 6);
