@@ -272,14 +272,13 @@ class FirstHour(unittest.TestCase):
                 [other["id"], [r["tokens"] for r in other["responses"]]],
             )
 
-    def test_score_goes_on(self):
-        lines = [
-            json.dumps({"id": i, "prompt_tokens": [1, 10 + i % 30], "response_tokens": [11, 12, i % 40]})
-            for i in range(12000)
-        ]
-        (self.folder / "sequences.jsonl").write_text("\n".join(lines) + "\n")
+    def score_goes_on(self, lines, ids):
+        (self.folder / "sequences.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
         score = ("score", "--model", "runs/base/model", "--input", "sequences.jsonl", "--threads", 1, "-o")
         self.stop_after_lines(1, "scores.jsonl.partial", *score, "scores.jsonl")
+        # A kill may leave the lines of a part of an answer.
+        partial = self.folder / "scores.jsonl.partial"
+        partial.write_text("".join(partial.read_text().splitlines(keepends=True)[:-3]))
         result = self.run_plural(*score, "scores.jsonl")
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertRegex(result.stderr, r"goes on behind \d+ scored sequences")
@@ -288,8 +287,38 @@ class FirstHour(unittest.TestCase):
             [json.loads(line) for line in (self.folder / name).read_text().splitlines()]
             for name in ("scores.jsonl", "calm.jsonl")
         )
-        self.assertEqual([line["id"] for line in stopped], list(range(12000)))
+        self.assertEqual([[line["id"], line.get("index", 0)] for line in stopped], ids)
         self.assertEqual(stopped, calm)
+        for name in ("scores.jsonl", "calm.jsonl"):
+            (self.folder / name).unlink()
+
+    def test_score_goes_on(self):
+        lines = [
+            {"id": i, "prompt_tokens": [1, 10 + i % 30], "response_tokens": [11, 12, i % 40]}
+            for i in range(12000)
+        ]
+        self.score_goes_on(lines, [[i, 0] for i in range(12000)])
+        # Answers of generate, several sequences a line.
+        lines = [
+            {
+                "id": f"g{i}",
+                "prompt_tokens": [1, 10 + i % 30],
+                "responses": [{"index": k, "possibility": 0, "tokens": [11, 12 + k]} for k in range(5)],
+            }
+            for i in range(2400)
+        ]
+        self.score_goes_on(lines, [[f"g{i}", k] for i in range(2400) for k in range(5)])
+
+    def test_a_bad_line_leaves_nothing_behind(self):
+        good = {"id": 1, "prompt_tokens": [1], "response_tokens": [2]}
+        lines = [json.dumps(good)] * 3000 + ["{"]  # after the first block
+        (self.folder / "broken.jsonl").write_text("\n".join(lines) + "\n")
+        score = ("score", "--model", "runs/base/model", "--input", "broken.jsonl", "-o", "broken.out")
+        for launcher in ((), training.mpirun(2)):
+            result = self.run_plural(*score, launcher=launcher)
+            self.assertEqual(result.returncode, 65, result.stderr)
+            self.assertEqual(result.stderr.count("line 3001"), 1, result.stderr)
+            self.assertEqual([path.name for path in self.folder.glob("broken.out*")], [])
 
     # Possibility numbers.
 
@@ -393,7 +422,17 @@ class FirstHour(unittest.TestCase):
     def test_help_lists_every_command(self):
         text = self.run_plural("--help").stdout
         own = ["train", "generate", "score", "rate", "evaluate", "export", "inspect", "validate", "dry-run"]
-        for word in [*own, "doctor", "prepare", "postprocess", "metrics", "persona", "ask", "serve", "launch"]:
+        for word in [
+            *own,
+            "doctor",
+            "prepare",
+            "postprocess",
+            "metrics",
+            "persona",
+            "ask",
+            "serve",
+            "launch",
+        ]:
             self.assertRegex(text, rf"(?m)^  {word} +[A-Z].*\.$")
             self.assertRegex(text, rf"(?m)^ +plural {word}")
         for word in own:

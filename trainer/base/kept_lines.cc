@@ -92,6 +92,11 @@ void KeptLines::WriteAll(std::string_view lines) {
   }
 }
 
+void KeptLines::Discard() {
+  has_lines_ = false;
+  ::unlink(partial_.c_str());
+}
+
 void KeptLines::Commit() {
   const std::string content = ReadFile(partial_);
   PendingFile whole(target_);

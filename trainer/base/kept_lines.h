@@ -31,6 +31,8 @@ class KeptLines {
   const std::vector<std::string>& Found() const { return found_; }
   // `lines`: whole lines, each with its line end.
   void Write(std::string_view lines);
+  // Throws all lines away, those of earlier starts too. Nothing is written after it.
+  void Discard();
   // Makes all lines the target, and removes the partial file.
   void Commit();
 

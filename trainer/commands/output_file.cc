@@ -1,11 +1,15 @@
 #include "trainer/commands/output_file.h"
 
 #include <CLI/CLI.hpp>
+#include <exception>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <system_error>
+#include <vector>
 
+#include "dist/agreement.h"
 #include "trainer/base/error.h"
+#include "trainer/commands/failure.h"
 
 namespace plural::trainer {
 namespace fs = std::filesystem;
@@ -43,6 +47,22 @@ nlohmann::json StampOf(const fs::path& path) {
   nlohmann::json stamps = nlohmann::json::array();
   for (const fs::path& file : files) stamps.push_back(StampOf(file));
   return stamps;
+}
+
+void WorkOrDiscard(KeptLines* output, const dist::World& world, dist::Collectives& collectives,
+                   const std::function<void()>& work) {
+  std::exception_ptr fault;
+  try {
+    work();
+  } catch (...) {  // rethrown below
+    fault = std::current_exception();
+  }
+  std::vector<double> bad = {fault && DescribeFailure(fault).code == ExitCode::kBadData ? 1.0 : 0.0};
+  collectives.AllReduceMax(bad);
+  if (output != nullptr && bad[0] > 0.0) output->Discard();
+  dist::OnEveryRank(world, collectives, [&] {
+    if (fault) std::rethrow_exception(fault);
+  });
 }
 
 std::string KeptLine(std::int64_t kept, std::int64_t total, const std::string& unit,

@@ -7,8 +7,13 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+
+#include "dist/collectives.h"
+#include "dist/world.h"
+#include "trainer/base/kept_lines.h"
 
 namespace CLI {
 class App;
@@ -27,6 +32,11 @@ void RequireNewOutput(const std::filesystem::path& output, bool force);
 // Path, size and age of a file, or of each file of a folder: hashing all weights would take longer than many
 // an answer.
 nlohmann::json StampOf(const std::filesystem::path& file_or_folder);
+
+// Runs `work` as OnEveryRank does (dist/agreement.h). Where it fails for what the input holds, `output`, of
+// rank 0, is thrown away before: its lines belong to an input that has to change. COLLECTIVE.
+void WorkOrDiscard(KeptLines* output, const dist::World& world, dist::Collectives& collectives,
+                   const std::function<void()>& work);
 
 // What a start that was stopped leaves, in one line: "stopped on request: 12 of 24 prompts are kept in
 // a.jsonl.partial; ...". `total` 0: not known.

@@ -159,16 +159,18 @@ int RunRate(const RateOptions& given, dist::World& world, dist::Collectives& col
       return static_cast<int>(ExitCode::kStopped);
     }
     std::vector<std::string> mine;
-    for (int rank = 0; rank < world.Size() && more; ++rank) {
-      json line;
-      more = input->Next(line);
-      if (!more) break;
-      ++prompts;
-      CheckAnswer(line, input->Where());
-      if (rank != world.Rank()) continue;
-      RateAnswer(*base, *questions, line, input->Where(), counts);
-      mine.push_back(line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n");
-    }
+    WorkOrDiscard(output ? &*output : nullptr, world, collectives, [&] {
+      for (int rank = 0; rank < world.Size() && more; ++rank) {
+        json line;
+        more = input->Next(line);
+        if (!more) break;
+        ++prompts;
+        CheckAnswer(line, input->Where());
+        if (rank != world.Rank()) continue;
+        RateAnswer(*base, *questions, line, input->Where(), counts);
+        mine.push_back(line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n");
+      }
+    });
     for (const std::string& rated : dist::GatherInOrder(mine, collectives)) {
       if (output) output->Write(rated);
     }
@@ -178,6 +180,7 @@ int RunRate(const RateOptions& given, dist::World& world, dist::Collectives& col
   std::vector<double> sums = {counts.responses, counts.unrated};
   collectives.AllReduceSum(sums);
   if (sums[0] == 0.0) {
+    if (output) output->Discard();
     FailTogether(
         world, collectives,
         ExitError(ExitCode::kBadData,

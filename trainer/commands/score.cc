@@ -75,14 +75,8 @@ class SequenceReader {
  public:
   SequenceReader(const std::string& path, const ModelConfig& config) : lines_(path), config_(config) {}
 
-  // Passes over `sequences`. Errors: ExitError(kBadData) when there are not so many.
-  void Skip(std::size_t sequences) {
-    json object;
-    for (std::size_t i = 0; i < sequences; ++i) {
-      if (lines_.Next(object)) continue;
-      throw ExitError(ExitCode::kBadData, "the input has fewer sequences than were scored before");
-    }
-  }
+  // Passes over the next `sequences`, of which a line may hold several.
+  void Skip(std::int64_t sequences) { skip_ = sequences; }
   // Answers so far that ended at once, or that share their tokens (items of --method list).
   std::int64_t WithoutTokens() const { return without_tokens_; }
 
@@ -91,6 +85,9 @@ class SequenceReader {
     Block block;
     json object;
     while (!block.Full() && lines_.Next(object)) Add(object, block);
+    if (block.sequences == 0 && skip_ > 0) {
+      throw ExitError(ExitCode::kBadData, "the input has fewer sequences than were scored before");
+    }
     return block;
   }
 
@@ -156,7 +153,11 @@ class SequenceReader {
   }
 
   void AddSequence(OutputKeys keys, std::vector<data::Token> prompt, std::vector<data::Token> response,
-                   const std::string& where, Block& block) const {
+                   const std::string& where, Block& block) {
+    if (skip_ > 0) {
+      --skip_;
+      return;
+    }
     const std::size_t length = prompt.size() + response.size();
     if (length > static_cast<std::size_t>(config_.max_position_embeddings)) {
       throw ExitError(ExitCode::kBadData, where + ": " + std::to_string(length) +
@@ -169,6 +170,7 @@ class SequenceReader {
   JsonLines lines_;
   const ModelConfig& config_;
   std::int64_t without_tokens_ = 0;
+  std::int64_t skip_ = 0;  // sequences still to be passed over
 };
 
 // log p of every edge of the pass, nats.
@@ -277,7 +279,7 @@ int RunScore(const ScoreOptions& given, dist::World& world, dist::Collectives& c
   auto scored = static_cast<std::int64_t>(found[0]);
   OnEveryRank(world, collectives, [&] {
     reader.emplace(options.input, model.Config());
-    reader->Skip(static_cast<std::size_t>(scored));
+    reader->Skip(scored);
   });
   if (output && scored > 0) {
     std::cerr << "plural: goes on behind " << scored << " scored sequences of an earlier start\n";
@@ -293,12 +295,14 @@ int RunScore(const ScoreOptions& given, dist::World& world, dist::Collectives& c
       return static_cast<int>(ExitCode::kStopped);
     }
     std::vector<std::string> mine;
-    for (int rank = 0; rank < world.Size() && more; ++rank) {
-      const Block block = reader->Next();
-      more = block.sequences > 0;
-      if (rank == world.Rank()) mine.push_back(ScoreBlock(model, cost, block));
-      scored += static_cast<std::int64_t>(block.sequences);
-    }
+    WorkOrDiscard(output ? &*output : nullptr, world, collectives, [&] {
+      for (int rank = 0; rank < world.Size() && more; ++rank) {
+        const Block block = reader->Next();
+        more = block.sequences > 0;
+        if (rank == world.Rank()) mine.push_back(ScoreBlock(model, cost, block));
+        scored += static_cast<std::int64_t>(block.sequences);
+      }
+    });
     for (const std::string& lines : dist::GatherInOrder(mine, collectives)) {
       if (output) output->Write(lines);
     }
