@@ -167,7 +167,7 @@ class FirstHour(unittest.TestCase):
             "dry-run",
             "tuned.yaml",
             "data.train=ragged.h5",
-            words=("2 groups of 8 have fewer than the 4", "the first is 'g5' with 2", "group.responses to 2"),
+            words=("asks for 4, and 2 of 8 groups have fewer", "first 'g5' with 2", "group.responses to 2"),
         )
 
     def test_validation_is_predicted(self):
