@@ -243,7 +243,9 @@ class DialogueStudy(unittest.TestCase):
             rows = [row.partition(", t =")[0] for row in self.table(title)]
             of = {
                 kind: {
-                    passes.get(row, passes.get(f"POEXFT, random numbers{row[4:]}")) for row in rows if kind(row)
+                    passes.get(row, passes.get(row.replace("POEXFT", "POEXFT, random numbers", 1)))
+                    for row in rows
+                    if kind(row)
                 }
                 for kind in (
                     lambda row: "aligned" in row,
