@@ -192,7 +192,7 @@ class Asked(unittest.TestCase):
     def test_the_adapters_folder(self):
         folder = self.folder / "runs/chat/adapter"
         record = json.loads((folder / "plural.json").read_text())
-        self.assertEqual((record["method"], record["possibilities"], record["latents"]), ("peft", 4, 0))
+        self.assertEqual((record["method"], record["possibilities"], record["latents"]), ("poexft", 4, 0))
         self.assertEqual(record["template"]["chat_template"], chatml())
         self.assertEqual((folder / "chat_template.jinja").read_text(), chatml())
         for name in ("tokenizer.json", "tokenizer_config.json"):

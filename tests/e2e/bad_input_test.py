@@ -109,7 +109,7 @@ class BadInputTest(unittest.TestCase):
     def test_too_few_responses(self):
         self.groups[3][2].pop()
         training.write_corpus(self.corpus, self.groups)
-        self.refused(65, "1 group of 4 has fewer", "'g3'", "group.responses")
+        self.refused(65, "'g3'", "group.responses asks for 4")
 
     def test_targets_that_are_not_prefix_free(self):
         groups = training.random_groups(3, possibilities=0, targets=True)

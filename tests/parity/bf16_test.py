@@ -98,6 +98,7 @@ class Bf16Test(unittest.TestCase):
                     source,
                     "-o",
                     target,
+                    "--force",
                     "--threads",
                     1,
                     "--dtype",

@@ -49,6 +49,7 @@ class DiverseBeamSearchTest(unittest.TestCase):
                 corpus,
                 "-o",
                 output,
+                "--force",
                 "--method",
                 "diverse-beam",
                 "--beams",

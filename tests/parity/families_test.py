@@ -179,6 +179,7 @@ class FamiliesTest(unittest.TestCase):
                 corpus,
                 "-o",
                 output,
+                "--force",
                 "--temperature",
                 0,
                 "--responses",

@@ -191,7 +191,8 @@ class MistralTemplates(unittest.TestCase):
             self.assertEqual(group.responses[0][:-1], self.answer(theirs, "Fine, thanks."))
 
     def filled(self, written, template, turns, k):
-        text = written["prompt_with_number" if k else "prompt"]
+        numbered = "prompt_with_count" if "prompt_with_count" in written else "prompt_with_number"
+        text = written[numbered if k else "prompt"]
         labelled = "\n".join(template._labelled(turns))
         values = {"{context}": labelled, "{request}": labelled, "{k}": str(k), "{response}": ""}
         for key, value in values.items():

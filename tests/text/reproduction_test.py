@@ -129,7 +129,7 @@ class StudiesInPart(unittest.TestCase):
         self.assertIn("yes  random numbers, 1 pass: 3.1 to 3.6 different of 5", text)
         self.assertRegex(
             text,
-            r"not run  diversity at t = 0.5: base < OTOFT < OTMFT < PEFT  "
+            r"not run  diversity at t = 0.5: base < OTOFT < OTMFT < POEXFT  "
             r"\(no figures of base@0.5, otoft@0.5, otmft@0.5, which --methods left out\)",
         )
         self.assertRegex(text, "not run  diverse beam search .*no figures of base@0.0, dbs, which --meth")
@@ -237,17 +237,19 @@ class DialogueStudy(unittest.TestCase):
     def test_tables_show_aligned_numbers_beside_random_ones_of_as_many_passes(self):
         trained = self.table("Training that each method had")
         passes = {title: row["passes over the prompts"] for title, row in trained.items()}
-        self.assertEqual(passes["PEFT, aligned numbers, 8 passes"], "8")
+        self.assertEqual(passes["POEXFT, aligned numbers, 8 passes"], "8")
         self.assertEqual(passes["CVF"], "12")  # not as long as the others: the table says it
         for title in ("Table 1", "Table 3", "Over temperatures: different of 5"):
             rows = [row.partition(", t =")[0] for row in self.table(title)]
             of = {
                 kind: {
-                    passes.get(row, passes.get(f"PEFT, random numbers{row[4:]}")) for row in rows if kind(row)
+                    passes.get(row, passes.get(row.replace("POEXFT", "POEXFT, random numbers", 1)))
+                    for row in rows
+                    if kind(row)
                 }
                 for kind in (
                     lambda row: "aligned" in row,
-                    lambda row: row.startswith("PEFT") and "aligned" not in row and "best" not in row,
+                    lambda row: row.startswith("POEXFT") and "aligned" not in row and "best" not in row,
                 )
             }
             aligned, random_numbers = of.values()

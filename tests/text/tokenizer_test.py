@@ -242,7 +242,7 @@ class Opening(FolderTest):
             self.assertIn(word, str(caught.exception))
 
     def test_refused(self):
-        self.refused(MissingInput, ["absent", "not found"], self.folder / "absent")
+        self.refused(MissingInput, ["absent", "nor a name of the Hugging Face Hub"], self.folder / "absent")
         self.refused(MissingInput, ["looked for tokenizer.json"], self.folder)
         bare = train_byte_level(self.folder)
         self.refused(BadData, ["no end token", "--eos"], bare)

@@ -109,14 +109,13 @@ void CheckCounts(data::Corpus& corpus, const Recipe& recipe) {
   }
   if (short_groups == 0) return;
   throw ExitError(ExitCode::kBadData,
-                  file + ": " + Counted(short_groups, "group") + " of " +
-                      std::to_string(corpus.Info().groups) + (short_groups == 1 ? " has" : " have") +
-                      " fewer than the " + std::to_string(recipe.group.responses) +
-                      " responses that group.responses asks for, the first is '" +
+                  file + ": group.responses asks for " + std::to_string(recipe.group.responses) + ", and " +
+                      std::to_string(short_groups) + " of " + Counted(corpus.Info().groups, "group") +
+                      (short_groups == 1 ? " has" : " have") + " fewer, first '" +
                       Printable(corpus.Read(first).id) + "' with " +
-                      std::to_string(corpus.Lengths(first).responses.size()) + "; " +
-                      (fewest >= 2 ? "set group.responses to " + std::to_string(fewest) + ", or " : "") +
-                      "leave such groups out of the corpus");
+                      std::to_string(corpus.Lengths(first).responses.size()) + "; set group.responses to " +
+                      std::to_string(fewest) + ", or prepare the corpus with --min-responses " +
+                      std::to_string(recipe.group.responses));
 }
 
 // Target sets of another kind of corpus can be meant, but seldom are.
