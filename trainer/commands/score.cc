@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -75,8 +76,6 @@ class SequenceReader {
  public:
   SequenceReader(const std::string& path, const ModelConfig& config) : lines_(path), config_(config) {}
 
-  // Passes over the next `sequences`, of which a line may hold several.
-  void Skip(std::int64_t sequences) { skip_ = sequences; }
   // Answers so far that ended at once, or that share their tokens (items of --method list).
   std::int64_t WithoutTokens() const { return without_tokens_; }
 
@@ -85,9 +84,6 @@ class SequenceReader {
     Block block;
     json object;
     while (!block.Full() && lines_.Next(object)) Add(object, block);
-    if (block.sequences == 0 && skip_ > 0) {
-      throw ExitError(ExitCode::kBadData, "the input has fewer sequences than were scored before");
-    }
     return block;
   }
 
@@ -153,11 +149,7 @@ class SequenceReader {
   }
 
   void AddSequence(OutputKeys keys, std::vector<data::Token> prompt, std::vector<data::Token> response,
-                   const std::string& where, Block& block) {
-    if (skip_ > 0) {
-      --skip_;
-      return;
-    }
+                   const std::string& where, Block& block) const {
     const std::size_t length = prompt.size() + response.size();
     if (length > static_cast<std::size_t>(config_.max_position_embeddings)) {
       throw ExitError(ExitCode::kBadData, where + ": " + std::to_string(length) +
@@ -170,7 +162,6 @@ class SequenceReader {
   JsonLines lines_;
   const ModelConfig& config_;
   std::int64_t without_tokens_ = 0;
-  std::int64_t skip_ = 0;  // sequences still to be passed over
 };
 
 // log p of every edge of the pass, nats.
@@ -216,7 +207,13 @@ std::string ScoreBlock(const Decoder& model, const data::CostModel& cost, const 
   return lines;
 }
 
-// Everything that decides the file of scores.
+// `lines` without the first `count`.
+std::string WithoutLines(std::string lines, std::int64_t count) {
+  std::size_t begin = 0;
+  for (; count > 0; --count) begin = lines.find('\n', begin) + 1;
+  return lines.substr(begin);
+}
+
 // Whether the output is there and holds what this command writes: the same input gives the same scores again,
 // so nothing is lost where they are replaced. A warning says so.
 bool AreScores(const std::filesystem::path& output) {
@@ -229,6 +226,7 @@ bool AreScores(const std::filesystem::path& output) {
   return true;
 }
 
+// Everything that decides the file of scores.
 std::string IdentityOf(const ScoreOptions& options) {
   const json identity = {{"plural", Version()},
                          {"model", StampOf(options.model)},
@@ -276,22 +274,22 @@ int RunScore(const ScoreOptions& given, dist::World& world, dist::Collectives& c
   std::optional<SequenceReader> reader;
   std::vector<double> found = {output ? static_cast<double>(output->Found().size()) : 0.0};
   collectives.AllReduceSum(found);
-  auto scored = static_cast<std::int64_t>(found[0]);
-  OnEveryRank(world, collectives, [&] {
-    reader.emplace(options.input, model.Config());
-    reader->Skip(scored);
-  });
-  if (output && scored > 0) {
-    std::cerr << "plural: goes on behind " << scored << " scored sequences of an earlier start\n";
+  const auto begun = static_cast<std::int64_t>(found[0]);  // sequences that an earlier start scored
+  OnEveryRank(world, collectives, [&] { reader.emplace(options.input, model.Config()); });
+  if (output && begun > 0) {
+    std::cerr << "plural: goes on behind " << begun << " scored sequences of an earlier start\n";
   }
 
-  // Every rank reads all lines, which is cheap, and scores its own block of each round.
-  Progress progress("score", "sequences", 0, world.Rank() == 0, scored, std::cerr);
+  // Every rank reads all lines, which is cheap, and scores its own block of each round. Blocks are the same
+  // in every start, since the last digits of a figure depend on what is computed beside it.
+  Progress progress("score", "sequences", 0, world.Rank() == 0, begun, std::cerr);
+  std::int64_t read = 0;
   for (bool more = true; more;) {
     std::vector<double> asked = {stop.Requested() ? 1.0 : 0.0};
     collectives.AllReduceMax(asked);
     if (asked[0] > 0.0) {
-      if (output) std::cerr << "plural: " << KeptLine(scored, 0, "sequences", options.output) << std::endl;
+      const std::int64_t kept = std::max(begun, read);
+      if (output) std::cerr << "plural: " << KeptLine(kept, 0, "sequences", options.output) << std::endl;
       return static_cast<int>(ExitCode::kStopped);
     }
     std::vector<std::string> mine;
@@ -299,14 +297,17 @@ int RunScore(const ScoreOptions& given, dist::World& world, dist::Collectives& c
       for (int rank = 0; rank < world.Size() && more; ++rank) {
         const Block block = reader->Next();
         more = block.sequences > 0;
-        if (rank == world.Rank()) mine.push_back(ScoreBlock(model, cost, block));
-        scored += static_cast<std::int64_t>(block.sequences);
+        const auto end = read + static_cast<std::int64_t>(block.sequences);
+        if (rank == world.Rank()) {
+          mine.push_back(end <= begun ? "" : WithoutLines(ScoreBlock(model, cost, block), begun - read));
+        }
+        read = end;
       }
     });
     for (const std::string& lines : dist::GatherInOrder(mine, collectives)) {
       if (output) output->Write(lines);
     }
-    progress.Update(scored);
+    progress.Update(std::max(begun, read));
   }
   if (output && reader->WithoutTokens() > 0) {
     std::cerr << "plural: warning: answers without token ids of their own get no line: "
