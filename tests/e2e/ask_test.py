@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import training
+from plural_text.prepare.tokenizer_files import open_tokenizer
 from text.support import run, write_lines
 from text.tiny_tokenizers import byte_level, chatml
 
@@ -187,7 +189,49 @@ class Asked(unittest.TestCase):
         )
         self.plural("score", *folders, "--input", "texts", "-o", "of_texts")
         (of_text,) = self.lines("of_texts")
-        self.assertLess(of_text["logprob"], 0)
+        tokenizer = open_tokenizer(self.folder / "base")
+        asked = ("--possibilities", "2", "-n", 1, "--max-new-tokens", 1, "--quiet", "--json")
+        line = json.loads(self.plural("ask", *folders, *asked, "Hello!\nHow are you?"))
+        prompt = line["prompt_tokens"] + line["responses"][0]["tail_tokens"]
+        response = tokenizer.encode_text(["Fine."])[0]
+        write_lines(self.folder / "ids", [{"id": "t", "prompt_tokens": prompt, "response_tokens": response}])
+        self.plural("score", *folders, "--input", "ids", "-o", "of_ids")
+        (of_ids,) = self.lines("of_ids")
+        self.assertEqual(of_text["token_logprobs"], of_ids["token_logprobs"])
+
+    def test_texts_go_on_after_a_stop(self):
+        write_lines(
+            self.folder / "many",
+            ({"id": n, "prompt": f"Name {n}.", "responses": ["A plum.", "A pear."]} for n in range(6000)),
+        )
+        score = [
+            ROOT / "launch/plural",
+            "score",
+            "--model",
+            "base",
+            "--threads",
+            "1",
+            "--input",
+            "many",
+            "-o",
+        ]
+        partial = self.folder / "stopped.scores.partial"
+        process = subprocess.Popen(
+            [*score, "stopped.scores"], cwd=self.folder, stderr=subprocess.PIPE, text=True
+        )
+        while process.poll() is None and (not partial.exists() or partial.read_bytes().count(b"\n") < 2):
+            time.sleep(0.02)
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 75, errors)
+        self.assertIn("kept in stopped.scores.partial", errors)
+        kept = partial.read_bytes().count(b"\n") - 1
+        self.assertLess(0, kept)
+        done = subprocess.run([*score, "stopped.scores"], cwd=self.folder, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(f"goes on behind {kept} scored sequences", done.stderr)
+        ids = [(score["id"], score["index"]) for score in self.lines("stopped.scores")]
+        self.assertEqual(ids, [(n, i) for n in range(6000) for i in (0, 1)])
 
     def test_the_adapters_folder(self):
         folder = self.folder / "runs/chat/adapter"

@@ -226,6 +226,8 @@ class FirstHour(unittest.TestCase):
         self.said(73, *export, "notes", "--force", words=("is not an exported model",))
         self.said(73, *export, "runs/base/model", "--force", words=("is not an exported model",))
         self.assertEqual((self.folder / "notes/a.txt").read_text(), "mine")
+        (self.folder / "merged/.git").mkdir()  # a repository of its own
+        self.said(73, *export, "merged", "--force", words=("is not an exported model",))
 
     # Stops.
 
@@ -365,7 +367,10 @@ class FirstHour(unittest.TestCase):
         }
         (self.folder / "told/plural.json").write_text(json.dumps(told))
         self.assertEqual(warnings(), [])
-        self.assertIn("was not trained with possibility numbers", warnings("--possibilities", "first")[0])
+        self.assertIn(
+            "does not say that it was trained with possibility numbers",
+            warnings("--possibilities", "first")[0],
+        )
         self.assertIn("trained with possibility numbers 1 to 5", warnings("--adapter", "told")[0])
         self.assertEqual(warnings("--adapter", "told", "--possibilities", "first"), [])
         (self.folder / "told/plural.json").write_text(json.dumps(told | {"possibilities": 0}))

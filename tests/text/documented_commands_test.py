@@ -74,13 +74,15 @@ def words_of(line: str) -> list[str]:
 
 
 def plural_commands(file: Path) -> list[list[str]]:
-    """The words behind "plural" of every command."""
+    """The words behind "plural" of every command; of one that ranks are started with, those behind
+    "launch -np N"."""
     found = []
     for line in shown(file):
         words = words_of(line)
         at = next((i for i, word in enumerate(words) if PLURAL.search(word)), None)
         if at is not None and at + 2 < len(words) and re.fullmatch(r"[a-z-]+", words[at + 1]):
-            found.append(words[at + 1 :])
+            started = words[at + 1] == "launch" and words[at + 2] == "-np"
+            found.append(words[at + (4 if started else 1) :])
     return found
 
 

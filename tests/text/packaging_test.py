@@ -86,11 +86,11 @@ class Packaging(unittest.TestCase):
                 done = bundle(*arguments)
                 self.assertEqual(done.returncode, 64, done.stderr)
                 self.assertEqual(done.stderr.count("\n"), 1)
-            file = Path(folder) / "file"
+            file = Path(folder) / "there"
             file.write_text("")
             # As a folder it cannot be made, built or not.
             self.assertIn(bundle(file).returncode, (69, 73))
-            self.assertEqual([path.name for path in Path(folder).iterdir()], ["file"])
+            self.assertEqual([path.name for path in Path(folder).iterdir()], [file.name])
 
 
 if __name__ == "__main__":

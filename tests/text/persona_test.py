@@ -276,6 +276,10 @@ class MappingByModel(unittest.TestCase):
         values = persona_values(personas, self.SETS, mapped)
         self.assertEqual(values["age"], [["30-39"], ["40-49"], []])
         self.assertEqual(values["occupation"], [["Law"], ["others"], ["Hospitality and events management"]])
+        # What the rules decide stays, also where another persona's text was asked about.
+        told = {"occupation": "astronaut", "occupation sector": "Healthcare"}
+        values = persona_values([told], self.SETS, {("occupation", "astronaut"): ["Law"]})
+        self.assertEqual(values["occupation"], [["Healthcare"]])
 
     def test_what_an_answer_means(self):
         for attribute, answer, values in [

@@ -55,6 +55,7 @@ KeptLines::~KeptLines() {
 void KeptLines::ReadFound(const std::string& identity) {
   std::string content = ReadFile(partial_);
   content.resize(content.rfind('\n') + 1);  // drops an incomplete last line; npos + 1 is 0
+  if (content.find('\n') + 1 == content.size()) content.clear();  // no line was kept for whoever it was
   if (!content.empty() && !content.starts_with(identity)) {
     Refuse(
         partial_,

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <iostream>
 #include <numeric>
+#include <optional>
 #include <set>
 
 #include "data/batch_plan.h"
@@ -211,8 +212,13 @@ int RunDryRun(const DryRunOptions& options) {
   const Recipe recipe = LoadRecipe(options.recipe, options.overrides);
   const ModelConfig config = ConfigOf(recipe);
   data::Corpus corpus = OpenCorpusOf(recipe, "data.train", recipe.data.train);
-  std::vector<std::string> warnings = CheckCorpus(corpus, recipe, config);
-  RequireWarmupWithin(recipe, corpus.Info().groups);
+  std::vector<std::string> warnings;
+  CheckTrainingCorpus(corpus, recipe, config, warnings);
+  std::optional<data::Corpus> validation;
+  if (!recipe.data.validation.empty()) {
+    validation = OpenCorpusOf(recipe, "data.validation", recipe.data.validation);
+    CheckValidationCorpus(*validation, corpus, recipe, config, warnings);
+  }
   if (recipe.adapter.lora) {
     for (const auto& note : ServingNotes(config, recipe.adapter.settings)) warnings.push_back(note);
   }
@@ -244,10 +250,7 @@ int RunDryRun(const DryRunOptions& options) {
     Line("without penalty",
          Count(sample.without_penalty) + " of " + Count(sample.groups) + " groups have no penalised token");
   }
-  if (!recipe.data.validation.empty()) {
-    data::Corpus validation = OpenCorpusOf(recipe, "data.validation", recipe.data.validation);
-    PrintValidation(validation, recipe, sample, groups, steps);
-  }
+  if (validation) PrintValidation(*validation, recipe, sample, groups, steps);
   std::cout << std::flush;
   PrintBalance(corpus, recipe, pack, options.ranks);
 

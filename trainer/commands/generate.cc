@@ -67,9 +67,10 @@ void WarnOfNumbers(const GenerateOptions& options, const GenerateSettings& setti
               << numbers << " and is asked without one, which gives less different answers; add "
               << "--possibilities sample, or first\n";
   } else if (asked && !trained && (told || options.adapter.empty())) {
-    std::cerr << "plural: warning: " << folder.string() << " was not trained with possibility numbers"
-              << (options.adapter.empty() ? " (no --adapter is given)" : "")
-              << ", so it reads them as plain text; leave --possibilities out, or give the adapter\n";
+    std::cerr << "plural: warning: " << folder.string()
+              << (told ? " was not trained with" : " does not say that it was trained with")
+              << " possibility numbers" << (options.adapter.empty() ? " (no --adapter is given)" : "")
+              << ": they may be plain text to it; leave --possibilities out, or give the adapter\n";
   }
 }
 
@@ -81,9 +82,10 @@ std::string AnswerLine(const data::Corpus& corpus, const data::Group& prompt, st
                {"prompt_tokens", prompt.prompt_tokens},
                {"method", std::move(method)}};
   line.update(AnswerJson(answer, &corpus));
-  // What the model read is the prompt and the tail of the response's number.
+  // What the model read is the prompt and a tail of it.
   for (std::size_t i = 0; i < answer.responses.size(); ++i) {
-    const auto number = static_cast<std::size_t>(answer.responses[i].possibility);
+    const GeneratedResponse& response = answer.responses[i];
+    const auto number = static_cast<std::size_t>(response.tail.value_or(response.possibility));
     const std::vector<data::Token>& tail = prompt.tails.at(number);
     line["responses"][i]["tail"] = corpus.Decode(tail);
     line["responses"][i]["tail_tokens"] = tail;

@@ -226,12 +226,13 @@ bool AreScores(const std::filesystem::path& output) {
   return true;
 }
 
-// Everything that decides the file of scores.
+// Everything that decides the file of scores. The input counts by its content: of texts it is a file of token
+// ids that every start makes anew.
 std::string IdentityOf(const ScoreOptions& options) {
   const json identity = {{"plural", Version()},
                          {"model", StampOf(options.model)},
                          {"adapter", options.adapter.empty() ? json() : StampOf(options.adapter)},
-                         {"input", StampOf(options.input)},
+                         {"input", data::Sha256OfFile(options.input)},
                          {"dtype", options.dtype}};
   return "plural score " + data::Sha256OfBytes(identity.dump(-1, ' ', false, json::error_handler_t::replace));
 }

@@ -13,6 +13,7 @@
 #include "trainer/base/file_io.h"
 #include "trainer/files/adapter_files.h"
 #include "trainer/files/hf_folder.h"
+#include "trainer/files/hub_cache.h"
 #include "trainer/files/peft_config.h"
 #include "trainer/files/safetensors.h"
 
@@ -98,10 +99,7 @@ void SaveAdapter(const Decoder& model, const fs::path& folder, const std::string
   for (const dist::NamedTensor& factor : model.AdapterParameters()) {
     tensors.push_back({kAdapterPrefix + factor.name, factor.tensor});
   }
-  // "ORG/NAME@REVISION" (hub_cache.h) has two keys in PEFT.
-  const std::size_t at = std::min(base_model.find('@'), base_model.size());
-  const bool revised = at < base_model.size() && !fs::exists(base_model);
-  const std::string base = revised ? base_model.substr(0, at) : base_model;
+  const auto [base, revision] = SplitRevision(base_model);  // two keys in PEFT
   // PEFT declares lora_alpha an integer, though it computes with any number.
   const bool whole = adapter->alpha == std::floor(adapter->alpha);
   // The keys that every version of PEFT since 0.8 knows: one that does not know a key refuses the folder.
@@ -124,7 +122,7 @@ void SaveAdapter(const Decoder& model, const fs::path& folder, const std::string
       {"layers_pattern", nullptr},
       {"use_rslora", false},
       {"auto_mapping", nullptr},
-      {"revision", revised ? json(base_model.substr(at + 1)) : json()},
+      {"revision", revision.empty() ? json() : json(revision)},
   };
   PendingFolder pending(folder);
   WriteFileDurably(pending.Path() / "adapter_config.json",

@@ -134,9 +134,10 @@ fs::path HubCache() {
   return fs::path(caches) / "huggingface" / "hub";
 }
 
-bool InHubCache(const std::string& given) {
+NameAndRevision SplitRevision(const std::string& given) {
   HubName name;
-  return ReadHubName(given, name) && !SnapshotOf(HubCache() / name.CacheFolder(), name.revision).empty();
+  if (std::error_code error; fs::exists(given, error) || !ReadHubName(given, name)) return {given, ""};
+  return {name.repository, name.revision_given ? name.revision : ""};
 }
 
 std::string HubFolder(const std::string& given, const std::string& where) {

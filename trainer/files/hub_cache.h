@@ -15,8 +15,12 @@ namespace plural::trainer {
 // HF_HUB_CACHE, else HF_HOME/hub, else XDG_CACHE_HOME/huggingface/hub, else ~/.cache/huggingface/hub.
 std::filesystem::path HubCache();
 
-// Whether `given` is a Hub name of which the cache has a copy.
-bool InHubCache(const std::string& given);
+// A Hub name in two parts: "ORG/NAME", and the revision where "ORG/NAME@REVISION" gives one. Anything else, a
+// folder that is there among them, stays whole.
+struct NameAndRevision {
+  std::string name, revision;
+};
+NameAndRevision SplitRevision(const std::string& given);
 
 // The folder that `given` means: itself where there is such a folder (of a model's own folder in the cache
 // the snapshot of its revision main), else the snapshot of the Hub name "ORG/NAME" or "ORG/NAME@REVISION" (a

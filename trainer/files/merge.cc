@@ -210,9 +210,14 @@ MergeReport MergeAdapter(const MergeSettings& settings) {
   const c10::NoGradGuard no_grad;
   std::error_code error;
   if (fs::exists(fs::symlink_status(settings.output, error))) {
-    // What is replaced is removed: never a folder that holds something else.
-    const bool model = fs::is_regular_file(settings.output / "config.json", error) &&
-                       !fs::equivalent(settings.output, settings.model, error);
+    // What is replaced is removed: a model's folder alone, that holds no folder, such as one of our inputs.
+    bool model = fs::is_regular_file(settings.output / "config.json", error);
+    for (const fs::path& input : {settings.model, settings.adapter}) {
+      model = model && !fs::equivalent(settings.output, input, error);
+    }
+    for (const auto& entry : fs::directory_iterator(settings.output, error)) {
+      model = model && entry.is_regular_file(error) && !entry.is_symlink(error);
+    }
     if (!settings.replace || !model) {
       throw ExitError(ExitCode::kCannotCreate,
                       settings.output.string() + ": exists" +

@@ -5,6 +5,7 @@
 #include "trainer/base/error.h"
 #include "trainer/base/json_io.h"
 #include "trainer/base/version.h"
+#include "trainer/files/hub_cache.h"
 
 namespace plural::trainer {
 namespace {
@@ -88,10 +89,12 @@ std::string PromptCode(const Training& training, const json& prompt_template) {
 std::string Card(const Training& training, const json& prompt_template, const std::string& base_model,
                  const std::vector<std::int64_t>& end_tokens) {
   const bool adapter = !base_model.empty();
+  const auto [base, revision] = SplitRevision(base_model);
+  const std::string load = Quoted(base) + (revision.empty() ? "" : ", revision=" + Quoted(revision));
   const bool numbers = training.possibilities > 0;
   const std::string ends = json(end_tokens).dump();
   std::string text = "---\n";
-  if (adapter) text += "base_model: " + Quoted(base_model) + "\nlibrary_name: peft\n";
+  if (adapter) text += "base_model: " + Quoted(base) + "\nlibrary_name: peft\n";
   text += "tags:\n- plural\n---\n\n# " + std::string(adapter ? "An adapter" : "A model") + " of method `" +
           training.method + "`\n\nTrained with plural " + Version();
   if (adapter) text += " for the model `" + base_model + "`";
@@ -118,7 +121,7 @@ std::string Card(const Training& training, const json& prompt_template, const st
   text +=
       "from transformers import AutoModelForCausalLM, AutoTokenizer\n\ntokenizer = "
       "AutoTokenizer.from_pretrained(\"THIS_FOLDER\")\nmodel = AutoModelForCausalLM.from_pretrained(" +
-      (adapter ? Quoted(base_model) : "\"THIS_FOLDER\"") + ")\n";
+      (adapter ? load : "\"THIS_FOLDER\"") + ")\n";
   if (adapter) text += "model = PeftModel.from_pretrained(model, \"THIS_FOLDER\")\n";
   text +=
       code +
@@ -129,8 +132,7 @@ std::string Card(const Training& training, const json& prompt_template, const st
       ")\nprint(tokenizer.decode(output[0, len(ids):], skip_special_tokens=True))\n```\n";
   text += "\n## vLLM\n\nWith `ids` as above:\n\n```python\nfrom vllm import LLM, SamplingParams\n";
   if (adapter) text += "from vllm.lora.request import LoRARequest\n";
-  text += "\nllm = LLM(model=" +
-          (adapter ? Quoted(base_model) + ", enable_lora=True" : std::string("\"THIS_FOLDER\"")) +
+  text += "\nllm = LLM(model=" + (adapter ? load + ", enable_lora=True" : std::string("\"THIS_FOLDER\"")) +
           (adapter ? ")  # max_lora_rank: at least r of adapter_config.json" : ")") +
           "\nsampling = SamplingParams(temperature=1.0, max_tokens=256" +
           (end_tokens.empty() ? "" : ", stop_token_ids=" + ends) +

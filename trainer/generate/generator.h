@@ -33,8 +33,9 @@ struct GenerateSettings {
 
 struct GeneratedResponse {
   std::int64_t index = 0;
-  int possibility = 0;                // 0: none
-  int latent = 0;                     // 0: none, else 1..K
+  int possibility = 0;        // 0: none
+  std::optional<int> tail{};  // which tail of the prompt was read, where it is not that of `possibility`
+  int latent = 0;             // 0: none, else 1..K
   std::vector<data::Token> tokens;    // without the end-of-sequence token
   std::optional<std::string> text{};  // where `tokens` do not spell it
   double logprob = 0.0;               // nats, of the model's own distribution, end-of-sequence token included

@@ -81,6 +81,7 @@ GeneratedResponse ResponseOf(const ListItem& item, const std::vector<data::Token
                            tokens.begin() + static_cast<std::ptrdiff_t>(span->end));
   }
   response.logprob = std::numeric_limits<double>::quiet_NaN();
+  response.tail = list.possibility;  // how many the list was asked for
   response.finished = list.finished || text.find('\n', item.end) != std::string::npos;
   response.steps = list.steps;
   response.seconds = list.seconds;

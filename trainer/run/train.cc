@@ -13,7 +13,6 @@
 #include "trainer/base/version.h"
 #include "trainer/files/load_model.h"
 #include "trainer/files/serving_notes.h"
-#include "trainer/files/template_fit.h"
 #include "trainer/run/device_check.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/run/run_log.h"
@@ -36,9 +35,8 @@ bool IsFinished(const Recipe& recipe, const dist::World& world, dist::Collective
     RequireSameRecipe(paths.RecipeFile(), recipe);
     if (!std::filesystem::exists(paths.Result())) return;
     std::vector<std::string> gone;
-    const Identity now = IdentityOfInputs(recipe, gone);
     const auto saved = Checkpoints(paths.Checkpoints(), recipe.checkpoint.keep).NewestIdentity();
-    if (saved) RequireUnchangedInputs(recipe, now, *saved);
+    if (saved) RequireUnchangedInputs(recipe, IdentityOfInputs(recipe, gone), *saved);
     std::cout << "run " << paths.root.string() << " is finished: the result is in " << paths.Result().string()
               << "; give the run another name (name=...) to train again, and " << GoOnFrom(recipe)
               << " to train on from there\n";
@@ -65,6 +63,7 @@ void Resume(TrainState& state, const Recipe& recipe, const dist::World& world, d
     for (const auto& warning : loaded.warnings) log.Warn(warning);
     if (loaded.folder.empty()) return;
     RequireSameIdentity(identity, state.identity, loaded.folder.string());
+    state.identity = identity;  // an earlier version's checkpoint may lack a part of it
     const Provenance saved = state.provenance;
     state.provenance = provenance;
     state.provenance.restarts = saved.restarts + 1;
@@ -93,13 +92,7 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
     data::CorpusLimits limits;
     limits.verify_sidecar = limits.scan_tokens = world.Rank() == 0;
     data::Corpus opened = OpenCorpusOf(recipe, "data.train", recipe.data.train, limits);
-    warnings = CheckCorpus(opened, recipe, config);
-    if (!recipe.adapter.init_from.empty()) {
-      if (std::string other = OtherTemplate(opened, AdapterFolder(recipe)); !other.empty()) {
-        warnings.push_back(std::move(other));
-      }
-    }
-    RequireWarmupWithin(recipe, opened.Info().groups);
+    CheckTrainingCorpus(opened, recipe, config, warnings);
     identity = IdentityOf(recipe, opened, world);
     return opened;
   });
@@ -109,10 +102,7 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
     data::CorpusLimits limits;
     limits.verify_sidecar = limits.scan_tokens = world.Rank() == 0;
     data::Corpus opened = OpenCorpusOf(recipe, "data.validation", recipe.data.validation, limits);
-    for (const auto& warning : CheckCorpus(opened, recipe, config)) warnings.push_back(warning);
-    if (std::string other = OtherTemplate(opened, corpus); !other.empty()) {
-      warnings.push_back(std::move(other));
-    }
+    CheckValidationCorpus(opened, corpus, recipe, config, warnings);
     validation.emplace(ValidationSettings(recipe, config, device), opened);
   });
   RequireEqual("the corpus (data.train)", identity.corpus, world, collectives);

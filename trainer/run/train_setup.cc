@@ -5,6 +5,7 @@
 #include <set>
 #include <system_error>
 
+#include "data/error.h"
 #include "data/sha256.h"
 #include "trainer/base/error.h"
 #include "trainer/base/printable.h"
@@ -12,6 +13,7 @@
 #include "trainer/files/corpus_fit.h"
 #include "trainer/files/hf_folder.h"
 #include "trainer/files/hub_cache.h"
+#include "trainer/files/template_fit.h"
 #include "trainer/kernels/dtypes.h"
 #include "trainer/plan/cost_model.h"
 #include "trainer/plan/step_plan.h"
@@ -162,8 +164,8 @@ void CheckTargets(data::Corpus& corpus, const Recipe& recipe, std::vector<std::s
   }
 }
 
-// Of the adapter that the run goes on with; or of a model all of whose weights are trained.
-std::string LatentsFolder(const Recipe& recipe) {
+// Of the adapter that the run goes on with, or of the model all of whose weights are trained; "" of neither.
+std::string StartFolder(const Recipe& recipe) {
   return recipe.adapter.lora ? AdapterFolder(recipe) : ModelFolder(recipe);
 }
 
@@ -187,7 +189,7 @@ Decoder MakeBase(const Recipe& recipe, const ModelConfig& config, at::Device dev
     RequireSameAdapter(recipe.adapter.settings, ReadAdapterConfig(AdapterFolder(recipe)),
                        recipe.adapter.init_from);
   }
-  const std::string latents_folder = LatentsFolder(recipe);
+  const std::string latents_folder = StartFolder(recipe);
   const bool may_have_latents = recipe.adapter.lora || recipe.method->latents;
   if (may_have_latents && !latents_folder.empty()) {
     RequireSameLatents(recipe, LatentsIn(latents_folder), latents_folder);
@@ -215,7 +217,7 @@ void AddTrained(const Recipe& recipe, Decoder& model) {
   }
   if (recipe.method->latents) model.AddLatents(recipe.cvf.latents, recipe.seed);
   if (!recipe.adapter.init_from.empty()) LoadAdapterWeights(model, AdapterFolder(recipe));
-  const std::string latents_folder = LatentsFolder(recipe);
+  const std::string latents_folder = StartFolder(recipe);
   if (model.LatentHeads() != nullptr && LatentsIn(latents_folder) > 0) LoadLatents(model, latents_folder);
 }
 
@@ -234,6 +236,24 @@ data::Corpus OpenCorpusOf(const Recipe& recipe, const std::string& key, const st
   throw ExitError(ExitCode::kMissingInput, recipe.origins.at(key) + ": " + key + " is " + path +
                                                ", which is not there; make it with `plural prepare ... -o " +
                                                path + "`, or name another corpus (" + key + "=FILE)");
+}
+
+void CheckTrainingCorpus(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config,
+                         std::vector<std::string>& warnings) {
+  for (std::string& warning : CheckCorpus(corpus, recipe, config)) warnings.push_back(std::move(warning));
+  // What the run goes on with: an adapter, or a model all of whose weights are trained.
+  if (const std::string folder = StartFolder(recipe); !folder.empty()) {
+    if (std::string other = OtherTemplate(corpus, folder); !other.empty())
+      warnings.push_back(std::move(other));
+  }
+  RequireWarmupWithin(recipe, corpus.Info().groups);
+}
+
+void CheckValidationCorpus(data::Corpus& validation, const data::Corpus& train, const Recipe& recipe,
+                           const ModelConfig& config, std::vector<std::string>& warnings) {
+  for (std::string& warning : CheckCorpus(validation, recipe, config)) warnings.push_back(std::move(warning));
+  if (std::string other = OtherTemplate(validation, train); !other.empty())
+    warnings.push_back(std::move(other));
 }
 
 std::vector<std::string> CheckCorpus(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config) {
@@ -292,22 +312,26 @@ Identity IdentityOf(const Recipe& recipe, const data::Corpus& corpus, const dist
 
 Identity IdentityOfInputs(const Recipe& recipe, std::vector<std::string>& gone) {
   Identity identity;
-  const auto here = [&](const std::string& key, const std::string& path) {
-    if (path.empty()) return false;
-    std::error_code error;
-    if (std::filesystem::exists(path, error) || InHubCache(path)) return true;
-    gone.push_back(key);
-    return false;
-  };
-  if (here("data.train", recipe.data.train)) {
+  if (std::error_code error; std::filesystem::exists(recipe.data.train, error)) {
     const data::Corpus corpus(recipe.data.train, {.verify_sidecar = true, .scan_tokens = false});
     identity.corpus = corpus.Info().sha256.empty() ? corpus.Fingerprint() : corpus.Info().sha256;
+  } else {
+    gone.emplace_back("data.train");
   }
-  if (here("model.path", recipe.model.path))
-    identity.weights_sha256 = WeightsFingerprint(ModelFolder(recipe));
-  if (here("adapter.init_from", recipe.adapter.init_from)) {
-    identity.adapter_sha256 = WeightsFingerprint(AdapterFolder(recipe));
-  }
+  const auto fingerprint = [&](const char* key, const std::string& given,
+                               std::string (*folder)(const Recipe&)) {
+    if (given.empty()) return std::string();
+    try {
+      return WeightsFingerprint(folder(recipe));
+    } catch (const ExitError& error) {
+      if (error.Code() != ExitCode::kMissingInput) throw;
+    } catch (const data::MissingInput&) {
+    }
+    gone.emplace_back(key);
+    return std::string();
+  };
+  identity.weights_sha256 = fingerprint("model.path", recipe.model.path, ModelFolder);
+  identity.adapter_sha256 = fingerprint("adapter.init_from", recipe.adapter.init_from, AdapterFolder);
   return identity;
 }
 

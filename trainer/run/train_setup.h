@@ -50,6 +50,13 @@ data::Corpus OpenCorpusOf(const Recipe& recipe, const std::string& key, const st
 // beyond its vocabulary, sequences beyond its positions, too few possibility numbers or responses, or
 // targets that are not prefix-free.
 std::vector<std::string> CheckCorpus(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config);
+// What train and dry-run check of data.train, and of data.validation beside it: CheckCorpus, whether their
+// prompts are those that the run goes on with, and a warm-up that ends before the run. `warnings` gets what
+// may be meant. Errors: those of CheckCorpus, OtherTemplate and RequireWarmupWithin.
+void CheckTrainingCorpus(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config,
+                         std::vector<std::string>& warnings);
+void CheckValidationCorpus(data::Corpus& validation, const data::Corpus& train, const Recipe& recipe,
+                           const ModelConfig& config, std::vector<std::string>& warnings);
 
 Loader::Settings LoaderSettings(const Recipe& recipe, const ModelConfig& config, at::Device device,
                                 const dist::World& world);

@@ -49,6 +49,7 @@ TrainingRun::TrainingRun(const Recipe& recipe, const ModelConfig& config, data::
                          RunLog& log)
     : recipe_(recipe),
       paths_(recipe),
+      model_folder_(ModelFolder(recipe)),
       model_(model),
       state_(state),
       world_(world),
@@ -294,9 +295,9 @@ void TrainingRun::WriteResult() {
     if (recipe_.adapter.lora) {
       const std::string& base = recipe_.model.path;
       SaveAdapter(model_, paths_.Result(), base,
-                  CardFiles(training_, base.empty() ? "BASE_MODEL" : base, ends), ModelFolder(recipe_));
+                  CardFiles(training_, base.empty() ? "BASE_MODEL" : base, ends), model_folder_);
     } else {
-      SaveModel(model_, paths_.Result(), ModelFolder(recipe_), CardFiles(training_, "", ends));
+      SaveModel(model_, paths_.Result(), model_folder_, CardFiles(training_, "", ends));
     }
     progress_.Say("finished: " + Counted(state_.position.step, "step") + ", " +
                   Counted(state_.position.consumed_groups, "group") + "; result in " +

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "data/corpus.h"
@@ -56,6 +57,7 @@ class TrainingRun {
 
   const Recipe& recipe_;
   const RunPaths paths_;
+  const std::string model_folder_;  // what model.path means, as it was at the start
   Decoder& model_;
   TrainState& state_;
   const dist::World& world_;

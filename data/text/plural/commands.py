@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from plural_text.__main__ import COMMANDS
-from plural_text.common.places import PROJECT
+from plural_text.common.errors import NotInstalled
+from plural_text.common.program import program
 
 PathLike = str | os.PathLike[str]
 _BEGIN = "plural: error: "
@@ -62,7 +63,7 @@ def run_command(command: str, *words: str, ranks: int = 1, quiet: bool = True) -
     With `quiet` false its lines appear here as they come; warnings are not returned. Errors: PluralError.
     """
     environment = dict(os.environ)
-    line = [*_launcher(ranks, environment), *_program(command, environment), command, *words]
+    line = [*_start(command, ranks, environment), command, *words]
     printed: list[str] = []
     errors: list[str] = []
     with subprocess.Popen(
@@ -87,30 +88,24 @@ def run_command(command: str, *words: str, ranks: int = 1, quiet: bool = True) -
     raise PluralError(process.returncode, message)
 
 
-def _launcher(ranks: int, environment: dict[str, str]) -> list[str]:
-    if ranks == 1:
-        return []
-    if os.geteuid() == 0:  # Open MPI asks for this, as in every container
-        environment.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
-        environment.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-    environment.setdefault("OMPI_MCA_btl_vader_single_copy_mechanism", "none")
-    return ["mpirun", "-np", str(ranks), "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"]
-
-
-def _program(command: str, environment: dict[str, str]) -> list[str]:
+def _start(command: str, ranks: int, environment: dict[str, str]) -> list[str]:
     if command in COMMANDS:
         environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
         return [sys.executable, "-m", "plural_text"]
-    return [program_of(environment)]
+    found = program_of(environment)
+    if ranks == 1:
+        return [found]
+    # Beside build/ of the project that the program was built in.
+    launcher = Path(found).resolve().parents[1] / "launch" / "ranks"
+    if not launcher.is_file():
+        raise PluralError(69, f"{launcher}: not there; name a build/plural of the project with PLURAL_BINARY")
+    environment["PLURAL_BINARY"] = found
+    return [str(launcher), "-np", str(ranks)]
 
 
 def program_of(environment: Mapping[str, str]) -> str:
     """The compiled program. Errors: PluralError (69) where there is none."""
-    found = environment.get("PLURAL_BINARY") or (str(PROJECT / "build/plural") if PROJECT else "")
-    if not found or not os.access(found, os.X_OK):
-        raise PluralError(
-            69,
-            f"no program at '{found or 'build/plural'}'; build it with launch/setup in the project's folder, "
-            "and name it with the variable PLURAL_BINARY where this package is installed elsewhere",
-        )
-    return found
+    try:
+        return program(environment)
+    except NotInstalled as error:
+        raise PluralError(error.exit_code, str(error)) from None

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -21,8 +22,8 @@ from pathlib import Path
 
 from plural_text.common.errors import BadData, CommandError, MissingInput, UsageError
 from plural_text.common.json_lines import kind, read_objects, text_of
+from plural_text.common.program import program
 
-_ROOT = Path(__file__).resolve().parents[3]
 # The rest of the command line is the program's.
 PASSES_ON = True
 _PROMPTS = ("prompt", "messages", "question")
@@ -37,8 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    program = os.environ.get("PLURAL_BINARY") or str(_ROOT / "build" / "plural")
-    command = [program, "score", *arguments.rest]
+    command = [program(), "score", *arguments.rest]
     for name in ("model", "adapter"):
         value = getattr(arguments, name)
         command += [f"--{name}", str(value)] if value else []
@@ -46,16 +46,26 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.input:
             command += ["--input", str(arguments.input)]
         _refuse_options(arguments)
-        os.execv(program, command)
+        os.execv(command[0], command)
     with tempfile.TemporaryDirectory(prefix="plural-score-") as folder:
         ids = Path(folder) / arguments.input.name
         with open(ids, "w", encoding="utf-8") as stream:
             for line in _lines(arguments):
                 stream.write(line + "\n")
-        try:
-            return subprocess.call([*command, "--input", str(ids)])
-        except OSError as error:
-            raise CommandError(f"{program}: cannot be started: {error.strerror}") from None
+        return _run([*command, "--input", str(ids)])
+
+
+def _run(command: list[str]) -> int:
+    """The program's exit code. Requests to stop go to it: it says what it keeps, and how it ends."""
+    try:
+        # In a group of its own, where the terminal's Ctrl-C does not reach it a second time.
+        scoring = subprocess.Popen(command, process_group=0)
+    except OSError as error:
+        raise CommandError(f"{command[0]}: cannot be started: {error.strerror}") from None
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda number, _: scoring.send_signal(number))
+    code = scoring.wait()
+    return code if code >= 0 else 128 - code
 
 
 def _is_text(path: Path) -> bool:

@@ -56,6 +56,7 @@ TEST_F(KeptLinesTest, LinesOfOtherWorkAreNeitherMixedInNorLost) {
 TEST_F(KeptLinesTest, WithoutLinesNothingStays) {
   { KeptLines unused(target_, "work"); }
   EXPECT_TRUE(std::filesystem::is_empty(folder_));
+  std::ofstream(partial_) << "other work\n";  // a start that was killed before its first line
   {
     KeptLines whole(target_, "work");
     whole.Write("a\n");

@@ -81,6 +81,13 @@ TEST_F(ModelCardTest, ChatTemplateStandsBeside) {
   EXPECT_NE(files.at("README.md").find(R"(question + " #{k}".replace("{k}", str(k)))"), std::string::npos);
 }
 
+TEST_F(ModelCardTest, ARevisionStandsByItself) {
+  const std::string card = CardFiles(training_, "ORG/NAME@v1", {2}).at("README.md");
+  EXPECT_NE(card.find("base_model: \"ORG/NAME\"\n"), std::string::npos) << card;
+  EXPECT_NE(card.find("from_pretrained(\"ORG/NAME\", revision=\"v1\")"), std::string::npos) << card;
+  EXPECT_NE(card.find("LLM(model=\"ORG/NAME\", revision=\"v1\""), std::string::npos) << card;
+}
+
 // A run must not end in an error for want of a card.
 TEST_F(ModelCardTest, CorporaOfOtherPrograms) {
   for (const char* text : {"", "{}", "[1]", "{\"name\": 3}", "no JSON"}) {

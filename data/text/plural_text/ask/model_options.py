@@ -13,8 +13,8 @@ from plural_text.ask.choices import Choice, parse_choice
 from plural_text.ask.prompts import Prompts, tokenizer_folder
 from plural_text.ask.training import check_folders, read_training
 from plural_text.common.hub import hub_folder
-from plural_text.common.model_process import LAUNCHER
 from plural_text.common.options import number, whole_number
+from plural_text.common.program import program
 
 _NEW_TOKENS = 256
 
@@ -139,7 +139,7 @@ def resolve_names(arguments: argparse.Namespace) -> None:
 
 
 def command_of(arguments: argparse.Namespace) -> list[str]:
-    command = [str(LAUNCHER), "generate", "--stream", "--model", str(arguments.model)]
+    command = [program(), "generate", "--stream", "--model", str(arguments.model)]
     command += ["--adapter", str(arguments.adapter)] if arguments.adapter else []
     return [*command, "--dtype", arguments.dtype, "--threads", str(arguments.threads)]
 

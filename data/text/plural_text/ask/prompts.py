@@ -170,7 +170,8 @@ class Prompts:
         """Tokens that a prompt may have; 0: the model names no limit."""
         if not self.context_tokens:
             return 0
-        room = self.context_tokens - max_new_tokens
+        latent = 1 if self.training and self.training.latents else 0  # stands behind the prompt
+        room = self.context_tokens - max_new_tokens - latent
         if room < 1:
             raise PromptTooLong(_no_room(1, max_new_tokens, self.context_tokens))
         return room

@@ -24,8 +24,8 @@ def wait_for(answer: Future, what: str, stream: TextIO, *, quiet: bool = False):
         try:
             return answer.result(due)
         except TimeoutError:
-            if answer.done():
-                raise
+            if answer.done():  # it came just now, or failed with an error of this kind
+                return answer.result()
             due = _TERMINAL_SECONDS if terminal else _LOG_SECONDS
             line = f"{what}, {time.monotonic() - began:.0f} s"
             if not quiet:

@@ -30,6 +30,12 @@ class MissingInput(CommandError):
     exit_code = 66
 
 
+class NotInstalled(CommandError):
+    """A program or package that is not there."""
+
+    exit_code = 69
+
+
 class CannotCreate(CommandError):
     """An output that cannot be created, or that another process is writing."""
 

@@ -13,15 +13,14 @@ import json
 import subprocess
 import tempfile
 import threading
+import time
 from concurrent.futures import Future
-from pathlib import Path
 
 from plural_text.common.errors import BadData, CommandError
 from plural_text.common.json_lines import parse_object, text_of
 
-LAUNCHER = Path(__file__).resolve().parents[4] / "launch" / "plural"
 WHERE = "plural generate --stream"
-# Far above what an answer takes; a process that is silent for so long hangs.
+# Far above what an answer takes; a process that gives none to anybody for so long hangs.
 ANSWER_SECONDS = 1800
 _STOP_SECONDS = 10
 
@@ -35,11 +34,13 @@ class ModelFailed(CommandError):
 
 
 class ModelProcess:
-    """Use as a context manager. command: what answers, such as [LAUNCHER, "generate", "--stream", ...]."""
+    """Use as a context manager. command: what answers, such as [program(), "generate", "--stream", ...]."""
 
     def __init__(self, command: list[str]):
         self._waiting: dict[str, Future] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of what follows, for moments
+        self._write_lock = threading.Lock()  # of the process's input, which waits while that is full
+        self._heard = time.monotonic()  # when the latest answer came
         self._ended: CommandError | None = None
         self._said = tempfile.TemporaryFile()  # a pipe that nobody reads would stop the process when full
         try:
@@ -57,10 +58,10 @@ class ModelProcess:
 
     def __exit__(self, error_type, *_) -> None:
         """The end of its input ends the process; it is not waited for when we are interrupted."""
-        with self._lock:
-            _close(self._process.stdin)
         if error_type:
-            self._process.terminate()
+            self._process.terminate()  # first: a writer may wait for the process to read
+        with self._write_lock:
+            _close(self._process.stdin)
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -82,19 +83,25 @@ class ModelProcess:
             if self._ended:
                 raise self._ended
             self._waiting[request["id"]] = answer
-            try:
-                self._process.stdin.write(line)
-                self._process.stdin.flush()
-            except (BrokenPipeError, ValueError):
-                pass  # the reader finds out why, and ends this wait
-        return answer
+        # Not under the reader's lock: the process reads on only while its answers are read.
+        with self._write_lock, contextlib.suppress(BrokenPipeError, ValueError):
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+        return answer  # of a process that has ended: the reader finds out why, and ends this wait
+
+    def wait(self, answer: Future) -> dict:
+        """The fields of the answer to a request that was sent. Errors: those of send()."""
+        began = time.monotonic()
+        while True:
+            left = max(began, self._heard) + ANSWER_SECONDS - time.monotonic()
+            if left <= 0:
+                raise ModelFailed(f"no answer within {ANSWER_SECONDS} s", 69)
+            with contextlib.suppress(TimeoutError):
+                return answer.result(left)
 
     def ask(self, request: dict) -> dict:
         """The fields of the answer. Errors: those of send()."""
-        try:
-            return self.send(request).result(ANSWER_SECONDS)
-        except TimeoutError:
-            raise ModelFailed(f"no answer to {request['id']} within {ANSWER_SECONDS} s", 69) from None
+        return self.wait(self.send(request))
 
     def _read(self) -> None:
         ended = None
@@ -118,6 +125,7 @@ class ModelProcess:
         request = text_of(fields, "id", WHERE)
         with self._lock:
             answer = self._waiting.pop(request, None)
+            self._heard = time.monotonic()
         if answer is None:
             raise BadData(f"{WHERE}: an answer to '{request}', which was not asked")
         responses = fields.get("responses")

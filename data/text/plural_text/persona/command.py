@@ -22,9 +22,10 @@ from plural_text.common.endpoint import DEFAULT_KEY_VARIABLE, Endpoint, Endpoint
 from plural_text.common.errors import BadData, CommandError, UsageError
 from plural_text.common.json_lines import kind
 from plural_text.common.kept_lines import KeptLines
-from plural_text.common.model_process import LAUNCHER, ModelProcess
+from plural_text.common.model_process import ModelProcess
 from plural_text.common.options import number, whole_number
 from plural_text.common.parallel import Parallel
+from plural_text.common.program import program
 from plural_text.common.progress import Progress
 from plural_text.metrics.figure_report import check_output, table, write_report
 from plural_text.persona import conversation as talk
@@ -282,7 +283,7 @@ def _reveal(so_far: Conversation, revealer: ModelProcess, prompts: RevealerPromp
 
 def _command(arguments) -> list[str]:
     command = [
-        str(LAUNCHER),
+        program(),
         "generate",
         "--stream",
         "--model",

@@ -15,7 +15,14 @@ from plural_text.metrics.bootstrap import influence_interval, wilson
 from plural_text.metrics.entropy import entropy_bits
 from plural_text.metrics.figure import Figure, undefined
 from plural_text.persona.conversation import Conversation
-from plural_text.persona.values import ATTRIBUTES, ValueSet, sector_of, values_of
+from plural_text.persona.values import (
+    ATTRIBUTES,
+    OTHER_OCCUPATION,
+    ValueSet,
+    says_nothing,
+    sector_of,
+    values_of,
+)
 
 # A persona: attribute -> the text about it. Location comes from the first of its labels that says
 # something.
@@ -72,14 +79,23 @@ def persona_values(
 
     def values(attribute: str, persona: Persona) -> list[str]:
         said = persona.get(attribute, "")
-        for text in (said, persona.get(SECTOR, "") if attribute == "occupation" else said):
-            if (attribute, text.strip()) in mapped:
-                return mapped[attribute, text.strip()]
         if attribute == "occupation" and "occupation" in sets:
-            return sector_of(persona.get(SECTOR, ""), said, sets)
-        return values_of(attribute, said, sets)
+            found = sector_of(persona.get(SECTOR, ""), said, sets)
+        else:
+            found = values_of(attribute, said, sets)
+        if found in ([], [OTHER_OCCUPATION]):
+            return mapped.get((attribute, text_about(attribute, persona)), found)
+        return found
 
     return {attribute: [values(attribute, persona) for persona in personas] for attribute in order}
+
+
+def text_about(attribute: str, persona: Persona) -> str:
+    """What is said about an attribute; of an occupation that is not told, its sector."""
+    said = persona.get(attribute, "").strip()
+    if attribute == "occupation" and says_nothing(said):
+        return persona.get(SECTOR, "").strip()
+    return said
 
 
 def figures(values: dict[str, list[list[str]]], conversations: int) -> list[Figure]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from plural_text.persona.figures import SECTOR, Persona, persona_values
+from plural_text.persona.figures import Persona, persona_values, text_about
 from plural_text.persona.values import (
     AGES,
     ATTRIBUTES,
@@ -33,14 +33,6 @@ def unmapped(personas: Sequence[Persona], sets: dict[str, ValueSet]) -> list[tup
             if values in ([], [OTHER_OCCUPATION]) and not says_nothing(said):
                 found[attribute, said] = None
     return list(found)
-
-
-def text_about(attribute: str, persona: Persona) -> str:
-    """What is said about an attribute; of an occupation that is not told, its sector."""
-    said = persona.get(attribute, "").strip()
-    if attribute == "occupation" and says_nothing(said):
-        return persona.get(SECTOR, "").strip()
-    return said
 
 
 def question(wording: str, attribute: str, said: str, sets: dict[str, ValueSet]) -> str:

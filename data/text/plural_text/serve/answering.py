@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from plural_text.ask.choices import Choice
 from plural_text.ask.prompts import Answer, Ask, Prompts
 from plural_text.common.errors import BadData, UsageError
-from plural_text.common.model_process import ANSWER_SECONDS, ModelFailed, ModelProcess
+from plural_text.common.model_process import ModelProcess
 from plural_text.prepare.prompt_encoder import PromptTooLong
 from plural_text.serve.fields import Refused, Wanted, check, messages_of, prompts_of
 
@@ -117,9 +117,7 @@ class Answering:
     def _wait(self, ask: Ask, answer: Future) -> dict:
         key = ask.request["id"]
         try:
-            return answer.result(ANSWER_SECONDS)
-        except TimeoutError:
-            raise ModelFailed(f"no answer within {ANSWER_SECONDS} s", 69) from None
+            return self._model.wait(answer)
         finally:
             with self._sent_lock:
                 answer, waiting = self._sent[key]

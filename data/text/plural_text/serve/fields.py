@@ -152,6 +152,7 @@ def prompts_of(body: dict, vocabulary: int) -> list[str | list[int]]:
         )
     for item in prompt:
         if isinstance(item, str) and item:
+            _check_text(item, "prompt", "'prompt'")
             continue
         whole = isinstance(item, list) and item and all(type(token) is int for token in item)
         if not whole or not all(0 <= token < vocabulary for token in item):
@@ -169,11 +170,15 @@ def _content(content, param: str) -> str:
         content = "".join(part["text"] for part in content)
     if not isinstance(content, str) or not content.strip():
         raise Refused(f"{param}: 'content' must be a text that is not empty", param)
-    try:
-        content.encode()
-    except UnicodeEncodeError:
-        raise Refused(f"{param}: 'content' holds half of a surrogate pair", param) from None
+    _check_text(content, param, f"{param}: 'content'")
     return content
+
+
+def _check_text(text: str, param: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Refused(f"{what} holds half of a surrogate pair", param) from None
 
 
 def _number(body: dict, key: str, least: float, most: float) -> float:

@@ -101,7 +101,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> dict:
         length = self.headers.get("Content-Length", "")
-        if not length.isascii() or not length.isdigit() or int(length) > _MAX_BODY_BYTES:
+        digits = length.isascii() and length.isdigit() and len(length) <= len(str(_MAX_BODY_BYTES))
+        if not digits or int(length) > _MAX_BODY_BYTES:
             self.close_connection = True  # the body stays unread
             raise Refused(f"Content-Length must be 0 to {_MAX_BODY_BYTES:,} bytes", status=413)
         content = self.rfile.read(int(length))
