@@ -17,6 +17,7 @@ ALLOWED = {
     "serve": {"common", "prepare", "ask"},
     "postprocess": {"common"},
     "score": {"common", "prepare", "ask"},
+    "sweep": {"common"},
     "__main__": {"common"},  # commands are imported by name, when they are called
     "__init__": set(),
 }

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdio>
 #include <iostream>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
 #include <set>
@@ -174,28 +175,46 @@ void PrintBalance(const data::Corpus& corpus, const Recipe& recipe, const data::
   std::fflush(stdout);
 }
 
+// Of one rank's process on the CPU.
+struct Memory {
+  std::int64_t program = 0;  // with its libraries
+  PeakPass pass;             // the largest
+  std::int64_t slack = 0;    // of the allocator
+  std::int64_t peak = 0;     // all together
+};
+
+Memory PredictMemory(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config,
+                     const data::PackSettings& pack, const RunEstimate& run, int ranks) {
+  const bool recompute = recipe.train.activation_checkpointing == "on";
+  Memory memory = {.program = ResidentBytes() + kLibraryBytes,
+                   .pass = FindPeakPass(corpus, recipe, config, pack, ranks, recompute)};
+  const std::int64_t tensors = memory.pass.memory.PeakBytes();
+  memory.slack = static_cast<std::int64_t>((recompute ? kRecomputeSlack : kAllocatorSlack) *
+                                           static_cast<double>(tensors));
+  memory.peak = memory.program + run.weight_bytes + run.training_bytes + tensors + memory.slack;
+  return memory;
+}
+
 void PrintMemory(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config,
                  const data::PackSettings& pack, const RunEstimate& run, int ranks) {
-  const std::int64_t program = ResidentBytes() + kLibraryBytes;
-  const bool recompute = recipe.train.activation_checkpointing == "on";
-  const PeakPass pass = FindPeakPass(corpus, recipe, config, pack, ranks, recompute);
-  const std::int64_t tensors = pass.memory.PeakBytes();
-  const auto slack = static_cast<std::int64_t>((recompute ? kRecomputeSlack : kAllocatorSlack) *
-                                               static_cast<double>(tensors));
-  const std::int64_t peak = program + run.weight_bytes + run.training_bytes + tensors + slack;
+  const auto [program, pass, slack, peak] = PredictMemory(corpus, recipe, config, pack, run, ranks);
   std::cout << "\nPeak memory of one rank's process on the CPU, predicted\n";
   Line("program", Bytes(program) + " with its libraries");
   Line("frozen weights", Bytes(run.weight_bytes));
   Line("training", Bytes(run.training_bytes) + " (parameters, gradients, two moments)");
-  Line("largest pass", Bytes(tensors) + " for " + Count(pass.rows) + " rows (" +
+  Line("largest pass", Bytes(pass.memory.PeakBytes()) + " for " + Count(pass.rows) + " rows (" +
                            Bytes(pass.memory.saved_bytes) + " kept for backward), " + Bytes(slack) +
                            " of slack");
   Line("together", Bytes(peak) + ", " + Bytes(peak * ranks) + " over " + Count(ranks) +
                        (ranks == 1 ? " rank" : " ranks"));
-  if (recompute) return;
+  if (recipe.train.activation_checkpointing == "on") return;
   const PeakPass twice = FindPeakPass(corpus, recipe, config, pack, ranks, true);
   Line("recomputed", "the largest pass takes " + Bytes(twice.memory.PeakBytes()) +
                          " with train.activation_checkpointing on");
+}
+
+void PrintWarnings(const std::vector<std::string>& warnings) {
+  for (const std::string& warning : warnings) std::cerr << "plural: warning: " << warning << "\n";
 }
 
 }  // namespace
@@ -206,6 +225,7 @@ void AddDryRunOptions(CLI::App& command, DryRunOptions& options) {
   command.add_option("--ranks", options.ranks, "how many ranks the run would have")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
+  command.add_flag("--json", options.json, "Print one JSON object of steps, arithmetic and sizes instead");
 }
 
 int RunDryRun(const DryRunOptions& options) {
@@ -231,6 +251,28 @@ int RunDryRun(const DryRunOptions& options) {
   const Sample sample = SampleGroups(corpus, recipe, config, pack);
   const std::int64_t steps_per_epoch = data::BatchPlan(groups, PlanSettings(recipe)).StepsPerEpoch();
   const std::int64_t steps = TotalSteps(recipe, groups);
+  const RunEstimate run = EstimateRun(recipe, config);
+  const std::int64_t every = recipe.checkpoint.every_steps;
+  const std::int64_t saved = every == 0 ? 1 : (steps + every - 1) / every;
+  const std::int64_t kept = std::min(saved, recipe.checkpoint.keep);
+  if (options.json) {
+    const auto of_sample = [&](double total) { return total / static_cast<double>(sample.groups); };
+    std::cout
+        << nlohmann::ordered_json{{"steps", steps},
+                                  {"groups_per_step", std::min(recipe.train.groups_per_step, groups)},
+                                  {"gflop_per_group", of_sample(1e-9 * sample.flops)},
+                                  {"rows_per_group", of_sample(static_cast<double>(sample.rows))},
+                                  {"tokens_per_group",
+                                   of_sample(static_cast<double>(sample.sequence_tokens))},
+                                  {"trained_parameters", run.trained_parameters},
+                                  {"rank_memory_bytes",
+                                   PredictMemory(corpus, recipe, config, pack, run, options.ranks).peak},
+                                  {"disk_bytes", kept * run.checkpoint_bytes + run.trained_bytes}}
+               .dump()
+        << "\n";
+    PrintWarnings(warnings);
+    return 0;
+  }
 
   std::cout << "Work (" << recipe.data.train << ")\n";
   Line("groups", Count(groups) + ", " + Counted(corpus.Info().responses, "response"));
@@ -254,7 +296,6 @@ int RunDryRun(const DryRunOptions& options) {
   std::cout << std::flush;
   PrintBalance(corpus, recipe, pack, options.ranks);
 
-  const RunEstimate run = EstimateRun(recipe, config);
   std::cout << "\nModel\n";
   Line("base parameters", Count(run.base_parameters));
   Line("trained parameters",
@@ -266,9 +307,6 @@ int RunDryRun(const DryRunOptions& options) {
            (recipe.adapter.lora && recipe.model.dtype == "bf16" ? "fp32" : recipe.model.dtype));
   PrintMemory(corpus, recipe, config, pack, run, options.ranks);
 
-  const std::int64_t every = recipe.checkpoint.every_steps;
-  const std::int64_t saved = every == 0 ? 1 : (steps + every - 1) / every;
-  const std::int64_t kept = std::min(saved, recipe.checkpoint.keep);
   std::error_code ignored;
   std::cout << "\nFiles in " << recipe.RunFolder().string()
             << (std::filesystem::exists(recipe.RunFolder(), ignored) ? " (exists: train would continue it)"
@@ -280,7 +318,7 @@ int RunDryRun(const DryRunOptions& options) {
        Count(kept) + " x " + Bytes(run.checkpoint_bytes) + " kept, one more while one is written");
   Line(recipe.adapter.lora ? "adapter/" : "model/", Bytes(run.trained_bytes) + ", Hugging Face format");
   Line("log/", "one file a rank");
-  for (const std::string& warning : warnings) std::cerr << "plural: warning: " << warning << "\n";
+  PrintWarnings(warnings);
   return 0;
 }
 

@@ -43,6 +43,8 @@ constexpr auto kCommands = std::to_array<CommandHelp>({
      "metrics answers.jsonl -o figures.json", false, true},
     {"Figures", "persona", "Holds conversations with a model and measures how varied its personas are.",
      "persona --model MODEL --questions questions.txt -o talks.jsonl", false, true},
+    {"Studies", "sweep", "Trains, measures and compares settings with several seeds.",
+     "sweep run SWEEP.yaml", false, true},
     {"This machine", "launch", "Starts a command on several ranks: mpirun with what it needs.",
      "launch -np 4 train RECIPE.yaml", false, true},
     {"This machine", "doctor", "Reports what is here, what is missing and how to get it.", "doctor", true},

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from plural_text.__main__ import COMMANDS
 from plural_text.common.errors import NotInstalled
+from plural_text.common.options import option_words
 from plural_text.common.program import program
 
 PathLike = str | os.PathLike[str]
@@ -41,20 +42,6 @@ def prepare(
     words = [*map(str, files), *option_words({"format": format, "tokenizer": tokenizer, **options})]
     run_command("prepare", *words, "-o", str(output))
     return Path(output)
-
-
-def option_words(options: dict) -> list[str]:
-    """The options as the command line has them. None and False are left out, True is a flag, lists repeat."""
-    words: list[str] = []
-    for name, value in options.items():
-        option = "--" + name.replace("_", "-")
-        values = value if isinstance(value, (list, tuple)) else [value]
-        for one in values:
-            if one is True:
-                words.append(option)
-            elif one is not None and one is not False:
-                words += [option, str(one)]
-    return words
 
 
 def run_command(command: str, *words: str, ranks: int = 1, quiet: bool = True) -> str:

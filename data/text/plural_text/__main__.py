@@ -26,6 +26,7 @@ COMMANDS = {
     ),
     "serve": ("plural_text.serve.command", "a model behind an OpenAI-compatible endpoint on this machine"),
     "score": ("plural_text.score", "log-probabilities of given responses, texts or token ids"),
+    "sweep": ("plural_text.sweep.command", "settings times seeds, trained, measured and compared"),
     "persona": (
         "plural_text.persona.command",
         "talks with a model, and how varied the personas are that it takes on",

@@ -50,3 +50,15 @@ class WriteFailed(CommandError):
     """
 
     exit_code = 74
+
+
+class Stopped(CommandError):
+    """Work that was stopped on request, with what it has saved."""
+
+    exit_code = 75
+
+
+class BadRecipe(CommandError):
+    """A recipe, or a file of the same kind, that cannot be followed."""
+
+    exit_code = 78

@@ -1,0 +1,161 @@
+"""The settings of a sweep: what its grid, zips and conditions come to, in one fixed order.
+
+Owns: the settings and their labels. Does not own: seeds and identities (identity.py). Thread rule: values.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from plural_text.common.errors import BadRecipe
+from plural_text.sweep.sweep_file import Evaluation, SweepFile, same
+
+_LABEL_CHARACTERS = 80
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One arm. `chosen`: the keys that tell it from others. `overrides`: all recipe keys over the bases."""
+
+    label: str
+    chosen: Mapping[str, Any]
+    overrides: Mapping[str, Any]
+    evaluations: tuple[Evaluation, ...]
+
+
+def settings_of(sweep: SweepFile) -> list[Setting]:
+    """Errors: BadRecipe where a condition names no key of the sweep, nothing is left, or the baseline is not
+    one setting."""
+    _check_conditions(sweep)
+    chosen: list[dict[str, Any]] = []
+    for values in _combinations(sweep):
+        for when in sweep.when:
+            if matches(when.where, {**sweep.common, **values}):
+                values = {key: value for key, value in values.items() if key not in when.drop}
+        if any(matches(left_out, {**sweep.common, **values}) for left_out in sweep.exclude):
+            continue
+        if not any(_equal(values, other) for other in chosen):
+            chosen.append(values)
+    if not chosen:
+        raise BadRecipe(f"{sweep.file}: exclude leaves no setting; take a line of it away")
+    return settle(sweep, chosen)
+
+
+def settle(sweep: SweepFile, chosen: list[dict[str, Any]]) -> list[Setting]:
+    """The settings of these choices, with what `set` and `when` say of them."""
+    labels = _labels(chosen)
+    found = []
+    for label, values in zip(labels, chosen):
+        overrides = {**sweep.common, **values}
+        options: dict[str, Any] = {}
+        for when in sweep.when:
+            if matches(when.where, overrides):
+                for key, value in when.values.items():
+                    (options if key.startswith("evaluate.") else overrides)[key] = value
+        found.append(Setting(label, values, overrides, _with_options(sweep, options)))
+    return found
+
+
+def baseline_of(sweep: SweepFile, settings: list[Setting]) -> Setting | None:
+    """Errors: BadRecipe where `baseline` does not mean one setting."""
+    if sweep.baseline is None:
+        return None
+    # Exactly these values, or else all that have them.
+    found = [one for one in settings if _equal(sweep.baseline, one.chosen)]
+    found = found or [one for one in settings if matches(sweep.baseline, one.overrides)]
+    if len(found) != 1:
+        which = "no setting" if not found else f"{len(found)}: {', '.join(one.label for one in found[:5])}"
+        known = ", ".join(one.label for one in settings[:10])
+        raise BadRecipe(f"{sweep.file}: baseline means {which}; it names one of the settings ({known})")
+    return found[0]
+
+
+def matches(where: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    return all(key in values and same(values[key], value) for key, value in where.items())
+
+
+def _combinations(sweep: SweepFile) -> Iterator[dict[str, Any]]:
+    axes: list[list[dict[str, Any]]] = [
+        [{key: value} for value in values] for key, values in sweep.grid.items()
+    ]
+    for one in sweep.zips:
+        axes.append([dict(zip(one, together)) for together in zip(*one.values())])
+    if axes or not sweep.include:
+        for parts in itertools.product(*axes):
+            yield {key: value for part in parts for key, value in part.items()}
+    yield from (dict(one) for one in sweep.include)
+
+
+def _check_conditions(sweep: SweepFile) -> None:
+    known = {*sweep.common, *sweep.grid, *(key for one in (*sweep.zips, *sweep.include) for key in one)}
+    if sweep.search:
+        known |= set(sweep.search.space)
+    seen = [*sweep.grid, *(key for one in sweep.zips for key in one)]
+    twice = next((key for i, key in enumerate(seen) if key in seen[:i]), None)
+    if twice:
+        raise BadRecipe(f"{sweep.file}: {twice} stands in grid or zip twice; leave one")
+    asked = [("exclude", one) for one in sweep.exclude]
+    asked += [("when", when.where) for when in sweep.when]
+    asked += [("when", dict.fromkeys(when.drop)) for when in sweep.when]
+    asked += [("baseline", sweep.baseline)] if sweep.baseline else []
+    for part, where in asked:
+        for key in where:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1, cutoff=0.5)
+                hint = (
+                    f"did you mean {near[0]}?"
+                    if near
+                    else f"they set {', '.join(sorted(known)) or 'nothing'}"
+                )
+                raise BadRecipe(
+                    f"{sweep.file}: {part} names {key}, which neither set, grid, zip nor include sets; {hint}"
+                )
+
+
+def _equal(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+
+
+def _with_options(sweep: SweepFile, options: Mapping[str, Any]) -> tuple[Evaluation, ...]:
+    """The evaluations with these evaluate.STEP.OPTION (or evaluate.NAME.STEP.OPTION) in them."""
+    evaluations = [
+        Evaluation(one.name, {step: dict(given) for step, given in one.steps.items()})
+        for one in sweep.evaluations
+    ]
+    for key, value in options.items():
+        parts = key.split(".")[1:]
+        names = [one for one in evaluations if len(parts) == 2 or one.name == parts[0]]
+        step, option = parts[-2:] if len(parts) in (2, 3) else ("", "")
+        found = [one for one in names if step in one.steps]
+        if not found:
+            raise BadRecipe(f"{sweep.file}: when sets {key}, which is no option of a step of evaluate")
+        for one in found:
+            one.steps[step][option] = value  # type: ignore[index]
+    return tuple(evaluations)
+
+
+def _labels(chosen: list[dict[str, Any]]) -> list[str]:
+    """Names for folders and tables: texts as they are, other values behind the last word of their key."""
+    labels: list[str] = []
+    for values in chosen:
+        parts = [_word(key, value) for key, value in values.items()]
+        label = re.sub(r"[^\w.+-]+", "_", "-".join(parts)) or "run"
+        label = label[:_LABEL_CHARACTERS]
+        number = 2
+        while label in labels:
+            label = f"{label.removesuffix(f'~{number - 1}')}~{number}"
+            number += 1
+        labels.append(label)
+    return labels
+
+
+def _word(key: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value.rstrip("/").rpartition("/")[2]
+    text = "+".join(map(str, value)) if isinstance(value, list) else str(value).lower()
+    return f"{key.rpartition('.')[2]}{text}"

@@ -1,0 +1,207 @@
+"""The runs of a sweep, each with the identity that decides its result.
+
+Owns: resolving the recipes of settings (`plural validate`), the hash of a resolved recipe with the contents
+of its corpora, base weights and starting adapter. The name of a run, where it lies, ranks and threads are not
+in it: they decide no result. Does not own: what is done with a run (work.py). Thread rule: resolving uses
+threads of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from plural_text.common.errors import BadRecipe, MissingInput
+from plural_text.common.hub import hub_folder
+from plural_text.common.program import program
+from plural_text.sweep.expand import Setting
+from plural_text.sweep.files import write_whole
+from plural_text.sweep.located_yaml import plain_value
+from plural_text.sweep.sweep_file import SweepFile
+
+_NOT_IDENTITY = (("name",), ("run",), ("log",), ("model", "device"))
+# Recipe key -> what it is for a message. Their contents count, not their paths.
+_CONTENTS = {
+    ("model", "path"): "folder of a model",
+    ("adapter", "init_from"): "folder of an adapter",
+    ("data", "train"): "corpus",
+    ("data", "validation"): "corpus",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """`id`: of training. `measured_id`: of training and what is measured afterwards."""
+
+    id: str
+    measured_id: str
+    setting: Setting
+    seed: int
+    recipe: Mapping[str, Any]  # resolved
+
+    @property
+    def label(self) -> str:
+        return f"{self.setting.label}-s{self.seed}"
+
+
+class Contents:
+    """Hashes of files and folders, kept by size and time in a file of the sweep's folder, since base weights
+    take minutes to read. Used by one thread."""
+
+    def __init__(self, kept: Path):
+        self._kept = kept
+        try:
+            self._known = json.loads(kept.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self._known = {}
+
+    def of(self, path: Path) -> str:
+        """SHA-256 of a file, or of the weights, configuration and tokenizer files of a folder. Errors:
+        MissingInput."""
+        if path.is_dir():
+            names = sorted(file for file in path.iterdir() if file.is_file() and _counts(file.name))
+            lines = [f"{file.name} {self._file(file)}\n" for file in names]
+            return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return self._file(path)
+
+    def _file(self, path: Path) -> str:
+        try:
+            stat = path.stat()
+            stamp = [stat.st_size, stat.st_mtime_ns]
+            key = str(path.resolve())
+            if (known := self._known.get(key)) and known[0] == stamp:
+                return known[1]
+            with open(path, "rb") as content:
+                found = hashlib.file_digest(content, "sha256").hexdigest()
+        except OSError as error:
+            raise MissingInput(f"{path}: {error.strerror}") from None
+        self._known[key] = [stamp, found]
+        return found
+
+    def keep(self) -> None:
+        write_whole(self._kept, json.dumps(self._known, indent=1, sort_keys=True) + "\n")
+
+
+def runs_of(sweep: SweepFile, settings: list[Setting], contents: Contents) -> list[Run]:
+    """Every setting with every seed; runs whose recipes resolve to the same are one. Errors: BadRecipe,
+    MissingInput."""
+    with ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1))) as pool:
+        resolved = list(pool.map(lambda one: _resolve(sweep, one), settings))
+    found: dict[str, Run] = {}
+    for setting, recipe in zip(settings, resolved):
+        inputs = _inputs(sweep, recipe, setting, contents)
+        for seed in sweep.seeds or (recipe["seed"],):
+            values = {**recipe, "seed": seed}
+            identity = _without(values)
+            identity["contents"] = inputs
+            run_id = _digest(identity)
+            steps = [[one.name, one.steps] for one in setting.evaluations]
+            measured = _digest([run_id, steps, _step_inputs(sweep, setting, contents)])
+            found.setdefault(run_id, Run(run_id, measured, setting, seed, values))
+    return list(found.values())
+
+
+def recipe_text(sweep: SweepFile, run_values: Mapping[str, Any], below: Path) -> str:
+    """A recipe file that inherits the sweep's bases, for a place in the folder `below`."""
+    bases = [os.path.relpath(base, below) for base in sweep.bases]
+    return yaml.safe_dump({"base": bases, **_nested(run_values)}, sort_keys=False, allow_unicode=True)
+
+
+def _resolve(sweep: SweepFile, setting: Setting) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="plural-sweep-") as folder:
+        file = Path(folder) / "recipe.yaml"
+        bases = {"base": [str(base.resolve()) for base in sweep.bases]}
+        values = {"name": "run", **setting.overrides}
+        file.write_text(yaml.safe_dump({**bases, **_nested(values)}, sort_keys=False), encoding="utf-8")
+        done = subprocess.run(
+            [program(), "validate", str(file)], capture_output=True, text=True, errors="replace"
+        )
+        if done.returncode:
+            raise BadRecipe(f"{sweep.file}: setting {setting.label}: {_problems(done.stderr, file)}")
+    return plain_value(done.stdout)
+
+
+def _problems(printed: str, file: Path) -> str:
+    """What validate says, in one line, of the values that the sweep sets."""
+    lines = [
+        line.strip().replace(f"{file}:", "line ").replace(str(file), "its recipe")
+        for line in printed.splitlines()
+    ]
+    text = "; ".join(line for line in lines if line)
+    return text.removeprefix("plural: error: ").rpartition(" [exit")[0] or text
+
+
+def _inputs(
+    sweep: SweepFile, recipe: Mapping[str, Any], setting: Setting, contents: Contents
+) -> dict[str, str]:
+    found = {}
+    for (section, key), what in _CONTENTS.items():
+        given = recipe[section][key]
+        if not given:
+            continue
+        path = Path(given)
+        try:
+            if what != "corpus":
+                path = hub_folder(path, f"{section}.{key}", what)
+            found[f"{section}.{key}"] = contents.of(path)
+        except MissingInput as error:
+            text = str(error)
+            if what == "corpus":
+                text = f"{section}.{key}: no corpus at '{given}'; make it with plural prepare"
+            raise MissingInput(f"{sweep.file}: setting {setting.label}: {text}") from None
+    return found
+
+
+def _step_inputs(sweep: SweepFile, setting: Setting, contents: Contents) -> dict[str, str]:
+    """Contents of the files that options of the steps name."""
+    found = {}
+    for one in setting.evaluations:
+        for step, options in one.steps.items():
+            for option, value in options.items():
+                if option == "corpus" and not (isinstance(value, str) and Path(value).is_file()):
+                    raise MissingInput(f"{sweep.file}: evaluate.{step}.corpus: no corpus at '{value}'")
+                if isinstance(value, str) and Path(value).is_file():
+                    found[f"{one.name}.{step}.{option}"] = contents.of(Path(value))
+    return found
+
+
+def _without(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    found = json.loads(json.dumps(recipe))
+    for path in (*_NOT_IDENTITY, *_CONTENTS):
+        inner = found
+        for part in path[:-1]:
+            inner = inner.get(part, {})
+        inner.pop(path[-1], None)
+    return found
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _counts(name: str) -> bool:
+    return name.endswith((".safetensors", ".bin", ".model")) or name in ("config.json", "tokenizer.json")
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as sections."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = found
+        *sections, last = key.split(".")
+        for section in sections:
+            inner = inner.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise BadRecipe(f"{key} is set, and so is {section} as a whole; set one of them")
+        inner[last] = value
+    return found
