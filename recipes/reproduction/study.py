@@ -2,8 +2,9 @@
 
     launch/reproduce NAME [FOLDER] [--seeds 1,2,3] [--jobs N]
 
-Owns: the command line that all studies share, the folder of a study, running `launch/plural`, skipping steps
-whose inputs have not changed. Does not own: what is measured (each study), figures and tables (report.py).
+Owns: the command line that all studies share, the folder of a study, the commands that studies use. Does not
+own: when a step is done and how it is stopped (plural_text.sweep), what is measured (each study), figures and
+tables (report.py).
 
     FOLDER/seed-N/...        corpora, runs and responses of one seed
     FOLDER/seed-N/PART/...   the same for a further model, where a study starts from several
@@ -20,11 +21,10 @@ side by side. Thread rule: a Seed belongs to one thread; a Study may be shared.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import threading
 import time
@@ -32,6 +32,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
+from plural_text.sweep.contents import Contents
+from plural_text.sweep.processes import Processes
+from plural_text.sweep.steps import files_named, make_once
 from report import Report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,6 +56,7 @@ class Seed:
         self.number = number
         self.folder = folder or study.folder / f"seed-{number}"
         (self.folder / "steps").mkdir(parents=True, exist_ok=True)
+        self._contents = Contents(self.folder / "steps" / "contents.txt")
         self._study = study
         self._environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -178,25 +182,22 @@ class Seed:
         command = [str(word) for word in command]
         made = [self.path(output) for output in outputs]
         stamp_file = self.folder / "steps" / f"{label.replace('/', '-').replace(' ', '-')}.json"
-        stamp = {"command": command, "inputs": _input_hashes(command, made)}
-        if all(path.exists() for path in made) and _read_stamp(stamp_file) == stamp:
-            return made
-        stamp_file.unlink(missing_ok=True)
-        if before:
-            before()
-        for path in made:
-            path.parent.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
-        log = stamp_file.with_suffix(".log")
-        with open(log, "wb") as sink:
-            code = subprocess.run(
-                command,
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                env=self._environment,
-            ).returncode
+
+        def work() -> None:
+            if before:
+                before()
+            self._run(label, command, made, stamp_file.with_suffix(".log"))
+
+        inputs = files_named(command, made)
+        if make_once(stamp_file, command, inputs, made, self._contents, work):
+            self._contents.keep()
+            self._study.say(self.number, label, time.monotonic() - started)
+        return made
+
+    def _run(self, label: str, command: list[str], made: list[Path], log: Path) -> None:
+        log.unlink(missing_ok=True)
+        code = self._study.processes.run(command, self._environment, log, folder=self.folder)
         if code:
             last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
             raise StepFailed(
@@ -205,9 +206,6 @@ class Seed:
         absent = [str(path) for path in made if not path.exists()]
         if absent:
             raise StepFailed(f"seed {self.number}: {label}: made no {', '.join(absent)}; see {log}")
-        stamp_file.write_text(json.dumps(stamp), encoding="utf-8")
-        self._study.say(self.number, label, time.monotonic() - started)
-        return made
 
 
 class Study:
@@ -219,6 +217,7 @@ class Study:
         self.seeds: list[int] = options.seeds
         self.options = options
         self.report = Report(name)
+        self.processes = Processes()
         self._started = time.monotonic()
         self._lock = threading.Lock()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -233,6 +232,7 @@ class Study:
             except BaseException:
                 for future in futures.values():
                     future.cancel()
+                self.processes.stop()  # what runs saves its state; the same command goes on
                 raise
 
     def say(self, seed: int, label: str, seconds: float) -> None:
@@ -281,13 +281,21 @@ def arguments(name: str, description: str, add=None) -> argparse.Namespace:
 
 def run(name: str, description: str, work, add=None) -> int:
     """The main function of a study: work(Study) fills its report. A failed step is one line and exit code
-    1."""
+    1, a stop 75."""
     study = Study(name, arguments(name, description, add))
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.default_int_handler)
     try:
         work(study)
     except StepFailed as error:
         print(f"launch/reproduce {name}: error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            f"launch/reproduce {name}: stopped on request: what is done is kept; start again to go on",
+            file=sys.stderr,
+        )
+        return 75
     return study.finish()
 
 
@@ -304,25 +312,3 @@ def _seeds(text: str) -> list[int]:
 def _json_lines(path: Path) -> list[dict]:
     with open(path, encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
-
-
-def _read_stamp(path: Path) -> dict | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _input_hashes(command: list[str], outputs: list[Path]) -> dict[str, str]:
-    """SHA-256 of every file that the command names, also behind `key=`; a folder's files count one by one."""
-    hashes = {}
-    for word in command[1:]:
-        path = Path(word.partition("=")[2] or word)
-        if not path.is_absolute() or path in outputs or any(path in output.parents for output in outputs):
-            continue
-        files = (
-            sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] * path.is_file()
-        )
-        for file in files:
-            hashes[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
-    return hashes

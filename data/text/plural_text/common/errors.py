@@ -52,12 +52,6 @@ class WriteFailed(CommandError):
     exit_code = 74
 
 
-class Stopped(CommandError):
-    """Work that was stopped on request, with what it has saved."""
-
-    exit_code = 75
-
-
 class BadRecipe(CommandError):
     """A recipe, or a file of the same kind, that cannot be followed."""
 

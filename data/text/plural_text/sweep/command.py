@@ -2,7 +2,7 @@
 
   plural sweep plan SWEEP.yaml        runs, steps, memory, time; what is done already
   plural sweep run SWEEP.yaml         does them here, several side by side; goes on where it stopped
-  plural sweep submit SWEEP.yaml      as Slurm arrays; options of sbatch behind --
+  plural sweep submit SWEEP.yaml      as Slurm arrays
   plural sweep status SWEEP.yaml      state of each run, progress, failures with their error line
   plural sweep retry SWEEP.yaml       forgets failures, so that run and submit try them again
   plural sweep cancel SWEEP.yaml      asks runs at work to save and stop, takes jobs out of the queue
@@ -37,7 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("action", choices=ACTIONS, metavar="ACTION", help=", ".join(ACTIONS[:-1]))
     add("sweep", type=Path, nargs="?", metavar="SWEEP.yaml", help="the sweep file")
-    add("rest", nargs="*", metavar="-- OPTION", help="submit: options of sbatch, such as --time=2:00:00")
+    add("rest", nargs="*", help=argparse.SUPPRESS)  # task: INDEX PHASE
+    add(
+        "--sbatch",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="submit: an option of sbatch, such as --sbatch=--time=4:00:00; may be given several times",
+    )
     add(
         "--jobs",
         type=whole_number(1),
@@ -59,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.sweep is None:
         raise UsageError(f"{arguments.action} needs a sweep file: plural sweep {arguments.action} SWEEP.yaml")
-    if arguments.rest and arguments.action not in ("submit", "task"):
+    if arguments.rest and arguments.action != "task":
         raise UsageError(f"'{arguments.rest[0]}': {arguments.action} takes one sweep file")
     if arguments.action == "task":
         return _task(arguments.sweep, arguments.rest)
@@ -76,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "retry":
         return _retry(planned, runs)
     if arguments.action == "submit":
-        return _submit(planned, runs, arguments.max_parallel, arguments.rest)
+        return _submit(planned, runs, arguments.max_parallel, arguments.sbatch)
     return _run(planned, runs, arguments.jobs)
 
 

@@ -157,5 +157,8 @@ def _labels(chosen: list[dict[str, Any]]) -> list[str]:
 def _word(key: str, value: Any) -> str:
     if isinstance(value, str):
         return value.rstrip("/").rpartition("/")[2]
-    text = "+".join(map(str, value)) if isinstance(value, list) else str(value).lower()
+    if isinstance(value, list):
+        text = "+".join(map(str, value))
+    else:
+        text = f"{value:.4g}" if isinstance(value, float) else str(value).lower()
     return f"{key.rpartition('.')[2]}{text}"

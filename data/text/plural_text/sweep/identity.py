@@ -24,8 +24,8 @@ import yaml
 from plural_text.common.errors import BadRecipe, MissingInput
 from plural_text.common.hub import hub_folder
 from plural_text.common.program import program
+from plural_text.sweep.contents import Contents
 from plural_text.sweep.expand import Setting
-from plural_text.sweep.files import write_whole
 from plural_text.sweep.located_yaml import plain_value
 from plural_text.sweep.sweep_file import SweepFile
 
@@ -52,44 +52,6 @@ class Run:
     @property
     def label(self) -> str:
         return f"{self.setting.label}-s{self.seed}"
-
-
-class Contents:
-    """Hashes of files and folders, kept by size and time in a file of the sweep's folder, since base weights
-    take minutes to read. Used by one thread."""
-
-    def __init__(self, kept: Path):
-        self._kept = kept
-        try:
-            self._known = json.loads(kept.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            self._known = {}
-
-    def of(self, path: Path) -> str:
-        """SHA-256 of a file, or of the weights, configuration and tokenizer files of a folder. Errors:
-        MissingInput."""
-        if path.is_dir():
-            names = sorted(file for file in path.iterdir() if file.is_file() and _counts(file.name))
-            lines = [f"{file.name} {self._file(file)}\n" for file in names]
-            return hashlib.sha256("".join(lines).encode()).hexdigest()
-        return self._file(path)
-
-    def _file(self, path: Path) -> str:
-        try:
-            stat = path.stat()
-            stamp = [stat.st_size, stat.st_mtime_ns]
-            key = str(path.resolve())
-            if (known := self._known.get(key)) and known[0] == stamp:
-                return known[1]
-            with open(path, "rb") as content:
-                found = hashlib.file_digest(content, "sha256").hexdigest()
-        except OSError as error:
-            raise MissingInput(f"{path}: {error.strerror}") from None
-        self._known[key] = [stamp, found]
-        return found
-
-    def keep(self) -> None:
-        write_whole(self._kept, json.dumps(self._known, indent=1, sort_keys=True) + "\n")
 
 
 def runs_of(sweep: SweepFile, settings: list[Setting], contents: Contents) -> list[Run]:
@@ -187,10 +149,6 @@ def _without(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _counts(name: str) -> bool:
-    return name.endswith((".safetensors", ".bin", ".model")) or name in ("config.json", "tokenizer.json")
 
 
 def _nested(values: Mapping[str, Any]) -> dict[str, Any]:

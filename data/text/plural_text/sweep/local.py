@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from plural_text.common.errors import CommandError, Stopped
+from plural_text.common.errors import CommandError
 from plural_text.sweep.folder import SweepFolder
 from plural_text.sweep.identity import Run
 from plural_text.sweep.places import Place
@@ -49,7 +49,8 @@ class LocalRuns:
         self._error: CommandError | None = None
 
     def run_all(self) -> None:
-        """Returns when nothing is left to do, also by others. Errors: Stopped, WriteFailed."""
+        """Returns when nothing is left to do, also by others. Errors: WriteFailed; KeyboardInterrupt
+        when it was stopped."""
         threads = [threading.Thread(target=self._work_at, args=(place,)) for place in self._places]
         for thread in threads:
             thread.start()
@@ -67,10 +68,9 @@ class LocalRuns:
             raise self._error
         if stopped:
             done = sum(self._folder.state(run) == "finished" for run in self._runs)
-            raise Stopped(
-                f"stopped on request: {done} of {len(self._runs)} runs are finished, the others are kept; "
-                "start again to go on"
-            )
+            stop = KeyboardInterrupt()  # what a stop is told with (__main__)
+            stop.add_note(f"{done} of {len(self._runs)} runs are finished, the others are kept")
+            raise stop
 
     def _work_at(self, place: Place) -> None:
         try:

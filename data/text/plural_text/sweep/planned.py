@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plural_text.sweep.contents import Contents
 from plural_text.sweep.estimates import check_settings
 from plural_text.sweep.expand import Setting, baseline_of, settings_of
 from plural_text.sweep.folder import SweepFolder
-from plural_text.sweep.identity import Contents, Run, runs_of
+from plural_text.sweep.identity import Run, runs_of
 from plural_text.sweep.sweep_file import SweepFile, read_sweep
 
 

@@ -30,9 +30,11 @@ class Processes:
             for process in self._running:
                 process.terminate()
 
-    def run(self, words: list[str], environment: Mapping[str, str], log: Path) -> int:
-        """To its end; what it prints is appended to `log`. Returns its exit code, of a signal the negative
-        number, or 75 where the sweep is stopping."""
+    def run(
+        self, words: list[str], environment: Mapping[str, str], log: Path, folder: Path | None = None
+    ) -> int:
+        """To its end, in `folder` or here; what it prints is appended to `log`. Returns its exit code, of a
+        signal the negative number, or 75 where the sweep is stopping."""
         # Of its own session: Ctrl-C in the terminal reaches this process alone, which passes it on once.
         with open(log, "ab") as sink:
             with self._lock:
@@ -44,6 +46,7 @@ class Processes:
                     stdout=sink,
                     stderr=subprocess.STDOUT,
                     env=environment,
+                    cwd=folder,
                     start_new_session=True,
                 )
                 self._running.add(process)

@@ -33,9 +33,10 @@ class SearchStudy:
             storage=JournalStorage(JournalFileBackend(str(folder.root / "search.log"))),
             study_name=sweep.name,
             directions=list(self._search.objectives.values()),
-            sampler=_sampler(optuna, self._search),
             load_if_exists=True,
         )
+        # A sampler that begins again would draw the same settings again.
+        self._study.sampler = _sampler(optuna, self._search, len(self._study.trials))
 
     def settings(self) -> list[Setting]:
         """Of every trial that has been asked for, in their order; equal ones are one."""
@@ -95,13 +96,13 @@ def _distributions(optuna, space: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _sampler(optuna, search: Search):
+def _sampler(optuna, search: Search, trials: int):
     samplers = optuna.samplers
     kinds = {
-        "tpe": lambda: samplers.TPESampler(seed=search.seed),
-        "random": lambda: samplers.RandomSampler(seed=search.seed),
-        "nsga2": lambda: samplers.NSGAIISampler(seed=search.seed),
-        "gp": lambda: samplers.GPSampler(seed=search.seed),
+        "tpe": lambda: samplers.TPESampler(seed=search.seed + trials),
+        "random": lambda: samplers.RandomSampler(seed=search.seed + trials),
+        "nsga2": lambda: samplers.NSGAIISampler(seed=search.seed + trials),
+        "gp": lambda: samplers.GPSampler(seed=search.seed + trials),
     }
     return kinds[search.sampler]()
 

@@ -17,7 +17,7 @@ from plural_text.sweep.statistics import mean_of
 
 
 def run_search(planned: Planned, places: Sequence[Place]) -> None:
-    """Errors: Stopped; a later call goes on."""
+    """A later call goes on. Errors: BadRecipe for an objective that no run has."""
     sweep, folder = planned.sweep, planned.folder
     assert sweep.search is not None
     objectives = list(sweep.search.objectives)

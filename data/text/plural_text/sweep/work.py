@@ -21,12 +21,14 @@ from plural_text.common.errors import BadData, CommandError, MissingInput
 from plural_text.common.hub import hub_folder
 from plural_text.common.options import option_words
 from plural_text.common.program import program
+from plural_text.sweep.contents import Contents
 from plural_text.sweep.expand import Evaluation
 from plural_text.sweep.files import read_json, write_whole
 from plural_text.sweep.folder import SweepFolder
-from plural_text.sweep.identity import Contents, Run, recipe_text
+from plural_text.sweep.identity import Run, recipe_text
 from plural_text.sweep.places import Place
 from plural_text.sweep.processes import Processes
+from plural_text.sweep.steps import make_once
 from plural_text.sweep.sweep_file import SweepFile
 
 STOPPED = 75
@@ -139,7 +141,7 @@ class Worker:
             if step == "generate":
                 options.setdefault("seed", run.seed)
             words = [step, *words, *option_words(options), "-o", str(output)]
-            self._made(run, place, before + step, words, [*inputs, *_files(options)], output, contents)
+            self._make(run, place, before + step, words, [*inputs, *_files(options)], output, contents)
             if step == "metrics":
                 figures |= _measured_figures(f"{before}metrics.", output, undefined)
             elif step == "evaluate":
@@ -162,7 +164,7 @@ class Worker:
             result,
         ]
 
-    def _made(
+    def _make(
         self,
         run: Run,
         place: Place,
@@ -172,17 +174,11 @@ class Worker:
         output: Path,
         contents: Contents,
     ) -> None:
-        """Runs a step unless its output is there from the same words and inputs."""
-        stamp_file = output.with_name(f"{output.name}.made.json")
-        stamp = {"command": words, "inputs": {str(path): contents.of(path) for path in inputs}}
-        if output.is_file() and read_json(stamp_file) == stamp:
-            return
-        output.parent.mkdir(parents=True, exist_ok=True)
-        force = ["--force"] if output.exists() else []
-        stamp_file.unlink(missing_ok=True)
-        self._step(run, place, step, [*words, *force])
-        write_whole(stamp_file, json.dumps(stamp, indent=1) + "\n")
-        contents.keep()
+        def work() -> None:
+            self._step(run, place, step, [*words, *(["--force"] if output.exists() else [])])
+
+        if make_once(output.with_name(f"{output.name}.made.json"), words, inputs, [output], contents, work):
+            contents.keep()
 
     def _step(self, run: Run, place: Place, step: str, words: list[str]) -> None:
         """Runs a command of plural to its end, again where only its process was lost. Errors: Failure,
