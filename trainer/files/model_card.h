@@ -25,7 +25,7 @@ struct Training {
   std::string tokenizer_name, tokenizer_sha256;
   // How it came about, for people: a JSON object of texts, numbers and the object "figures"; "" where that is not
   // known.
-  std::string trained_json;
+  std::string trained_json{};
 };
 
 inline constexpr const char* kTrainingFile = "plural.json";
