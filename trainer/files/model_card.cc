@@ -177,6 +177,7 @@ std::map<std::string, std::string> CardFiles(const Training& training, const std
                                              const std::vector<std::int64_t>& end_tokens) {
   const json prompt_template = json::parse(training.template_json, nullptr, /*allow_exceptions=*/false);
   if (!prompt_template.is_object() || Part(prompt_template, "name").empty()) return {};
+  const json trained = json::parse(training.trained_json, nullptr, /*allow_exceptions=*/false);
   nlohmann::ordered_json record = {{"plural_version", Version()},
                                    {"method", training.method},
                                    {"possibilities", training.possibilities},
@@ -186,8 +187,7 @@ std::map<std::string, std::string> CardFiles(const Training& training, const std
                                    {"template", prompt_template},
                                    {"tokenizer_name", training.tokenizer_name},
                                    {"tokenizer_sha256", training.tokenizer_sha256}};
-  if (!training.trained_json.empty())
-    record["trained"] = nlohmann::ordered_json::parse(training.trained_json);
+  if (!training.trained_json.empty()) record["trained"] = trained;
   std::map<std::string, std::string> files = {
       {kTrainingFile, record.dump(2, ' ', false, json::error_handler_t::replace) + "\n"},
       {"README.md", Card(training, prompt_template, base_model, end_tokens)}};
