@@ -28,7 +28,7 @@
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: text, size: 12 },
       hoverlabel: { bgcolor: back, bordercolor: line, font: { color: text } },
-      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 } },
+      legend: { traceorder: "normal", orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 } },
       margin: { l: 50, r: 10, t: 10, b: 40 },
       // A finger scrolls the page.
       dragmode: window.matchMedia("(pointer: coarse)").matches || isNarrow() ? false : "zoom",
@@ -50,7 +50,15 @@
     },
     { rootMargin: "300px" },
   );
-  canvases.forEach((canvas) => watcher.observe(canvas));
+
+  // The library takes seconds on a slow machine: the page is shown first.
+  function loadLibrary() {
+    const script = document.createElement("script");
+    script.textContent = byId("library").textContent;
+    document.head.append(script);
+    canvases.forEach((canvas) => watcher.observe(canvas));
+  }
+  if (canvases.length) requestAnimationFrame(() => setTimeout(loadLibrary));
 
   // --- Theme: the system's, until the button is pressed. Paper is light. ---
   const system = window.matchMedia("(prefers-color-scheme: dark)");
@@ -68,7 +76,7 @@
   });
   system.addEventListener("change", () => show(wanted()));
   window.addEventListener("beforeprint", () => {
-    canvases.forEach(draw);
+    if (window.Plotly) canvases.forEach(draw);
     show("light");
   });
   window.addEventListener("afterprint", () => show(wanted()));
@@ -196,7 +204,9 @@
         const list = element("ul");
         for (const i of own.filter((place) => all.source[place] === source)) {
           const item = element("li");
-          item.append(chip(all.possibility[i]), element("span", all.text[i], all.finished[i] ? "" : "cut"));
+          if (all.possibility[i]) item.append(chip(all.possibility[i]));
+          if (all.latent[i]) item.append(element("span", `latent ${all.latent[i]}`, "chip n0"));
+          item.append(element("span", all.text[i], all.finished[i] ? "" : "cut"));
           list.append(item);
         }
         const cell = element("td", undefined, "long");

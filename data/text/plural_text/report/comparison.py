@@ -50,13 +50,21 @@ def _trade_off(name: str, x: str, y: str, x_better: str, y_better: str, points: 
     return _scatter(
         name,
         f"{axis_title(y)} against {axis_title(x)}",
-        axes(f"{axis_title(x)}, {x_better} is better", f"{axis_title(y)}, {y_better} is better"),
+        axes(axis_title(x), axis_title(y)),
         points,
         [label for label, _, _ in front],
+        _direction(x_better, y_better),
     )
 
 
-def _scatter(name: str, title: str, layout: dict, points: list, front: list[str], section="comparison") -> Figure:
+def _direction(x_better: str, y_better: str) -> str:
+    right = "right" if x_better == "higher" else "left"
+    return f"Better lies to the {right} and {'up' if y_better == 'higher' else 'down'}."
+
+
+def _scatter(
+    name: str, title: str, layout: dict, points: list, front: list[str], note: str, section: str = "comparison"
+) -> Figure:
     """`points`: (label, x, y), values with intervals. The front is a line through its points by rising x."""
     line = sorted((p for p in points if p[0] in front), key=lambda p: (p[1].value, p[2].value))
     traces = [
@@ -89,8 +97,8 @@ def _scatter(name: str, title: str, layout: dict, points: list, front: list[str]
                 "hovertemplate": "%{x}, %{y}",
             }
         )
-    names = ", ".join(label for label, _, _ in line) or "none"
-    return Figure(name, section, title, traces, {**layout, "showlegend": True}, f"On the Pareto front: {names}.")
+    note += f" On the Pareto front: {', '.join(label for label, _, _ in line) or 'none'}."
+    return Figure(name, section, title, traces, {**layout, "showlegend": True}, note)
 
 
 def _bars(values: Sequence[Measured]) -> dict:
@@ -114,8 +122,8 @@ def sweep_figures(sweep: Sweep) -> list[Figure]:
     if sweep.pareto is not None and (points := _points(sweep)):
         p = sweep.pareto
         x, y = axis_title(_last(p.x)), axis_title(_last(p.y))
-        layout = axes(f"{x}, {p.x_better} is better", f"{y}, {p.y_better} is better")
-        found.append(_scatter("sweep.pareto", f"{y} against {x}", layout, points, p.front, "sweep"))
+        note = _direction(p.x_better, p.y_better)
+        found.append(_scatter("sweep.pareto", f"{y} against {x}", axes(x, y), points, p.front, note, "sweep"))
     for name in sweep.figures:
         arms = [(arm.arm, value) for arm in sweep.arms if (value := _measured(arm.figures.get(name, {})))]
         if arms:

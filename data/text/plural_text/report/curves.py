@@ -32,6 +32,8 @@ def curves(runs: Sequence[Run]) -> list[Figure]:
         for key in _ordered(key for own in series.values() for key in own):
             curves_of = [(place, run.name, series[run.name].get(key)) for place, run in enumerate(runs)]
             drawn = [(place, name, points) for place, name, points in curves_of if points]
+            if key == "unlikelihood":  # methods that have none write zeros
+                drawn = [curve for curve in drawn if any(y for _, y in curve[2])]
             if any(y for _, _, points in drawn for _, y in points):
                 found.append(_figure(prefix, key, section, drawn, len(runs)))
     return found
@@ -89,4 +91,7 @@ def _figure(prefix: str, key: str, section: str, drawn: list, runs: int) -> Figu
     )
     title = {"": "", "validation.": "validation: ", "epoch.": "epochs: "}[prefix] + axis_title(key)
     layout = axes("step", axis_title(key) + (" per step" if key in ("seconds", "data_wait_seconds") else ""))
+    present = {y for _, _, points in drawn for _, y in points if y is not None}
+    if len(present) == 1 and (value := present.pop()) > 0:
+        layout["yaxis"]["range"] = [0, 1.5 * value]  # plotly would show from value - 1 to value + 1
     return Figure(prefix + key, section, title, traces, {**layout, "showlegend": runs > 1}, note)

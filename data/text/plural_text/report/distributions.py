@@ -85,7 +85,7 @@ def _targets(
             )
     layout = axes("answer", "share of the answers", barmode="group", showlegend=True)
     ticks = [key if len(key) <= _TICK_CHARACTERS else key[: _TICK_CHARACTERS - 1] + "…" for key in bars]
-    layout["xaxis"].update(tickmode="array", tickvals=places, ticktext=ticks)
+    layout["xaxis"].update(tickmode="array", tickangle=-40, tickvals=places, ticktext=ticks)
     return Figure(f"targets-{place}", "targets", f"Targets of {prompt}", traces, layout, note)
 
 

@@ -6,6 +6,7 @@ Owns: the value type, the palette, units. Does not own: which figures there are,
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, field, replace
 
 # Okabe and Ito's colours that stay apart for colour-blind readers, without yellow and black, which one of the
@@ -37,6 +38,10 @@ _TITLES = {
     "token_distinct_2": "Distinct-2 over token ids",
 }
 _UNITS = {"nats": "nats", "bits": "bits", "seconds": "seconds", "share": "share", "bytes": "bytes"}
+
+
+# Of one line of an axis's title, which a narrow screen still shows.
+_TITLE_CHARACTERS = 34
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,8 @@ def dash(place: int) -> str:
 def axes(x: str, y: str, **layout) -> dict:
     """A layout with titles of both axes."""
     return {
-        "xaxis": {"title": {"text": x}, "automargin": True},
-        "yaxis": {"title": {"text": y}, "automargin": True},
+        "xaxis": {"title": {"text": x}, "automargin": True, "exponentformat": "e"},
+        "yaxis": {"title": {"text": y}, "automargin": True, "exponentformat": "e"},
         **layout,
     }
 
@@ -100,7 +105,8 @@ def safe(figure: Figure) -> Figure:
         if axis in layout:
             layout[axis] = dict(layout[axis])
             if "title" in layout[axis]:
-                layout[axis]["title"] = {"text": plain_text(layout[axis]["title"]["text"])}
+                lines = textwrap.wrap(layout[axis]["title"]["text"], _TITLE_CHARACTERS)
+                layout[axis]["title"] = {"text": "<br>".join(map(plain_text, lines))}
             if "ticktext" in layout[axis]:
                 layout[axis]["ticktext"] = plain_text(layout[axis]["ticktext"])
     return replace(figure, traces=traces, layout=layout)

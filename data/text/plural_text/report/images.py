@@ -66,8 +66,13 @@ def draw(pictures: Sequence[dict], format_: str, scale: float, progress) -> list
 
     try:
         return asyncio.run(all_of_them())
-    except (BrowserClosedError, BrowserFailedError, ChromeNotFoundError, TimeoutError) as error:
-        raise NotInstalled(f"no browser that draws ({_first_line(error)}); {_ADVICE}") from None
+    except ChromeNotFoundError:
+        named = os.environ.get("BROWSER_PATH")
+        where = f"at '{named}', which BROWSER_PATH names" if named else "in PATH"
+        raise NotInstalled(f"no Chromium {where}; {_ADVICE}") from None
+    except (BrowserClosedError, BrowserFailedError, TimeoutError) as error:
+        what = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise NotInstalled(f"the browser does not draw ({what}); {_ADVICE}") from None
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -85,7 +90,3 @@ def write_whole(path: Path, content: bytes) -> None:
             Path(partial).unlink(missing_ok=True)
     except OSError as error:
         raise WriteFailed(f"{path}: cannot be written: {error.strerror}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200] or type(error).__name__

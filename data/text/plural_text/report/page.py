@@ -79,13 +79,13 @@ def page(title: str, sources: Sources, figures: Sequence[Figure], notes: Sequenc
 <body>
 <a class="skip" href="#main">Skip to the content</a>
 <header><h1>{html.escape(title)}</h1>
-<button type="button" id="theme" aria-pressed="false">Dark</button></header>
+<button type="button" id="theme" aria-pressed="false">Dark theme</button></header>
 <nav aria-label="Sections"><ul>{links}</ul></nav>
 <main id="main">
 {body}{f'<section id="notes"><h2>Not shown</h2><ul>{left_out}</ul></section>' if left_out else ""}
 </main>
 <script type="application/json" id="data">{embedded_json(data)}</script>
-<script>{get_plotlyjs()}</script>
+<script type="text/plain" id="library">{get_plotlyjs()}</script>
 <script>
 {_file("page.js")}</script>
 </body>

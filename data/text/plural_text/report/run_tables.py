@@ -38,7 +38,7 @@ def _summary_row(run: Run) -> tuple:
     return (
         run.name,
         run.setting("method"),
-        run.setting("model.path") or run.setting("model.config"),
+        str(run.setting("model.path") or run.setting("model.config") or "").rstrip("/").rpartition("/")[2],
         "finished" if run.finished else "not finished",
         last.get("step"),
         begin.get("last_step"),

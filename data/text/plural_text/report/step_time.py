@@ -11,6 +11,10 @@ from plural_text.report.figure import Figure, axes, colour
 from plural_text.report.runs import Run
 
 
+# Of the picture without its bars, in pixels; the legend has up to a dozen parts.
+_HEIGHT = 380
+
+
 def time_figure(runs: Sequence[Run]) -> list[Figure]:
     """One bar per rank of the runs that have a profile, in milliseconds per step; [] where none has."""
     bars = [(_name(run, rank), dict(parts)) for run in runs for rank, parts in run.profiles.items() if parts]
@@ -34,7 +38,7 @@ def time_figure(runs: Sequence[Run]) -> list[Figure]:
         }
         for place, part in enumerate(parts)
     ]
-    layout = axes("milliseconds per step", "", barmode="stack", showlegend=True)
+    layout = axes("milliseconds per step", "", barmode="stack", showlegend=True, height=_HEIGHT + 40 * len(bars))
     layout["yaxis"].update(type="category", autorange="reversed")
     return [Figure("profile", "time", "Where the time of a step went", traces, layout)]
 

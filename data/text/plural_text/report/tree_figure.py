@@ -11,13 +11,15 @@ from plural_text.report.token_tree import Node, Tree
 
 _SHARED, _POSITIVE, _NEGATIVE = "#888888", "#0072b2", "#d55e00"
 _KINDS = (
-    (_SHARED, "solid", "for and against, or several responses"),
+    (_SHARED, "solid", "shared by several sequences"),
     (_POSITIVE, "solid", "likelihood"),
     (_NEGATIVE, "dot", "unlikelihood"),
 )
 # A branch is as wide as its tokens, within limits; the page says so.
 _WIDTHS = (2, 14)
-_CHARACTERS_PER_TOKEN = 3
+_CHARACTERS_PER_TOKEN = 4.5
+# Of a text above its branch, in leaves.
+_RAISED = 0.14
 _PIXELS_PER_LEAF = 30
 
 
@@ -55,7 +57,7 @@ def tree_figure(name: str, run: str, tree: Tree) -> Figure:
             "type": "scatter",
             "mode": "text",
             "x": [begin + 0.15 for begin, _, _, _ in segments],
-            "y": [height for _, _, height, _ in segments],
+            "y": [height - _RAISED for _, _, height, _ in segments],
             "text": [_short(_text(node, tree), end - begin) for begin, end, _, node in segments],
             "textposition": "top right",
             "textfont": {"size": 11},
@@ -66,7 +68,7 @@ def tree_figure(name: str, run: str, tree: Tree) -> Figure:
     )
     hidden = {"visible": False, "fixedrange": True}
     layout = {
-        "xaxis": hidden,
+        "xaxis": {**hidden, "autorange": False, "range": [-0.3, max(end for _, end, _, _ in segments) + 0.3]},
         "yaxis": {**hidden, "autorange": False, "range": [leaves - 0.3, -1]},
         "showlegend": True,
         "height": 140 + _PIXELS_PER_LEAF * leaves,
