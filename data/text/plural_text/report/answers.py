@@ -15,8 +15,8 @@ from plural_text.common.json_lines import kind, number_of, read_objects, text_of
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """`possibility` and `latent`: the number that it was asked with, 0 for none. `logprob_nats`: None where the
-    file has none."""
+    """`possibility` and `latent`: the number that it was asked with, 0 for none. `logprob_nats`: None where
+    the file has none."""
 
     text: str
     possibility: int

@@ -63,7 +63,13 @@ def _direction(x_better: str, y_better: str) -> str:
 
 
 def _scatter(
-    name: str, title: str, layout: dict, points: list, front: list[str], note: str, section: str = "comparison"
+    name: str,
+    title: str,
+    layout: dict,
+    points: list,
+    front: list[str],
+    note: str,
+    section: str = "comparison",
 ) -> Figure:
     """`points`: (label, x, y), values with intervals. The front is a line through its points by rising x."""
     line = sorted((p for p in points if p[0] in front), key=lambda p: (p[1].value, p[2].value))
@@ -138,7 +144,9 @@ def sweep_figures(sweep: Sweep) -> list[Figure]:
             }
             layout = axes(axis_title(_last(name)), "arm", showlegend=False)
             layout["yaxis"].update(autorange="reversed", type="category")
-            note = "Mean over seeds with its interval." if trace["error_x"].get("array") else "Mean over seeds."
+            note = (
+                "Mean over seeds with its interval." if trace["error_x"].get("array") else "Mean over seeds."
+            )
             found.append(Figure(f"sweep.{name}", "sweep", f"{name} of each arm", [trace], layout, note))
     return found
 

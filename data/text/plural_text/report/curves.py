@@ -40,8 +40,8 @@ def curves(runs: Sequence[Run]) -> list[Figure]:
 
 
 def _series(lines: Iterable[dict]) -> dict[str, list[tuple[int, float | None]]]:
-    """Field -> (step, value) of the lines that have it; None for values that are not finite. Of lines about the
-    same step the last one counts."""
+    """Field -> (step, value) of the lines that have it; None for values that are not finite. Of lines about
+    the same step the last one counts."""
     found: dict[str, dict[int, float | None]] = {}
     for line in lines:
         groups, seconds = finite(line.get("groups")), finite(line.get("seconds"))
@@ -85,7 +85,7 @@ def _figure(prefix: str, key: str, section: str, drawn: list, runs: int) -> Figu
             }
         )
     note = (
-        f"{left_out:,} points between the shown ones are left out; the smallest and largest of each stretch stay."
+        f"{left_out:,} points are left out; the smallest and the largest of each stretch stay."
         if left_out
         else ""
     )

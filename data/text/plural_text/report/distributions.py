@@ -21,8 +21,8 @@ _TICK_CHARACTERS = 24
 
 
 def target_figures(answers: Sequence[AnswersFile], sets: Mapping[str, Mapping[str, float]]) -> list[Figure]:
-    """For each prompt with targets, the first MAX_PROMPTS: p* beside the share of each target among the answers,
-    with counts."""
+    """For each prompt with targets, the first MAX_PROMPTS: p* beside the share of each target among the
+    answers, with counts."""
     counts: dict[str, dict[str, Counter]] = {}
     for file in answers:
         for prompt in file.prompts:
@@ -125,7 +125,9 @@ def entropy_figure(prompts: Mapping[str, Sequence[Mapping]]) -> list[Figure]:
         "line": {"color": "#888888", "dash": "dash", "width": 1},
         "hoverinfo": "skip",
     }
-    layout = axes("entropy of the targets (nats)", "entropy of the model on the targets (nats)", showlegend=True)
+    layout = axes(
+        "entropy of the targets (nats)", "entropy of the model on the targets (nats)", showlegend=True
+    )
     return [
         Figure(
             "target-entropy", "targets", "Entropy of each prompt, target and model", [equal, *traces], layout

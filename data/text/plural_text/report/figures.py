@@ -1,7 +1,7 @@
 """All figures of what was read, in the order of the page.
 
-Owns: the order, unique names, which runs get a picture of their tree. Does not own: figures. Thread rule: free
-of state.
+Owns: the order, unique names, which runs get a picture of their tree. Does not own: figures. Thread rule:
+free of state.
 """
 
 from __future__ import annotations

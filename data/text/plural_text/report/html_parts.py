@@ -20,7 +20,7 @@ def text(value) -> str:
     if isinstance(value, Markup):
         return value
     if value is None:
-        return "–"
+        return "&ndash;"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (int, float)):
@@ -44,7 +44,9 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence], first_is_
     lines = []
     for row in rows:
         cells = [
-            f'<th scope="row">{text(value)}</th>' if first_is_name and place == 0 else f"<td>{text(value)}</td>"
+            f'<th scope="row">{text(value)}</th>'
+            if first_is_name and place == 0
+            else f"<td>{text(value)}</td>"
             for place, value in enumerate(row)
         ]
         lines.append(f"<tr>{''.join(cells)}</tr>\n")

@@ -18,8 +18,8 @@ from plural_text.report.figure import Figure, plain_text
 
 FORMATS = ("png", "pdf", "svg")
 _ADVICE = (
-    "pictures need the packages of data/text/requirements-plot.txt and Chromium: .venv/bin/pip install --no-deps "
-    "-r data/text/requirements-plot.txt, and the Debian package chromium, or a Chrome that the variable "
+    "pictures need the packages of data/text/requirements-plot.txt (.venv/bin/pip install --no-deps -r "
+    "data/text/requirements-plot.txt) and Chromium: the Debian package chromium, or a Chrome that the variable "
     "BROWSER_PATH names"
 )
 _SECONDS_PER_PICTURE = 120
@@ -27,7 +27,8 @@ _GRID = {"gridcolor": "#dddddd", "linecolor": "#444444", "zerolinecolor": "#bbbb
 
 
 def for_paper(figure: Figure, title: str, width: int, height: int) -> dict:
-    """What plotly draws: `width` and `height` in pixels; of a tree the height is its own where it needs more."""
+    """What plotly draws: `width` and `height` in pixels; of a tree the height is its own where it needs "
+    "more."""
     layout = {
         **figure.layout,
         "width": width,
@@ -45,8 +46,8 @@ def for_paper(figure: Figure, title: str, width: int, height: int) -> dict:
 
 
 def draw(pictures: Sequence[dict], format_: str, scale: float, progress) -> list[bytes]:
-    """The content of a file for each of the pictures, in their order, drawn by one browser. `scale`: pixels of a
-    PNG per pixel of the layout. Errors: NotInstalled where a package or the browser is missing."""
+    """The content of a file for each of the pictures, in their order, drawn by one browser. `scale`: pixels
+    of a PNG per pixel of the layout. Errors: NotInstalled where a package or the browser is missing."""
     try:
         import kaleido
         import plotly

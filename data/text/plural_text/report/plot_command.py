@@ -1,6 +1,6 @@
 """One figure of runs, a sweep, answers and figures, as PNG, PDF or SVG.
 
-FIGURE is a name such as loss or validation.perplexity; a name that is not there gets the list of those that are.
+FIGURE is a name such as loss or validation.perplexity; one that is not there gets the list of those that are.
 """
 
 from __future__ import annotations

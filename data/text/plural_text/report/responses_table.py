@@ -60,7 +60,8 @@ def controls(data: dict) -> str:
 <span id="page-where" role="status"></span>
 <button type="button" id="page-next">Next</button>
 <button type="button" id="page-last">Last</button></div>
-<div class="scroll" tabindex="0" role="region" aria-label="Responses"><table id="responses-table"></table></div>
+<div class="scroll" tabindex="0" role="region" aria-label="Responses">
+<table id="responses-table"></table></div>
 """
 
 

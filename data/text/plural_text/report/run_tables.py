@@ -63,7 +63,16 @@ def faults(runs: Sequence[Run]) -> str:
         for event in ("start", "resume")
         for line in run.events.get(event, [])
     ]
-    head = ("run", "what", "after step", "restarts so far", "ranks", "threads per rank", "version", "time (UTC)")
+    head = (
+        "run",
+        "what",
+        "after step",
+        "restarts so far",
+        "ranks",
+        "threads per rank",
+        "version",
+        "time (UTC)",
+    )
     found = table("Starts and restarts", head, rows)
     bad = [(run.name, *row) for run in runs for row in _not_finite(run)]
     if bad:

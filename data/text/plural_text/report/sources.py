@@ -27,8 +27,8 @@ from plural_text.report.token_tree import NoTree, corpus_of
 
 @dataclass(frozen=True)
 class Sources:
-    """`figures`: label -> name -> value, of figure files and of each run's last validation. `prompts`: label ->
-    evaluate's figures of each prompt. `notes`: what was not there, in words."""
+    """`figures`: label -> name -> value, of figure files and of each run's last validation. `prompts`: label
+    -> evaluate's figures of each prompt. `notes`: what was not there, in words."""
 
     runs: list[Run]
     sweep: Sweep | None
@@ -53,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--metrics",
         **files,
-        help="figures of plural metrics -o or plural evaluate -o; files of one label are one point. Of metrics a "
-        "label defaults to that of the answers it measured, else to the file's name",
+        help="figures of plural metrics -o or plural evaluate -o; files of one label are one point. Of "
+        "metrics a label defaults to that of the answers it measured, else to the file's name",
     )
     add(
         "--targets",
@@ -83,7 +83,8 @@ def read_sources(arguments: argparse.Namespace) -> Sources:
     notes: list[str] = []
     named_runs = list(zip(folders, short_names(folders))) + _runs_of(sweep, notes)
     named_answers = _labelled(arguments.responses) + _answers_of(sweep, notes)
-    _refuse_twice([label for _, label in named_answers])
+    _refuse_twice([name for _, name in named_runs], "runs; give the folder of the run alone, or the sweep's")
+    _refuse_twice([label for _, label in named_answers], "answers files; give LABEL=FILE")
     total = len(named_runs) + len(named_answers) + len(arguments.metrics)
     with Progress("reading", total, "files", sys.stderr) as progress:
         done = 0
@@ -97,8 +98,7 @@ def read_sources(arguments: argparse.Namespace) -> Sources:
         runs = [count(read_run(folder, name)) for folder, name in named_runs]
         answers = [count(read_answers_file(path, label)) for path, label in named_answers]
         files = [
-            (label, count(read_figure_file(path)))
-            for label, path in map(split_label, arguments.metrics)
+            (label, count(read_figure_file(path))) for label, path in map(split_label, arguments.metrics)
         ]
     figures, prompts = _figures(files, answers)
     for run in _validated_alike(runs, notes):
@@ -133,16 +133,13 @@ def _labelled(words: list[str]) -> list[tuple[Path, str]]:
     """Paths with the label given, else with the file's name without its ending."""
     split = [split_label(word) for word in words]
     names = short_names([path for _, path in split])
-    return [
-        (path, label or name.removesuffix(path.suffix))
-        for (label, path), name in zip(split, names)
-    ]
+    return [(path, label or name.removesuffix(path.suffix)) for (label, path), name in zip(split, names)]
 
 
-def _refuse_twice(labels: list[str]) -> None:
+def _refuse_twice(labels: list[str], what: str) -> None:
     for place, label in enumerate(labels):
         if label in labels[:place]:
-            raise UsageError(f"the label '{label}' stands for two answers files; give LABEL=FILE")
+            raise UsageError(f"the name '{label}' stands for two {what}")
 
 
 def _figures(
@@ -156,7 +153,7 @@ def _figures(
         for name, value in file.figures.items():
             if name in own:
                 raise UsageError(
-                    f"{file.path}: the figure '{name}' of '{label}' stands in another file, too; give LABEL=FILE"
+                    f"{file.path}: another file has '{name}' of '{label}', too; give LABEL=FILE"
                 )
             own[name] = value
         if file.prompts:
@@ -179,7 +176,9 @@ def _validated_alike(runs: list[Run], notes: list[str]) -> list[Run]:
     common, _ = Counter(corpora.values()).most_common(1)[0]
     others = [name for name, corpus in corpora.items() if corpus != common]
     if others:
-        notes.append(f"{', '.join(others)}: validated on another corpus than {common}, so not compared by that")
+        notes.append(
+            f"{', '.join(others)}: validated on another corpus than {common}, so not compared by that"
+        )
     return [run for run in runs if corpora.get(run.name) == common]
 
 

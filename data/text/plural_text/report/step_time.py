@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from plural_text.report.figure import Figure, axes, colour
 from plural_text.report.runs import Run
 
-
 # Of the picture without its bars, in pixels; the legend has up to a dozen parts.
 _HEIGHT = 380
 
@@ -38,7 +37,9 @@ def time_figure(runs: Sequence[Run]) -> list[Figure]:
         }
         for place, part in enumerate(parts)
     ]
-    layout = axes("milliseconds per step", "", barmode="stack", showlegend=True, height=_HEIGHT + 40 * len(bars))
+    layout = axes(
+        "milliseconds per step", "", barmode="stack", showlegend=True, height=_HEIGHT + 40 * len(bars)
+    )
     layout["yaxis"].update(type="category", autorange="reversed")
     return [Figure("profile", "time", "Where the time of a step went", traces, layout)]
 

@@ -73,7 +73,9 @@ def read_sweep(folder: Path) -> Sweep:
         _row(fields, f"{path}: rows[{i}]", folder)
         for i, fields in enumerate(_get(table, "rows", list, f"{path}"))
     ]
-    arms = [_arm(fields, f"{path}: arms[{i}]") for i, fields in enumerate(_get(table, "arms", list, f"{path}"))]
+    arms = [
+        _arm(fields, f"{path}: arms[{i}]") for i, fields in enumerate(_get(table, "arms", list, f"{path}"))
+    ]
     return Sweep(
         _get(table, "name", str, f"{path}"),
         folder,

@@ -22,9 +22,8 @@ def failures(sweep: Sweep) -> str:
         return found
     rows = [(row.label, row.arm, row.seed, *(row.failure or (None, None, None))) for row in failed]
     head = ("run", "arm", "seed", "exit code", "step", "message")
-    return found + paragraph(
-        f"{len(failed):,} of {len(sweep.rows):,} runs failed; figures of their arms are of the others.", "warning"
-    ) + table("Failures", head, rows)
+    warning = f"{len(failed):,} of {len(sweep.rows):,} runs failed; figures of their arms are of the others."
+    return found + paragraph(warning, "warning") + table("Failures", head, rows)
 
 
 def arms(sweep: Sweep) -> str:

@@ -44,8 +44,8 @@ class Node:
 
 @dataclass(frozen=True)
 class Tree:
-    """`plain_rows`: tokens of one line per sequence. `tree_rows`: rows of the tree; a last token is predicted,
-    never a row. `pieces`: token id -> text."""
+    """`plain_rows`: tokens of one line per sequence. `tree_rows`: rows of the tree; a last token is
+    predicted, never a row. `pieces`: token id -> text."""
 
     group: str
     root: Node
@@ -86,7 +86,9 @@ def read_tree(run: Run) -> Tree:
     mask = run.setting("loss.unlikelihood.mask") or "content_first"
     group = _inspect(corpus, str(mask))
     used = run.setting("group.responses")
-    sequences = sequences_of(group, method in ("peft", "poexft"), _used(method, used, len(group["responses"])))
+    sequences = sequences_of(
+        group, method in ("peft", "poexft"), _used(method, used, len(group["responses"]))
+    )
     if len(sequences) < 2:
         raise NoTree(f"a group of {method} is one sequence, without a branch")
     if len(sequences) > MAX_SEQUENCES:
@@ -103,8 +105,8 @@ def _used(method, setting, found: int) -> int:
 
 
 def sequences_of(group: dict, numbered: bool, used: int) -> list[Sequence]:
-    """`group`: an object of `plural inspect --json`. With `numbered`, each of the first `used` responses under
-    each of the numbers 1 to `used`; else each behind the prompt without a number."""
+    """`group`: an object of `plural inspect --json`. With `numbered`, each of the first `used` responses
+    under each of the numbers 1 to `used`; else each behind the prompt without a number."""
     prompt, tails = group["prompt_tokens"], group["tails"]
     found = []
     for number in range(1, used + 1) if numbered else (0,):

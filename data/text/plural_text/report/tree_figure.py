@@ -75,14 +75,14 @@ def tree_figure(name: str, run: str, tree: Tree) -> Figure:
     }
     saved = 1 - tree.tree_rows / tree.plain_rows if tree.plain_rows else 0
     note = (
-        f"{len(tree.sequences):,} sequences have {tree.plain_rows:,} tokens, one row each when fed one by one; the "
-        f"tree computes {tree.tree_rows:,} rows, {saved:.0%} fewer. A last token is predicted, never a row. A "
-        f"branch is drawn {_WIDTHS[0]} to {_WIDTHS[1]} tokens wide."
+        f"{len(tree.sequences):,} sequences fed one by one have {tree.plain_rows:,} rows, one per token; the "
+        f"tree has {tree.tree_rows:,}, {saved:.0%} fewer. A last token is predicted, never a row. A branch is "
+        f"drawn {_WIDTHS[0]} to {_WIDTHS[1]} tokens wide."
     )
     if any(not sequence.positive for sequence in tree.sequences):
         note += (
-            " A sequence that is made unlikely ends at its last penalised token. The possibility numbers are 1 to "
-            "the number of responses here; training draws them."
+            " A sequence that is made unlikely ends at its last penalised token. The possibility numbers "
+            "are 1 to the number of responses here; training draws them."
         )
     return Figure(name, "tree", f"Token tree of group {tree.group}, {run}", traces, layout, note, wide=True)
 
