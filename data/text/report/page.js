@@ -242,6 +242,7 @@
   };
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   byId("filters").addEventListener("input", anew);
+  byId("filters").addEventListener("change", anew); // a browser that is driven sends no more for a list
   byId("page-first").addEventListener("click", () => turn(0));
   byId("page-previous").addEventListener("click", () => turn(page - 1));
   byId("page-next").addEventListener("click", () => turn(page + 1));
