@@ -19,8 +19,8 @@ from plural_text.report.figure import Figure, plain_text
 FORMATS = ("png", "pdf", "svg")
 _ADVICE = (
     "pictures need the packages of data/text/requirements-plot.txt (.venv/bin/pip install --no-deps -r "
-    "data/text/requirements-plot.txt) and Chromium: the Debian package chromium, or a Chrome that the variable "
-    "BROWSER_PATH names"
+    "data/text/requirements-plot.txt) and Chromium: the Debian package chromium, or a Chrome that the "
+    "variable BROWSER_PATH names"
 )
 _SECONDS_PER_PICTURE = 120
 _GRID = {"gridcolor": "#dddddd", "linecolor": "#444444", "zerolinecolor": "#bbbbbb", "ticks": "outside"}

@@ -65,7 +65,7 @@ def _read_events(path: Path) -> tuple[dict[str, list[dict]], bool]:
         content = path.read_bytes()
     except OSError as error:
         raise MissingInput(
-            f"{path}: cannot be read: {error.strerror}; give the folder of a run, or of a sweep with table.json"
+            f"{path}: cannot be read: {error.strerror}; give a run's folder, or a sweep's with table.json"
         ) from None
     lines = content.split(b"\n")
     for number, line in enumerate(lines, 1):
