@@ -178,15 +178,15 @@ class Page(FolderTest):
 
     def test_targets_beside_answers_with_counts(self):
         run_folder = write_run(self.folder / "runs/mine", [step(1)], "distribution_matching")
-        write_targets(self.folder / "corpus.h5", {"red": 3.0, "blue": 1.0})
-        answers = write_answers(self.folder / "a.jsonl", ["red", " blue", "blue", "green"])
+        write_targets(self.folder / "corpus.h5", {"pink": 3.0, "blue": 1.0})
+        answers = write_answers(self.folder / "a.jsonl", ["pink", " blue", "blue", "green"])
         page = self.page(run_folder, "--responses", answers)  # finds the run's own corpus
         target, drawn = page.figure("targets-1")["data"]
-        self.assertEqual(target["customdata"], ["red", "blue", "(no target)"])
+        self.assertEqual(target["customdata"], ["pink", "blue", "(no target)"])
         self.assertEqual(target["y"], [0.75, 0.25, 0.0])
         self.assertEqual([count for _, count in drawn["customdata"]], [1, 2, 1])
         self.assertEqual(drawn["y"], [0.25, 0.5, 0.25])
-        write_targets(self.folder / "other.h5", {"red": 1.0}, "dialogue")
+        write_targets(self.folder / "other.h5", {"pink": 1.0}, "dialogue")
         errors = self.refused(65, "--responses", answers, "--targets", self.folder / "other.h5")
         self.assertIn("--format targets", errors)
 
@@ -354,7 +354,7 @@ class Front(unittest.TestCase):
 
 class Trees(FolderTest):
     def test_rows_are_distinct_prefixes_that_are_needed(self):
-        # The example of README.md: 14 tokens per sequence, 21 rows once its prompt is shared by all four.
+        # As in the example of README.md: two numbers, two responses.
         prompt = list(range(100, 109))
         responses = [
             {"tokens": [1, 3, 2], "unlikelihood_mask": [1, 0, 0]},

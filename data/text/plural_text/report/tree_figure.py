@@ -76,8 +76,8 @@ def tree_figure(name: str, run: str, tree: Tree) -> Figure:
     saved = 1 - tree.tree_rows / tree.plain_rows if tree.plain_rows else 0
     note = (
         f"{len(tree.sequences):,} sequences fed one by one have {tree.plain_rows:,} rows, one per token; "
-        f"the tree has {tree.tree_rows:,}, {saved:.0%} fewer. A last token is predicted, never a row. A branch "
-        f"is drawn {_WIDTHS[0]} to {_WIDTHS[1]} tokens wide."
+        f"the tree has {tree.tree_rows:,}, {saved:.0%} fewer. A last token is predicted, never a row. A "
+        f"branch is drawn {_WIDTHS[0]} to {_WIDTHS[1]} tokens wide."
     )
     if any(not sequence.positive for sequence in tree.sequences):
         note += (
