@@ -5,7 +5,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 import training
-from text.support import run
+from text.support import run, running
 
 HOSTILE = "<script>window.hit = 1</script><img src=x onerror='window.hit = 1'> </script>"
 WIDTHS = (390, 1280)
@@ -48,10 +50,8 @@ def make_files(folder):
             for prompt in ("a", "b")
         ]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        measured = run(
-            "metrics", folder / f"{name}.jsonl", "--metrics", "distinct", "-o", folder / f"{name}.json"
-        )
-        assert measured.returncode == 0, measured.stderr
+    measured = run("metrics", folder / "first.jsonl", "--metrics", "distinct", "-o", folder / "first.json")
+    assert measured.returncode == 0, measured.stderr
 
 
 def start_browser():
@@ -72,9 +72,9 @@ class ReportPage(unittest.TestCase):
         cls.addClassCleanup(temporary.cleanup)
         cls.folder = Path(temporary.name)
         make_files(cls.folder)
-        cls.files = ["runs/mine", "--responses", "first.jsonl", "second.jsonl", "--metrics", "first.json"]
-        cls.files += ["second.json"]
-        for name, words in (("page", cls.files), ("answers", cls.files[1:4])):
+        answers = ["--responses", "first.jsonl", "second.jsonl"]
+        pages = {"page": ["runs/mine", *answers, "--metrics", "first.json"], "answers": answers}
+        for name, words in pages.items():
             made = run("report", *words, "-o", f"{name}.html", cwd=cls.folder)
             assert made.returncode == 0, made.stderr
         cls.browser = start_browser()
@@ -288,8 +288,6 @@ class Pictures(unittest.TestCase):
         picture = (self.folder / "loss.svg").read_text()
         self.assertIn("loss (nats)", picture)
         self.assertRegex(picture, r'width="300" height="200"')
-        done = run("plot", "loss", self.folder / "mine", "-o", self.folder / "loss.svg")
-        self.assertEqual(done.returncode, 73, done.stderr)
 
     def test_every_figure_of_a_page(self):
         page, pictures = self.folder / "page.html", self.folder / "pictures"
@@ -306,6 +304,23 @@ class Pictures(unittest.TestCase):
             self.assertIn("requirements-plot.txt", done.stderr)
             self.assertIn("Debian package chromium", done.stderr)
             self.assertEqual(sorted(path.name for path in self.folder.iterdir()), ["mine"])
+
+    def test_a_stop_request_ends_a_browser_that_hangs(self):
+        browser, begun = self.folder / "browser", self.folder / "begun"
+        browser.write_text(f"#!/bin/sh\ntouch '{begun}'\nexec sleep 600\n")
+        browser.chmod(0o755)
+        environment = os.environ | {"BROWSER_PATH": str(browser)}
+        with running(
+            "plot", "loss", self.folder / "mine", "-o", self.folder / "x.png", env=environment
+        ) as process:
+            deadline = time.monotonic() + SECONDS
+            while not begun.exists():
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=SECONDS)
+        self.assertEqual(process.returncode, 75, errors)
+        self.assertFalse((self.folder / "x.png").exists())
 
 
 if __name__ == "__main__":

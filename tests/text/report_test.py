@@ -161,6 +161,10 @@ class Page(FolderTest):
         answers = write_answers(self.folder / "<b>x/<i>.jsonl", [HOSTILE, "{x}"])
         page = self.page(folder, "--responses", answers, "--title", HOSTILE)
         self.assertEqual(page.data["responses"]["text"], [HOSTILE, "{x}"])
+        raw = (self.folder / "page.html").read_text(encoding="utf-8")
+        embedded = raw.partition('<script type="application/json" id="data">')[2].partition("</script")[0]
+        self.assertEqual(json.loads(embedded), page.data)
+        self.assertNotIn("<", embedded)  # "</script >" and "<!--" would be markup, too
         self.assertEqual(page.data["responses"]["prompts"], [["a", f"Ask {HOSTILE}"]])
         self.assertEqual(page.data["responses"]["labels"], ["<i>"])
         scripts = [sum(tag == "script" for tag, _ in found.tags) for found in (plain, page)]

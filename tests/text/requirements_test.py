@@ -77,7 +77,8 @@ class Requirements(FolderTest):
         used, _ = self.loaded("plural_text", "report", self.folder, "-o", self.folder / "page.html")
         self.assertIn("plotly", used)
         self.assertEqual(used - named(), set())
-        used, _ = self.loaded("plural_text", "plot", "loss", self.folder, "-o", self.folder / "loss.svg")
+        (self.folder / "pictures.json").write_text('[{"data": [{"y": [1, 2]}], "layout": {}}]')
+        used, _ = self.loaded("plural_text.report.draw_program", self.folder, "svg", 1)
         self.assertIn("kaleido", used)
         self.assertEqual(used - named("requirements-plot.txt"), set())
 

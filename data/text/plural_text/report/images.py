@@ -1,14 +1,15 @@
 """Figures as pictures: PNG, PDF, SVG.
 
-Owns: the look on paper (white, black text), the program that draws, which is kaleido with Chromium. Does not
-own: figures. Thread rule: one thread at a time. No request leaves the machine: plotly.js is that of the
-package plotly.
+Owns: the look on paper (white, black text), starting and ending the process that draws. Does not own:
+figures, drawing (draw_program.py). Thread rule: one thread at a time.
 """
 
 from __future__ import annotations
 
-import asyncio
+import json
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,6 @@ _ADVICE = (
     "data/text/requirements-plot.txt) and Chromium: the Debian package chromium, or a Chrome that the "
     "variable BROWSER_PATH names"
 )
-_SECONDS_PER_PICTURE = 120
 _GRID = {"gridcolor": "#dddddd", "linecolor": "#444444", "zerolinecolor": "#bbbbbb", "ticks": "outside"}
 
 
@@ -48,32 +48,30 @@ def for_paper(figure: Figure, title: str, width: int, height: int) -> dict:
 def draw(pictures: Sequence[dict], format_: str, scale: float, progress) -> list[bytes]:
     """The content of a file for each of the pictures, in their order, drawn by one browser. `scale`: pixels
     of a PNG per pixel of the layout. Errors: NotInstalled where a package or the browser is missing."""
-    try:
-        import kaleido
-        import plotly
-        from choreographer.errors import BrowserClosedError, BrowserFailedError, ChromeNotFoundError
-    except ImportError as error:
-        raise NotInstalled(f"{error}; {_ADVICE}") from None
-    library = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-
-    async def all_of_them() -> list[bytes]:
-        browser = kaleido.Kaleido(n=1, timeout=_SECONDS_PER_PICTURE, plotlyjs=library, mathjax=False)
-        async with browser:
-            found = []
-            for done, picture in enumerate(pictures, 1):
-                found.append(await browser.calc_fig(picture, opts={"format": format_, "scale": scale}))
+    with tempfile.TemporaryDirectory(prefix="plural-pictures-") as name:
+        folder = Path(name)
+        (folder / "pictures.json").write_text(json.dumps(list(pictures)), encoding="utf-8")
+        # A process of its own, because a browser that is interrupted within this one may never end.
+        with (folder / "errors").open("wb") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "plural_text.report.draw_program", name, format_, str(scale)],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+            )
+        try:
+            for done, _ in enumerate(process.stdout or (), 1):
                 progress.update(done, done)
-            return found
-
-    try:
-        return asyncio.run(all_of_them())
-    except ChromeNotFoundError:
-        named = os.environ.get("BROWSER_PATH")
-        where = f"at '{named}', which BROWSER_PATH names" if named else "in PATH"
-        raise NotInstalled(f"no Chromium {where}; {_ADVICE}") from None
-    except (BrowserClosedError, BrowserFailedError, TimeoutError) as error:
-        what = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise NotInstalled(f"the browser does not draw ({what}); {_ADVICE}") from None
+            code = process.wait()
+        finally:
+            process.kill()  # the browser ends when nobody holds its pipe
+            process.wait()
+        if code:
+            told = (folder / "errors").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise NotInstalled(f"{told[-1] if told else 'the browser does not draw'}; {_ADVICE}")
+        return [(folder / str(place)).read_bytes() for place in range(len(pictures))]
 
 
 def write_whole(path: Path, content: bytes) -> None:

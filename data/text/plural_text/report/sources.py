@@ -152,9 +152,7 @@ def _figures(
         own = figures.setdefault(label, {})
         for name, value in file.figures.items():
             if name in own:
-                raise UsageError(
-                    f"{file.path}: another file has '{name}' of '{label}', too; give LABEL=FILE"
-                )
+                raise UsageError(f"{file.path}: another file has '{name}' of '{label}', too; give LABEL=FILE")
             own[name] = value
         if file.prompts:
             prompts[label] = file.prompts
