@@ -307,7 +307,8 @@ class Pictures(unittest.TestCase):
 
     def test_a_stop_request_ends_a_browser_that_hangs(self):
         browser, begun = self.folder / "browser", self.folder / "begun"
-        browser.write_text(f"#!/bin/sh\ntouch '{begun}'\nexec sleep 600\n")
+        # Never answers; like Chromium it ends when nobody holds the pipe of its commands, descriptor 3.
+        browser.write_text(f"#!/bin/sh\necho $$ > '{begun}.id'\ntouch '{begun}'\nexec cat <&3\n")
         browser.chmod(0o755)
         environment = os.environ | {"BROWSER_PATH": str(browser)}
         with running(
@@ -321,6 +322,10 @@ class Pictures(unittest.TestCase):
             _, errors = process.communicate(timeout=SECONDS)
         self.assertEqual(process.returncode, 75, errors)
         self.assertFalse((self.folder / "x.png").exists())
+        alive = Path("/proc", Path(f"{begun}.id").read_text().strip(), "exe")
+        while alive.exists():
+            self.assertLess(time.monotonic(), deadline + SECONDS)
+            time.sleep(0.1)
 
 
 if __name__ == "__main__":
