@@ -173,17 +173,18 @@
       if (all.logprob_nats[i] !== null) logprob.title = String(all.logprob_nats[i]);
       row.append(
         element("td", all.labels[all.source[i]]),
-        element("td", all.prompts[all.prompt[i]][1], "long"),
         number,
-        ...(latents ? [element("td", String(all.latent[i] || "–"), "number")] : []),
         element("td", all.text[i], all.finished[i] ? "long" : "long cut"),
+        element("td", all.prompts[all.prompt[i]][1], "long"),
+        ...(latents ? [element("td", String(all.latent[i] || "–"), "number")] : []),
         logprob,
         element("td", all.methods[all.method[i]]),
       );
       body.append(row);
     }
-    const names = ["answers", "prompt", "number", "response", "log p (nats)", "method"];
-    if (latents) names.splice(3, 0, "latent");
+    // A narrow screen shows the first three.
+    const names = ["answers", "number", "response", "prompt", "log p (nats)", "method"];
+    if (latents) names.splice(4, 0, "latent");
     table.replaceChildren(head(names), body);
     return [found.length, ROWS, "responses"];
   }
