@@ -13,6 +13,7 @@ ALLOWED = {
     "prepare": {"common"},
     "metrics": {"common", "prepare"},
     "persona": {"common", "prepare", "metrics"},
+    "report": {"common", "metrics"},
     "ask": {"common", "prepare"},
     "serve": {"common", "prepare", "ask"},
     "postprocess": {"common"},

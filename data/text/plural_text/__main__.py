@@ -31,6 +31,8 @@ COMMANDS = {
         "plural_text.persona.command",
         "talks with a model, and how varied the personas are that it takes on",
     ),
+    "report": ("plural_text.report.command", "one HTML page of runs, a sweep, answers and figures"),
+    "plot": ("plural_text.report.plot_command", "one figure of them as PNG, PDF or SVG"),
 }
 
 # Stopped on request (docs/running.md).
