@@ -15,6 +15,8 @@ ALLOWED = {
     "persona": {"common", "prepare", "metrics"},
     "ask": {"common", "prepare"},
     "serve": {"common", "prepare", "ask"},
+    "track": {"common"},
+    "watch": {"common"},
     "postprocess": {"common"},
     "score": {"common", "prepare", "ask"},
     "__main__": {"common"},  # commands are imported by name, when they are called

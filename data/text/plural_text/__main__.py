@@ -30,6 +30,8 @@ COMMANDS = {
         "plural_text.persona.command",
         "talks with a model, and how varied the personas are that it takes on",
     ),
+    "watch": ("plural_text.watch.command", "runs while they train and after: progress, losses, state"),
+    "track": ("plural_text.track.command", "a run's figures to TensorBoard and Weights & Biases"),
 }
 
 # Stopped on request (docs/running.md).
