@@ -16,6 +16,8 @@ ALLOWED = {
     "report": {"common", "metrics"},
     "ask": {"common", "prepare"},
     "serve": {"common", "prepare", "ask"},
+    "track": {"common"},
+    "watch": {"common"},
     "postprocess": {"common"},
     "score": {"common", "prepare", "ask"},
     "sweep": {"common"},

@@ -22,7 +22,14 @@ import atexit, importlib.metadata, json, runpy, sys
 def show():
     known = importlib.metadata.packages_distributions()
     tops = {name.partition(".")[0] for name, module in list(sys.modules.items()) if module is not None}
-    names = {distribution for top in tops - before for distribution in known.get(top, [])}
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    names = set()
+    for top in tops - before:
+        owners = set(known.get(top, []))
+        if len(owners) > 1:  # such as "google": those of whose own files one was loaded
+            owners = {name for name in owners
+                      if any(str(file.locate()) in files for file in importlib.metadata.files(name) or [])}
+        names |= owners
     print("loaded " + json.dumps(sorted(names)), file=sys.stderr)
 
 before = {name.partition(".")[0] for name in sys.modules}  # by the interpreter's own start
