@@ -20,7 +20,7 @@ ALLOWED = {
     "watch": {"common"},
     "postprocess": {"common"},
     "score": {"common", "prepare", "ask"},
-    "sweep": {"common"},
+    "sweep": {"common", "report"},
     "__main__": {"common"},  # commands are imported by name, when they are called
     "__init__": set(),
 }

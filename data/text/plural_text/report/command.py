@@ -44,6 +44,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def write_page(folders: Sequence[Path], output: Path) -> None:
+    """The page of these runs, or of a sweep, in place of an older one. Errors: those of the command."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    run(parser.parse_args([*map(str, folders), "--output", str(output), "--force"]))
+
+
 def _require_folder(folder: Path, force: bool) -> None:
     if not folder.parent.is_dir():
         raise CannotCreate(f"{folder}: folder {folder.parent} does not exist; create it first")

@@ -31,7 +31,7 @@ def text(value) -> str:
 def rounded(value: float) -> str:
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:,.0f}" if abs(value) >= 10000 and value == int(value) else f"{value:.4g}"
+    return f"{value:,.0f}" if 10000 <= abs(value) < 1e15 and value == int(value) else f"{value:.4g}"
 
 
 def interval(low: float | None, high: float | None) -> Markup | None:

@@ -27,25 +27,32 @@ def failures(sweep: Sweep) -> str:
 
 
 def arms(sweep: Sweep) -> str:
-    """One table for each figure."""
-    head = ["arm", *sweep.axes, "seeds", "failed", "mean", "interval"]
-    head += [f"difference from {sweep.baseline or 'the baseline'}", "interval of it", "p", "p (Holm)"]
-    head.append("seeds needed")
-    return "".join(
-        table(f"{name} of each arm", head, [_arm_row(sweep, arm, name) for arm in sweep.arms])
+    """What arms are, then one table for each figure, narrow enough to be read as a whole."""
+    front = sweep.pareto.front if sweep.pareto else []
+    settings = [
+        (
+            arm.arm,
+            *(arm.settings.get(axis) for axis in sweep.axes),
+            arm.seeds,
+            arm.failed,
+            "yes" if arm.arm in front else None,
+        )
+        for arm in sweep.arms
+    ]
+    head = ["arm", "mean", "interval", f"difference from {sweep.baseline or 'the baseline'}"]
+    head += ["interval of it", "p", "p (Holm)", "seeds needed"]
+    found = table("Arms", ("arm", *sweep.axes, "seeds", "failed", "Pareto front"), settings)
+    return found + "".join(
+        table(f"{name} of each arm", head, [_arm_row(arm, name) for arm in sweep.arms])
         for name in sweep.figures
     )
 
 
-def _arm_row(sweep: Sweep, arm: Arm, name: str) -> tuple:
+def _arm_row(arm: Arm, name: str) -> tuple:
     numbers = arm.figures.get(name, {})
     get = numbers.get
-    on_front = sweep.pareto is not None and arm.arm in sweep.pareto.front
     return (
-        f"{arm.arm} (Pareto front)" if on_front else arm.arm,
-        *(arm.settings.get(axis) for axis in sweep.axes),
-        arm.seeds,
-        arm.failed,
+        arm.arm,
         get("mean"),
         interval(get("ci_low"), get("ci_high")),
         get("difference"),
