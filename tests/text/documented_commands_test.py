@@ -10,16 +10,14 @@ import importlib
 import json
 import os
 import re
-import shlex
 import subprocess
 import unittest
 from pathlib import Path
 
+from documented import DOCUMENTS, ROOT, shown, words_of
 from plural_text.__main__ import COMMANDS
 from plural_text.prepare.templates import FOLDER, template_names
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 FILES = [*sorted(ROOT.glob("recipes/**/*.yaml")), *DOCUMENTS]
 # What marks a user's turn in the models of a family, as in their names.
 MARKS = {"mistral": "[INST] ", "llama-2": "[INST] ", "gemma": "<start_of_turn>user\n", "qwen": "<|im_start|>"}
@@ -28,49 +26,6 @@ PLURAL = re.compile(r"(?:^|\s|/)plural$")
 RECIPES = {"RECIPE", "RECIPE.yaml", "x.yaml", "my.yaml"}
 NUMBERS = {"M", "N", "K"}
 OF_THE_PROJECT = re.compile(r"^(launch|tests|recipes)/[\w./-]+$")
-INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
-
-
-def shown(file: Path) -> list[str]:
-    """The lines that a file shows as code, continued ones joined; of a document also what stands in quotes
-    within a sentence and begins like a command."""
-    text = file.read_text(encoding="utf-8")
-    if file.suffix == ".yaml":
-        lines = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
-        return _joined(lines)
-    lines, prose, fenced = [], [], False
-    for line in text.splitlines():
-        if line.startswith("```"):
-            fenced = not fenced
-        elif fenced or line.startswith("    "):
-            lines.append(line)
-        else:
-            prose.append(line)
-    quoted = [" ".join(found.split()) for found in INLINE.findall("\n".join(prose))]
-    starts = ("plural ", "launch/", "mpirun ", "hf ", ".venv/bin/hf ")
-    return _joined(lines) + [text for text in quoted if text.startswith(starts) and " " in text]
-
-
-def _joined(lines: list[str]) -> list[str]:
-    found, lines = [], iter(lines)
-    for line in lines:
-        while True:
-            line = re.sub(r"\s+#.*", "", line).strip()
-            if not line.endswith("\\"):
-                break
-            line = line[:-1] + next(lines).lstrip("# ")
-        found.append(line)
-    return found
-
-
-def words_of(line: str) -> list[str]:
-    """The words of a line, optional ones taken as given; none where it is no command line."""
-    line = re.sub(r"\[a\.b=c[^]]*\]|,?\.\.\.", " ", line)
-    line = re.sub(r"\[(-[^]]*)\]", r"\1", line)
-    try:
-        return shlex.split(line)
-    except ValueError:  # a quotation mark of a sentence
-        return []
 
 
 def plural_commands(file: Path) -> list[list[str]]:

@@ -104,7 +104,19 @@ class Grouped(unittest.TestCase):
         self.assertEqual(replies.notes(), ["1 record joined an earlier one with the same prompt"])
 
     def test_not_unless_asked(self):
-        self.assertEqual(len(list(Replies().tidy([record("a"), record("b")], "chat"))), 2)
+        replies = Replies()
+        self.assertEqual(len(list(replies.tidy([record("a"), record("b")], "chat"))), 2)
+        advice = "--group-by-prompt makes one group of all with the same prompt"
+        self.assertEqual(replies.notes(), [f"every record has one response; {advice}"])
+        replies = Replies(min_responses=2)
+        self.assertEqual(list(replies.tidy([record("a"), record("b")], "chat")), [])
+        self.assertIn(advice, replies.nothing_left())
+
+    def test_no_advice_where_it_would_not_help(self):
+        for records in ([record("a")], [record("a"), record("b", "c")], [record(), record()]):
+            replies = Replies()
+            self.assertEqual(len(list(replies.tidy(records, "chat"))), len(records))
+            self.assertEqual(replies.notes(), [])
 
 
 class Options(FolderTest):

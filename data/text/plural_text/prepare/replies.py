@@ -19,6 +19,7 @@ from plural_text.prepare.formats import Record
 _DIALOGUES = ("dialogue", "chat")
 _DUPLICATES = ("keep", "drop", "refuse")
 _NAMED = 10
+_GROUPING = "--group-by-prompt makes one group of all with the same prompt"
 
 
 def add_arguments(add: Callable) -> None:
@@ -74,6 +75,8 @@ class Replies:
     _ends: _Count = field(default_factory=_Count)
     _equal: _Count = field(default_factory=_Count)
     _merged: _Count = field(default_factory=_Count)
+    _records: int = 0
+    _most: int = 0  # replies of a record
     _few: int = 0
     _few_named: list[str] = field(default_factory=list)  # the first, with how many they have
 
@@ -100,6 +103,8 @@ class Replies:
         for record in self._grouped(records) if self.group_by_prompt else records:
             self._blank.add(record.blank_turns, record.where)
             if record.responses and not self.ignored and source_format in _DIALOGUES:
+                self._records += 1
+                self._most = max(self._most, len(record.responses))
                 self._strip_line_ends(record)
                 self._find_equal(record)
             if self._is_enough(record):
@@ -122,8 +127,10 @@ class Replies:
             self._warn_equal(warn)
 
     def notes(self) -> list[str]:
-        """What was asked for and done."""
+        """What was asked for and done, and what is there to ask for."""
         notes = []
+        if not self.group_by_prompt and self._records > 1 and self._most == 1:
+            notes.append(f"every record has one response; {_GROUPING}")
         if self.group_by_prompt:
             records = "record" if self._merged.found == 1 else "records"
             notes.append(f"{self._merged.found:,} {records} joined an earlier one with the same prompt")
@@ -133,7 +140,10 @@ class Replies:
 
     def nothing_left(self) -> str:
         """What to say where every record was left out; "" where none was."""
-        return f"nothing is left: {self._few_line()}" if self._few else ""
+        if not self._few:
+            return ""
+        single = not self.group_by_prompt and self._most == 1
+        return f"nothing is left: {self._few_line()}{f'; {_GROUPING}' if single else ''}"
 
     def _is_enough(self, record: Record) -> bool:
         found = len(record.responses or ())
