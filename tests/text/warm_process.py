@@ -1,4 +1,4 @@
-"""Runs the text program in processes that begin with its libraries in memory, as a test calls it hundreds of times.
+"""Runs the text program in processes that begin with its libraries in memory: a test calls it many times.
 
 Owns: a server that has imported the libraries and done nothing else, of which each run is a fork, so that no run
 sees another's state. Does not own: what is expected of a run. Thread rule: one thread per test process.
@@ -28,7 +28,9 @@ def is_enough(word: str, environment: dict | None) -> bool:
     return word in LIBRARIES and not any(key.startswith(READ_AT_START) for key, _ in changed)
 
 
-def run(arguments: list[str], environment=None, folder=None, timeout_seconds=300) -> subprocess.CompletedProcess:
+def run(
+    arguments: list[str], environment=None, folder=None, timeout_seconds=300
+) -> subprocess.CompletedProcess:
     """As subprocess.run with text=True of `python -m plural_text` on the arguments, whose first is the command."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["plural_text.__main__", *LIBRARIES[arguments[0]]])
@@ -42,9 +44,7 @@ def run(arguments: list[str], environment=None, folder=None, timeout_seconds=300
             process.kill()
             process.join()
             raise subprocess.TimeoutExpired(arguments, timeout_seconds)
-        return subprocess.CompletedProcess(
-            arguments, process.exitcode, *(path.read_text() for path in paths)
-        )
+        return subprocess.CompletedProcess(arguments, process.exitcode, *(path.read_text() for path in paths))
 
 
 def _text_program(arguments, environment, folder, stdout, stderr):
