@@ -1,7 +1,7 @@
 """Runs the text program in processes that begin with its libraries in memory: a test calls it many times.
 
-Owns: a server that has imported the libraries and done nothing else, of which each run is a fork, so that no run
-sees another's state. Does not own: what is expected of a run. Thread rule: one thread per test process.
+Owns: a server that has imported the libraries and done nothing else, of which each run is a fork, so that no
+run sees another's state. Does not own: what is expected of a run. Thread rule: one thread per test process.
 """
 
 import multiprocessing
@@ -31,7 +31,7 @@ def is_enough(word: str, environment: dict | None) -> bool:
 def run(
     arguments: list[str], environment=None, folder=None, timeout_seconds=300
 ) -> subprocess.CompletedProcess:
-    """As subprocess.run with text=True of `python -m plural_text` on the arguments, whose first is the command."""
+    """As subprocess.run with text=True of `python -m plural_text`; the first argument is the command."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["plural_text.__main__", *LIBRARIES[arguments[0]]])
     with tempfile.TemporaryDirectory() as outputs:
