@@ -1,5 +1,8 @@
 #include "trainer/run/train_lines.h"
 
+#include <algorithm>
+#include <numeric>
+
 namespace plural::trainer {
 namespace {
 
@@ -32,6 +35,14 @@ MetricsLine StepLine(const Method& method, const MethodSettings& settings, const
   line["sequence_tokens"] = Count(sums, "sequence_tokens");
   line["seconds"] = times.seconds;
   line["data_wait_seconds"] = times.data_wait_seconds;
+  if (const std::vector<double>& ranks = figures.rank_seconds; ranks.size() > 1) {
+    const auto slowest = std::max_element(ranks.begin(), ranks.end());
+    line["slowest_rank"] = slowest - ranks.begin();
+    line["slowest_rank_seconds"] = *slowest;
+    line["mean_rank_seconds"] =
+        std::accumulate(ranks.begin(), ranks.end(), 0.0) / static_cast<double>(ranks.size());
+  }
+  line["host_memory_bytes"] = times.host_memory_bytes;
   line["unpenalised_groups"] = Count(sums, "unpenalised_groups");
   if (sums["recomputed_passes"] > 0.0) line["recomputed_passes"] = Count(sums, "recomputed_passes");
   return line;

@@ -20,6 +20,7 @@ void AddFigures(const Method& method, const MethodSettings& settings, Lines kind
 struct StepTimes {
   std::int64_t step = 0, epoch = 0;
   double seconds = 0.0, data_wait_seconds = 0.0;
+  std::int64_t host_memory_bytes = 0;  // resident, of rank 0
 };
 MetricsLine StepLine(const Method& method, const MethodSettings& settings, const StepFigures& figures,
                      const StepTimes& times);

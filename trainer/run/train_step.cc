@@ -3,9 +3,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "data/random.h"
@@ -50,7 +52,10 @@ TrainStep::TrainStep(const Settings& settings, const Schedule& schedule, const A
 
 StepFigures TrainStep::Take(const StepBatch& batch, bool stop_requested) {
   state_.parameters.ZeroGradients();
-  StepFigures figures = Reduce(ForwardBackward(batch), batch, stop_requested);
+  const auto start = std::chrono::steady_clock::now();
+  Sums sums = ForwardBackward(batch);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  StepFigures figures = Reduce(std::move(sums), batch, stop_requested, seconds);
 
   const PartScope optimizer(Part::kOptimizer);
   figures.grad_norm = GradientNorm(state_.parameters);
@@ -105,13 +110,15 @@ Sums TrainStep::ForwardBackward(const StepBatch& batch) {
   return sums;
 }
 
-StepFigures TrainStep::Reduce(Sums sums, const StepBatch& batch, bool stop_requested) {
+StepFigures TrainStep::Reduce(Sums sums, const StepBatch& batch, bool stop_requested, double seconds) {
   const PartScope waiting(Part::kWaiting);
   sync_.Finish();
   const bool finite = std::isfinite(LossOf(*settings_.method, sums));
-  // Lowest bad rank, as a maximum: 0 when all are well.
-  double flags[] = {finite ? 0.0 : static_cast<double>(world_.Size() - world_.Rank()),
-                    stop_requested ? 1.0 : 0.0};
+  // Lowest bad rank, as a maximum: 0 when all are well. Behind the flags each rank has a place for its time.
+  std::vector<double> flags(2 + static_cast<std::size_t>(world_.Size()));
+  flags[0] = finite ? 0.0 : static_cast<double>(world_.Size() - world_.Rank());
+  flags[1] = stop_requested ? 1.0 : 0.0;
+  flags[2 + static_cast<std::size_t>(world_.Rank())] = seconds;
   collectives_.AllReduceMax(flags);
   if (flags[0] > 0.0) {
     const int bad_rank = world_.Size() - static_cast<int>(flags[0]);
@@ -128,7 +135,8 @@ StepFigures TrainStep::Reduce(Sums sums, const StepBatch& batch, bool stop_reque
           .loss = LossOf(*settings_.method, sums),
           .grad_norm = 0.0,
           .lr = 0.0,
-          .stop_requested = flags[1] > 0.0};
+          .stop_requested = flags[1] > 0.0,
+          .rank_seconds = {flags.begin() + 2, flags.end()}};
 }
 
 }  // namespace plural::trainer

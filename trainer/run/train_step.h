@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "dist/collectives.h"
 #include "dist/gradient_sync.h"
@@ -26,6 +27,8 @@ struct StepFigures {
   double grad_norm = 0.0;  // before clipping
   double lr = 0.0;
   bool stop_requested = false;  // on any rank
+  // Of each rank's forward and backward, before it waits for others; on a GPU of starting them.
+  std::vector<double> rank_seconds{};
 };
 
 class TrainStep {
@@ -51,7 +54,7 @@ class TrainStep {
  private:
   // This rank's sums; terms are its part of the step's means.
   Sums ForwardBackward(const StepBatch& batch);
-  StepFigures Reduce(Sums sums, const StepBatch& batch, bool stop_requested);
+  StepFigures Reduce(Sums sums, const StepBatch& batch, bool stop_requested, double seconds);
 
   const Settings settings_;
   Schedule schedule_;

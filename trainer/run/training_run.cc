@@ -188,9 +188,12 @@ void TrainingRun::LogStep(const StepFigures& figures, std::int64_t epoch, double
   if (!Lead()) return;
   const std::int64_t step = state_.position.step;
   if (step % recipe_.train.log_every_steps == 0 || Over()) {
-    metrics_->Write(
-        StepLine(*recipe_.method, method_settings_, figures,
-                 {.step = step, .epoch = epoch, .seconds = seconds, .data_wait_seconds = data_wait_seconds}));
+    metrics_->Write(StepLine(*recipe_.method, method_settings_, figures,
+                             {.step = step,
+                              .epoch = epoch,
+                              .seconds = seconds,
+                              .data_wait_seconds = data_wait_seconds,
+                              .host_memory_bytes = ResidentBytes()}));
   }
   groups_shown_ += static_cast<std::int64_t>(figures.sums["groups"]);
   step_seconds_ += seconds;

@@ -32,6 +32,10 @@ _NOT_SHOWN = {
     "data_wait_seconds",
     "unpenalised_groups",
     "recomputed_passes",
+    "slowest_rank",
+    "slowest_rank_seconds",
+    "mean_rank_seconds",
+    "host_memory_bytes",
     "responses",
     "temperature",
 }
@@ -113,6 +117,13 @@ def _figures(before: str, line: dict, columns: int) -> Text:
 
 def _memory(run: RunView) -> list[str]:
     parts = []
+    step = run.last.get("step", {})
+    if slowest := number(step, "slowest_rank_seconds"):
+        mean = number(step, "mean_rank_seconds") or slowest
+        rank = int(number(step, "slowest_rank") or 0)
+        parts.append(f"slowest rank {rank}: {four_digits(slowest)} s, mean {four_digits(mean)} s")
+    if (resident := number(step, "host_memory_bytes")) and not run.last.get("end"):
+        parts.append(f"memory of rank 0 {resident / 2**30:.2f} GiB")
     if peak := number(run.last.get("end", {}), "peak_host_memory_bytes"):
         parts.append(f"peak memory of rank 0 {peak / 2**30:.2f} GiB")
     if recomputed := number(run.last.get("step", {}), "recomputed_passes"):
