@@ -2,8 +2,8 @@
 the names that the document uses and a tiny model under the name of the one that it speaks of.
 
 A command that is not typed here stands in NOT_TYPED with the reason. readme_test.py types README's "Your own
-data" and what the page of choosing says of it, python_api_test.py python.md, corpus_format_test.py the
-program of corpus-format.md.
+data" and what the page of choosing says of it, python_api_test.py docs/python.md, corpus_format_test.py
+the program of docs/corpus-format.md.
 """
 
 import json
@@ -301,7 +301,7 @@ class Documents(unittest.TestCase):
             self.assertIn(command, shown)
 
     def test_programs_in_python_have_a_test(self):
-        """python.md and corpus-format.md; any other would be new."""
+        """docs/python.md and docs/corpus-format.md; any other would be new."""
         pages = {page.name for page in documented.DOCUMENTS if code_blocks(page, "python")}
         self.assertEqual(pages, {"python.md", "corpus-format.md"})
 
