@@ -26,8 +26,17 @@ baseline: {method: otmft}
 evaluate:
   generate: {corpus: prompts.h5, responses: 4, max-new-tokens: 6}
   metrics: {metrics: distinct}
-  evaluate: {corpus: prompts.h5}
+  evaluate: {corpus: "prompts.h5"}
+  program: [python3, count.py, "{responses}", "{output}", "{seed}"]
 pareto: {x: metrics.distinct_2, y: evaluate.perplexity, y_better: lower}
+"""
+
+
+# The reader's own figures.
+COUNT = """import json, sys
+answers = [json.loads(line) for line in open(sys.argv[1])]
+figures = {"answers": sum(len(one["responses"]) for one in answers), "of_seed": int(sys.argv[3])}
+json.dump(figures, open(sys.argv[2], "w"))
 """
 
 
@@ -37,6 +46,7 @@ def write_inputs(folder, sweep=SWEEP, steps=40):
     extra = f"train: {{steps: {steps}, groups_per_step: 2}}\ncheckpoint: {{every_steps: 10}}"
     training.write_recipe(folder / "base.yaml", "base", "otmft", adapter=False, dtype="fp32", extra=extra)
     (folder / "sweep.yaml").write_text(sweep)
+    (folder / "count.py").write_text(COUNT)
 
 
 class SweepTest(unittest.TestCase):
@@ -104,6 +114,8 @@ class SweepTest(unittest.TestCase):
         first = rows[0]
         figures = json.loads((self.sweep_folder / "measured" / first["run"][5:] / "metrics.json").read_text())
         self.assertEqual(first["figures"]["metrics.distinct_2"], figures["figures"]["distinct_2"]["value"])
+        self.assertEqual([row["figures"]["program.of_seed"] for row in rows[:4]], [1, 2, 1, 2])
+        self.assertEqual(first["figures"]["program.answers"], 16)
         # Nothing is done twice.
         before = self.changes()
         again = self.plural("sweep", "run", "sweep.yaml")

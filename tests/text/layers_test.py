@@ -13,11 +13,14 @@ ALLOWED = {
     "prepare": {"common"},
     "metrics": {"common", "prepare"},
     "persona": {"common", "prepare", "metrics"},
+    "report": {"common", "metrics"},
     "ask": {"common", "prepare"},
     "serve": {"common", "prepare", "ask"},
+    "track": {"common"},
+    "watch": {"common"},
     "postprocess": {"common"},
     "score": {"common", "prepare", "ask"},
-    "sweep": {"common"},
+    "sweep": {"common", "report"},
     "__main__": {"common"},  # commands are imported by name, when they are called
     "__init__": set(),
 }

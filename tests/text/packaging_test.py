@@ -14,6 +14,7 @@ CONDA = {
     "build-essential": "gxx_linux-64",
     "ccache": "ccache",
     "cmake": "cmake",
+    "git": "git",
     "libcli11-dev": "cli11",
     "libhdf5-dev": "hdf5",
     "libopenmpi-dev": "openmpi",

@@ -1,4 +1,4 @@
-"""The Python packages that `prepare` loads are those that `launch/setup` installs for everybody.
+"""The Python packages that `prepare` and `report` load are those that `launch/setup` installs for everybody.
 
 A machine that has the tests' and the encoder's packages, too, would not notice one that is missing from
 data/text/requirements.txt.
@@ -22,7 +22,14 @@ import atexit, importlib.metadata, json, runpy, sys
 def show():
     known = importlib.metadata.packages_distributions()
     tops = {name.partition(".")[0] for name, module in list(sys.modules.items()) if module is not None}
-    names = {distribution for top in tops - before for distribution in known.get(top, [])}
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    names = set()
+    for top in tops - before:
+        owners = set(known.get(top, []))
+        if len(owners) > 1:  # such as "google": those of whose own files one was loaded
+            owners = {name for name in owners
+                      if any(str(file.locate()) in files for file in importlib.metadata.files(name) or [])}
+        names |= owners
     print("loaded " + json.dumps(sorted(names)), file=sys.stderr)
 
 before = {name.partition(".")[0] for name in sys.modules}  # by the interpreter's own start
@@ -32,9 +39,10 @@ runpy.run_module(sys.argv[0], run_name="__main__")
 """
 
 
-def named():
-    """The packages of the list, in the spelling of distributions."""
-    lines = (TEXT / "requirements.txt").read_text().splitlines()
+def named(*lists):
+    """The packages of the lists, in the spelling of distributions."""
+    files = ("requirements.txt", *lists)
+    lines = [line for name in files for line in (TEXT / name).read_text().splitlines()]
     return {normal(line.partition("==")[0]) for line in lines if line and not line.startswith("#")}
 
 
@@ -69,6 +77,17 @@ class Requirements(FolderTest):
         used, _ = self.loaded("plural_text", "prepare", self.folder / "d.jsonl", *arguments)
         self.assertIn("h5py", used)
         self.assertEqual(used - named(), set())
+
+    def test_a_page_and_a_picture(self):
+        line = {"event": "step", "step": 1, "loss": 1.0, "groups": 1, "seconds": 1.0}
+        (self.folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        used, _ = self.loaded("plural_text", "report", self.folder, "-o", self.folder / "page.html")
+        self.assertIn("plotly", used)
+        self.assertEqual(used - named(), set())
+        (self.folder / "pictures.json").write_text('[{"data": [{"y": [1, 2]}], "layout": {}}]')
+        used, _ = self.loaded("plural_text.report.draw_program", self.folder, "svg", 1)
+        self.assertIn("kaleido", used)
+        self.assertEqual(used - named("requirements-plot.txt"), set())
 
 
 if __name__ == "__main__":

@@ -106,6 +106,8 @@ class SweepFiles(SweepTest):
         self.refused("on_failure is 'retry'; allowed are continue, stop", base + "on_failure: retry")
         self.refused("ranks is 0; a whole number", base + "ranks: 0")
         self.refused("output is given by the sweep", base + "evaluate: {generate: {output: x}}")
+        self.refused("program names no {output}", base + "evaluate: {program: measure.py}")
+        self.refused("program is a text", base + "evaluate: {program: [1]}")
         self.refused("add generate", base + "evaluate: {metrics: {}}")
         self.refused(
             "when sets evaluate.generate.x, which is no",
@@ -212,7 +214,7 @@ class Folders(SweepTest):
         self.settings = settings_of(self.sweep)
         self.root = SweepFolder(self.folder / "sweep")
         self.runs = [
-            Run(f"id{s.label}{seed}", f"m{s.label}{seed}", s, seed, {})
+            Run(f"id{s.label}{seed}", f"m{s.label}{seed}", s, seed, {}, s.overrides, s.evaluations)
             for s in self.settings
             for seed in (1, 2)
         ]
@@ -236,7 +238,7 @@ class Folders(SweepTest):
         self.assertEqual(self.root.state(other), "waiting")
         # The same run under another label has its folder still.
         self.root.run_folder(run).mkdir()
-        renamed = Run(run.id, run.measured_id, self.settings[1], 1, {})
+        renamed = Run(run.id, run.measured_id, self.settings[1], 1, {}, {}, ())
         self.assertEqual(self.root.run_folder(renamed), self.root.run_folder(run))
 
     def test_what_a_dead_process_claimed_is_free(self):

@@ -1,8 +1,12 @@
 #include "trainer/files/model_card.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <sstream>
+#include <string_view>
 
 #include "trainer/base/error.h"
+#include "trainer/base/file_io.h"
 #include "trainer/base/json_io.h"
 #include "trainer/base/version.h"
 #include "trainer/files/hub_cache.h"
@@ -86,6 +90,28 @@ std::string PromptCode(const Training& training, const json& prompt_template) {
   return code + "ids = " + begin + "tokenizer(prompt, add_special_tokens=False).input_ids\n";
 }
 
+// What `trained_json` says, a line per value.
+std::string TrainedSection(const json& trained) {
+  if (!trained.is_object() || trained.empty()) return "";
+  std::string text = "\n## How it was trained\n\n";
+  const auto words = [](std::string key) {
+    std::replace(key.begin(), key.end(), '_', ' ');
+    return key;
+  };
+  const auto line = [&](const std::string& key, const json& value) {
+    const std::string shown = value.is_string() ? value.get<std::string>()
+                                                : value.dump(-1, ' ', false, json::error_handler_t::replace);
+    text += "* " + words(key) + ": `" + shown + "`\n";
+  };
+  for (const auto& [key, value] : trained.items()) {
+    if (!value.is_object()) line(key, value);
+  }
+  if (const auto figures = trained.find("figures"); figures != trained.end() && figures->is_object()) {
+    for (const auto& [key, value] : figures->items()) line(key, value);
+  }
+  return text;
+}
+
 std::string Card(const Training& training, const json& prompt_template, const std::string& base_model,
                  const std::vector<std::int64_t>& end_tokens) {
   const bool adapter = !base_model.empty();
@@ -93,7 +119,11 @@ std::string Card(const Training& training, const json& prompt_template, const st
   const std::string load = Quoted(base) + (revision.empty() ? "" : ", revision=" + Quoted(revision));
   const bool numbers = training.possibilities > 0;
   const std::string ends = json(end_tokens).dump();
+  const json trained = json::parse(training.trained_json, nullptr, /*allow_exceptions=*/false);
   std::string text = "---\n";
+  if (trained.is_object() && !trained.value("base_license", "").empty()) {
+    text += "license: " + Quoted(trained.value("base_license", "")) + "\n";
+  }
   if (adapter) text += "base_model: " + Quoted(base) + "\nlibrary_name: peft\n";
   text += "tags:\n- plural\n---\n\n# " + std::string(adapter ? "An adapter" : "A model") + " of method `" +
           training.method + "`\n\nTrained with plural " + Version();
@@ -138,7 +168,7 @@ std::string Card(const Training& training, const json& prompt_template, const st
           (end_tokens.empty() ? "" : ", stop_token_ids=" + ends) +
           ")\nllm.generate({\"prompt_token_ids\": ids}, sampling" +
           (adapter ? ", lora_request=LoRARequest(\"plural\", 1, \"THIS_FOLDER\")" : "") + ")\n```\n";
-  return text;
+  return text + TrainedSection(trained);
 }
 
 }  // namespace
@@ -147,15 +177,17 @@ std::map<std::string, std::string> CardFiles(const Training& training, const std
                                              const std::vector<std::int64_t>& end_tokens) {
   const json prompt_template = json::parse(training.template_json, nullptr, /*allow_exceptions=*/false);
   if (!prompt_template.is_object() || Part(prompt_template, "name").empty()) return {};
-  const nlohmann::ordered_json record = {{"plural_version", Version()},
-                                         {"method", training.method},
-                                         {"possibilities", training.possibilities},
-                                         {"latents", training.latents},
-                                         {"begin_token_ids", training.begin_tokens},
-                                         {"source_format", training.source_format},
-                                         {"template", prompt_template},
-                                         {"tokenizer_name", training.tokenizer_name},
-                                         {"tokenizer_sha256", training.tokenizer_sha256}};
+  const json trained = json::parse(training.trained_json, nullptr, /*allow_exceptions=*/false);
+  nlohmann::ordered_json record = {{"plural_version", Version()},
+                                   {"method", training.method},
+                                   {"possibilities", training.possibilities},
+                                   {"latents", training.latents},
+                                   {"begin_token_ids", training.begin_tokens},
+                                   {"source_format", training.source_format},
+                                   {"template", prompt_template},
+                                   {"tokenizer_name", training.tokenizer_name},
+                                   {"tokenizer_sha256", training.tokenizer_sha256}};
+  if (!training.trained_json.empty()) record["trained"] = trained;
   std::map<std::string, std::string> files = {
       {kTrainingFile, record.dump(2, ' ', false, json::error_handler_t::replace) + "\n"},
       {"README.md", Card(training, prompt_template, base_model, end_tokens)}};
@@ -163,6 +195,22 @@ std::map<std::string, std::string> CardFiles(const Training& training, const std
     files["chat_template.jinja"] = chat;
   }
   return files;
+}
+
+std::string LicenseOf(const fs::path& folder) {
+  const fs::path card = folder / "README.md";
+  if (std::error_code error; folder.empty() || !fs::is_regular_file(card, error)) return "";
+  std::istringstream lines(ReadFile(card));
+  std::string line;
+  if (!std::getline(lines, line) || line != "---") return "";
+  while (std::getline(lines, line) && line != "---") {
+    constexpr std::string_view kKey = "license:";
+    if (!line.starts_with(kKey)) continue;
+    const std::size_t first = line.find_first_not_of(" \"'", kKey.size());
+    const std::size_t last = line.find_last_not_of(" \"'\r");
+    return first == std::string::npos || last < first ? "" : line.substr(first, last - first + 1);
+  }
+  return "";
 }
 
 std::optional<Training> ReadTraining(const fs::path& folder) {
@@ -177,7 +225,8 @@ std::optional<Training> ReadTraining(const fs::path& folder) {
                     .source_format = record.at("source_format"),
                     .template_json = record.at("template").dump(),
                     .tokenizer_name = record.at("tokenizer_name"),
-                    .tokenizer_sha256 = record.at("tokenizer_sha256")};
+                    .tokenizer_sha256 = record.at("tokenizer_sha256"),
+                    .trained_json = record.contains("trained") ? record.at("trained").dump() : ""};
   } catch (const json::exception& error) {
     const std::string what = error.what();  // behind the name of its kind, in brackets
     throw ExitError(ExitCode::kBadData, "'" + path.string() + "': is not as training writes it: " +

@@ -2,7 +2,7 @@
 //
 // Owns: the content of both, and the chat template of a chat corpus beside them. Does not own: weights and
 // tokenizer files (hf_folder.h), rendering of prompts for a run, which the corpus holds. Thread rule: pure
-// functions, but for ReadTraining, which reads a file.
+// functions, but for ReadTraining, which reads a file, and LicenseOf.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +23,9 @@ struct Training {
   std::string source_format;               // of the corpus: dialogue | targets | chat | text
   std::string template_json;               // the corpus's prompt template
   std::string tokenizer_name, tokenizer_sha256;
+  // How it came about, for people: a JSON object of texts, numbers and the object "figures"; "" where that is not
+  // known.
+  std::string trained_json{};
 };
 
 inline constexpr const char* kTrainingFile = "plural.json";
@@ -32,6 +35,9 @@ inline constexpr const char* kTrainingFile = "plural.json";
 // response. Empty where the corpus has no template: another program wrote it.
 std::map<std::string, std::string> CardFiles(const Training& training, const std::string& base_model,
                                              const std::vector<std::int64_t>& end_tokens);
+
+// The licence that the README.md of a model's folder names in its metadata; "" where there is none.
+std::string LicenseOf(const std::filesystem::path& folder);
 
 // What plural.json of `folder` says; nothing without the file. Errors: those of ReadJsonFile;
 // ExitError(kBadData) naming the key of another type.

@@ -122,6 +122,17 @@ struct Recipe {
     std::int64_t steps = 10;  // recorded
   } profile;
 
+  struct Log {  // trackers beside metrics.jsonl; "": not this one
+    bool tensorboard = false;
+    struct Wandb {
+      std::string project;
+      std::string mode = "online";  // online | offline | disabled
+      std::string entity, name;     // "": the account's, the run's
+    } wandb;
+
+    bool Any() const { return tensorboard || (!wandb.project.empty() && wandb.mode != "disabled"); }
+  } log;
+
   // "a.b" -> "recipes/x.yaml:12", "command line", "default", "default of otoft" or "file name".
   std::map<std::string, std::string> origins;
 

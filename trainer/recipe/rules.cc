@@ -166,6 +166,21 @@ void CheckRun(const Recipe& recipe, Checker& check) {
                  std::to_string(steps.value_or(0)) + " steps of the run (train.steps); lower it");
 }
 
+void CheckLog(const Recipe& recipe, Checker& check) {
+  const auto& wandb = recipe.log.wandb;
+  for (const char* key : {"log.wandb.mode", "log.wandb.entity", "log.wandb.name"}) {
+    check.NoEffect(key, !wandb.project.empty(), "log.wandb.project", "without log.wandb.project");
+  }
+  // The service refuses others, when the run has begun.
+  constexpr std::size_t kLongestProject = 128;
+  check.Rule(
+      wandb.project.size() > kLongestProject || wandb.project.find_first_of("/\\#?%:") != std::string::npos,
+      {"log.wandb.project"},
+      "must have at most " + std::to_string(kLongestProject) + " bytes and none of / \\ # ? % :, found '" +
+          Printable(Shortened(wandb.project)) + "'" +
+          (wandb.project.find('/') == std::string::npos ? "" : "; the team is log.wandb.entity"));
+}
+
 }  // namespace
 
 std::vector<Violation> CheckRules(const Recipe& recipe,
@@ -175,6 +190,7 @@ std::vector<Violation> CheckRules(const Recipe& recipe,
   CheckGroup(recipe, check);
   CheckMethod(recipe, check);
   CheckRun(recipe, check);
+  CheckLog(recipe, check);
   return check.Take();
 }
 

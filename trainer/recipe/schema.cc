@@ -317,6 +317,16 @@ std::vector<Key> MakeKeys() {
   add(Integer("profile.after", Between(0, kMaxCount), FIELD(profile.after),
               "steps of this start before the recorded ones"));
   add(Integer("profile.steps", Between(1, 1e4), FIELD(profile.steps), "recorded steps"));
+
+  add(Boolean("log.tensorboard", FIELD(log.tensorboard),
+              "event files for TensorBoard in `log/tensorboard` of the run's folder, while it trains"));
+  add(Text("log.wandb.project", FIELD(log.wandb.project),
+           "project of Weights & Biases that gets the run's figures while it trains; `null`: none does"));
+  add(Word("log.wandb.mode", Same({"online", "offline", "disabled"}), FIELD(log.wandb.mode),
+           "`offline`: into `log/wandb` of the run's folder, for `wandb sync`; `disabled`: nothing is sent"));
+  add(Text("log.wandb.entity", FIELD(log.wandb.entity),
+           "user or team of Weights & Biases; `null`: the account's own"));
+  add(Text("log.wandb.name", FIELD(log.wandb.name), "name of the run there; `null`: `name`"));
   AddOwnKeys(keys);
   return keys;
 }

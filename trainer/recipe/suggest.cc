@@ -32,6 +32,10 @@ constexpr std::string_view kMicroBatch =
     "train.row_budget bounds what one pass holds";
 constexpr std::string_view kNoTracker =
     "there is none: metrics.jsonl in the run's folder has every figure, for any program that plots";
+constexpr std::string_view kTrackers = "use log.tensorboard: true or log.wandb.project";
+constexpr std::string_view kNoUpload =
+    "there is none: figures and the recipe are sent (log.wandb.project), the result stays in its folder";
+constexpr std::string_view kOneRun = "not needed: the run's folder remembers the run of log.wandb.project";
 constexpr std::string_view kNoHub = "there is none: the result is a folder, upload it with `hf upload`";
 constexpr std::string_view kValidation =
     "name a corpus with data.validation; validation.every_steps says how often it is measured";
@@ -43,13 +47,17 @@ constexpr std::string_view kSharded = "there is none: every rank holds the whole
 
 // Words of axolotl, LLaMA-Factory, TRL (transformers), torchtune and PEFT.
 constexpr auto kForeignNames = std::to_array<ForeignName>({
-    {"wandb_project", kNoTracker},
-    {"wandb_entity", kNoTracker},
-    {"wandb_name", kNoTracker},
-    {"wandb_run_id", kNoTracker},
-    {"wandb_log_model", kNoTracker},
-    {"report_to", kNoTracker},
-    {"use_tensorboard", kNoTracker},
+    {"wandb_project", "log.wandb.project"},
+    {"wandb_mode", "log.wandb.mode"},
+    {"wandb_entity", "log.wandb.entity"},
+    {"wandb_name", "log.wandb.name"},
+    {"wandb_run_id", kOneRun},
+    {"wandb_log_model", kNoUpload},
+    {"use_wandb", "log.wandb.project"},
+    {"report_to", kTrackers},
+    {"use_tensorboard", "log.tensorboard"},
+    {"logging_dir", "not needed: log.tensorboard writes into log/tensorboard of the run's folder"},
+    {"trackio_space_id", kNoTracker},
     {"mlflow_tracking_uri", kNoTracker},
     {"plot_loss", kNoTracker},
     {"push_to_hub", kNoHub},

@@ -7,6 +7,7 @@
 //   <run.dir>/<name>/recipe.yaml    resolved, with the origin of each value
 //                    run.lock       held by rank 0 while the run lives
 //                    metrics.jsonl  checkpoints/  log/rank-00000.log
+//                    log/track.log, track.json, tensorboard/, wandb/   of a run with a tracker
 //                    profile/rank-00000.json, .txt   of a run with profile.enabled
 //                    adapter/ or model/   appears last: the run is finished
 #pragma once

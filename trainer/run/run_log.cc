@@ -27,6 +27,8 @@ RunLog::RunLog(RunLog&&) noexcept = default;
 
 void RunLog::Info(const std::string& message) { logger_->info(message); }
 
+void RunLog::Error(const std::string& message) { logger_->error(message); }
+
 void RunLog::Warn(const std::string& message) {
   logger_->warn(message);
   if (speaks_) std::cerr << "plural: warning: " << message << "\n";

@@ -24,6 +24,8 @@ class RunLog {
 
   void Info(const std::string& message);
   void Warn(const std::string& message);
+  // What ends the run; for the log alone, since main.cc reports it.
+  void Error(const std::string& message);
 
  private:
   std::unique_ptr<spdlog::logger> logger_;

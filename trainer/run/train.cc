@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <exception>
 #include <iostream>
 #include <optional>
 #include <string>
@@ -16,6 +17,7 @@
 #include "trainer/run/device_check.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/run/run_log.h"
+#include "trainer/run/tracker.h"
 #include "trainer/run/train_lines.h"
 #include "trainer/run/train_setup.h"
 #include "trainer/run/training_run.h"
@@ -154,7 +156,15 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
 
   TrainingRun run(recipe, config, std::move(corpus), std::move(validation), model, state, world, collectives,
                   stop, log);
-  return run.ToTheEnd();
+  // Behind the resume, which cuts metrics.jsonl to what its checkpoint has seen.
+  if (world.Rank() == 0 && recipe.log.Any()) StartTracker(TrackProgram(), paths.root, log);
+  try {
+    return run.ToTheEnd();
+  } catch (const std::exception& error) {  // for those who look into the run's folder; main.cc reports it
+    const std::string what = error.what();
+    log.Error(what.substr(0, what.find('\n')));
+    throw;
+  }
 }
 
 }  // namespace plural::trainer

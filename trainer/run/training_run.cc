@@ -19,6 +19,7 @@
 #include "trainer/run/self_consistency.h"
 #include "trainer/run/train_lines.h"
 #include "trainer/run/train_setup.h"
+#include "trainer/run/trained_record.h"
 
 namespace plural::trainer {
 namespace {
@@ -290,6 +291,7 @@ void TrainingRun::WriteResult() {
     line["peak_host_memory_bytes"] = PeakResidentBytes();
     metrics_->Write(line);
     metrics_->Sync();
+    training_.trained_json = TrainedRecord(recipe_, state_, paths_.Metrics(), LicenseOf(model_folder_));
     // Last of all: the folder's presence says that the run is finished.
     const std::vector<std::int64_t>& ends = model_.Config().eos_token_ids;
     if (recipe_.adapter.lora) {

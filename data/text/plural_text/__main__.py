@@ -31,6 +31,10 @@ COMMANDS = {
         "plural_text.persona.command",
         "talks with a model, and how varied the personas are that it takes on",
     ),
+    "report": ("plural_text.report.command", "one HTML page of runs, a sweep, answers and figures"),
+    "plot": ("plural_text.report.plot_command", "one figure of them as PNG, PDF or SVG"),
+    "watch": ("plural_text.watch.command", "runs while they train and after: progress, losses, state"),
+    "track": ("plural_text.track.command", "a run's figures to TensorBoard and Weights & Biases"),
 }
 
 # Stopped on request (docs/running.md).

@@ -5,6 +5,8 @@
 
 #include <filesystem>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
@@ -45,6 +47,35 @@ TEST_F(ModelCardTest, TrainingIsReadAgain) {
   EXPECT_EQ(CardFiles(*read, "base", {2, 3}), files);
   EXPECT_EQ(read->possibilities, 4);
   EXPECT_EQ(read->begin_tokens, training_.begin_tokens);
+}
+
+TEST_F(ModelCardTest, HowItWasTrainedIsKeptByAnExport) {
+  Training trained = training_;
+  trained.trained_json = R"({"corpus_sha256": "abc", "base_license": "mit", "steps": 12,
+                             "figures": {"validation_perplexity": "3.25"}})";
+  const auto files = CardFiles(trained, "base", {2});
+  WriteFileDurably(folder_ / kTrainingFile, files.at(kTrainingFile));
+  for (const std::string& card :
+       {files.at("README.md"), CardFiles(*ReadTraining(folder_), "", {2}).at("README.md")}) {
+    for (const char* words : {"license: \"mit\"\n", "* corpus sha256: `abc`\n", "* steps: `12`\n",
+                              "* validation perplexity: `3.25`\n"}) {
+      EXPECT_NE(card.find(words), std::string::npos) << words << "\n" << card;
+    }
+  }
+  EXPECT_EQ(CardFiles(training_, "base", {2}).at("README.md").find("How it was trained"), std::string::npos);
+}
+
+TEST_F(ModelCardTest, LicenceOfTheBase) {
+  EXPECT_EQ(LicenseOf(folder_), "");
+  for (const auto& [text, expected] : std::vector<std::pair<std::string, std::string>>{
+           {"---\nlicense: apache-2.0\ntags: []\n---\n", "apache-2.0"},
+           {"---\ntags: []\nlicense: \"mit\" \r\n---\n", "mit"},
+           {"---\ntags: []\n---\nlicense: mit\n", ""},
+           {"license: mit\n", ""},
+           {"---\nlicense:\n---\n", ""}}) {
+    WriteFileDurably(folder_ / "README.md", text);
+    EXPECT_EQ(LicenseOf(folder_), expected) << text;
+  }
 }
 
 TEST_F(ModelCardTest, CardHasThePrompt) {

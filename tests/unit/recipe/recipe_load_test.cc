@@ -254,8 +254,8 @@ TEST_F(RecipeLoad, UnknownKeysNameTheNearestOne) {
       {"micro_batch_size: 1", "not needed: train.groups_per_step counts"},
       {"per_device_train_batch_size: 1", "not needed: train.groups_per_step counts"},
       {"load_in_8bit: true", "8 bits are not supported"},
-      {"wandb_project: x", "there is none: metrics.jsonl"},
-      {"report_to: wandb", "there is none: metrics.jsonl"},
+      {"wandb_project: x", "use log.wandb.project"},
+      {"report_to: wandb", "use log.tensorboard: true or log.wandb.project"},
       {"push_to_hub: true", "there is none: the result is a folder"},
       {"eval_strategy: steps", "name a corpus with data.validation"},
       {"dataset_name: x", "set data.train to the corpus"},
@@ -296,6 +296,10 @@ TEST_F(RecipeLoad, ContradictionsAreRefused) {
   const struct {
     std::string text, key, message;
   } cases[] = {
+      {"log: {wandb: {mode: offline}}", "log.wandb.mode", "has no effect without log.wandb.project"},
+      {"log: {wandb: {name: x}}", "log.wandb.name", "has no effect without log.wandb.project"},
+      {"log: {wandb: {project: team/x}}", "log.wandb.project",
+       "none of / \\ # ? % :, found 'team/x'; the team"},
       {"model: {path: m, config: {}}", "model.path", "contradicts model.config"},
       {"model: {dtype: fp64}", "model.path", "missing; give model.path"},
       {"model: {config: {model_type: gpt2}}", "model.config", "no usable model shape"},

@@ -6,7 +6,7 @@
   plural sweep status SWEEP.yaml      state of each run, progress, failures with their error line
   plural sweep retry SWEEP.yaml       forgets failures, so that run and submit try them again
   plural sweep cancel SWEEP.yaml      asks runs at work to save and stop, takes jobs out of the queue
-  plural sweep report SWEEP.yaml      table.md, table.json: means, comparisons, Pareto front
+  plural sweep report SWEEP.yaml      table.md and report.html: means, comparisons, Pareto front
   plural sweep keys                   the keys of a sweep file
 
 A run is known by its resolved recipe, corpora and base weights: a sweep that is extended, stopped or started
@@ -184,11 +184,15 @@ def _cancel(planned: Planned) -> int:
 
 
 def _report(planned: Planned) -> int:
+    from plural_text.report import command as page
     from plural_text.sweep.table import keep_table, make_table
 
-    table = make_table(planned.sweep, planned.folder, planned.settings, planned.runs, planned.baseline)
-    _, text = keep_table(planned.folder, table)
-    print(f"{text}: {len(planned.runs)} runs of {len(planned.settings)} settings")
+    folder = planned.folder
+    table = make_table(planned.sweep, folder, planned.settings, planned.runs, planned.baseline)
+    _, text = keep_table(folder, table)
+    print(f"{text}: {len(planned.runs)} runs of {len(planned.settings)} settings", flush=True)
+    if planned.runs:
+        page.write_page([folder.root], folder.root / "report.html")
     return 0
 
 

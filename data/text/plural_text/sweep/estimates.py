@@ -110,7 +110,7 @@ def _file(folder: SweepFolder, run: Run) -> Path:
 def _dry_run(sweep: SweepFile, run: Run) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="plural-sweep-") as folder:
         file = Path(folder) / "recipe.yaml"
-        values = {**run.setting.overrides, "name": "run", "seed": run.seed, "run.dir": folder}
+        values = {**run.overrides, "name": "run", "seed": run.seed, "run.dir": folder}
         file.write_text(recipe_text(sweep, values, file.parent.resolve()), encoding="utf-8")
         words = [program(), "dry-run", str(file), "--json", "--ranks", str(sweep.ranks)]
         done = subprocess.run(words, capture_output=True, text=True, errors="replace")

@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from plural_text.common.program import program
 from plural_text.sweep.contents import Contents
 from plural_text.sweep.expand import Setting
 from plural_text.sweep.located_yaml import plain_value
-from plural_text.sweep.sweep_file import SweepFile
+from plural_text.sweep.sweep_file import Evaluation, SweepFile
 
 _NOT_IDENTITY = (("name",), ("run",), ("log",), ("model", "device"))
 # Recipe key -> what it is for a message. Their contents count, not their paths.
@@ -41,13 +41,16 @@ _CONTENTS = {
 
 @dataclass(frozen=True)
 class Run:
-    """`id`: of training. `measured_id`: of training and what is measured afterwards."""
+    """`id`: of training. `measured_id`: of training and what is measured afterwards. `overrides` and
+    `evaluations`: those of the setting with the seed put in."""
 
     id: str
     measured_id: str
     setting: Setting
     seed: int
     recipe: Mapping[str, Any]  # resolved
+    overrides: Mapping[str, Any]
+    evaluations: tuple[Evaluation, ...]
 
     @property
     def label(self) -> str:
@@ -61,15 +64,18 @@ def runs_of(sweep: SweepFile, settings: list[Setting], contents: Contents) -> li
         resolved = list(pool.map(lambda one: _resolve(sweep, one), settings))
     found: dict[str, Run] = {}
     for setting, recipe in zip(settings, resolved):
-        inputs = _inputs(sweep, recipe, setting, contents)
         for seed in sweep.seeds or (recipe["seed"],):
-            values = {**recipe, "seed": seed}
+            values = {**_with_seed(recipe, seed), "seed": seed}
+            evaluations = tuple(
+                Evaluation(one.name, _with_seed(one.steps, seed)) for one in setting.evaluations
+            )
             identity = _without(values)
-            identity["contents"] = inputs
+            identity["contents"] = _inputs(sweep, values, setting, contents)
             run_id = _digest(identity)
-            steps = [[one.name, one.steps] for one in setting.evaluations]
-            measured = _digest([run_id, steps, _step_inputs(sweep, setting, contents)])
-            found.setdefault(run_id, Run(run_id, measured, setting, seed, values))
+            steps = [[one.name, one.steps] for one in evaluations]
+            measured = _digest([run_id, steps, _step_inputs(sweep, evaluations, contents)])
+            overrides = _with_seed(setting.overrides, seed)
+            found.setdefault(run_id, Run(run_id, measured, setting, seed, values, overrides, evaluations))
     return list(found.values())
 
 
@@ -124,12 +130,22 @@ def _inputs(
     return found
 
 
-def _step_inputs(sweep: SweepFile, setting: Setting, contents: Contents) -> dict[str, str]:
-    """Contents of the files that options of the steps name."""
+def _with_seed(value: Any, seed: int) -> Any:
+    """Every text with the seed in the place of {seed}."""
+    if isinstance(value, str):
+        return value.replace("{seed}", str(seed))
+    if isinstance(value, Mapping):
+        return {key: _with_seed(item, seed) for key, item in value.items()}
+    return [_with_seed(item, seed) for item in value] if isinstance(value, list) else value
+
+
+def _step_inputs(sweep: SweepFile, evaluations: Sequence[Evaluation], contents: Contents) -> dict[str, str]:
+    """Contents of the files that options of the steps and words of programs name."""
     found = {}
-    for one in setting.evaluations:
+    for one in evaluations:
         for step, options in one.steps.items():
-            for option, value in options.items():
+            named = dict(enumerate(options["words"])) if step == "program" else options
+            for option, value in named.items():
                 if option == "corpus" and not (isinstance(value, str) and Path(value).is_file()):
                     raise MissingInput(f"{sweep.file}: evaluate.{step}.corpus: no corpus at '{value}'")
                 if isinstance(value, str) and Path(value).is_file():

@@ -24,7 +24,13 @@ SWEEP = (
     Key("name", "text without '/'", "the file's name", "The sweep's folder within `dir`."),
     Key("dir", "folder", "runs/sweeps", "Where sweeps lie, from the folder that the command starts in."),
     Key("base", "recipe file, or a list", "", "What every run inherits, from the sweep file's folder."),
-    Key("set", "mapping of recipe keys to values", "{}", "Values of every run, over those of `base`."),
+    Key(
+        "set",
+        "mapping of recipe keys to values",
+        "{}",
+        "Values of every run, over those of `base`. In texts, here and in `evaluate`, `{seed}` is the run's "
+        "seed.",
+    ),
     Key("grid", "mapping of recipe keys to lists", "{}", "Every combination of these values is a setting."),
     Key(
         "zip",
@@ -66,6 +72,13 @@ STEPS = (
     Key("generate", "mapping of options of `plural generate`", "none", "Answers to a corpus of prompts."),
     Key("metrics", "mapping of options of `plural metrics`", "none", "Figures of those answers."),
     Key("evaluate", "mapping of options of `plural evaluate`", "none", "Exact figures on a corpus."),
+    Key(
+        "program",
+        "list of words, or one text",
+        "none",
+        "A program of your own that writes a JSON object of numbers to `{output}`; `{responses}`, `{result}` "
+        "and `{run}` stand for the answers, the trained adapter or model, and the run's folder.",
+    ),
 )
 PARETO = (
     Key("x", "name of a figure", "", "The first figure."),

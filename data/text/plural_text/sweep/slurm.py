@@ -58,7 +58,7 @@ def submit(
 
     array = [f"--array={width}", f"--output={logs}/%A-%a.log"]
     add("train", *array)
-    if any(run.setting.evaluations for run in runs):
+    if any(run.evaluations for run in runs):
         add("measure", *array, f"--dependency=aftercorr:{jobs['train']}", "--kill-on-invalid-dep=yes")
     last = jobs.get("measure", jobs["train"])
     add("report", f"--dependency=afterany:{jobs['train']}:{last}", f"--output={logs}/%j.log")

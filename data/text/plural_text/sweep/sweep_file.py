@@ -7,6 +7,7 @@ follow from it (expand.py), whether recipes are valid (identity.py). Thread rule
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -271,7 +272,10 @@ class _Reader:
                 self.refuse((*path, "name"), f"the name '{name}' stands there twice")
             steps = {key: options or {} for key, options in one.items() if key != "name"}
             for step, options in steps.items():
-                self.step((*path, step), options)
+                if step != "program":
+                    self.step((*path, step), options)
+            if "program" in steps:
+                steps["program"] = {"words": self.words((*path, "program"), steps["program"])}
             if "metrics" in steps and "generate" not in steps:
                 self.refuse((*path, "metrics"), "metrics measures what generate answers; add generate")
             if steps:
@@ -284,6 +288,15 @@ class _Reader:
         for option in options:
             if option.replace("-", "_") in _STEP_OPTIONS:
                 self.refuse((*path, option), f"{option} is given by the sweep itself; leave it out")
+
+    def words(self, path: tuple[Hashable, ...], value: Any) -> list[str]:
+        """Of the user's own program."""
+        words = shlex.split(value) if isinstance(value, str) else value
+        if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+            self.refuse(path, "program is a text or a list of texts: a program and its arguments")
+        if not any("{output}" in word for word in words):
+            self.refuse(path, "program names no {output}, the file that it writes its figures to")
+        return words
 
     def pareto(self) -> Pareto | None:
         values = self.at(("pareto",))

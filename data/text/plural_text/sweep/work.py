@@ -65,7 +65,7 @@ class Worker:
         or stopped. The caller has claimed it. Errors: WriteFailed."""
         try:
             self.train(run, place)
-            if not measure and run.setting.evaluations:
+            if not measure and run.evaluations:
                 return "trained"
             self.measure(run, place)
         except StopRequested:
@@ -83,7 +83,7 @@ class Worker:
             return
         recipe = folder.root / "recipes" / f"{name}.yaml"
         values = {
-            **run.setting.overrides,
+            **run.overrides,
             "name": name,
             "seed": run.seed,
             "run.dir": str(folder.root / "runs"),
@@ -100,7 +100,7 @@ class Worker:
         figures = dict(self._trained_figures(run))
         undefined: dict[str, str] = {}
         contents = Contents(measured / "inputs.json")
-        for evaluation in run.setting.evaluations:
+        for evaluation in run.evaluations:
             figures |= self._evaluate(run, place, evaluation, contents, undefined)
         row = {"id": run.id, "measured_id": run.measured_id, "figures": figures, "undefined": undefined}
         self._folder.keep_row(run, row)
@@ -146,7 +146,36 @@ class Worker:
                 figures |= _measured_figures(f"{before}metrics.", output, undefined)
             elif step == "evaluate":
                 figures |= _evaluated_figures(f"{before}evaluate.", output)
+        if "program" in evaluation.steps:
+            figures |= self._own_figures(run, place, before, evaluation, contents)
         return figures
+
+    def _own_figures(
+        self, run: Run, place: Place, before: str, evaluation: Evaluation, contents: Contents
+    ) -> dict[str, float]:
+        """Those of the user's program."""
+        folder = self._folder.measured(run) / evaluation.name
+        output, result = folder / "program.json", self._result(run)
+        assert result is not None
+        places = {
+            "{output}": output,
+            "{responses}": folder / "responses.jsonl",
+            "{result}": result,
+            "{run}": self._folder.run_folder(run),
+        }
+        words = list(evaluation.steps["program"]["words"])
+        for name, path in places.items():
+            words = [word.replace(name, str(path)) for word in words]
+        inputs = [Path(word) for word in words if word != str(output) and Path(word).exists()]
+
+        def work() -> None:
+            self._command(run, place, f"{before}program", words)
+
+        if make_once(output.with_name("program.made.json"), words, inputs, [output], contents, work):
+            contents.keep()
+        return {
+            f"{before}program.{key}": value for key, value in _object(output).items() if _is_number(value)
+        }
 
     def _model(self, run: Run) -> tuple[list[str], list[Path]]:
         """The options that name the trained model, and its folders."""
@@ -181,8 +210,13 @@ class Worker:
             contents.keep()
 
     def _step(self, run: Run, place: Place, step: str, words: list[str]) -> None:
-        """Runs a command of plural to its end, again where only its process was lost. Errors: Failure,
-        StopRequested."""
+        """Runs a command of plural to its end. Errors: Failure, StopRequested."""
+        self._command(run, place, step, self._start(words), wait_for_lock=words[0] == "train")
+
+    def _command(
+        self, run: Run, place: Place, step: str, words: list[str], *, wait_for_lock: bool = False
+    ) -> None:
+        """Again where only its process was lost. Errors: Failure, StopRequested."""
         log = self._folder.measured(run) / "log" / f"{step}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         locked_until = time.monotonic() + _LOCK_SECONDS
@@ -190,13 +224,13 @@ class Worker:
         while True:
             if self._processes.stopping:
                 raise StopRequested
-            code = self._processes.run([*place.prefix, *self._start(words)], self._environment(place), log)
+            code = self._processes.run([*place.prefix, *words], self._environment(place), log)
             if code == 0:
                 return
             if self._processes.stopping:
                 raise StopRequested
             # A process that an earlier planner left behind saves its state and ends soon.
-            if code == LOCKED and words[0] == "train" and time.monotonic() < locked_until:
+            if code == LOCKED and wait_for_lock and time.monotonic() < locked_until:
                 time.sleep(1)
                 continue
             attempts += 1
