@@ -39,6 +39,7 @@ NOT_TYPED = {
         "ctest --test-dir build -R unit.method",
         "ctest --test-dir build -L style",
         "build/tests/method_tests --gtest_filter='*TreeEqualsPlain.*poexft*'",
+        "PYTHONPATH=data/text:tests .venv/bin/python -m unittest tests/text/masks_test.py",
         "mpirun -np 3 build/tests/mpi_tests --gtest_filter='AllReduceSum.*'",
         "build/tests/threads_tests",
         "tests/sanitize/run build",
@@ -133,6 +134,7 @@ OF_DOCUMENT = {
     # README's and the pages with --align load the encoder.
     "report.md": {"metrics tuned.jsonl": "metrics tuned.jsonl --metrics distinct"},
     "running.md": {
+        r"\bRUN\b": "runs/mine --tensorboard",
         "--corpus FILE": "--corpus my.h5",
         "-o FILE": "-o figures.json",
         "--input FILE": "--input answers.jsonl",
