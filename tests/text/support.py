@@ -16,6 +16,7 @@ import mistral_common
 
 from plural_text.prepare.tokenizer import Tokenizer
 from plural_text.prepare.tokenizer_files import open_tokenizer
+from text import warm_process
 
 MISTRAL_DATA = Path(mistral_common.__file__).parent / "data"
 MISTRAL_V1 = MISTRAL_DATA / "tokenizer.model.v1"
@@ -96,8 +97,11 @@ def command(*arguments) -> list[str]:
 
 
 def run(*arguments, **options) -> subprocess.CompletedProcess:
-    """Runs the text program as `launch/plural` does."""
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, **options)
+    """Runs the text program as `launch/plural` does: started, or where that makes no difference, forked."""
+    words, environment = list(map(str, arguments)), options.get("env")
+    if options.keys() <= {"env", "cwd"} and warm_process.is_enough(words[0] if words else "", environment):
+        return warm_process.run(words, environment, options.get("cwd"))
+    return subprocess.run(command(*words), capture_output=True, text=True, timeout=300, **options)
 
 
 class CorpusGroup:

@@ -29,7 +29,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 namespace {
 
-constexpr const char* kHead = "lm_head.weight";
+constexpr const char* kHeadWeight = "lm_head.weight";
 constexpr const char* kEmbeddingWeight = "model.embed_tokens.weight";
 
 [[noreturn]] void Refuse(const fs::path& path, const std::string& what) {
@@ -53,7 +53,7 @@ class Merger {
     ModelConfig with_ends = shape_.Config();
     with_ends.AddEndTokens(GenerationEndTokens(settings.adapter));
     ends_ = with_ends.eos_token_ids;
-    untied_ = shape_.Config().tie_word_embeddings && layers_.contains(kHead);
+    untied_ = shape_.Config().tie_word_embeddings && layers_.contains(kHeadWeight);
     CheckHeaders();
   }
 
@@ -87,7 +87,7 @@ class Merger {
   }
 
   std::set<std::string> Parameters() const {
-    std::set<std::string> names = {kHead};
+    std::set<std::string> names = {kHeadWeight};
     for (const auto& [name, tensor] : shape_.BaseParameters()) names.insert(name);
     return names;
   }
@@ -96,7 +96,7 @@ class Merger {
   // All names and shapes, before anything is written.
   void CheckHeaders() const {
     const auto meta = at::TensorOptions().dtype(at::kFloat).device(at::kMeta);
-    std::map<std::string, at::Tensor> base = {{kHead, shape_.Head().linear.weight_OI}};
+    std::map<std::string, at::Tensor> base = {{kHeadWeight, shape_.Head().linear.weight_OI}};
     std::vector<WeightFiles::Wanted> changes;
     for (const auto& [name, tensor] : shape_.BaseParameters()) base[name] = tensor;
     CheckBaseTensors(shape_, base_names_, base_);
@@ -112,13 +112,13 @@ class Merger {
 
   // A head that was tied comes from the embedding.
   std::string ParameterInBase(const std::string& parameter) const {
-    return untied_ && parameter == kHead ? kEmbeddingWeight : parameter;
+    return untied_ && parameter == kHeadWeight ? kEmbeddingWeight : parameter;
   }
 
   // What is written, in the model's order.
   std::vector<SafetensorsWriter::Item> Items() const {
     std::vector<dist::NamedTensor> parameters = shape_.BaseParameters();
-    if (untied_) parameters.push_back({kHead, shape_.Head().linear.weight_OI});
+    if (untied_) parameters.push_back({kHeadWeight, shape_.Head().linear.weight_OI});
     std::vector<SafetensorsWriter::Item> items;
     for (const auto& [name, tensor] : parameters) {
       const bool as_is = settings_.dtype == at::ScalarType::Undefined;

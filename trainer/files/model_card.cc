@@ -23,7 +23,7 @@ std::string Quoted(const std::string& text) {
 }
 
 // A text of a template; "" for what it does not have.
-std::string Part(const json& prompt_template, const char* key) {
+std::string TextOf(const json& prompt_template, const char* key) {
   const auto found = prompt_template.find(key);
   return found != prompt_template.end() && found->is_string() ? found->get<std::string>() : "";
 }
@@ -43,12 +43,12 @@ std::string PromptSection(const Training& training, const json& prompt_template)
     if (numbers) {
       text +=
           "To the content of the last user message this is added, where `{k}` is the number:\n\n```json\n" +
-          Quoted(Part(prompt_template, "number")) + "\n```\n";
+          Quoted(TextOf(prompt_template, "number")) + "\n```\n";
     }
     return text;
   }
   if (training.source_format == "text") return text + "The beginning of a text, as it stands.\n";
-  const std::string prompt = Part(prompt_template, numbers ? "prompt_with_number" : "prompt");
+  const std::string prompt = TextOf(prompt_template, numbers ? "prompt_with_number" : "prompt");
   text += "Exactly this text";
   text += training.begin_tokens.empty()
               ? ", without a begin token:\n\n"
@@ -58,8 +58,8 @@ std::string PromptSection(const Training& training, const json& prompt_template)
   if (training.source_format == "targets") return text + "\n`{request}` is the question.\n";
   text += "\n`{context}` is the conversation, a turn a line; the last one is what is answered.\n";
   if (const json speakers = Speakers(prompt_template); !speakers.is_null()) {
-    text += "Backwards from the last turn, turns begin with " + Quoted(Part(speakers, "a")) + " and " +
-            Quoted(Part(speakers, "b")) + " in turn.\n";
+    text += "Backwards from the last turn, turns begin with " + Quoted(TextOf(speakers, "a")) + " and " +
+            Quoted(TextOf(speakers, "b")) + " in turn.\n";
   }
   return text;
 }
@@ -70,7 +70,7 @@ std::string PromptCode(const Training& training, const json& prompt_template) {
   std::string code;
   if (training.source_format == "chat") {
     const std::string number =
-        numbers ? " + " + Quoted(Part(prompt_template, "number")) + ".replace(\"{k}\", str(k))" : "";
+        numbers ? " + " + Quoted(TextOf(prompt_template, "number")) + ".replace(\"{k}\", str(k))" : "";
     return "messages = [{\"role\": \"user\", \"content\": question" + number +
            "}]\n"
            "prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)\n"
@@ -80,8 +80,8 @@ std::string PromptCode(const Training& training, const json& prompt_template) {
     code = "prompt = question\n";
   } else {
     const json speakers = Speakers(prompt_template);
-    const std::string speaker = speakers.is_null() ? "" : Quoted(Part(speakers, "a")) + " + ";
-    code = "prompt = " + Quoted(Part(prompt_template, numbers ? "prompt_with_number" : "prompt")) + "\n";
+    const std::string speaker = speakers.is_null() ? "" : Quoted(TextOf(speakers, "a")) + " + ";
+    code = "prompt = " + Quoted(TextOf(prompt_template, numbers ? "prompt_with_number" : "prompt")) + "\n";
     if (numbers) code += "prompt = prompt.replace(\"{k}\", str(k))\n";
     const char* const content = training.source_format == "targets" ? "{request}" : "{context}";
     code += "prompt = prompt.replace(\"" + std::string(content) + "\", " + speaker + "question)\n";
@@ -176,7 +176,7 @@ std::string Card(const Training& training, const json& prompt_template, const st
 std::map<std::string, std::string> CardFiles(const Training& training, const std::string& base_model,
                                              const std::vector<std::int64_t>& end_tokens) {
   const json prompt_template = json::parse(training.template_json, nullptr, /*allow_exceptions=*/false);
-  if (!prompt_template.is_object() || Part(prompt_template, "name").empty()) return {};
+  if (!prompt_template.is_object() || TextOf(prompt_template, "name").empty()) return {};
   const json trained = json::parse(training.trained_json, nullptr, /*allow_exceptions=*/false);
   nlohmann::ordered_json record = {{"plural_version", Version()},
                                    {"method", training.method},
@@ -187,11 +187,11 @@ std::map<std::string, std::string> CardFiles(const Training& training, const std
                                    {"template", prompt_template},
                                    {"tokenizer_name", training.tokenizer_name},
                                    {"tokenizer_sha256", training.tokenizer_sha256}};
-  if (!training.trained_json.empty()) record["trained"] = trained;
+  if (trained.is_object()) record["trained"] = trained;
   std::map<std::string, std::string> files = {
       {kTrainingFile, record.dump(2, ' ', false, json::error_handler_t::replace) + "\n"},
       {"README.md", Card(training, prompt_template, base_model, end_tokens)}};
-  if (const std::string chat = Part(prompt_template, "chat_template"); !chat.empty()) {
+  if (const std::string chat = TextOf(prompt_template, "chat_template"); !chat.empty()) {
     files["chat_template.jinja"] = chat;
   }
   return files;

@@ -23,8 +23,8 @@ struct Training {
   std::string source_format;               // of the corpus: dialogue | targets | chat | text
   std::string template_json;               // the corpus's prompt template
   std::string tokenizer_name, tokenizer_sha256;
-  // How it came about, for people: a JSON object of texts, numbers and the object "figures"; "" where that is not
-  // known.
+  // How it came about, for people: a JSON object of texts, numbers and the object "figures"; "" where that is
+  // not known.
   std::string trained_json{};
 };
 

@@ -15,15 +15,15 @@
 namespace plural::trainer {
 namespace {
 
-using Tokens = std::vector<data::Token>;
+using ResponseTokens = std::vector<data::Token>;
 
 // Distinct-n over token ids, since no text is at hand here: different n-grams / n-grams
 // (docs/methods.md 8.8).
-double TokenDistinct(const std::vector<std::vector<Tokens>>& responses, std::size_t n) {
-  std::set<Tokens> different;
+double TokenDistinct(const std::vector<std::vector<ResponseTokens>>& responses, std::size_t n) {
+  std::set<ResponseTokens> different;
   std::size_t total = 0;
   for (const auto& of_prompt : responses) {
-    for (const Tokens& tokens : of_prompt) {
+    for (const ResponseTokens& tokens : of_prompt) {
       for (std::size_t at = 0; at + n <= tokens.size(); ++at, ++total) {
         different.emplace(tokens.begin() + static_cast<std::ptrdiff_t>(at),
                           tokens.begin() + static_cast<std::ptrdiff_t>(at + n));
@@ -120,16 +120,16 @@ void Validation::AddSampled(const Decoder& model, const dist::World& world, dist
     mine.push_back(responses.dump());
   }
 
-  std::vector<std::vector<Tokens>> sampled;
+  std::vector<std::vector<ResponseTokens>> sampled;
   double different = 0.0, finished = 0.0, total = 0.0;
   for (const std::string& of_prompt : dist::GatherInOrder(mine, collectives)) {
-    std::vector<Tokens>& responses = sampled.emplace_back();
+    std::vector<ResponseTokens>& responses = sampled.emplace_back();
     for (const nlohmann::json& response : nlohmann::json::parse(of_prompt)) {
-      responses.push_back(response.at("tokens").get<Tokens>());
+      responses.push_back(response.at("tokens").get<ResponseTokens>());
       finished += response.at("finished").get<bool>() ? 1.0 : 0.0;
       total += 1.0;
     }
-    different += static_cast<double>(std::set<Tokens>(responses.begin(), responses.end()).size());
+    different += static_cast<double>(std::set<ResponseTokens>(responses.begin(), responses.end()).size());
   }
   line["responses"] = settings_.responses;
   line["temperature"] = settings_.temperature;

@@ -59,7 +59,7 @@ data::LabelledGroup LabelLatents(const data::Group& group, int used, const data:
 }
 
 // Recognition feeds the whole response and the query; generation the responses under each latent.
-std::vector<TreeExtent> Extents(const UsedLengths& lengths, const data::LabelSettings& settings) {
+std::vector<TreeExtent> LatentExtents(const UsedLengths& lengths, const data::LabelSettings& settings) {
   const double responses = lengths.responses;
   const double branches = std::max(settings.latent_branches, 1);
   const double latent_rows = settings.latent_branches > 0 ? branches : responses;
@@ -67,9 +67,9 @@ std::vector<TreeExtent> Extents(const UsedLengths& lengths, const data::LabelSet
           {lengths.tail + branches * lengths.fed + latent_rows, branches * responses}};
 }
 
-constexpr std::string_view kTerms[] = {"likelihood", "bow"};
+constexpr std::string_view kLatentTerms[] = {"likelihood", "bow"};
 
-std::vector<std::string> SumNames(const MethodSettings& settings) {
+std::vector<std::string> LatentSumNames(const MethodSettings& settings) {
   return LatentSums::Names(settings.latent.latents);
 }
 
@@ -85,23 +85,23 @@ std::optional<double> Spread(const Sums& sums, const MethodSettings& settings) {
 }
 
 constexpr unsigned kAllLines = kStepLine | kEpochLine | kValidationLine;
-constexpr Figure kFigures[] = {{"used_latents", kAllLines, UsedLatents},
-                               {"information_nats", kAllLines, Information},
-                               {"latent_nll_spread_nats", kStepLine | kEpochLine, Spread}};
+constexpr Figure kLatentFigures[] = {{"used_latents", kAllLines, UsedLatents},
+                                     {"information_nats", kAllLines, Information},
+                                     {"latent_nll_spread_nats", kStepLine | kEpochLine, Spread}};
 
-constexpr KeyDefault kDefaults[] = {{"group.responses", "1"}, {"train.groups_per_step", "8"}};
+constexpr KeyDefault kCvfDefaults[] = {{"group.responses", "1"}, {"train.groups_per_step", "8"}};
 
 }  // namespace
 
 extern const Method cvf;
 constinit const Method cvf = {.name = "cvf",
-                              .defaults = kDefaults,
+                              .defaults = kCvfDefaults,
                               .latents = true,
                               .label = LabelLatents,
-                              .extents = Extents,
-                              .terms = kTerms,
+                              .extents = LatentExtents,
+                              .terms = kLatentTerms,
                               .losses = MakeLatentLosses,
-                              .sums = SumNames,
-                              .figures = kFigures};
+                              .sums = LatentSumNames,
+                              .figures = kLatentFigures};
 
 }  // namespace plural::trainer::methods

@@ -69,7 +69,7 @@ data::LabelledGroup LabelTargets(const data::Group& group, int used, const data:
   return labelled;
 }
 
-std::vector<std::string> SumNames(const MethodSettings& /*settings*/) {
+std::vector<std::string> TargetSumNames(const MethodSettings& /*settings*/) {
   return {"kl_nats", "cross_entropy_nats", "target_entropy_nats", "target_mass", "entropy_nats"};
 }
 
@@ -82,28 +82,28 @@ void AddTargets(const data::LabelledGroup& group, const std::vector<double>& seq
   sums["entropy_nats"] += targets.entropy_nats;
 }
 
-constexpr unsigned kBoth = kEpochLine | kValidationLine;
-constexpr Figure kFigures[] = {{"kl_nats", kBoth},
-                               {"entropy_nats", kBoth},
-                               {"target_mass", kBoth},
-                               {"cross_entropy_nats", kBoth},
-                               {"target_entropy_nats", kEpochLine}};
+constexpr unsigned kBothLines = kEpochLine | kValidationLine;
+constexpr Figure kTargetFigures[] = {{"kl_nats", kBothLines},
+                                     {"entropy_nats", kBothLines},
+                                     {"target_mass", kBothLines},
+                                     {"cross_entropy_nats", kBothLines},
+                                     {"target_entropy_nats", kEpochLine}};
 
-constexpr KeyDefault kDefaults[] = {{"group.responses", "0"},      {"validation.responses", "0"},
-                                    {"train.epochs", "50"},        {"train.groups_per_step", "1"},
-                                    {"optimizer.eps", "1e-5"},     {"optimizer.weight_decay", "0.01"},
-                                    {"optimizer.clip_norm", "1.0"}};
+constexpr KeyDefault kMatchingDefaults[] = {{"group.responses", "0"},      {"validation.responses", "0"},
+                                            {"train.epochs", "50"},        {"train.groups_per_step", "1"},
+                                            {"optimizer.eps", "1e-5"},     {"optimizer.weight_decay", "0.01"},
+                                            {"optimizer.clip_norm", "1.0"}};
 
 }  // namespace
 
 extern const Method distribution_matching;
 constinit const Method distribution_matching = {.name = "distribution_matching",
-                                                .defaults = kDefaults,
+                                                .defaults = kMatchingDefaults,
                                                 .responses = UsedResponses::kAll,
                                                 .target_sets = true,
                                                 .label = LabelTargets,
-                                                .sums = SumNames,
+                                                .sums = TargetSumNames,
                                                 .add_sums = AddTargets,
-                                                .figures = kFigures};
+                                                .figures = kTargetFigures};
 
 }  // namespace plural::trainer::methods

@@ -15,27 +15,28 @@
 namespace plural::trainer::methods {
 namespace {
 
-constexpr std::string_view kTemperature = "loss.temperature";
-constexpr OwnKey kKeys[] = {{.name = kTemperature,
-                             .low = 0.0,
-                             .high = 1.0,
-                             .low_open = true,
-                             .otherwise = 0.7,
-                             .meaning = "temperature b of the tempered cross-entropy; 1: plain likelihood"}};
+constexpr std::string_view kGemTemperature = "loss.temperature";
+constexpr OwnKey kGemKeys[] = {
+    {.name = kGemTemperature,
+     .low = 0.0,
+     .high = 1.0,
+     .low_open = true,
+     .otherwise = 0.7,
+     .meaning = "temperature b of the tempered cross-entropy; 1: plain likelihood"}};
 
-double Temperature(const MethodSettings& settings) { return settings.Own(kTemperature); }
+double GemTemperature(const MethodSettings& settings) { return settings.Own(kGemTemperature); }
 
-constexpr std::string_view kTerms[] = {"likelihood"};
+constexpr std::string_view kGemTerms[] = {"likelihood"};
 
-std::vector<at::Tensor> Loss(const EdgeValues& edges, const MethodSettings& settings) {
+std::vector<at::Tensor> GemLoss(const EdgeValues& edges, const MethodSettings& settings) {
   const at::Tensor value_E = edges.tempered_log_p_E + edges.tempered_entropy_E;
-  return {(edges.likelihood_E * value_E).sum() * -Temperature(settings)};
+  return {(edges.likelihood_E * value_E).sum() * -GemTemperature(settings)};
 }
 
 }  // namespace
 
 extern const Method gem;
 constinit const Method gem = {
-    .name = "gem", .keys = kKeys, .terms = kTerms, .edge_loss = Loss, .temperature = Temperature};
+    .name = "gem", .keys = kGemKeys, .terms = kGemTerms, .edge_loss = GemLoss, .temperature = GemTemperature};
 
 }  // namespace plural::trainer::methods

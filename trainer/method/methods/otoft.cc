@@ -4,11 +4,12 @@
 namespace plural::trainer::methods {
 namespace {
 
-constexpr KeyDefault kDefaults[] = {{"group.responses", "1"}, {"train.groups_per_step", "8"}};
+constexpr KeyDefault kOneToOneDefaults[] = {{"group.responses", "1"}, {"train.groups_per_step", "8"}};
 
 }  // namespace
 
 extern const Method otoft;
-constinit const Method otoft = {.name = "otoft", .defaults = kDefaults, .responses = UsedResponses::kFirst};
+constinit const Method otoft = {
+    .name = "otoft", .defaults = kOneToOneDefaults, .responses = UsedResponses::kFirst};
 
 }  // namespace plural::trainer::methods

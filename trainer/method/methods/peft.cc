@@ -87,7 +87,7 @@ data::LabelledGroup LabelPossibilities(const data::Group& group, int used,
 }
 
 // Every number has its own tail, followed by its positive and its share of the negatives.
-std::vector<TreeExtent> Extents(const UsedLengths& lengths, const data::LabelSettings& settings) {
+std::vector<TreeExtent> PossibilityExtents(const UsedLengths& lengths, const data::LabelSettings& settings) {
   const double numbers = lengths.responses;
   if (numbers == 0.0) return {{lengths.tail + lengths.fed, 0.0}};
   double negatives = numbers * (numbers - 1.0);
@@ -108,7 +108,8 @@ void AddValidation(const Decoder& model, const data::Group& group, const data::P
   sums[kInformation] += figures.information_nats;
 }
 
-constexpr Figure kFigures[] = {{kMixtureEntropy, kValidationLine}, {kInformation, kValidationLine}};
+constexpr Figure kPossibilityFigures[] = {{kMixtureEntropy, kValidationLine},
+                                          {kInformation, kValidationLine}};
 
 }  // namespace
 
@@ -118,9 +119,9 @@ constinit const Method peft = {.name = "poexft",
                                .numbers = true,
                                .negatives = true,
                                .label = LabelPossibilities,
-                               .extents = Extents,
+                               .extents = PossibilityExtents,
                                .validation_sums = kValidationSums,
                                .add_validation_sums = AddValidation,
-                               .figures = kFigures};
+                               .figures = kPossibilityFigures};
 
 }  // namespace plural::trainer::methods

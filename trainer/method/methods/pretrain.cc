@@ -4,13 +4,13 @@
 namespace plural::trainer::methods {
 namespace {
 
-constexpr KeyDefault kDefaults[] = {
+constexpr KeyDefault kPretrainDefaults[] = {
     {"adapter.type", "\"none\""}, {"group.responses", "0"}, {"validation.responses", "0"}};
 
 }  // namespace
 
 extern const Method pretrain;
 constinit const Method pretrain = {
-    .name = "pretrain", .defaults = kDefaults, .responses = UsedResponses::kAll};
+    .name = "pretrain", .defaults = kPretrainDefaults, .responses = UsedResponses::kAll};
 
 }  // namespace plural::trainer::methods

@@ -6,7 +6,7 @@
   plural sweep status SWEEP.yaml      state of each run, progress, failures with their error line
   plural sweep retry SWEEP.yaml       forgets failures, so that run and submit try them again
   plural sweep cancel SWEEP.yaml      asks runs at work to save and stop, takes jobs out of the queue
-  plural sweep report SWEEP.yaml      table.md and report.html: means, comparisons, Pareto front
+  plural sweep report SWEEP.yaml      a table and a page: means, comparisons, Pareto front
   plural sweep keys                   the keys of a sweep file
 
 A run is known by its resolved recipe, corpora and base weights: a sweep that is extended, stopped or started

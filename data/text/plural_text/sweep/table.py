@@ -1,6 +1,6 @@
 """What came out of a sweep: its rows, its settings over seeds, comparisons, winners.
 
-Owns: table.json and table.md in the sweep's folder. Does not own: figures (work.py), their statistics
+Owns: table.json and "table.md" in the sweep's folder. Does not own: figures (work.py), their statistics
 (statistics.py), the page (report/). Thread rule: values.
 """
 
@@ -52,7 +52,7 @@ def make_table(
 
 
 def keep_table(folder: SweepFolder, table: Mapping[str, Any]) -> tuple[Path, Path]:
-    """table.json and table.md in the sweep's folder. Errors: WriteFailed."""
+    """Both files in the sweep's folder. Errors: WriteFailed."""
     values, text = folder.root / "table.json", folder.root / "table.md"
     write_whole(values, json.dumps(table, indent=1) + "\n")
     write_whole(text, markdown(table))
