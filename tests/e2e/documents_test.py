@@ -39,6 +39,7 @@ NOT_TYPED = {
         "ctest --test-dir build -R unit.method",
         "ctest --test-dir build -L style",
         "build/tests/method_tests --gtest_filter='*TreeEqualsPlain.*poexft*'",
+        "PYTHONPATH=data/text:tests .venv/bin/python -m unittest tests/text/masks_test.py",
         "mpirun -np 3 build/tests/mpi_tests --gtest_filter='AllReduceSum.*'",
         "build/tests/threads_tests",
         "tests/sanitize/run build",
@@ -79,6 +80,8 @@ NOT_TYPED = {
         f".venv/bin/hf download {MODEL}",
         ".venv/bin/hf download NAME",
         ".venv/bin/pip install --no-deps -r data/text/requirements-search.txt",
+        ".venv/bin/pip install --no-deps -r data/text/requirements-plot.txt",
+        ".venv/bin/pip install --no-deps -r data/text/requirements-tracking.txt",
         "pip install .",
         "pre-commit install",
         "git lfs pull",
@@ -91,6 +94,10 @@ NOT_TYPED = {
         "apptainer build plural.sif launch/apptainer.def",
         'apptainer exec --bind "$HOME/.cache/huggingface:/hf" plural.sif plural doctor',
         "mpirun -np 16 apptainer exec plural.sif plural train RECIPE",
+    ],
+    "a process goes on behind the command; track_test.py waits for it": [
+        "plural train RECIPE log.tensorboard=true",
+        "plural train RECIPE log.wandb.project=mine log.wandb.mode=offline",
     ],
     "an archive that hours make": [
         "tar xzf plural-0.1.0-x86_64.tar.gz",
@@ -123,8 +130,11 @@ OF_ALL = {
 }
 OF_DOCUMENT = {
     "README.md": {"runs/starter": "runs/mine"},
-    "metrics.md": {r"distinct,semantic,?.*-o": "distinct,semantic -o"},
+    "metrics.md": {r"distinct,semantic,?.*-o": "distinct,self-bleu -o"},
+    # README's and the pages with --align load the encoder.
+    "report.md": {"metrics tuned.jsonl": "metrics tuned.jsonl --metrics distinct"},
     "running.md": {
+        r"\bRUN\b": "runs/mine --tensorboard",
         "--corpus FILE": "--corpus my.h5",
         "-o FILE": "-o figures.json",
         "--input FILE": "--input answers.jsonl",
@@ -164,7 +174,7 @@ class Documents(unittest.TestCase):
         for command in (
             f"{prepare} my.jsonl --format chat -o my.h5",
             f"{prepare} texts.jsonl --format text -o other.h5",
-            "plural train recipes/starter.yaml name=mine",
+            "plural train recipes/starter.yaml name=mine data.validation=my.h5",
         ):
             done = cls.base.type(command)
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
@@ -277,7 +287,17 @@ class Documents(unittest.TestCase):
         )
         self.assertEqual(done.returncode, 0, done.stderr)
 
+    def write_two_runs(self, reader):
+        self.write_answers(reader)
+        for name in ("a", "b"):
+            shutil.copytree(reader.folder / "runs/mine", reader.folder / "runs" / name)
+            shutil.copy(reader.folder / "answers.jsonl", reader.folder / f"{name}.jsonl")
+            done = reader.type(f"plural metrics {name}.jsonl --metrics distinct -o {name}.json")
+            self.assertEqual(done.returncode, 0, done.stderr)
+        shutil.copy(reader.folder / "answers.jsonl", reader.folder / "tuned.jsonl")
+
     NEEDS = {
+        "report.md": write_two_runs,
         "preparing-data.md": write_rating_template,
         "corpus-format.md": write_example_corpus,
         "running.md": write_ratings,

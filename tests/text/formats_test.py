@@ -64,6 +64,11 @@ class Reading(FolderTest):
         self.assertIn("'kinds' is not used", self.notes[0])
         self.assertIn("unknown key 'topic'", self.notes[1])
         self.assertIn("candidates, context", self.notes[1])
+        self.assertNotIn("did you mean", self.notes[1])
+        self.notes.clear()
+        file = write_lines(self.folder / "n.jsonl", [{**GOOD, "candidate": []}])
+        self.read("dialogue", file)
+        self.assertIn("did you mean 'candidates'?", self.notes[0])
 
 
 class Refused(FolderTest):

@@ -303,6 +303,8 @@ class BadInput(Metrics):
         binary = self.folder / "binary.jsonl"
         binary.write_bytes(b"\xff\xfe\n")
         self.assertIn("binary.jsonl:1: not UTF-8", self.metrics(lines=binary, code=65)[0].stderr)
+        binary.write_bytes(b"\x89HDF\r\n\x1a\n")
+        self.assertIn("binary.jsonl:1: HDF5, as corpora", self.metrics(lines=binary, code=65)[0].stderr)
 
     def test_outputs(self):
         file = write_lines(self.folder / "r.jsonl", LINES)

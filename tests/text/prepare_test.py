@@ -127,9 +127,17 @@ class Results(Prepare):
         self.assertEqual(len(numbered), len(groups), "else the next figure needs care")
         plain = shared = 0
         for g in groups:
-            sequences = [[*g.full_prompt(k), *tokens] for k in (1, 2) for tokens in g.responses[:2]]
-            plain += sum(map(len, sequences))
-            shared += len({tuple(s[:end]) for s in sequences for end in range(1, len(s))})
+            beginnings = set()
+            for k in (1, 2):
+                for r, tokens in enumerate(g.responses[:2]):
+                    sequence = [*g.full_prompt(k), *tokens]
+                    plain += len(sequence)
+                    # Of a negative, what lies behind the last penalised token is not computed.
+                    marked = [t + 1 for t, mask in enumerate(g.masks[r]) if mask & 1]
+                    predicted = len(tokens) if r == k - 1 else max(marked, default=0)
+                    last = len(sequence) - len(tokens) + predicted
+                    beginnings |= {tuple(sequence[:end]) for end in range(1, last)}
+            shared += len(beginnings)
         self.assertIn(f", {plain / shared:.2f}x (peft", done.stdout)
 
     def test_early_number(self):

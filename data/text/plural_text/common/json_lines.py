@@ -24,6 +24,7 @@ _KINDS = {
     float: "a number",
     type(None): "null",
 }
+_HDF5 = b"\x89HDF\r\n"  # how such a file begins
 
 
 def read_objects(path: Path) -> Iterator[tuple[str, dict]]:
@@ -54,6 +55,10 @@ def parse_object(content: bytes, where: str) -> dict:
     try:
         value = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
+        if content.startswith(_HDF5):
+            raise BadData(
+                f"{where}: HDF5, as corpora are; needed are JSON lines, such as `plural generate` writes"
+            ) from None
         raise BadData(f"{where}: not UTF-8 at byte {error.start}") from None
     except (ValueError, RecursionError) as error:
         raise BadData(f"{where}: not valid JSON: {error}") from None

@@ -7,6 +7,7 @@ Streams: one record in memory at a time. Thread rule: a generator, one thread.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -150,9 +151,11 @@ class InputFiles:
                     "(--align kinds uses it)"
                 )
             else:
+                near = difflib.get_close_matches(key, known, 1, cutoff=0.8)
+                meant = f"; did you mean '{near[0]}'?" if near else ""
                 self._note(
                     f"{where}: unknown key '{key}' is passed over, here and below; --format "
-                    f"{self._format} knows {', '.join(sorted(known))}"
+                    f"{self._format} knows {', '.join(sorted(known))}{meant}"
                 )
 
 

@@ -13,6 +13,7 @@ from plural_text.prepare.groups import Changes, Group
 _PEFT_RESPONSES = 4
 # Byte values with the bit of content_first (masks.py).
 _MARKED = bytes(range(1, 256, 2))
+_UNMARKED = bytes(range(0, 256, 2))
 _FEW_MARKED = 0.05
 
 
@@ -57,7 +58,7 @@ class Summary:
         if n > 0:
             tails = group.tails[1 : n + 1]
             self._peft_plain += n * (n * prompt + sum(map(len, tails)) + sum(lengths[:n]))
-            self._peft_shared += prompt + _rows(tails) + n * _fed_rows(group.responses[:n])
+            self._peft_shared += prompt + _rows(tails) + _peft_rows(group, n)
 
     @property
     def marked_share(self) -> float:
@@ -122,6 +123,16 @@ def _rows(sequences: list) -> int:
         rows += len(tokens) - len(os.path.commonprefix([before, tokens]))
         before = tokens
     return rows
+
+
+def _peft_rows(group: Group, n: int) -> int:
+    """Rows behind the n tails: each has its own response, and of the others what leads to the last token that
+    is penalised (content_first)."""
+    penalised = [
+        tokens[: max(len(mask.rstrip(_UNMARKED)) - 1, 0)]
+        for tokens, mask in zip(group.responses[:n], group.masks[:n], strict=True)
+    ]
+    return sum(_rows([*penalised[:k], group.responses[k][:-1], *penalised[k + 1 :]]) for k in range(n))
 
 
 def _fed_rows(responses: list) -> int:
