@@ -35,7 +35,7 @@ void* OpenModule(std::string& problem) {
 }
 #else
 void* OpenModule(std::string& problem) {
-  problem = "this build has no NCCL; use device: cpu, or install the CUDA libraries (" +
+  problem = "this build has no NCCL; use model.device=cpu, or install the CUDA libraries (" +
             std::string(kInstall) + ") and build again";
   return nullptr;
 }
@@ -90,7 +90,7 @@ int LocalCudaDevice(const World& world) {
   const int devices = Entry<CudaDeviceCount>(kCudaDeviceCountName)();
   if (devices == 0) {
     throw ResourceError(world.Host() + " shows no CUDA device to rank " + std::to_string(world.Rank()) +
-                        "; check the driver (nvidia-smi) and CUDA_VISIBLE_DEVICES, or use device: cpu");
+                        "; check the driver (nvidia-smi) and CUDA_VISIBLE_DEVICES, or use model.device=cpu");
   }
   if (devices == 1) return 0;  // a scheduler may bind one GPU per task; MakeNccl finds shared ones
   if (world.LocalRank() >= devices) {

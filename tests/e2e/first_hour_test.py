@@ -397,6 +397,9 @@ class FirstHour(unittest.TestCase):
         )
         self.assertLess(len(line), 450)
 
+    def test_a_run_is_not_its_adapter(self):
+        self.said(66, "inspect", "runs/tuned", words=("is a run", "runs/tuned/adapter"))
+
     def test_commands_of_one_rank(self):
         for command in (["inspect", "corpus.h5"], ["validate", "tuned.yaml"], ["prepare", "x"]):
             result = subprocess.run(

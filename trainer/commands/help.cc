@@ -46,7 +46,7 @@ constexpr auto kCommands = std::to_array<CommandHelp>({
     {"Figures", "metrics", "Measures diversity, coverage, coherence and cost of generated responses.",
      "metrics answers.jsonl -o figures.json", false, true},
     {"Figures", "persona", "Holds conversations with a model and measures how varied its personas are.",
-     "persona --model MODEL --questions questions.txt -o talks.jsonl", false, true},
+     "persona --model MODEL --questions questions.jsonl -o talks.jsonl", false, true},
     {"Figures", "report", "Makes one HTML page of runs, a sweep, answers and figures.",
      "report runs/mine --responses answers.jsonl -o report.html", false, true},
     {"Figures", "plot", "Draws one figure of them as PNG, PDF or SVG.",

@@ -1,5 +1,6 @@
 #include <ATen/core/TensorBody.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <iomanip>
 #include <iostream>
@@ -117,11 +118,27 @@ void InspectAdapter(const fs::path& folder) {
   if (latents > 0) PrintTensors(folder / "latents.safetensors");
 }
 
+// The adapter of a run, or its newest checkpoint; nothing where `folder` is no run or has neither.
+fs::path PartOfRun(const fs::path& folder) {
+  if (!fs::exists(folder / "recipe.yaml")) return {};
+  if (fs::exists(folder / "adapter" / "adapter_config.json")) return folder / "adapter";
+  fs::path newest;
+  if (!fs::is_directory(folder / "checkpoints")) return newest;
+  for (const auto& entry : fs::directory_iterator(folder / "checkpoints")) {
+    if (fs::exists(entry.path() / "manifest.json")) newest = std::max(newest, entry.path());
+  }
+  return newest;
+}
+
 }  // namespace
 
 void InspectFolder(const fs::path& folder) {
   if (fs::exists(folder / "manifest.json")) return InspectCheckpoint(folder);
   if (fs::exists(folder / "adapter_config.json")) return InspectAdapter(folder);
+  if (const fs::path part = PartOfRun(folder); !part.empty()) {
+    throw ExitError(ExitCode::kMissingInput,
+                    folder.string() + ": is a run; name what to inspect of it, such as " + part.string());
+  }
   throw ExitError(ExitCode::kMissingInput,
                   folder.string() +
                       ": has neither manifest.json (checkpoint) nor adapter_config.json (adapter); name a "

@@ -110,14 +110,15 @@ void CheckCounts(data::Corpus& corpus, const Recipe& recipe) {
     fewest = std::min(fewest, responses);
   }
   if (short_groups == 0) return;
-  throw ExitError(ExitCode::kBadData,
-                  file + ": group.responses asks for " + std::to_string(recipe.group.responses) + ", and " +
-                      std::to_string(short_groups) + " of " + Counted(corpus.Info().groups, "group") +
-                      (short_groups == 1 ? " has" : " have") + " fewer, first '" +
-                      Printable(corpus.Read(first).id) + "' with " +
-                      std::to_string(corpus.Lengths(first).responses.size()) + "; set group.responses to " +
-                      std::to_string(fewest) + ", or prepare the corpus with --min-responses " +
-                      std::to_string(recipe.group.responses));
+  throw ExitError(
+      ExitCode::kBadData,
+      file + ": group.responses asks for " + std::to_string(recipe.group.responses) + ", and " +
+          std::to_string(short_groups) + " of " + Counted(corpus.Info().groups, "group") +
+          (short_groups == 1 ? " has" : " have") + " fewer, first '" + Printable(corpus.Read(first).id) +
+          "' with " + std::to_string(corpus.Lengths(first).responses.size()) + "; set group.responses to " +
+          std::to_string(fewest) + ", or prepare the corpus with --min-responses " +
+          std::to_string(recipe.group.responses) +
+          (fewest == 1 ? " (or with --group-by-prompt, where each record has one response of several)" : ""));
 }
 
 // Target sets of another kind of corpus can be meant, but seldom are.
