@@ -16,7 +16,7 @@ LIBRARIES = {
     "metrics": ["plural_text.metrics.command", "nltk.tokenize.destructive", "nltk.translate.bleu_score"],
     "postprocess": ["plural_text.postprocess"],
     "prepare": ["plural_text.prepare.command", "h5py", "tokenizers"],
-    "score": ["plural_text.score", "h5py", "tokenizers"],
+    "score": ["plural_text.score", "h5py", "tokenizers", "huggingface_hub.utils", "huggingface_hub._snapshot_download"],
 }
 # Variables that the interpreter or a library reads when it starts; a run with others of them needs a start.
 READ_AT_START = ("PYTHON", "LANG", "LC_", "HF_", "TRANSFORMERS_", "OMP_", "XDG_", "HOME")
