@@ -13,7 +13,7 @@ from pathlib import Path
 import training
 
 LAUNCHER = Path(__file__).resolve().parents[2] / "launch" / "plural"
-LONG = "train: {steps: 4000, groups_per_step: 2}\ncheckpoint: {every_steps: 1000}"
+LONG = "train: {steps: 1500, groups_per_step: 2}\ncheckpoint: {every_steps: 500}"
 # What a user's shell has: none of what tests set for mpirun.
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith(("OMPI_", "PRTE_"))}
 
@@ -116,10 +116,10 @@ class LaunchTest(unittest.TestCase):
                 output, errors = process.communicate(timeout=120)
                 self.assertEqual(process.returncode, 75, errors)
                 self.assertEqual(errors, "")
-                self.assertRegex(output.splitlines()[-1], r"^stopped on request: step \d+ of 4000 is saved")
+                self.assertRegex(output.splitlines()[-1], r"^stopped on request: step \d+ of 1500 is saved")
         done = self.launch("-np", 2, "train", "int.yaml", "checkpoint.keep=1", stdin=subprocess.DEVNULL)
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertRegex(done.stdout, r"resumed after step \d+ of 4000")
+        self.assertRegex(done.stdout, r"resumed after step \d+ of 1500")
 
     def test_a_rank_that_is_killed(self):
         process = self.start("killed")

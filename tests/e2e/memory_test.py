@@ -11,9 +11,9 @@ import training
 BOUND = 0.15  # what the dry run promises
 MODEL = (
     training.MODEL.replace("vocab_size: 40", "vocab_size: 8000")
-    .replace("hidden_size: 16", "hidden_size: 384")
-    .replace("intermediate_size: 32", "intermediate_size: 1024")
-    .replace("num_hidden_layers: 2", "num_hidden_layers: 8")
+    .replace("hidden_size: 16", "hidden_size: 256")
+    .replace("intermediate_size: 32", "intermediate_size: 688")
+    .replace("num_hidden_layers: 2", "num_hidden_layers: 12")
     .replace("max_position_embeddings: 128", "max_position_embeddings: 2048")
 )
 UNITS = {"MiB": 2**20, "GiB": 2**30}
@@ -48,7 +48,7 @@ class MemoryTest(unittest.TestCase):
         path.write_text(path.read_text().replace(training.MODEL, MODEL))
         arguments = [
             "r.yaml",
-            "train.steps=2",
+            "train.steps=1",
             "train.groups_per_step=1",
             "checkpoint.every_steps=0",
             *overrides,

@@ -17,13 +17,14 @@ ADAPTER = "adapter/adapter_model.safetensors"
 
 
 class ResumeTest(unittest.TestCase):
-    def setUp(self):
+    @classmethod
+    def setUpClass(cls):
         folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-        training.write_corpus(self.folder / "corpus.h5", training.random_groups(8, responses=4))
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = Path(folder.name)
+        training.write_corpus(cls.folder / "corpus.h5", training.random_groups(8, responses=4))
         training.write_corpus(
-            self.folder / "targets.h5",
+            cls.folder / "targets.h5",
             training.random_groups(8, responses=9, possibilities=0, targets=True),
             "targets",
         )
@@ -32,6 +33,13 @@ class ResumeTest(unittest.TestCase):
         corpus = "corpus.h5" if method == "peft" else "targets.h5"
         training.write_recipe(self.folder / f"{name}.yaml", name, method, corpus, dtype=dtype, extra=EXTRA)
         return f"{name}.yaml"
+
+    def calm(self, ranks, method="peft", dtype="fp32"):
+        """The name of a run that nothing disturbed, one for all tests."""
+        name = f"calm-{method}-{dtype}-{ranks}"
+        if not (self.folder / "runs" / name).exists():
+            self.run_to_the_end(self.recipe(name, method, dtype), ranks)
+        return name
 
     def run_to_the_end(self, recipe, ranks):
         result = training.train(self.folder, recipe, ranks=ranks)
@@ -79,11 +87,11 @@ class ResumeTest(unittest.TestCase):
         self.assertEqual(passes[0], passes[1])
 
     def killed(self, method, dtype="fp32"):
-        self.run_to_the_end(self.recipe("calm", method, dtype), 2)
-        recipe = self.recipe("killed", method, dtype)
+        calm, name = self.calm(2, method, dtype), f"killed-{method}-{dtype}"
+        recipe = self.recipe(name, method, dtype)
         for step in (60, 110):  # between checkpoints
             process = self.start(recipe, 2)
-            self.wait_for_step("killed", step, process)
+            self.wait_for_step(name, step, process)
             # The ranks are children of mpirun, which ends when they are gone.
             for rank in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
                 os.kill(int(rank), signal.SIGKILL)
@@ -91,7 +99,7 @@ class ResumeTest(unittest.TestCase):
             self.assertEqual(process.returncode, 128 + signal.SIGKILL)
         result = self.run_to_the_end(recipe, 2)
         self.assertRegex(result.stdout, rf"resumed after step 1[05]0 of {STEPS}")
-        self.assert_same_end("calm", "killed")
+        self.assert_same_end(calm, name)
 
     def test_killed_peft(self):
         self.killed("peft")
@@ -103,8 +111,7 @@ class ResumeTest(unittest.TestCase):
         self.killed("distribution_matching")
 
     def test_stopped_by_usr1(self):
-        self.run_to_the_end(self.recipe("calm"), 2)
-        recipe = self.recipe("stopped")
+        calm, recipe = self.calm(2), self.recipe("stopped")
         process = self.start(recipe, 2)
         self.wait_for_step("stopped", 13, process)
         process.send_signal(signal.SIGUSR1)  # mpirun forwards it
@@ -113,11 +120,10 @@ class ResumeTest(unittest.TestCase):
         self.assertIn("stopped on request", output)
         self.assertFalse((self.folder / "runs/stopped/adapter").exists())
         self.run_to_the_end(recipe, 2)
-        self.assert_same_end("calm", "stopped")
+        self.assert_same_end(calm, "stopped")
 
     def test_damaged_newest_checkpoint(self):
-        self.run_to_the_end(self.recipe("calm"), 1)
-        recipe = self.recipe("damaged")
+        calm, recipe = self.calm(1), self.recipe("damaged")
         process = self.start(recipe, 1)
         self.wait_for_step("damaged", 110, process)
         os.kill(process.pid, signal.SIGKILL)
@@ -132,11 +138,10 @@ class ResumeTest(unittest.TestCase):
         warnings = [line for line in result.stderr.splitlines() if "not whole" in line]
         self.assertEqual(len(warnings), 1, result.stderr)
         self.assertIn(newest.name + ".bad-", warnings[0])
-        self.assert_same_end("calm", "damaged")
+        self.assert_same_end(calm, "damaged")
 
     def test_other_number_of_ranks(self):
-        self.run_to_the_end(self.recipe("calm"), 1)
-        recipe = self.recipe("moved")
+        calm, recipe = self.calm(1), self.recipe("moved")
         process = self.start(recipe, 3)
         self.wait_for_step("moved", 25, process)
         process.send_signal(signal.SIGUSR1)
@@ -144,18 +149,16 @@ class ResumeTest(unittest.TestCase):
         self.assertEqual(process.returncode, 75)
         result = self.run_to_the_end(recipe, 1)
         self.assertIn("made with 3 ranks", result.stderr)
-        for one, other in zip(training.losses(self.folder, "calm"), training.losses(self.folder, "moved")):
+        for one, other in zip(training.losses(self.folder, calm), training.losses(self.folder, "moved")):
             self.assertAlmostEqual(one, other, delta=1e-4 * abs(one))
 
     def test_finished_run_is_left_alone(self):
-        recipe = self.recipe("done")
-        self.run_to_the_end(recipe, 1)
-        before = {path: path.stat().st_mtime_ns for path in (self.folder / "runs/done").rglob("*")}
-        result = self.run_to_the_end(recipe, 1)
+        name = self.calm(1)
+        run = self.folder / "runs" / name
+        before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+        result = self.run_to_the_end(f"{name}.yaml", 1)
         self.assertIn("is finished", result.stdout)
-        self.assertEqual(
-            before, {path: path.stat().st_mtime_ns for path in (self.folder / "runs/done").rglob("*")}
-        )
+        self.assertEqual(before, {path: path.stat().st_mtime_ns for path in run.rglob("*")})
 
 
 if __name__ == "__main__":

@@ -53,9 +53,9 @@ SEVEN_B = {
 TINY_SEVEN_B = {
     **SEVEN_B,
     "vocab_size": 1000,
-    "hidden_size": 128,
-    "intermediate_size": 448,
-    "num_hidden_layers": 4,
+    "hidden_size": 64,
+    "intermediate_size": 224,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 1,
 }
@@ -121,7 +121,7 @@ class Checklist:
         self.corpora = {}
         for name, vocabulary, lengths in (
             ("small", SMALL["vocab_size"], (60, 12)),
-            ("large", self.large_shape()["vocab_size"], (60, 12) if arguments.tiny else (180, 25)),
+            ("large", self.large_shape()["vocab_size"], (20, 6) if arguments.tiny else (180, 25)),
         ):
             self.corpora[name] = self.folder / f"{name}.h5"
             training.write_corpus(

@@ -74,24 +74,18 @@ class Results(Metrics):
         self.assertEqual(self.metrics(*names)[1], self.metrics(*names)[1])
 
     def test_real_encoder(self):
+        texts = ("I love dogs.", "I really like dogs.", "The stock market fell today.")
         lines = [
-            {
-                "id": "x",
-                "prompt": "p",
-                "responses": [
-                    {"text": text}
-                    for text in ("I love dogs.", "I really like dogs.", "The stock market fell today.")
-                ],
-            }
+            {"id": name, "prompt": "p", "responses": [{"text": text} for text in texts[:count]]}
+            for name, count in (("mixed", 3), ("alike", 2))
         ]
         _, report = self.metrics("--metrics", "semantic", lines=lines)
-        mixed = report["figures"]["semantic_diversity"]
-        self.assertEqual(mixed["count"], 3)
-        self.assertIn("encoder all-MiniLM-L6-v2 ", mixed["note"])
-        lines[0]["responses"].pop()
-        _, report = self.metrics("--metrics", "semantic", lines=lines)
-        self.assertLess(report["figures"]["semantic_diversity"]["value"], 0.3)
-        self.assertGreater(mixed["value"], 0.5)
+        micro, macro = (report["figures"][f"semantic_diversity{name}"] for name in ("", "_macro"))
+        self.assertEqual((micro["count"], macro["count"]), (4, 2))
+        self.assertIn("encoder all-MiniLM-L6-v2 ", micro["note"])
+        # micro = (3 mixed + alike) / 4, macro = (mixed + alike) / 2.
+        self.assertGreater(2 * micro["value"] - macro["value"], 0.5)
+        self.assertLess(3 * macro["value"] - 2 * micro["value"], 0.3)
 
     def test_ratings(self):
         lines = [

@@ -1,4 +1,4 @@
-"""Runs the text program in processes that begin with its libraries in memory: a test calls it many times.
+"""Runs the text program in processes that begin with its libraries in memory.
 
 Owns: a server that has imported the libraries and done nothing else, of which each run is a fork, so that no
 run sees another's state. Does not own: what is expected of a run. Thread rule: one thread per test process.
@@ -16,7 +16,7 @@ LIBRARIES = {
     "metrics": ["plural_text.metrics.command", "nltk.tokenize.destructive", "nltk.translate.bleu_score"],
     "postprocess": ["plural_text.postprocess"],
     "prepare": ["plural_text.prepare.command", "h5py", "tokenizers"],
-    "score": ["plural_text.score", "h5py", "tokenizers"],
+    "score": ["plural_text.score", "h5py", "tokenizers", "huggingface_hub._snapshot_download"],
 }
 # Variables that the interpreter or a library reads when it starts; a run with others of them needs a start.
 READ_AT_START = ("PYTHON", "LANG", "LC_", "HF_", "TRANSFORMERS_", "OMP_", "XDG_", "HOME")
@@ -28,10 +28,11 @@ def is_enough(word: str, environment: dict | None) -> bool:
     return word in LIBRARIES and not any(key.startswith(READ_AT_START) for key, _ in changed)
 
 
-def run(
-    arguments: list[str], environment=None, folder=None, timeout_seconds=300
-) -> subprocess.CompletedProcess:
-    """As subprocess.run with text=True of `python -m plural_text`; the first argument is the command."""
+def run(arguments: list[str], environment=None, folder=None, timeout_seconds=300):
+    """As subprocess.run of `python -m plural_text` with text=True; `arguments` begin with the command.
+
+    Errors: subprocess.TimeoutExpired, after the run was killed.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["plural_text.__main__", *LIBRARIES[arguments[0]]])
     with tempfile.TemporaryDirectory() as outputs:
