@@ -188,7 +188,7 @@ void CheckMachines(const std::vector<json>& ranks, Findings& findings) {
       findings.notes.push_back(
           host + " runs " + std::to_string(threads) + " threads in " + std::to_string(members.size()) +
           " ranks on " + std::to_string(cores) +
-          " cores: set OMP_NUM_THREADS, or start mpirun with --bind-to none or more cores a rank");
+          " cores: set OMP_NUM_THREADS, or start mpirun with --bind-to none or more cores per rank");
     }
   }
 }

@@ -141,7 +141,7 @@ void PrintValidation(data::Corpus& corpus, const Recipe& recipe, const Sample& s
                           Counted(static_cast<std::int64_t>(responses), "sampled response") + ": at most " +
                           FourDigits(100.0 * share) + " % on top of the training's arithmetic");
   if (share > 0.5) {
-    Line("", "sampling decodes a token at a time, slower than training: raise");
+    Line("", "sampling decodes one token at a time, slower than training: raise");
     Line("", "validation.every_steps, or lower validation.groups or validation.responses");
   }
 }
@@ -159,7 +159,7 @@ void PrintBalance(const data::Corpus& corpus, const Recipe& recipe, const data::
   rank_counts.insert(asked_ranks);
   std::cout << "\nPredicted balance (share of time that ranks are busy)\n" << std::flush;
   const std::string now_title = "at groups_per_step " + std::to_string(recipe.train.groups_per_step);
-  std::printf("  %6s   %-24s   at %d groups a rank\n", "ranks", now_title.c_str(),
+  std::printf("  %6s   %-24s   at %d groups per rank\n", "ranks", now_title.c_str(),
               static_cast<int>(kManyGroupsARank));
   const auto percent = [](double share) { return Decimal(100.0 * share, 1) + " %"; };
   for (const int ranks : rank_counts) {
@@ -276,17 +276,17 @@ int RunDryRun(const DryRunOptions& options) {
 
   std::cout << "Work (" << recipe.data.train << ")\n";
   Line("groups", Count(groups) + ", " + Counted(corpus.Info().responses, "response"));
-  Line("steps", Count(steps) + " (" + Count(steps_per_epoch) + " an epoch of " +
-                    Count(recipe.train.groups_per_step) + " groups a step, over all ranks)");
+  Line("steps", Count(steps) + " (" + Count(steps_per_epoch) + " per epoch, each of " +
+                    Count(recipe.train.groups_per_step) + " groups over all ranks)");
   const auto per_group = [&](std::int64_t total) {
     return Decimal(static_cast<double>(total) / static_cast<double>(sample.groups), 1);
   };
-  Line("tokens a group",
+  Line("tokens per group",
        per_group(sample.sequence_tokens) + " in its sequences, " + per_group(sample.rows) +
            " rows computed, shared " +
            Decimal(static_cast<double>(sample.sequence_tokens) / static_cast<double>(sample.rows), 2) +
            "x (mean of " + Counted(sample.groups, "group") + ")");
-  Line("arithmetic a group",
+  Line("arithmetic per group",
        Decimal(1e-9 * sample.flops / static_cast<double>(sample.groups), 1) + " GFLOP forward and backward");
   if (recipe.method->negatives) {
     Line("without penalty",
@@ -317,7 +317,7 @@ int RunDryRun(const DryRunOptions& options) {
   Line("checkpoints/",
        Count(kept) + " x " + Bytes(run.checkpoint_bytes) + " kept, one more while one is written");
   Line(recipe.adapter.lora ? "adapter/" : "model/", Bytes(run.trained_bytes) + ", Hugging Face format");
-  Line("log/", "one file a rank");
+  Line("log/", "one file per rank");
   PrintWarnings(warnings);
   return 0;
 }

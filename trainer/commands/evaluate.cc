@@ -146,7 +146,7 @@ void AddEvaluateOptions(CLI::App& command, EvaluateOptions& options) {
   command.add_option("--model", options.model, kModelHelp)->required();
   command.add_option("--adapter", options.adapter, kAdapterHelp);
   command.add_option("--corpus", options.corpus, "Corpus to evaluate on")->required();
-  AddOutputOptions(command, options.output, options.force, "JSON with the averages and a line a prompt");
+  AddOutputOptions(command, options.output, options.force, "JSON with the averages and one line per prompt");
   command.add_option("--limit", options.limit, "Evaluate only the first so many groups; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

@@ -29,7 +29,7 @@ void AddEvaluateOptions(CLI::App& command, EvaluateOptions& options);
 
 // A corpus of the `targets` format: per prompt and on average KL(p* || p), cross-entropy, H(p*), entropy
 // on the targets (nats), mass on the targets and the targets expected among 1,000 draws. Other corpora:
-// likelihood of the responses (nats a token, perplexity). Averages come with 95 % bootstrap intervals over
+// likelihood of the responses (nats per token, perplexity). Averages come with 95 % bootstrap intervals over
 // groups. Writes JSON; prints the averages. Errors: ExitError(kUsage) for compare_base without an adapter,
 // ExitError(kBadData) for possibilities on a corpus without numbers.
 int RunEvaluate(const EvaluateOptions& options, dist::World& world, dist::Collectives& collectives);

@@ -13,7 +13,7 @@ namespace plural::trainer {
 
 struct Failure {
   ExitCode code = ExitCode::kInternal;
-  std::string what;  // one line, or for a recipe with several problems a line each
+  std::string what;  // one line, or one line per problem of a recipe
 };
 
 // `error` is not null.

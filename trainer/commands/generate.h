@@ -10,7 +10,7 @@
 
 namespace plural::trainer {
 
-// Writes one JSON object a prompt, in corpus order, the same on any number of ranks but for `seconds`:
+// Writes one JSON object per prompt, in corpus order, the same on any number of ranks but for `seconds`:
 // docs/running.md lists its fields. The file appears whole. With `stream` it answers requests instead
 // (generate/streaming.h), on one rank only.
 int RunGenerate(const GenerateOptions& options, dist::World& world, dist::Collectives& collectives);

@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::int64_t kListTokens = 1024;
 
-// What the papers draw a prompt. Others than these keep every token (top_k 0).
+// What the papers draw per prompt. What is not among these keeps every token (top_k 0).
 GenerateSettings PresetSettings(const std::string& preset) {
   if (preset == "dialogue") {
     return {.responses = 5, .max_new_tokens = 64, .sampling = {.temperature = 1.0, .top_k = 50}};
@@ -74,7 +74,7 @@ void ParseLatents(const GenerateOptions& options, GenerateSettings& settings) {
   }
   if (settings.latent_policy != LatentPolicy::kSample && options.responses) {
     Refuse("--latents " + options.latents +
-           " gives one response a latent; leave out --responses, or say --latents sample");
+           " gives one response per latent; leave out --responses, or say --latents sample");
   }
 }
 
@@ -176,7 +176,7 @@ void AddGenerateOptions(CLI::App& command, GenerateOptions& options) {
   command.add_option(
       "--corpus", options.corpus,
       "Corpus whose prompts are answered; with --stream only its vocabulary is used, to add texts");
-  AddOutputOptions(command, options.output, options.force, "JSON lines, one a prompt");
+  AddOutputOptions(command, options.output, options.force, "JSON lines, one per prompt");
   command.add_flag("--stream", options.stream,
                    "Answer requests, JSON lines of token ids on standard input, on standard output at once");
   AddStrategyOptions(command, options);
@@ -185,10 +185,10 @@ void AddGenerateOptions(CLI::App& command, GenerateOptions& options) {
                   "Defaults of an experiment: dialogue (5 responses, temperature 1, top-k 50, 64 tokens) or "
                   "distribution (1000 responses, temperature 1, top-k 0, 64 tokens)")
       ->check(CLI::IsMember({"dialogue", "distribution"}));
-  command.add_option("--responses", options.responses, "Responses a prompt (5)")
+  command.add_option("--responses", options.responses, "Responses per prompt (5)")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
   command
-      .add_option("--max-new-tokens", options.max_new_tokens, "Tokens a response at most (64; a list 1024)")
+      .add_option("--max-new-tokens", options.max_new_tokens, "Tokens per response at most (64; a list 1024)")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
   command.add_option("--temperature", options.temperature, "0 takes the most likely token (1)")
       ->check(CLI::Range(0.0, 100.0));

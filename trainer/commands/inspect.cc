@@ -252,7 +252,7 @@ void Summarise(data::Corpus& corpus, const GroupRange& range, data::MaskMode mod
 void AddInspectOptions(CLI::App& command, InspectOptions& options) {
   command.add_option("PATH", options.path, "corpus file (.h5), or folder of a checkpoint or an adapter")
       ->required();
-  command.add_flag("--json", options.json, "corpus: print one JSON object a group");
+  command.add_flag("--json", options.json, "corpus: print one JSON object per group");
   command.add_option("--groups", options.groups, "corpus: only groups A to B, B not included, from 0")
       ->type_name("A:B");
   command

@@ -15,7 +15,7 @@ namespace plural::trainer {
 
 struct InspectOptions {
   std::string path;                    // corpus file, or checkpoint or adapter folder
-  bool json = false;                   // corpus: one JSON object a group
+  bool json = false;                   // corpus: one JSON object per group
   std::string groups;                  // corpus: "A:B", A included, B not; empty: all
   std::string mask = "content_first";  // corpus: which penalised words are shown
   int examples = 2;                    // corpus: groups decoded and printed

@@ -20,16 +20,16 @@ struct ScoreOptions {
   std::string model, adapter, input, output;
   std::string dtype = "fp32";
   bool force = false;        // replace the output
-  std::int64_t threads = 0;  // a rank; 0: the machine's cores shared by its ranks
+  std::int64_t threads = 0;  // per rank; 0: the machine's cores shared by its ranks
 };
 
 void AddScoreOptions(CLI::App& command, ScoreOptions& options);
 
 // Reads JSON lines {"id", "prompt_tokens", "response_tokens"} and writes, in input order,
-// {"id", "logprob", "token_logprobs"}; of a line that `plural generate` wrote, one line a response, with its
-// "index" and "possibility" behind the id. In nats, each response token given all tokens before it; `logprob`
-// is their sum in fp64. Consecutive lines with one prompt share its rows. Blocks of lines go to the ranks in
-// turn; what a block holds does not depend on the number of ranks, nor do its figures. Memory is
+// {"id", "logprob", "token_logprobs"}; of a line that `plural generate` wrote, one line per response, with
+// its "index" and "possibility" behind the id. In nats, each response token given all tokens before it;
+// `logprob` is their sum in fp64. Consecutive lines with one prompt share its rows. Blocks of lines go to the
+// ranks in turn; what a block holds does not depend on the number of ranks, nor do its figures. Memory is
 // bounded by the block. The output appears whole. COLLECTIVE.
 // Errors: ExitError(kBadData) with the line number for a line that is no such object, an empty list, a token
 // id outside the vocabulary, a sequence longer than the model's max_position_embeddings; ExitError(kDiverged)

@@ -2,7 +2,7 @@
 //
 // Owns: the figures (usage of each number, the responses nearest to it) and their two forms. Does not own:
 // the alignment (data/alignment_info.h), the assignment (data/possibilities.h). Thread rule: main thread;
-// memory is bounded by a few texts a number.
+// memory is bounded by a few texts per number.
 #pragma once
 
 #include <cstdint>

@@ -35,7 +35,7 @@ std::int64_t LatentsIn(const fs::path& folder) {
   }
   const auto table = file.Entries().find(kTable);
   if (table == file.Entries().end() || table->second.shape.size() != 2 || table->second.shape[0] < 1) {
-    fail(std::string("tensor '") + kTable + "' must be there with one row a latent");
+    fail(std::string("tensor '") + kTable + "' must be there with one row per latent");
   }
   const std::int64_t latents = table->second.shape[0];
   const auto stated = file.Metadata().find("latents");

@@ -1,7 +1,7 @@
 // Diverse beam search: several groups of beams, each kept from repeating what earlier groups just chose.
 //
 // Owns: the search (which beams live, what a token costs, when a hypothesis and a group are closed), and its
-// driver over the model, one prefill a prompt. Does not own: the cache, files, ranks. Thread rule: one
+// driver over the model, one prefill per prompt. Does not own: the cache, files, ranks. Thread rule: one
 // thread.
 //
 // The rules are those of Hugging Face transformers since release 4.36 (docs/methods.md 9.4): the penalty

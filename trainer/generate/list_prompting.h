@@ -21,8 +21,8 @@ struct ListItem {
   bool operator==(const ListItem&) const = default;
 };
 
-// The items of a list, one a line. Labels are "1.", "2)", "(3)", "4:", "#5", "- ", "* ", a bullet sign, or a
-// word and a number such as "Response 1:". Where any line has a label, lines without one (a heading, an
+// The items of a list, one per line. Labels are "1.", "2)", "(3)", "4:", "#5", "- ", "* ", a bullet sign, or
+// a word and a number such as "Response 1:". Where any line has a label, lines without one (a heading, an
 // afterword) are no items; `first_is_item`: but for the first line, whose label ends the prompt. Items
 // shorter than 5 characters are left out.
 std::vector<ListItem> SplitList(std::string_view text, bool first_is_item);

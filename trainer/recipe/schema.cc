@@ -122,7 +122,7 @@ Range Above(double low) { return {.low = low, .low_open = true}; }
 Range Between(double low, double high) { return {.low = low, .high = high}; }
 Range UnitInterval() { return {.low = 0.0, .high = 1.0, .high_open = true}; }
 
-// Beyond these a value is a slip of the finger, and the memory or time it asks for does not exist.
+// A value beyond these is a typing error: the memory or time that it asks for does not exist.
 constexpr double kMaxRank = 4096;
 constexpr double kMaxCount = 1e12;
 constexpr double kMaxResponses = 1e6;
@@ -222,7 +222,7 @@ std::vector<Key> MakeKeys() {
            Words<LatentEstimator>{{"gumbel_soft", LatentEstimator::kGumbelSoft},
                                   {"exact", LatentEstimator::kExact}},
            FIELD(cvf.estimator),
-           "`gumbel_soft`: one soft draw a response; `exact`: the expectation over all latents, for few of "
+           "`gumbel_soft`: one soft draw per response; `exact`: the expectation over all latents, for few of "
            "them (`cvf`)"));
   add(Number("cvf.temperature", Above(0), FIELD(cvf.temperature), "of the soft draw (`cvf`)"));
   add(Number("cvf.bow_weight", Between(0, 1e6), FIELD(cvf.bow_weight),
@@ -252,7 +252,7 @@ std::vector<Key> MakeKeys() {
   add(Word("train.layout",
            Words<data::Layout>{{"tree", data::Layout::kTree}, {"plain", data::Layout::kPlain}},
            FIELD(train.layout),
-           "`tree` computes shared tokens once; `plain` is one row a sequence, to compare with"));
+           "`tree` computes shared tokens once; `plain` is one row per sequence, to compare with"));
   add(Integer("train.row_budget", Between(1, 1e9), FIELD(train.row_budget),
               "small trees share one forward pass up to so many rows: memory and speed, not the objective"));
   add(Word("train.activation_checkpointing", Same({"auto", "on", "off"}),

@@ -1,4 +1,4 @@
-// metrics.jsonl: what happened, one JSON object a line.
+// metrics.jsonl: what happened, one JSON object per line.
 //
 // Owns: the file, appending, the byte offset that a checkpoint commits. Does not own: what is measured
 // (train.h). Thread rule: one thread, of rank 0.

@@ -81,10 +81,10 @@ std::string Line(const char* name, double share, double milliseconds, double mul
 std::string Table(const TimeByPart& time, double flops, double peak_flops_per_second) {
   const auto steps = static_cast<double>(time.steps);
   char text[400];
-  std::snprintf(text, sizeof(text), "profile of %lld steps, %.3f s a step, %d compute threads a rank\n",
+  std::snprintf(text, sizeof(text), "profile of %lld steps, %.3f s per step, %d compute threads per rank\n",
                 static_cast<long long>(time.steps), time.seconds / steps, at::get_num_threads());
   std::string table = text;
-  std::snprintf(text, sizeof(text), "  %-40s %7s %14s %22s\n", "part", "share %", "ms a step",
+  std::snprintf(text, sizeof(text), "  %-40s %7s %14s %22s\n", "part", "share %", "ms per step",
                 "of it multiplies*, %");
   table += text;
   double multiply_seconds = 0.0;

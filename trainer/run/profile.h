@@ -1,7 +1,7 @@
 // The profile of a run's steps: a Chrome trace, and a table of where their time went.
 //
 // Owns: when libtorch's recorder runs, what its events add up to, the speed of matrix multiplies that the
-// steps are held against, two files a rank. Does not own: the scopes (model/part_scope.h). Thread rule: the
+// steps are held against, two files per rank. Does not own: the scopes (model/part_scope.h). Thread rule: the
 // thread that trains.
 //
 //   <run folder>/profile/rank-00000.json   trace, for chrome://tracing or ui.perfetto.dev

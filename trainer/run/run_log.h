@@ -1,4 +1,4 @@
-// The run's log: one file a rank, for people who look for a reason later.
+// The run's log: one file per rank, for people who look for a reason later.
 //
 // Owns: log/rank-NNNNN.log with UTC times; warnings, which rank 0 also puts on standard error. Does not own:
 // numbers (metrics.h), progress on the terminal (progress.h). Thread rule: one thread.

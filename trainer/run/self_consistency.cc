@@ -9,7 +9,7 @@
 namespace plural::trainer {
 namespace {
 
-// One response a latent to `prompt`, in order of the latents, as a group whose responses they are.
+// One response per latent to `prompt`, in order of the latents, as a group whose responses they are.
 data::Group ResponsesOfLatents(const Decoder& model, const data::Group& prompt, std::int64_t max_new_tokens) {
   const auto taken = static_cast<std::int64_t>(prompt.prompt_tokens.size() + prompt.tails[0].size()) + 1;
   GenerateSettings settings;

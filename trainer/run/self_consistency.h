@@ -16,7 +16,7 @@
 namespace plural::trainer {
 
 struct SelfConsistency {
-  std::int64_t responses = 0;   // one a prompt and latent, decoded greedily
+  std::int64_t responses = 0;   // one per prompt and latent, decoded greedily
   std::int64_t recognised = 0;  // whose most likely latent is the one they were made with
 
   // 1 / K where latents are dead.

@@ -62,7 +62,7 @@ Loader::Settings LoaderSettings(const Recipe& recipe, const ModelConfig& config,
                                 const dist::World& world);
 Validation::Settings ValidationSettings(const Recipe& recipe, const ModelConfig& config, at::Device device);
 
-// What the run is bound to, as far as this rank knows: one rank a machine hashes the weights, the others
+// What the run is bound to, as far as this rank knows: one rank per machine hashes the weights, the others
 // leave them empty.
 Identity IdentityOf(const Recipe& recipe, const data::Corpus& corpus, const dist::World& world);
 // The same of a run that is finished, as far as its inputs are still there: `gone` gets the keys of those
