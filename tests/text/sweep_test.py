@@ -20,6 +20,7 @@ from plural_text.sweep.folder import SweepFolder
 from plural_text.sweep.identity import Run
 from plural_text.sweep.places import places
 from plural_text.sweep.processes import Processes
+from plural_text.sweep.search import SearchStudy
 from plural_text.sweep.sweep_file import read_sweep
 from plural_text.sweep.table import make_table, markdown
 from text.support import FolderTest
@@ -277,6 +278,40 @@ class Folders(SweepTest):
         self.assertIn("6 runs: 5 finished, 1 failed.", text)
         self.assertIn("not finite \\| at all", text)
         self.assertIn("| poexft-alpha1 | 1, 1 failed |", text)
+
+
+class Searches(SweepTest):
+    TEXT = (
+        "base: base.yaml\nsearch:\n  trials: 5\n  objectives: {f: minimize, g: maximize}\n"
+        "  space: {optimizer.lr: {low: 1.0e-4, high: 1.0e-1, log: true}, method: [otmft, poexft]}\n"
+    )
+
+    def test_a_search_goes_on_where_it_stopped(self):
+        sweep = self.read(self.TEXT)
+        folder = SweepFolder(self.folder / "sweep")
+        asked = []
+
+        def measure(settings):
+            if len(asked) == 2:
+                asked.append(list(settings))
+                raise KeyboardInterrupt
+            asked.append(list(settings))
+            # The first setting has no figures, as of a failed run.
+            return [None if len(asked) == 1 else [one.chosen["optimizer.lr"], 1.0] for one in settings]
+
+        with self.assertRaises(KeyboardInterrupt):
+            SearchStudy(sweep, folder).run(1, measure)
+        SearchStudy(sweep, folder).run(1, measure)
+        self.assertEqual(asked[3], asked[2])  # what was interrupted is measured again
+        self.assertEqual([len(settings) for settings in asked], [1] * 6)
+        found = SearchStudy(sweep, folder).settings()
+        self.assertEqual(len({one.label for one in found}), 5)  # none is drawn twice
+        self.assertEqual(found[2].chosen, asked[2][0].chosen)
+        SearchStudy(sweep, folder).run(1, measure)  # has all it was to try
+        self.assertEqual(len(asked), 6)
+        for one in found:
+            self.assertTrue(1e-4 <= one.chosen["optimizer.lr"] <= 1e-1)
+            self.assertIn(one.chosen["method"], ("otmft", "poexft"))
 
 
 class Machines(TestCase):
