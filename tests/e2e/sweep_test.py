@@ -25,7 +25,7 @@ seeds: [1, 2]
 baseline: {method: otmft}
 evaluate:
   generate: {corpus: prompts.h5, responses: 4, max-new-tokens: 6}
-  metrics: {metrics: distinct}
+  metrics: {metrics: [distinct, unigram]}
   evaluate: {corpus: "prompts.h5"}
   program: [python3, count.py, "{responses}", "{output}", "{seed}"]
 pareto: {x: metrics.distinct_2, y: evaluate.perplexity, y_better: lower}
@@ -114,6 +114,7 @@ class SweepTest(unittest.TestCase):
         first = rows[0]
         figures = json.loads((self.sweep_folder / "measured" / first["run"][5:] / "metrics.json").read_text())
         self.assertEqual(first["figures"]["metrics.distinct_2"], figures["figures"]["distinct_2"]["value"])
+        self.assertIn("metrics.unigram", " ".join(first["figures"]))  # every name of the list
         self.assertEqual([row["figures"]["program.of_seed"] for row in rows[:4]], [1, 2, 1, 2])
         self.assertEqual(first["figures"]["program.answers"], 16)
         # Nothing is done twice.
@@ -161,6 +162,17 @@ class SweepTest(unittest.TestCase):
         self.assertEqual(bad.stderr.count("\n"), 1)
         (self.folder / "sweep.yaml").write_text(SWEEP.replace("corpus: prompts.h5", "corpus: none.h5", 1))
         self.assertEqual(self.plural("sweep", "plan", "sweep.yaml").returncode, 66)
+        for found, option in (
+            ("no option resonses; did you mean responses?", "resonses: 4"),
+            ("no option xyzzy; plural generate --help", "xyzzy: 4"),
+        ):
+            (self.folder / "sweep.yaml").write_text(SWEEP.replace("responses: 4", option, 1))
+            bad = self.plural("sweep", "run", "sweep.yaml")
+            self.assertEqual(bad.returncode, 78, bad.stderr)
+            self.assertIn(found, bad.stderr)
+        adapter = SWEEP.replace("grid:", "set: {adapter.type: lora}\ngrid:")
+        (self.folder / "sweep.yaml").write_text(adapter)
+        self.assertIn("an adapter of a random model", self.plural("sweep", "plan", "sweep.yaml").stderr)
         (self.folder / "sweep.yaml").write_text(SWEEP)
         plan = self.plural("sweep", "plan", "sweep.yaml")
         self.assertEqual(plan.returncode, 0, plan.stderr)

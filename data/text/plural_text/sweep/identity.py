@@ -64,6 +64,12 @@ def runs_of(sweep: SweepFile, settings: list[Setting], contents: Contents) -> li
         resolved = list(pool.map(lambda one: _resolve(sweep, one), settings))
     found: dict[str, Run] = {}
     for setting, recipe in zip(settings, resolved):
+        asks = any(step in one.steps for one in setting.evaluations for step in ("generate", "evaluate"))
+        if asks and recipe["adapter"]["type"] != "none" and not recipe["model"]["path"]:
+            raise BadRecipe(
+                f"{sweep.file}: setting {setting.label}: evaluate asks an adapter of a random model, "
+                "which nothing keeps; give model.path, or train all weights (adapter.type: none)"
+            )
         for seed in sweep.seeds or (recipe["seed"],):
             values = {**_with_seed(recipe, seed), "seed": seed}
             evaluations = tuple(

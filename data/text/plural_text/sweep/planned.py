@@ -15,6 +15,7 @@ from plural_text.sweep.estimates import check_settings
 from plural_text.sweep.expand import Setting, baseline_of, settings_of
 from plural_text.sweep.folder import SweepFolder
 from plural_text.sweep.identity import Run, runs_of
+from plural_text.sweep.step_options import check_options
 from plural_text.sweep.sweep_file import SweepFile, read_sweep
 
 
@@ -27,7 +28,9 @@ class Planned:
     baseline: Setting | None
 
     def check(self) -> dict[str, dict[str, Any]]:
-        """Every check of training before anything starts; setting -> what dry-run says. Errors: its own."""
+        """Every check before anything starts, of training and of what measures it; setting -> what dry-run
+        says. Errors: its own, BadRecipe."""
+        check_options(self.sweep, self.settings)
         return check_settings(self.sweep, self.folder, self.runs)
 
 

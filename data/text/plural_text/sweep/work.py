@@ -8,18 +8,15 @@ per thread; a Worker may be shared.
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plural_text.common.errors import BadData, CommandError, MissingInput
+from plural_text.common.errors import BadData, CommandError
 from plural_text.common.hub import hub_folder
-from plural_text.common.options import option_words
 from plural_text.common.program import program
 from plural_text.sweep.contents import Contents
 from plural_text.sweep.expand import Evaluation
@@ -28,6 +25,7 @@ from plural_text.sweep.folder import SweepFolder
 from plural_text.sweep.identity import Run, recipe_text
 from plural_text.sweep.places import Place
 from plural_text.sweep.processes import Processes
+from plural_text.sweep.step_options import TEXT_COMMANDS, command_line, environment, words_of
 from plural_text.sweep.steps import make_once
 from plural_text.sweep.sweep_file import SweepFile
 
@@ -140,7 +138,7 @@ class Worker:
                 words += ["--threads", str(self._sweep.threads)]
             if step == "generate":
                 options.setdefault("seed", run.seed)
-            words = [step, *words, *option_words(options), "-o", str(output)]
+            words = [step, *words, *words_of(options), "-o", str(output)]
             self._make(run, place, before + step, words, [*inputs, *_files(options)], output, contents)
             if step == "metrics":
                 figures |= _measured_figures(f"{before}metrics.", output, undefined)
@@ -183,11 +181,7 @@ class Worker:
         assert result is not None
         if result.name == "model":
             return ["--model", str(result)], [result]
-        given = run.recipe["model"]["path"]
-        if not given:
-            raise Failure(
-                "generate", MissingInput.exit_code, "an adapter without model.path: there is no base to ask"
-            )
+        given = run.recipe["model"]["path"]  # identity.py refuses an adapter without
         return ["--model", str(given), "--adapter", str(result)], [
             hub_folder(Path(given), "model.path", "folder of a model"),
             result,
@@ -238,19 +232,14 @@ class Worker:
                 raise Failure(step, code, _error_line(log, code))
 
     def _start(self, words: list[str]) -> list[str]:
-        if words[0] == "metrics":
-            return [sys.executable, "-P", "-m", "plural_text", *words]
-        binary = program()
-        if self._sweep.ranks == 1 or words[0] not in ("train", "generate", "evaluate"):
-            return [binary, *words]
-        launcher = Path(binary).resolve().parents[1] / "launch" / "ranks"
+        if self._sweep.ranks == 1 or words[0] in TEXT_COMMANDS:
+            return [*command_line(words[0]), *words[1:]]
+        launcher = Path(program()).resolve().parents[1] / "launch" / "ranks"
         return [str(launcher), "-np", str(self._sweep.ranks), *words]
 
     def _environment(self, place: Place) -> dict[str, str]:
         return {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "PLURAL_BINARY": program(),
+            **environment(),
             "OMP_NUM_THREADS": str(self._sweep.threads),
             **place.environment,
         }
