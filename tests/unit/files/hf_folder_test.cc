@@ -265,6 +265,21 @@ TEST_F(HfFolderTest, Shards) {
   ExpectLoadFails(false, ExitCode::kMissingInput, {"model-2.safetensors"});
 }
 
+TEST_F(HfFolderTest, WeightsThatAreNotAsTheyWereWrittenAreRefused) {
+  SaveModel(TinyModel(), folder_, "");
+  const fs::path path = folder_ / "model.safetensors";
+  const std::string whole = ReadFile(path);
+  std::string damaged = whole;
+  damaged[damaged.size() - 5] = static_cast<char>(damaged[damaged.size() - 5] ^ 1);  // another finite number
+  WriteFileDurably(path, damaged);
+  ExpectLoadFails(false, ExitCode::kBadData, {"model.safetensors", "not as it was written", "weights.json"});
+  WriteFileDurably(folder_ / "weights.json", "{}");
+  ExpectLoadFails(false, ExitCode::kBadData, {"weights.json"});
+  fs::remove(folder_ / "weights.json");  // changed on purpose
+  Decoder model = TinyModel();
+  LoadBaseWeights(model, folder_);
+}
+
 TEST_F(HfFolderTest, FingerprintFollowsNamesAndBytes) {
   const Tensors tensors = TinyModel().BaseParameters();
   WriteWeights(tensors);
