@@ -71,6 +71,7 @@ run_and_requeue() {
   75 | 76)
     if [ "${SLURM_RESTART_COUNT:-0}" -ge "${PLURAL_MAX_RESTARTS:-100}" ]; then
       echo "$job: restarted ${SLURM_RESTART_COUNT} times, not again (PLURAL_MAX_RESTARTS)" >&2
+      rm -f "$requeues"
       exit "$code"
     fi
     if ! made_progress; then

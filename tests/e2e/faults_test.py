@@ -10,8 +10,9 @@ import time
 import unittest
 from pathlib import Path
 
-import training
 from safetensors.numpy import load_file
+
+import training
 
 WEIGHTS = "adapter/adapter_model.safetensors"
 
@@ -42,20 +43,14 @@ class FaultsTest(unittest.TestCase):
 
     def test_a_last_step_that_overflows_is_no_result(self):
         recipe = self.recipe("overflow")
-        for ranks, steps in ((1, 1), (2, 1)):
-            result = self.train(
-                recipe, f"train.steps={steps}", f"name=o{ranks}", "optimizer.lr=1.0e39", ranks=ranks, code=77
-            )
-            self.assertIn(f"step {steps}: ", result.stderr)
-            self.assertFalse((self.folder / f"runs/o{ranks}/adapter").exists())
-            self.assertEqual(list((self.folder / f"runs/o{ranks}").glob("checkpoints/step-*")), [])
+        result = self.train(recipe, "train.steps=1", "optimizer.lr=1.0e39", ranks=2, code=77)
+        self.assertIn("step 1: ", result.stderr)
+        self.assertFalse((self.folder / "runs/overflow/adapter").exists())
+        self.assertEqual(list(self.folder.glob("runs/overflow/checkpoints/step-*")), [])
 
     def test_a_checkpoint_after_every_step_is_finite(self):
-        # A warm-up from nothing: the first step's learning rate is one that fp32 holds.
         recipe = self.recipe("rising")
-        self.train(
-            recipe, "optimizer.lr=1.0e39", "optimizer.schedule=linear", "checkpoint.every_steps=1", code=77
-        )
+        self.train(recipe, "optimizer.lr=1.0e39", "checkpoint.every_steps=1", code=77)
         for file in (self.folder / "runs/rising/checkpoints").glob("step-*/*.safetensors"):
             for name, values in load_file(file).items():
                 self.assertTrue(abs(values).max() < float("inf"), f"{file} {name}")
@@ -63,7 +58,7 @@ class FaultsTest(unittest.TestCase):
     # Signals.
 
     def heard(self, process):
-        """When the process hears SIGUSR1 and SIGHUP: its handlers are there."""
+        """Waits until the process has its handlers."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             status = Path(f"/proc/{process.pid}/status").read_text()
@@ -75,7 +70,7 @@ class FaultsTest(unittest.TestCase):
 
     def test_requests_that_come_all_the_time_save_once(self):
         recipe = self.recipe("storm", steps=100000)
-        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGUSR1, signal.SIGHUP):  # all: tests/unit/base/signals_test.cc
             process = subprocess.Popen(
                 training.command(recipe, f"name=storm-{number.name}"),
                 cwd=self.folder,
@@ -163,10 +158,7 @@ class FaultsTest(unittest.TestCase):
 
     def test_generate_refuses_an_adapter_with_a_flipped_bit(self):
         self.train(self.recipe("base", adapter=False))
-        config = training.MODEL
-        self.assertIn("llama", config)
-        (self.folder / "model").mkdir()
-        shutil.copytree(self.folder / "runs/base/model", self.folder / "model", dirs_exist_ok=True)
+        shutil.copytree(self.folder / "runs/base/model", self.folder / "model")
         recipe = self.recipe("tuned")
         text = (self.folder / recipe).read_text()
         begin = text.index("model: {")
@@ -286,29 +278,27 @@ class FaultsTest(unittest.TestCase):
 
     # Outputs and lengths.
 
-    def test_outputs_that_are_no_files_are_refused(self):
+    def test_evaluate_refuses_outputs_that_are_no_files_and_long_corpora(self):
         self.train(self.recipe("base", adapter=False))
         os.mkfifo(self.folder / "pipe")
         (self.folder / "dangling").symlink_to("nowhere")
         (self.folder / "device").symlink_to("/dev/null")
-        command = [training.PLURAL, "evaluate", "--model", "runs/base/model", "--corpus", "corpus.h5", "--force"]
+        command = [training.PLURAL, "evaluate", "--force", "--model", "runs/base/model"]
+        command += ["--corpus", "corpus.h5"]
+        run = {"cwd": self.folder, "capture_output": True, "text": True, "timeout": 60}
         for output in ("pipe", "dangling", "device"):
-            result = subprocess.run(
-                [*command, "-o", output], cwd=self.folder, capture_output=True, text=True, timeout=60
-            )
+            result = subprocess.run([*command, "-o", output], **run)
             self.assertEqual(result.returncode, 73, result.stderr)
             self.assertIn("no regular file", result.stderr)
         self.assertTrue((self.folder / "pipe").is_fifo())
         self.assertTrue((self.folder / "dangling").is_symlink())
 
-    def test_evaluate_refuses_what_is_longer_than_the_context(self):
-        self.train(self.recipe("base", adapter=False))
+        # A corpus that is longer than the model's context, of which evaluate once gave figures.
         groups = training.random_groups(2)
         prompt, tails, answers = groups[1]
         groups[1] = (prompt + [10] * 130, tails, answers)
         training.write_corpus(self.folder / "long.h5", groups)
         command = [training.PLURAL, "evaluate", "--model", "runs/base/model", "--corpus", "long.h5"]
-        run = {"cwd": self.folder, "capture_output": True, "text": True, "timeout": 60}
         result = subprocess.run(command, **run)
         self.assertEqual(result.returncode, 65, result.stdout)
         self.assertIn("the model takes 128", result.stderr)

@@ -26,8 +26,8 @@ std::string Reason(const json::exception& error) {
   return end == std::string::npos ? what : what.substr(end + 2);
 }
 
-// Looks at the structure alone. The library's parser with a callback goes through all values of an object again
-// for each object in it: minutes for a file that holds a hundred thousand empty ones.
+// Looks at the structure alone. The library's parser with a callback goes through all values of an object
+// again for each object in it: minutes for a file that holds a hundred thousand empty ones.
 class Structure : public nlohmann::json_sax<json> {
  public:
   explicit Structure(const std::string& where) : where_(where) {}

@@ -1,9 +1,9 @@
 // Signals: how a command is asked to stop.
 //
-// Owns: what SIGUSR1 (a batch system's warning), SIGTERM, SIGINT, SIGHUP, SIGPIPE and SIGXFSZ do to the process.
-// Does not own: what stopping means (the commands). Thread rule: Hear and WriteErrorsInsteadOfSignals are
-// called by the main thread before there are others; Requested may be called by any thread; the handler only
-// stores to a flag, in whichever thread the signal comes.
+// Owns: what SIGUSR1 (a batch system's warning), SIGTERM, SIGINT, SIGHUP, SIGPIPE and SIGXFSZ do to the
+// process. Does not own: what stopping means (the commands). Thread rule: Hear and
+// WriteErrorsInsteadOfSignals are called by the main thread before there are others; Requested may be called
+// by any thread; the handler only stores to a flag, in whichever thread the signal comes.
 #pragma once
 
 namespace plural {
@@ -14,9 +14,9 @@ void WriteErrorsInsteadOfSignals();
 
 class StopSignal {
  public:
-  // From here to the end of the process SIGUSR1, SIGTERM, SIGINT and SIGHUP only ask for a stop, however often
-  // they come. A SIGHUP that is ignored (nohup) stays so. Nothing is undone by a destructor: a request that
-  // comes while the process ends must not kill it.
+  // From here to the end of the process SIGUSR1, SIGTERM, SIGINT and SIGHUP only ask for a stop, however
+  // often they come. A SIGHUP that is ignored (nohup) stays so. Nothing is undone by a destructor: a request
+  // that comes while the process ends must not kill it.
   static void Hear();
 
   // This process has been asked. Ranks must agree on it before they act.

@@ -44,7 +44,8 @@ void AddTrainOptions(CLI::App& command, TrainOptions& options) {
       ->type_name("a.b=c");
   command.footer(
       "Started again with the same recipe, a run goes on from its newest checkpoint. Ctrl-C, SIGTERM, "
-      "SIGHUP and SIGUSR1 make it save and end with exit code 75. data.train is the corpus that plural prepare makes; "
+      "SIGHUP and SIGUSR1 make it save and end with exit code 75. data.train is the corpus that plural "
+      "prepare makes; "
       "docs/recipes.md lists all keys, and so does plural validate --keys.");
 }
 

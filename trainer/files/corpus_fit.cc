@@ -32,8 +32,8 @@ bool CheckCorpusFitsModel(const data::Corpus& corpus, const ModelConfig& config,
   return true;
 }
 
-void RequireWithinContext(const data::Corpus& corpus, data::Corpus::Longest longest, const ModelConfig& config,
-                          bool latent) {
+void RequireWithinContext(const data::Corpus& corpus, data::Corpus::Longest longest,
+                          const ModelConfig& config, bool latent) {
   if (latent) ++longest.tokens;
   if (longest.tokens <= config.max_position_embeddings) return;
   throw ExitError(ExitCode::kBadData, corpus.Path().string() + ": group " + std::to_string(longest.group) +

@@ -57,10 +57,10 @@ void LoadLatents(Decoder& model, const fs::path& folder) {
 
 WrittenFile WriteLatents(const Latents& latents, const fs::path& folder) {
   return WriteSafetensors(folder / kLatentsFile, latents.Parameters(),
-                   {{"format", "pt"},
-                    {"plural", kFormat},
-                    {"latents", std::to_string(latents.Count())},
-                    {"hidden_size", std::to_string(latents.table_KE.size(1))}});
+                          {{"format", "pt"},
+                           {"plural", kFormat},
+                           {"latents", std::to_string(latents.Count())},
+                           {"hidden_size", std::to_string(latents.table_KE.size(1))}});
 }
 
 }  // namespace plural::trainer

@@ -67,8 +67,8 @@ bool IsPlainName(std::string_view name) {
   });
 }
 
-// The keys of the objects in an object, as the text orders them; a json sorts them, and an ordered_json looks at
-// all keys before for each.
+// The keys of the objects in an object, as the text orders them; a json sorts them, and an ordered_json looks
+// at all keys before for each.
 class KeysInOrder : public nlohmann::json_sax<json> {
  public:
   explicit KeysInOrder(const std::string& text) { json::sax_parse(text, this); }

@@ -32,12 +32,15 @@ bool VerifyWeights(const fs::path& folder) {
   const json manifest = ReadJsonFile(path);
   if (!manifest.is_object() || manifest.value("format", json()) != "plural-weights" ||
       manifest.value("format_version", json()) != 1 || !manifest.value("files", json()).is_object()) {
-    fail(path, "no list of weight files of version 1; restore it, or remove it to leave the weights unchecked");
+    fail(path,
+         "no list of weight files of version 1; restore it, or remove it to leave the weights unchecked");
   }
   for (const auto& [name, entry] : manifest["files"].items()) {
     if (fs::path(name).filename() != name || !entry.is_object() ||
-        !entry.value("size_bytes", json()).is_number_unsigned() || !entry.value("sha256", json()).is_string()) {
-      fail(path, "no size and hash of '" + name + "'; restore it, or remove it to leave the weights unchecked");
+        !entry.value("size_bytes", json()).is_number_unsigned() ||
+        !entry.value("sha256", json()).is_string()) {
+      fail(path,
+           "no size and hash of '" + name + "'; restore it, or remove it to leave the weights unchecked");
     }
     const fs::path file = folder / name;
     const std::uintmax_t size = fs::file_size(file, error);

@@ -59,12 +59,12 @@ class RunFolder {
 bool MayChange(const std::string& key);
 // The keys that decide the run, flat ("optimizer.lr" -> value).
 std::map<std::string, nlohmann::json> DecidingKeys(const Recipe& recipe);
-// Their SHA-256, but for those that name files: a run is bound to what is in them (identity.h), not to how their
-// paths are spelled. In checkpoints of earlier versions it is of all deciding keys.
+// Their SHA-256, but for those that name files: a run is bound to what is in them (identity.h), not to how
+// their paths are spelled. In checkpoints of earlier versions it is of all deciding keys.
 std::string RecipeSha256(const Recipe& recipe);
 std::string EarlierRecipeSha256(const Recipe& recipe);
-// Whether the result is there and whole. `damage` gets what is wrong with one that is there and is not; a folder
-// without anything in it is none.
+// Whether the result is there and whole. `damage` gets what is wrong with one that is there and is not; a
+// folder without anything in it is none.
 bool HasResult(const RunPaths& paths, std::string& damage);
 // Errors: ExitError(kBadRecipe) listing the deciding keys in which `recipe` differs from `file`, the
 // recipe.yaml of an earlier start.

@@ -39,13 +39,17 @@ std::optional<std::int64_t> StepOf(const std::string& name) {
   return std::stoll(name.substr(kPrefix));
 }
 
-// One line about a checkpoint of a format that this program cannot know; "" for all others, damaged ones, too.
+// One line about a checkpoint of a format that this program cannot know; "" for all others, damaged ones,
+// too.
 std::string OfALaterFormat(const fs::path& folder) {
   try {
     const nlohmann::json manifest = ReadJsonFile(folder / kManifest);
     const fs::path state_path = folder / kState;
-    const auto version = [](const nlohmann::json& json) { return json.value("format_version", std::int64_t{0}); };
-    const std::int64_t of_manifest = manifest.value("format", "") == "plural-checkpoint" ? version(manifest) : 0;
+    const auto version = [](const nlohmann::json& json) {
+      return json.value("format_version", std::int64_t{0});
+    };
+    const std::int64_t of_manifest =
+        manifest.value("format", "") == "plural-checkpoint" ? version(manifest) : 0;
     // A number that damage has changed says nothing.
     std::int64_t of_state = 0;
     if (of_manifest == 1 && manifest.at("files").at(kState).at("sha256") == data::Sha256OfFile(state_path)) {
@@ -54,7 +58,8 @@ std::string OfALaterFormat(const fs::path& folder) {
     if (std::max(of_manifest, of_state) <= 1) return "";
     return folder.string() + ": a checkpoint of format version " +
            std::to_string(std::max(of_manifest, of_state)) +
-           "; this program reads version 1. Go on with the program that wrote it, or give the run another name";
+           "; this program reads version 1. Go on with the program that wrote it, or give the run another "
+           "name";
   } catch (const ExitError&) {
   } catch (const data::MissingInput&) {
   } catch (const nlohmann::json::exception&) {
@@ -274,7 +279,8 @@ Checkpoints::Loaded Checkpoints::LoadNewest(TrainState& state) const {
   }
   if (bad.empty()) return loaded;
   throw ExitError(ExitCode::kBadData, folder_.string() + ": checkpoints exist but none of them is whole (" +
-                                          bad + "); restore one, or remove the folder to train from the start");
+                                          bad +
+                                          "); restore one, or remove the folder to train from the start");
 }
 
 void SaveOnRankZero(const Checkpoints& checkpoints, const TrainState& state, const dist::World& world,

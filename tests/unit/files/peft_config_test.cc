@@ -80,9 +80,9 @@ TEST_F(PeftConfigTest, ManyObjectsInOneAreReadInLinearTime) {
   std::string many;
   for (int i = 0; i < 100000; ++i) many += (i > 0 ? ",\"l" : "\"l") + std::to_string(i) + "\":{}";
   const auto read = [&](const std::string& key) {
-    WriteFileDurably(folder_ / "adapter_config.json",
-                     R"({"peft_type": "LORA", "r": 8, "target_modules": "all-linear", ")" + key + "\": {" + many +
-                         "}}");
+    WriteFileDurably(
+        folder_ / "adapter_config.json",
+        R"({"peft_type": "LORA", "r": 8, "target_modules": "all-linear", ")" + key + "\": {" + many + "}}");
     return PeftConfig(folder_).PlanFor(model_).layers.size();
   };
   EXPECT_EQ(read("auto_mapping"), 14U);

@@ -114,7 +114,8 @@ TEST_F(RunFolderTest, WhatAKilledStartLeftIsRemoved) {
   std::ofstream(paths.root / "notes.txt") << "kept";
   { const RunFolder folder(Load()); }
   std::set<std::string> names;
-  for (const auto& entry : fs::recursive_directory_iterator(paths.root)) names.insert(entry.path().filename());
+  for (const auto& entry : fs::recursive_directory_iterator(paths.root))
+    names.insert(entry.path().filename());
   EXPECT_EQ(names, (std::set<std::string>{"recipe.yaml", "run.lock", "log", "profile", "notes.txt"}));
 }
 

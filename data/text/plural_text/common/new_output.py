@@ -16,8 +16,8 @@ def add_force(add) -> None:
 
 
 def require_new(output: Path, force: bool) -> None:
-    """Before the work. Errors: CannotCreate where the output exists, is no regular file (a folder, a device, a
-    pipe, a link to nothing), or has no folder to lie in."""
+    """Before the work. Errors: CannotCreate where the output exists, is no regular file (a folder, a device,
+    a pipe, a link to nothing), or has no folder to lie in."""
     if not output.parent.is_dir():
         raise CannotCreate(f"{output}: folder {output.parent} does not exist; create it first")
     if output.is_dir():
