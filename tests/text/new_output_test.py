@@ -6,6 +6,7 @@ import unittest
 from pathlib import Path
 
 from plural_text.common.errors import CannotCreate
+from plural_text.common.kept_lines import KeptLines
 from plural_text.common.new_output import require_new
 
 
@@ -28,6 +29,8 @@ class NewOutputTest(unittest.TestCase):
                 for force in (False, True):
                     with self.assertRaisesRegex(CannotCreate, "is no regular file"):
                         require_new(folder / output, force)
+                with self.assertRaisesRegex(CannotCreate, "is no regular file"):
+                    KeptLines(folder / output, "id")
             with self.assertRaisesRegex(CannotCreate, "is a folder"):
                 require_new(folder / "folder", True)
             with self.assertRaisesRegex(CannotCreate, "does not exist"):

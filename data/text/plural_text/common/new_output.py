@@ -22,7 +22,13 @@ def require_new(output: Path, force: bool) -> None:
         raise CannotCreate(f"{output}: folder {output.parent} does not exist; create it first")
     if output.is_dir():
         raise CannotCreate(f"{output}: is a folder; name a file")
-    if (output.exists() or output.is_symlink()) and not output.is_file():
-        raise CannotCreate(f"{output}: is no regular file; name another output")
+    require_regular(output)
     if output.exists() and not force:
         raise CannotCreate(f"{output}: exists; give --force to replace it, or name another output")
+
+
+def require_regular(output: Path) -> None:
+    """Errors: CannotCreate where the output is there and is no regular file: a rename would replace a device,
+    and a pipe would be waited for."""
+    if (output.exists() or output.is_symlink()) and not output.is_file():
+        raise CannotCreate(f"{output}: is no regular file; name another output")
