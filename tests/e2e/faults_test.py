@@ -10,8 +10,6 @@ import time
 import unittest
 from pathlib import Path
 
-from safetensors.numpy import load_file
-
 import training
 
 WEIGHTS = "adapter/adapter_model.safetensors"
@@ -48,12 +46,10 @@ class FaultsTest(unittest.TestCase):
         self.assertFalse((self.folder / "runs/overflow/adapter").exists())
         self.assertEqual(list(self.folder.glob("runs/overflow/checkpoints/step-*")), [])
 
-    def test_a_checkpoint_after_every_step_is_finite(self):
+    def test_a_step_that_overflows_is_no_checkpoint(self):
         recipe = self.recipe("rising")
         self.train(recipe, "optimizer.lr=1.0e39", "checkpoint.every_steps=1", code=77)
-        for file in (self.folder / "runs/rising/checkpoints").glob("step-*/*.safetensors"):
-            for name, values in load_file(file).items():
-                self.assertTrue(abs(values).max() < float("inf"), f"{file} {name}")
+        self.assertEqual(list(self.folder.glob("runs/rising/checkpoints/step-*")), [])
 
     # Signals.
 
