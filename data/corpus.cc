@@ -377,9 +377,9 @@ Corpus::GroupLengths Corpus::Lengths(std::int64_t group) const {
   return lengths;
 }
 
-Corpus::Longest Corpus::LongestSequence() const {
+Corpus::Longest Corpus::LongestSequence(std::int64_t groups) const {
   Longest longest;
-  for (std::int64_t group = 0; group < impl_->info.groups; ++group) {
+  for (std::int64_t group = 0; group < std::min(groups, impl_->info.groups); ++group) {
     const GroupLengths lengths = Lengths(group);
     std::int64_t tokens = lengths.prompt + lengths.longest_tail;
     if (!lengths.responses.empty()) {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -65,12 +66,13 @@ class Corpus {
   };
   GroupLengths Lengths(std::int64_t group) const;
 
-  // Tokens of the longest sequence (prompt + longest tail + longest response) of the corpus, and its group.
+  // Tokens of the longest sequence (prompt + longest tail + longest response) of the corpus, or of its first
+  // `groups` groups, and its group.
   struct Longest {
     std::int64_t tokens = 0;
     std::int64_t group = 0;
   };
-  Longest LongestSequence() const;
+  Longest LongestSequence(std::int64_t groups = std::numeric_limits<std::int64_t>::max()) const;
 
   // The bytes that a token id stands for (the id-to-bytes table), and those of a whole sequence. A
   // model may have more rows than its tokenizer has ids; such ids stand for no bytes.

@@ -8,6 +8,7 @@
 
 #include "dist/collectives.h"
 #include "dist/world.h"
+#include "trainer/base/signals.h"
 #include "trainer/base/version.h"
 #include "trainer/commands/doctor.h"
 #include "trainer/commands/dry_run.h"
@@ -144,6 +145,10 @@ int Report(const Session& session) {
 }  // namespace plural::trainer
 
 int main(int argc, char** argv) {
+  // First of all: a request to stop is heard while MPI starts, too, and while the process ends.
+  plural::WriteErrorsInsteadOfSignals();
+  const auto* command = argc > 1 ? plural::trainer::FindCommand(argv[1]) : nullptr;
+  if (command != nullptr && command->ranks) plural::StopSignal::Hear();
   plural::trainer::LimitLibraryCaches();
   plural::trainer::KeepFreedMemory();
   plural::trainer::Session session{.argc = argc, .argv = argv, .world = nullptr, .phase = ""};

@@ -20,11 +20,35 @@ request_stop() {
 }
 trap request_stop USR1 TERM
 
+# The highest step with a committed checkpoint in the run's folder, which the caller has set; 0 without one.
+newest_step() {
+  local newest=0 step
+  for step in "${run_folder:-}"/checkpoints/step-*; do
+    step=${step##*/step-}
+    if [[ $step =~ ^[0-9]+$ ]] && [ $((10#$step)) -gt "$newest" ]; then newest=$((10#$step)); fi
+  done
+  echo "$newest"
+}
+
+# made_progress: false when the job has ended three times in a row without a newer checkpoint. The count is kept in
+# plural-<job>.requeues in the folder of submission, "<newest step> <ends without a newer one>", until the job ends
+# for another reason. A caller without a run folder is not judged.
+made_progress() {
+  local newest fruitless=0
+  if [ -z "${run_folder:-}" ]; then return 0; fi
+  newest=$(newest_step)
+  if [ "$newest" -le "${step_before:-0}" ]; then fruitless=$((${fruitless_before:-0} + 1)); fi
+  echo "$newest $fruitless" >"$requeues"
+  [ "$fruitless" -lt 3 ]
+}
+
 # run_and_requeue NAME COMMAND...: to its end, with NAME in messages; does not return.
 run_and_requeue() {
   local job=$1
   shift
   echo "$job: job ${SLURM_JOB_ID:-none}, restart ${SLURM_RESTART_COUNT:-0}, ${SLURM_JOB_NUM_NODES:-1} node(s), $(date -u +%FT%TZ)"
+  requeues=plural-${SLURM_JOB_ID:-none}.requeues
+  read -r step_before fruitless_before 2>/dev/null <"$requeues" || step_before=$(newest_step)
   started=$SECONDS
   "$@" &
   pid=$!
@@ -47,12 +71,19 @@ run_and_requeue() {
   75 | 76)
     if [ "${SLURM_RESTART_COUNT:-0}" -ge "${PLURAL_MAX_RESTARTS:-100}" ]; then
       echo "$job: restarted ${SLURM_RESTART_COUNT} times, not again (PLURAL_MAX_RESTARTS)" >&2
+      rm -f "$requeues"
+      exit "$code"
+    fi
+    if ! made_progress; then
+      echo "$job: ended three times without a newer checkpoint than that of step $step_before, not again" >&2
+      rm -f "$requeues"
       exit "$code"
     fi
     # Requeued before the script ends: a job that has ended with 75 counts as failed. A member of an array has
     # a job id of its own.
     scontrol requeue "$SLURM_JOB_ID" && sleep 60 # Slurm ends this script here
     ;;
+  *) rm -f "$requeues" ;;
   esac
   exit "$code"
 }

@@ -236,6 +236,7 @@ class CvfTest(unittest.TestCase):
 
         broken = self.folder / "broken"
         shutil.copytree(adapter, broken)
+        (broken / "weights.json").unlink()
         data = (broken / "latents.safetensors").read_bytes()
         for old, new, what in (
             (b'"latents":"4"', b'"latents":"7"', "its metadata says latents: 7"),
@@ -252,7 +253,7 @@ class CvfTest(unittest.TestCase):
     def test_all_weights(self):
         self.train("whole", adapter=False)
         names = {path.name for path in (self.folder / "runs/whole/model").iterdir()}
-        weights = {"model.safetensors", "latents.safetensors"}
+        weights = {"model.safetensors", "latents.safetensors", "weights.json"}
         self.assertEqual(names, {"config.json", "generation_config.json", *weights})
         # Figures of prompts without a latent are given, and said to be that.
         shown = subprocess.run(

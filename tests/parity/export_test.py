@@ -74,7 +74,9 @@ class ExportTest(unittest.TestCase):
             # At most rank + 2 roundings of a weight below 2, in another order.
             self.assertLess((tensor - expected[name]).abs().max().item(), 8 * 2**-23, name)
         names = {path.name for path in self.out.iterdir()}
-        self.assertEqual(names, {"config.json", "generation_config.json", "model.safetensors"})
+        self.assertEqual(
+            names, {"config.json", "generation_config.json", "model.safetensors", "weights.json"}
+        )
 
     def test_shards_hold_the_same(self):
         self.make()

@@ -131,6 +131,11 @@ bool IsGitLfsPointer(std::string_view bytes) {
   return bytes.starts_with("version https://git-lfs.github.com/spec/");
 }
 
+bool IsLeftover(const fs::path& path) {
+  const std::string name = path.filename().string();
+  return name.starts_with(".tmp-") || name.starts_with(".trash-");
+}
+
 OutputFile::OutputFile(const fs::path& path, const fs::path& shown) : path_(path) {
   descriptor_ = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
   if (descriptor_ < 0) Fail(ExitCode::kCannotCreate, "create", shown.empty() ? path : shown, errno);

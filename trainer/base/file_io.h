@@ -31,6 +31,9 @@ inline constexpr const char* kGitLfsAdvice =
 // Replaces the content of `path` with `bytes`.
 void WriteFileDurably(const std::filesystem::path& path, std::string_view bytes);
 
+// True for the names that a killed process leaves behind: ".tmp-..." and ".trash-...".
+bool IsLeftover(const std::filesystem::path& path);
+
 // A new file, written front to back. Construction fails when the name exists. Without Close() an
 // incomplete file stays; the owner of its folder removes it.
 class OutputFile {

@@ -1,33 +1,36 @@
 #include "trainer/base/signals.h"
 
+#include <atomic>
+#include <csignal>
+
 namespace plural {
 namespace {
 
-constexpr int kSignals[] = {SIGUSR1, SIGTERM, SIGINT};
-
 // The only state outside objects: a signal handler is given nothing else to write to.
-volatile std::sig_atomic_t signal_seen = 0;
+std::atomic<bool> signal_seen = false;
+static_assert(std::atomic<bool>::is_always_lock_free);  // what a handler may store to
 
-extern "C" void RequestStop(int) { signal_seen = 1; }
+extern "C" void RequestStop(int) { signal_seen.store(true, std::memory_order_relaxed); }
 
 }  // namespace
 
-StopSignal::StopSignal() {
-  signal_seen = 0;
-  for (int i = 0; i < 3; ++i) {
-    struct sigaction action {};
-    action.sa_handler = RequestStop;
-    sigemptyset(&action.sa_mask);
-    action.sa_flags = SA_RESTART;
-    if (kSignals[i] == SIGINT) action.sa_flags |= static_cast<int>(SA_RESETHAND);
-    sigaction(kSignals[i], &action, &previous_[i]);
+void WriteErrorsInsteadOfSignals() {
+  for (const int signal : {SIGPIPE, SIGXFSZ}) std::signal(signal, SIG_IGN);
+}
+
+void StopSignal::Hear() {
+  struct sigaction action {};
+  action.sa_handler = RequestStop;
+  action.sa_flags = SA_RESTART;
+  sigemptyset(&action.sa_mask);
+  for (const int signal : {SIGUSR1, SIGTERM, SIGINT, SIGHUP}) {
+    struct sigaction previous {};
+    sigaction(signal, nullptr, &previous);
+    if (signal == SIGHUP && previous.sa_handler == SIG_IGN) continue;
+    sigaction(signal, &action, nullptr);
   }
 }
 
-StopSignal::~StopSignal() {
-  for (int i = 0; i < 3; ++i) sigaction(kSignals[i], &previous_[i], nullptr);
-}
-
-bool StopSignal::Requested() const { return signal_seen != 0; }
+bool StopSignal::Requested() const { return signal_seen.load(std::memory_order_relaxed); }
 
 }  // namespace plural

@@ -1,27 +1,26 @@
 // Signals: how a command is asked to stop.
 //
-// Owns: the handlers of SIGUSR1 (a batch system's warning), SIGTERM and SIGINT while it lives. Does not
-// own: what stopping means (the commands). Thread rule: made and destroyed by the main thread, one at a time;
-// a handler only stores to a flag.
+// Owns: what SIGUSR1 (a batch system's warning), SIGTERM, SIGINT, SIGHUP, SIGPIPE and SIGXFSZ do to the
+// process. Does not own: what stopping means (the commands). Thread rule: Hear and
+// WriteErrorsInsteadOfSignals are called by the main thread before there are others; Requested may be called
+// by any thread; the handler only stores to a flag, in whichever thread the signal comes.
 #pragma once
-
-#include <csignal>
 
 namespace plural {
 
+// A failing write is an error that its writer reports: the signals that would end the process (SIGPIPE,
+// SIGXFSZ) are ignored from here to its end.
+void WriteErrorsInsteadOfSignals();
+
 class StopSignal {
  public:
-  // From here the three signals only ask for a stop. A second SIGINT ends the process at once.
-  StopSignal();
-  ~StopSignal();
-  StopSignal(const StopSignal&) = delete;
-  StopSignal& operator=(const StopSignal&) = delete;
+  // From here to the end of the process SIGUSR1, SIGTERM, SIGINT and SIGHUP only ask for a stop, however
+  // often they come. A SIGHUP that is ignored (nohup) stays so. Nothing is undone by a destructor: a request
+  // that comes while the process ends must not kill it.
+  static void Hear();
 
   // This process has been asked. Ranks must agree on it before they act.
   bool Requested() const;
-
- private:
-  struct sigaction previous_[3] = {};
 };
 
 }  // namespace plural

@@ -179,6 +179,8 @@ int RunEvaluate(const EvaluateOptions& given, dist::World& world, dist::Collecti
                      collectives);
   OnEveryRank(world, collectives, [&] {
     CheckCorpusFitsModel(*opened, loaded->Config(), options.model);
+    const std::int64_t groups = options.limit > 0 ? options.limit : opened->Info().groups;
+    RequireWithinContext(*opened, opened->LongestSequence(groups), loaded->Config(), false);
     if (options.possibilities && opened->Info().possibilities == 0) {
       throw ExitError(ExitCode::kBadData, options.corpus +
                                               ": has no possibility numbers; leave --possibilities out, or "

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "data/error.h"
 #include "data/sha256.h"
 #include "dist/agreement.h"
 #include "dist/gpu_driver.h"
@@ -24,6 +25,16 @@ bool UsesCuda(const Recipe& recipe) {
   return dist::NcclCompiled() && dist::NcclProblem().empty() && at::hasCUDA();
 }
 
+// "" on one rank, which has nothing to be compared with.
+std::string ProgramSha256(const dist::World& world) {
+  if (world.Size() == 1) return "";
+  try {
+    return data::Sha256OfFile("/proc/self/exe");
+  } catch (const data::MissingInput&) {  // no /proc: versions alone are compared
+    return "";
+  }
+}
+
 }  // namespace
 
 void AddTrainOptions(CLI::App& command, TrainOptions& options) {
@@ -32,16 +43,18 @@ void AddTrainOptions(CLI::App& command, TrainOptions& options) {
       .add_option("OVERRIDES", options.overrides, "Values that replace the recipe's: optimizer.lr=1e-4 ...")
       ->type_name("a.b=c");
   command.footer(
-      "Started again with the same recipe, a run goes on from its newest checkpoint. Ctrl-C, SIGTERM and "
-      "SIGUSR1 make it save and end with exit code 75. data.train is the corpus that plural prepare makes; "
+      "Started again with the same recipe, a run goes on from its newest checkpoint. Ctrl-C, SIGTERM, "
+      "SIGHUP and SIGUSR1 make it save and end with exit code 75. data.train is the corpus that plural "
+      "prepare makes; "
       "docs/recipes.md lists all keys, and so does plural validate --keys.");
 }
 
 int RunTrain(const TrainOptions& options, dist::World& world, dist::Collectives& collectives) {
-  const StopSignal stop;
+  const StopSignal stop;  // heard since main
   const Recipe recipe =
       MakeOnEveryRank(world, collectives, [&] { return LoadRecipe(options.recipe, options.overrides); });
   RequireEqual("the program's version", Version(), world, collectives);
+  RequireEqual("the SHA-256 of the program's own file", ProgramSha256(world), world, collectives);
   RequireEqual("the recipe's hash (" + options.recipe + ")", data::Sha256OfBytes(recipe.Canonical().dump()),
                world, collectives);
   SetThreads(recipe.run.threads, world);

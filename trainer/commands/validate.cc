@@ -17,6 +17,7 @@ void AddRecipeArguments(CLI::App& command, std::string& recipe, std::vector<std:
 void AddValidateOptions(CLI::App& command, ValidateOptions& options) {
   AddRecipeArguments(command, options.recipe, options.overrides);
   command.add_flag("--keys", options.keys, "Print a table of all keys instead (docs/recipes.md)");
+  command.add_flag("--run-folder", options.run_folder, "Print the folder of the run instead");
 }
 
 int RunValidate(const ValidateOptions& options) {
@@ -27,6 +28,10 @@ int RunValidate(const ValidateOptions& options) {
   if (options.recipe.empty())
     throw ExitError(ExitCode::kUsage, "validate needs a RECIPE; see plural validate --help");
   const Recipe recipe = LoadRecipe(options.recipe, options.overrides);
+  if (options.run_folder) {
+    std::cout << recipe.RunFolder().string() << "\n";
+    return 0;
+  }
   std::cout << "# ok: " << options.recipe << ", resolved:\n" << recipe.ResolvedYaml();
   return 0;
 }

@@ -16,6 +16,7 @@ struct ValidateOptions {
   std::string recipe;
   std::vector<std::string> overrides;  // "a.b=c"
   bool keys = false;                   // print the table of docs/recipes.md instead
+  bool run_folder = false;             // print the folder of the run instead
 };
 
 // The two positional arguments of every command that takes a recipe.

@@ -32,4 +32,15 @@ bool CheckCorpusFitsModel(const data::Corpus& corpus, const ModelConfig& config,
   return true;
 }
 
+void RequireWithinContext(const data::Corpus& corpus, data::Corpus::Longest longest,
+                          const ModelConfig& config, bool latent) {
+  if (latent) ++longest.tokens;
+  if (longest.tokens <= config.max_position_embeddings) return;
+  throw ExitError(ExitCode::kBadData, corpus.Path().string() + ": group " + std::to_string(longest.group) +
+                                          " has a sequence of " + std::to_string(longest.tokens) + " tokens" +
+                                          (latent ? ", the latent included" : "") + "; the model takes " +
+                                          std::to_string(config.max_position_embeddings) +
+                                          " (max_position_embeddings); shorten it or leave it out");
+}
+
 }  // namespace plural::trainer

@@ -21,4 +21,9 @@ data::Corpus OpenCorpus(const std::string& path, const dist::World& world);
 bool CheckCorpusFitsModel(const data::Corpus& corpus, const ModelConfig& config,
                           const std::string& model_folder);
 
+// Errors: ExitError(kBadData) when `longest`, of the corpus, has more tokens than the model has positions;
+// with `latent` a sequence has one more.
+void RequireWithinContext(const data::Corpus& corpus, data::Corpus::Longest longest,
+                          const ModelConfig& config, bool latent);
+
 }  // namespace plural::trainer

@@ -16,6 +16,7 @@
 #include "trainer/files/hub_cache.h"
 #include "trainer/files/peft_config.h"
 #include "trainer/files/safetensors.h"
+#include "trainer/files/weight_manifest.h"
 
 namespace plural::trainer {
 namespace fs = std::filesystem;
@@ -49,6 +50,7 @@ void FillFromFolder(Decoder& model, const fs::path& folder, const std::set<std::
     const Nf4Weight* nf4 = model.Nf4(name);
     files.RequireSameBase(name, nf4 == nullptr ? base.at(name) : nf4->Dequantized(model.DType()));
   }
+  VerifyWeights(folder);  // behind what says more about a file that is not an adapter's
 }
 
 }  // namespace
@@ -127,8 +129,13 @@ void SaveAdapter(const Decoder& model, const fs::path& folder, const std::string
   PendingFolder pending(folder);
   WriteFileDurably(pending.Path() / "adapter_config.json",
                    config.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
-  WriteSafetensors(pending.Path() / "adapter_model.safetensors", std::move(tensors));
-  if (const Latents* latents = model.LatentHeads()) WriteLatents(*latents, pending.Path());
+  std::map<std::string, WrittenFile> written;
+  written["adapter_model.safetensors"] =
+      WriteSafetensors(pending.Path() / "adapter_model.safetensors", std::move(tensors));
+  if (const Latents* latents = model.LatentHeads()) {
+    written[kLatentsFile] = WriteLatents(*latents, pending.Path());
+  }
+  WriteWeightManifest(pending.Path(), written);
   if (!tokenizer.empty()) CopyTokenizer(tokenizer, pending.Path());
   for (const auto& [name, content] : more) WriteFileDurably(pending.Path() / name, content);
   WriteEndTokens(model.Config().eos_token_ids, pending.Path());

@@ -14,6 +14,7 @@
 #include "trainer/files/nf4_files.h"
 #include "trainer/files/safetensors.h"
 #include "trainer/files/weight_files.h"
+#include "trainer/files/weight_manifest.h"
 
 namespace plural::trainer {
 namespace fs = std::filesystem;
@@ -139,6 +140,7 @@ void LoadBaseWeights(Decoder& model, const fs::path& folder, FullLinears full_li
     }
   }
   RequireTiedHead(names, files);
+  VerifyWeights(folder);  // behind what says more about a file that is not a model's
 }
 
 void CopyTokenizer(const fs::path& source, const fs::path& folder) {
@@ -167,8 +169,12 @@ void SaveModel(const Decoder& model, const fs::path& folder, const fs::path& sou
   WriteFileDurably(pending.Path() / "config.json", config.dump(2) + "\n");
   std::vector<dist::NamedTensor> weights = model.BaseParameters();
   for (dist::NamedTensor& weight : weights) weight.tensor = weight.tensor.detach().to(model.DType());
-  WriteSafetensors(pending.Path() / "model.safetensors", std::move(weights));
-  if (const Latents* latents = model.LatentHeads()) WriteLatents(*latents, pending.Path());
+  std::map<std::string, WrittenFile> written;
+  written["model.safetensors"] = WriteSafetensors(pending.Path() / "model.safetensors", std::move(weights));
+  if (const Latents* latents = model.LatentHeads()) {
+    written[kLatentsFile] = WriteLatents(*latents, pending.Path());
+  }
+  WriteWeightManifest(pending.Path(), written);
   if (!source.empty()) CopyCompanions(source, pending.Path());
   for (const auto& [name, content] : more) WriteFileDurably(pending.Path() / name, content);
   WriteEndTokens(model.Config().eos_token_ids, pending.Path());

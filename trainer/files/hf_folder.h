@@ -55,7 +55,8 @@ const char* ConfigDTypeName(at::ScalarType dtype);
 // More files of a folder, such as its card: name -> content.
 using SideFiles = std::map<std::string, std::string>;
 // Writes config.json and model.safetensors; copies tokenizer files of `source` when it is not empty.
-// The folder appears whole: it is written beside `folder`, synced and renamed.
+// The folder appears whole: it is written beside `folder`, synced and renamed. weights.json has the sizes and
+// hashes of its weight files, which every loading compares (weight_manifest.h).
 void SaveModel(const Decoder& model, const std::filesystem::path& folder, const std::filesystem::path& source,
                const SideFiles& more = {});
 
@@ -84,8 +85,9 @@ void SaveAdapter(const Decoder& model, const std::filesystem::path& folder, cons
 std::int64_t LatentsIn(const std::filesystem::path& folder);
 // Fills the latents of `model`, which has as many. Errors: those of LoadBaseWeights.
 void LoadLatents(Decoder& model, const std::filesystem::path& folder);
+inline constexpr const char* kLatentsFile = "latents.safetensors";
 // Into a folder that exists; SaveModel and SaveAdapter do so where the model has latents.
-void WriteLatents(const Latents& latents, const std::filesystem::path& folder);
+WrittenFile WriteLatents(const Latents& latents, const std::filesystem::path& folder);
 
 // SHA-256 over the names and bytes of the folder's weight files: what a resume compares.
 std::string WeightsFingerprint(const std::filesystem::path& folder);

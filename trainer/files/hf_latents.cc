@@ -15,7 +15,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kStem = "latents";
-constexpr const char* kFile = "latents.safetensors";
 constexpr const char* kFormat = "plural-latents-1";
 constexpr const char* kTable = "latents.table";
 
@@ -23,8 +22,8 @@ constexpr const char* kTable = "latents.table";
 
 std::int64_t LatentsIn(const fs::path& folder) {
   std::error_code error;
-  if (folder.empty() || !fs::exists(folder / kFile, error)) return 0;
-  const SafetensorsReader file(folder / kFile);
+  if (folder.empty() || !fs::exists(folder / kLatentsFile, error)) return 0;
+  const SafetensorsReader file(folder / kLatentsFile);
   const auto fail = [&](const std::string& what) -> void {
     throw ExitError(ExitCode::kBadData, "'" + file.Path().string() + "': " + what);
   };
@@ -56,12 +55,12 @@ void LoadLatents(Decoder& model, const fs::path& folder) {
   WeightFiles(folder, kStem).Fill(wanted, {});
 }
 
-void WriteLatents(const Latents& latents, const fs::path& folder) {
-  WriteSafetensors(folder / kFile, latents.Parameters(),
-                   {{"format", "pt"},
-                    {"plural", kFormat},
-                    {"latents", std::to_string(latents.Count())},
-                    {"hidden_size", std::to_string(latents.table_KE.size(1))}});
+WrittenFile WriteLatents(const Latents& latents, const fs::path& folder) {
+  return WriteSafetensors(folder / kLatentsFile, latents.Parameters(),
+                          {{"format", "pt"},
+                           {"plural", kFormat},
+                           {"latents", std::to_string(latents.Count())},
+                           {"hidden_size", std::to_string(latents.table_KE.size(1))}});
 }
 
 }  // namespace plural::trainer

@@ -23,6 +23,7 @@
 #include "trainer/files/peft_config.h"
 #include "trainer/files/safetensors.h"
 #include "trainer/files/weight_files.h"
+#include "trainer/files/weight_manifest.h"
 
 namespace plural::trainer {
 namespace fs = std::filesystem;
@@ -61,14 +62,20 @@ class Merger {
     PendingFolder pending(settings_.output);
     const std::vector<WeightShard> shards = CutIntoShards("model", Items(), settings_.shard_bytes);
     report_.files = static_cast<std::int64_t>(shards.size());
+    std::map<std::string, WrittenFile> written;
     for (const WeightShard& shard : shards) {
       SafetensorsWriter writer(pending.Path() / shard.file_name, shard.items);
       for (const SafetensorsWriter::Item& item : writer.Items()) {
         writer.Write(Merged(item));
         ++report_.tensors;
       }
-      report_.bytes += writer.Close().size_bytes;
+      const WrittenFile& file = written[shard.file_name] = writer.Close();
+      report_.bytes += file.size_bytes;
     }
+    // Behind what says more about files that do not fit.
+    VerifyWeights(settings_.adapter);
+    VerifyWeights(settings_.model);
+    WriteWeightManifest(pending.Path(), written);
     WriteIndex(pending.Path(), "model", shards);
     WriteFileDurably(pending.Path() / "config.json", OutputConfig().dump(2) + "\n");
     CopyCompanions(settings_.model, pending.Path());

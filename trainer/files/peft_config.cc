@@ -67,22 +67,43 @@ bool IsPlainName(std::string_view name) {
   });
 }
 
-// The keys of the objects in `text`, an object, as the text orders them; a json sorts them.
-std::map<std::string, std::vector<std::string>> KeysInOrder(const std::string& text) {
-  std::map<std::string, std::vector<std::string>> keys;
-  std::string object;
-  const json::parser_callback_t note = [&](int depth, json::parse_event_t event, json& value) {
-    if (event != json::parse_event_t::key || depth > 2) return true;
-    if (depth == 1) {
-      object = value.get<std::string>();
-    } else {
-      keys[object].push_back(value.get<std::string>());
-    }
+// The keys of the objects in an object, as the text orders them; a json sorts them, and an ordered_json looks
+// at all keys before for each.
+class KeysInOrder : public nlohmann::json_sax<json> {
+ public:
+  explicit KeysInOrder(const std::string& text) { json::sax_parse(text, this); }
+
+  std::vector<std::string> Of(const std::string& object) const {
+    const auto found = keys_.find(object);
+    return found == keys_.end() ? std::vector<std::string>() : found->second;
+  }
+
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t) override { return true; }
+  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_float(number_float_t, const string_t&) override { return true; }
+  bool string(string_t&) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool start_object(std::size_t) override { return Enter(); }
+  bool start_array(std::size_t) override { return Enter(); }
+  bool end_object() override { return Leave(); }
+  bool end_array() override { return Leave(); }
+  bool key(string_t& key) override {
+    if (depth_ == 1) object_ = key;
+    if (depth_ == 2) keys_[object_].push_back(key);
     return true;
-  };
-  [[maybe_unused]] const json sorted = json::parse(text, note);
-  return keys;
-}
+  }
+  bool parse_error(std::size_t, const std::string&, const json::exception&) override { return false; }
+
+ private:
+  bool Enter() { return ++depth_ > 0; }
+  bool Leave() { return --depth_ >= 0; }
+
+  int depth_ = 0;
+  std::string object_;
+  std::map<std::string, std::vector<std::string>> keys_;
+};
 
 }  // namespace
 
@@ -122,13 +143,10 @@ PeftConfig::PeftConfig(const fs::path& folder)
   RefuseOtherFeatures();
   ReadTargets();
   ReadLayers();
-  const auto order = KeysInOrder(ReadFile(path));
-  const auto keys_of = [&order](const char* key) {
-    const auto found = order.find(key);
-    return found == order.end() ? std::vector<std::string>() : found->second;
-  };
-  ranks_ = ReadPatterns("rank_pattern", keys_of("rank_pattern"));
-  alphas_ = ReadPatterns("alpha_pattern", keys_of("alpha_pattern"));
+  for (const char* key : {"rank_pattern", "alpha_pattern"}) RequireFew(key);
+  const KeysInOrder order(ReadFile(path));
+  ranks_ = ReadPatterns("rank_pattern", order.Of("rank_pattern"));
+  alphas_ = ReadPatterns("alpha_pattern", order.Of("alpha_pattern"));
 }
 
 void PeftConfig::Fail(const std::string& key, const std::string& what) const {
@@ -243,7 +261,6 @@ std::vector<PeftConfig::LayerPattern> PeftConfig::ReadPatterns(const std::string
   const json& values = At(key);
   if (IsOff(values)) return {};
   if (!values.is_object()) Fail(key, "an object is needed that gives patterns of layers their value");
-  RequireFew(key);
   std::vector<LayerPattern> patterns;
   for (const std::string& pattern : order) {
     const auto value = values.find(pattern);

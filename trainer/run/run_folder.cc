@@ -1,13 +1,41 @@
 #include "trainer/run/run_folder.h"
 
+#include <algorithm>
+#include <array>
 #include <cstdio>
+#include <string_view>
 
 #include "data/sha256.h"
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
+#include "trainer/files/weight_files.h"
+#include "trainer/files/weight_manifest.h"
 
 namespace plural::trainer {
 namespace fs = std::filesystem;
+namespace {
+
+constexpr std::array<std::string_view, 4> kFileKeys = {"data.train", "data.validation", "model.path",
+                                                       "adapter.init_from"};
+
+bool NamesAFile(const std::string& key) { return std::ranges::find(kFileKeys, key) != kFileKeys.end(); }
+
+// Absolute, links followed; names of the Hub stay apart from each other.
+std::string OneSpelling(const nlohmann::json& path) {
+  if (!path.is_string() || path.get_ref<const std::string&>().empty()) return "";
+  std::error_code error;
+  const fs::path found = fs::weakly_canonical(fs::absolute(path.get<std::string>(), error), error);
+  return error ? "" : found.string();
+}
+
+bool SameValue(const std::string& key, const nlohmann::json& left, const nlohmann::json& right) {
+  if (left.dump() == right.dump()) return true;
+  if (!NamesAFile(key)) return false;
+  const std::string path = OneSpelling(left);
+  return !path.empty() && path == OneSpelling(right);
+}
+
+}  // namespace
 
 fs::path RunPaths::LogOf(int rank) const {
   char name[32];
@@ -24,10 +52,39 @@ RunFolder::RunFolder(const Recipe& recipe) : paths_(recipe) {
                                                  "; give a folder that can be written (run.dir)");
   }
   lock_.emplace(paths_.Lock());
+  RemoveLeftovers();
   if (fs::exists(paths_.RecipeFile())) RequireSameRecipe(paths_.RecipeFile(), recipe);
   const std::string text = recipe.ResolvedYaml();
   if (!fs::exists(paths_.RecipeFile()) || ReadFile(paths_.RecipeFile()) != text) {
     WriteFileDurably(paths_.RecipeFile(), text);
+  }
+}
+
+// checkpoints/ sees to its own.
+void RunFolder::RemoveLeftovers() const {
+  for (const fs::path& folder : {paths_.root, paths_.Logs(), paths_.Profiles()}) {
+    std::vector<fs::path> leftovers;
+    std::error_code ignored;  // what stays costs only space
+    for (fs::directory_iterator entry(folder, ignored), last; !ignored && entry != last;
+         entry.increment(ignored)) {
+      if (IsLeftover(entry->path())) leftovers.push_back(entry->path());
+    }
+    for (const fs::path& leftover : leftovers) fs::remove_all(leftover, ignored);
+  }
+}
+
+bool HasResult(const RunPaths& paths, std::string& damage) {
+  std::error_code error;
+  const fs::path folder = paths.Result();
+  if (!fs::exists(folder, error)) return false;
+  if (fs::is_directory(folder, error) && fs::is_empty(folder, error)) return false;
+  try {
+    // Earlier versions wrote no manifest.
+    if (!VerifyWeights(folder)) WeightFileNames(folder, paths.adapter ? "adapter_model" : "model");
+    return true;
+  } catch (const ExitError& problem) {
+    damage = problem.what();
+    return false;
   }
 }
 
@@ -73,6 +130,12 @@ std::map<std::string, nlohmann::json> DecidingKeys(const Recipe& recipe) {
 }
 
 std::string RecipeSha256(const Recipe& recipe) {
+  std::map<std::string, nlohmann::json> keys = DecidingKeys(recipe);
+  for (const std::string_view key : kFileKeys) keys.erase(std::string(key));
+  return data::Sha256OfBytes(nlohmann::json(keys).dump());
+}
+
+std::string EarlierRecipeSha256(const Recipe& recipe) {
   return data::Sha256OfBytes(nlohmann::json(DecidingKeys(recipe)).dump());
 }
 
@@ -82,9 +145,14 @@ std::vector<std::string> Differences(const Recipe& now, const Recipe& before) {
   std::vector<std::string> differences;
   for (const auto& [key, value] : left) {
     const auto found = right.find(key);
-    const std::string was = found == right.end() ? "not set" : found->second.dump();
-    if (value.dump() != was) differences.push_back(key + ": " + value.dump() + " (was " + was + ")");
-    if (found != right.end()) right.erase(found);
+    if (found == right.end()) {
+      differences.push_back(key + ": " + value.dump() + " (was not set)");
+      continue;
+    }
+    if (!SameValue(key, value, found->second)) {
+      differences.push_back(key + ": " + value.dump() + " (was " + found->second.dump() + ")");
+    }
+    right.erase(found);
   }
   for (const auto& [key, value] : right) {
     differences.push_back(key + ": not set (was " + value.dump() + ")");

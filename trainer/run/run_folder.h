@@ -41,12 +41,15 @@ struct RunPaths {
 // Held by rank 0 for the length of the run.
 class RunFolder {
  public:
-  // Makes the folder or takes over an earlier start's; then recipe.yaml is that of `recipe`.
+  // Makes the folder or takes over an earlier start's, without what a killed one left half-written; then
+  // recipe.yaml is that of `recipe`.
   // Errors: ExitError(kCannotCreate) when it cannot be made or written, or a live process holds it;
   // ExitError(kBadRecipe) listing the keys in which an earlier start's recipe differs.
   explicit RunFolder(const Recipe& recipe);
 
  private:
+  void RemoveLeftovers() const;
+
   RunPaths paths_;
   std::optional<RunLock> lock_;
 };
@@ -54,15 +57,22 @@ class RunFolder {
 // Whether a run may go on under another value of this key ("checkpoint.keep"): it decides where and how
 // often things are written or how fast they are computed, not what is computed.
 bool MayChange(const std::string& key);
-// The keys that decide the run, flat ("optimizer.lr" -> value), and their SHA-256.
+// The keys that decide the run, flat ("optimizer.lr" -> value).
 std::map<std::string, nlohmann::json> DecidingKeys(const Recipe& recipe);
+// Their SHA-256, but for those that name files: a run is bound to what is in them (identity.h), not to how
+// their paths are spelled. In checkpoints of earlier versions it is of all deciding keys.
 std::string RecipeSha256(const Recipe& recipe);
+std::string EarlierRecipeSha256(const Recipe& recipe);
+// Whether the result is there and whole. `damage` gets what is wrong with one that is there and is not; a
+// folder without anything in it is none.
+bool HasResult(const RunPaths& paths, std::string& damage);
 // Errors: ExitError(kBadRecipe) listing the deciding keys in which `recipe` differs from `file`, the
 // recipe.yaml of an earlier start.
 void RequireSameRecipe(const std::filesystem::path& file, const Recipe& recipe);
 // What trains on from the result of `recipe`'s run: "adapter.init_from=runs/a/adapter".
 std::string GoOnFrom(const Recipe& recipe);
-// "optimizer.lr: 0.1 (was 0.2)" for each deciding key that differs.
+// "optimizer.lr: 0.1 (was 0.2)" for each deciding key that differs. Two spellings of a path to the same file
+// do not.
 std::vector<std::string> Differences(const Recipe& now, const Recipe& before);
 
 }  // namespace plural::trainer

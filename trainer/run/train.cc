@@ -15,6 +15,7 @@
 #include "trainer/files/load_model.h"
 #include "trainer/files/serving_notes.h"
 #include "trainer/run/device_check.h"
+#include "trainer/run/identity.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/run/run_log.h"
 #include "trainer/run/tracker.h"
@@ -35,9 +36,20 @@ bool IsFinished(const Recipe& recipe, const dist::World& world, dist::Collective
     const RunPaths paths(recipe);
     if (world.Rank() != 0 || !std::filesystem::exists(paths.RecipeFile())) return;
     RequireSameRecipe(paths.RecipeFile(), recipe);
-    if (!std::filesystem::exists(paths.Result())) return;
+    const Checkpoints checkpoints(paths.Checkpoints(), recipe.checkpoint.keep);
+    std::string damage;
+    if (!HasResult(paths, damage)) {
+      if (damage.empty()) return;
+      if (checkpoints.Steps().empty()) {
+        throw ExitError(ExitCode::kBadData,
+                        damage + "; no checkpoint is left to write it from: restore it, or remove " +
+                            paths.root.string() + " to train from the start");
+      }
+      std::cerr << "plural: warning: the result is not whole, it will be written again: " << damage << "\n";
+      return;
+    }
     std::vector<std::string> gone;
-    const auto saved = Checkpoints(paths.Checkpoints(), recipe.checkpoint.keep).NewestIdentity();
+    const auto saved = checkpoints.NewestIdentity();
     if (saved) RequireUnchangedInputs(recipe, IdentityOfInputs(recipe, gone), *saved);
     std::cout << "run " << paths.root.string() << " is finished: the result is in " << paths.Result().string()
               << "; give the run another name (name=...) to train again, and " << GoOnFrom(recipe)
@@ -64,6 +76,9 @@ void Resume(TrainState& state, const Recipe& recipe, const dist::World& world, d
     const Checkpoints::Loaded loaded = checkpoints.LoadNewest(state);
     for (const auto& warning : loaded.warnings) log.Warn(warning);
     if (loaded.folder.empty()) return;
+    if (state.identity.recipe_sha256 == EarlierRecipeSha256(recipe)) {
+      state.identity.recipe_sha256 = identity.recipe_sha256;
+    }
     RequireSameIdentity(identity, state.identity, loaded.folder.string());
     state.identity = identity;  // an earlier version's checkpoint may lack a part of it
     const Provenance saved = state.provenance;
@@ -90,24 +105,38 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
   std::vector<std::string> warnings;
   Identity identity;
   const ModelConfig config = MakeOnEveryRank(world, collectives, [&] { return ConfigOf(recipe); });
+  // The bytes themselves are compared over ranks: machines may have copies, and a copy's sidecar may be right
+  // where the copy is not.
+  std::string train_sha256, validation_sha256;
+  const bool reads_train = ReadsForOthers(recipe.data.train, world, collectives);
   data::Corpus corpus = MakeOnEveryRank(world, collectives, [&] {
     data::CorpusLimits limits;
-    limits.verify_sidecar = limits.scan_tokens = world.Rank() == 0;
+    limits.verify_sidecar = reads_train;
+    limits.scan_tokens = world.Rank() == 0;
     data::Corpus opened = OpenCorpusOf(recipe, "data.train", recipe.data.train, limits);
     CheckTrainingCorpus(opened, recipe, config, warnings);
-    identity = IdentityOf(recipe, opened, world);
+    if (reads_train && world.Size() > 1) train_sha256 = ContentSha256(opened);
     return opened;
   });
+  const bool reads_validation = ReadsForOthers(recipe.data.validation, world, collectives);
   std::optional<Validation> validation;
   OnEveryRank(world, collectives, [&] {
-    if (recipe.data.validation.empty()) return;
+    if (recipe.data.validation.empty()) {
+      identity = IdentityOf(recipe, corpus, nullptr, world);
+      return;
+    }
     data::CorpusLimits limits;
-    limits.verify_sidecar = limits.scan_tokens = world.Rank() == 0;
+    limits.verify_sidecar = reads_validation;
+    limits.scan_tokens = world.Rank() == 0;
     data::Corpus opened = OpenCorpusOf(recipe, "data.validation", recipe.data.validation, limits);
     CheckValidationCorpus(opened, corpus, recipe, config, warnings);
+    if (reads_validation && world.Size() > 1) validation_sha256 = ContentSha256(opened);
+    identity = IdentityOf(recipe, corpus, &opened, world);
     validation.emplace(ValidationSettings(recipe, config, device), opened);
   });
-  RequireEqual("the corpus (data.train)", identity.corpus, world, collectives);
+  RequireEqual("the corpus (data.train)", train_sha256, world, collectives);
+  RequireEqual("the validation corpus (data.validation)", validation_sha256, world, collectives);
+  RequireEqual("config.json of the base model (model.path)", identity.config_sha256, world, collectives);
   RequireEqual("the base model (model.path)", identity.weights_sha256, world, collectives);
   RequireEqual("the adapter (adapter.init_from)", identity.adapter_sha256, world, collectives);
   Decoder model = MakeOnEveryRank(world, collectives, [&] { return MakeBase(recipe, config, device); });

@@ -62,18 +62,6 @@ void RequireSameLatents(const Recipe& recipe, std::int64_t found, const std::str
   }
 }
 
-// `extra`: rows of a sequence that are no tokens of the corpus.
-void CheckLengths(const data::Corpus& corpus, const ModelConfig& config, std::int64_t extra) {
-  auto longest = corpus.LongestSequence();
-  longest.tokens += extra;
-  if (longest.tokens <= config.max_position_embeddings) return;
-  throw ExitError(ExitCode::kBadData, corpus.Path().string() + ": group " + std::to_string(longest.group) +
-                                          " has a sequence of " + std::to_string(longest.tokens) + " tokens" +
-                                          (extra > 0 ? ", the latent included" : "") + "; the model takes " +
-                                          std::to_string(config.max_position_embeddings) +
-                                          " (max_position_embeddings); shorten it or leave it out");
-}
-
 // For a method with numbers on a corpus that has none.
 std::string AdviceWithoutNumbers(const std::string& source_format, const std::string& numbers) {
   if (source_format == "targets") return "use method distribution_matching";
@@ -263,7 +251,7 @@ std::vector<std::string> CheckCorpus(data::Corpus& corpus, const Recipe& recipe,
     warnings.push_back(recipe.model.path + " has no tokenizer file " + corpus.Info().tokenizer_name +
                        ": whether the corpus was prepared with the model's tokenizer is not checked");
   }
-  CheckLengths(corpus, config, recipe.method->latents ? 1 : 0);
+  RequireWithinContext(corpus, corpus.LongestSequence(), config, recipe.method->latents);
   CheckCounts(corpus, recipe);
   CheckAlignment(corpus, recipe);
   CheckKind(corpus, recipe, warnings);
@@ -298,60 +286,6 @@ Validation::Settings ValidationSettings(const Recipe& recipe, const ModelConfig&
   return settings;
 }
 
-Identity IdentityOf(const Recipe& recipe, const data::Corpus& corpus, const dist::World& world) {
-  Identity identity;
-  identity.seed = recipe.seed;
-  identity.recipe_sha256 = RecipeSha256(recipe);
-  identity.corpus = corpus.Info().sha256.empty() ? corpus.Fingerprint() : corpus.Info().sha256;
-  if (world.LocalRank() != 0) return identity;
-  if (!recipe.model.path.empty()) identity.weights_sha256 = WeightsFingerprint(ModelFolder(recipe));
-  if (!recipe.adapter.init_from.empty()) {
-    identity.adapter_sha256 = WeightsFingerprint(AdapterFolder(recipe));
-  }
-  return identity;
-}
-
-Identity IdentityOfInputs(const Recipe& recipe, std::vector<std::string>& gone) {
-  Identity identity;
-  if (std::error_code error; std::filesystem::exists(recipe.data.train, error)) {
-    const data::Corpus corpus(recipe.data.train, {.verify_sidecar = true, .scan_tokens = false});
-    identity.corpus = corpus.Info().sha256.empty() ? corpus.Fingerprint() : corpus.Info().sha256;
-  } else {
-    gone.emplace_back("data.train");
-  }
-  const auto fingerprint = [&](const char* key, const std::string& given,
-                               std::string (*folder)(const Recipe&)) {
-    if (given.empty()) return std::string();
-    try {
-      return WeightsFingerprint(folder(recipe));
-    } catch (const ExitError& error) {
-      if (error.Code() != ExitCode::kMissingInput) throw;
-    } catch (const data::MissingInput&) {
-    }
-    gone.emplace_back(key);
-    return std::string();
-  };
-  identity.weights_sha256 = fingerprint("model.path", recipe.model.path, ModelFolder);
-  identity.adapter_sha256 = fingerprint("adapter.init_from", recipe.adapter.init_from, AdapterFolder);
-  return identity;
-}
-
-void RequireUnchangedInputs(const Recipe& recipe, const Identity& now, const Identity& saved) {
-  const auto require = [&](const std::string& what, const std::string& path, const std::string& is,
-                           const std::string& was) {
-    if (is.empty() || was.empty() || is == was) return;
-    throw ExitError(ExitCode::kBadRecipe,
-                    recipe.RunFolder().string() + ": this run is finished, and " + what + " (" + path +
-                        ") has changed since: it was " + was + ", now it is " + is +
-                        ". Give the run another name (name=...) to train with what is there now, or put the "
-                        "old one back");
-  };
-  require("its corpus, data.train", recipe.data.train, now.corpus, saved.corpus);
-  require("its base model, model.path", recipe.model.path, now.weights_sha256, saved.weights_sha256);
-  require("the adapter it began with, adapter.init_from", recipe.adapter.init_from, now.adapter_sha256,
-          saved.adapter_sha256);
-}
-
 void RequireWarmupWithin(const Recipe& recipe, std::int64_t groups) {
   const std::int64_t steps = TotalSteps(recipe, groups);
   const std::int64_t warmup = WarmupSteps(recipe, groups);
@@ -361,21 +295,6 @@ void RequireWarmupWithin(const Recipe& recipe, std::int64_t groups) {
                       std::to_string(warmup) + ", more than the " + Counted(steps, "step") + " of the run (" +
                       Counted(recipe.train.epochs, "epoch") + " of " + Counted(groups, "group") +
                       "): the learning rate would never reach optimizer.lr; lower it");
-}
-
-void RequireSameIdentity(const Identity& now, const Identity& saved, const std::string& checkpoint) {
-  const auto require = [&](const std::string& what, const std::string& is, const std::string& was) {
-    if (is == was) return;
-    throw ExitError(ExitCode::kBadData, checkpoint + ": made with another " + what + " (" + was +
-                                            ", now it is " + is +
-                                            "); restore it, or give the run another name");
-  };
-  require("corpus, data.train", now.corpus, saved.corpus);
-  require("base model, model.path", now.weights_sha256, saved.weights_sha256);
-  if (!saved.adapter_sha256.empty()) {
-    require("adapter, adapter.init_from", now.adapter_sha256, saved.adapter_sha256);
-  }
-  require("recipe", now.recipe_sha256, saved.recipe_sha256);
 }
 
 }  // namespace plural::trainer

@@ -15,7 +15,6 @@
 #include "trainer/recipe/recipe.h"
 #include "trainer/run/loader.h"
 #include "trainer/run/validation.h"
-#include "trainer/state/train_state.h"
 
 namespace plural::trainer {
 
@@ -62,17 +61,7 @@ Loader::Settings LoaderSettings(const Recipe& recipe, const ModelConfig& config,
                                 const dist::World& world);
 Validation::Settings ValidationSettings(const Recipe& recipe, const ModelConfig& config, at::Device device);
 
-// What the run is bound to, as far as this rank knows: one rank per machine hashes the weights, the others
-// leave them empty.
-Identity IdentityOf(const Recipe& recipe, const data::Corpus& corpus, const dist::World& world);
-// The same of a run that is finished, as far as its inputs are still there: `gone` gets the keys of those
-// that are not.
-Identity IdentityOfInputs(const Recipe& recipe, std::vector<std::string>& gone);
-// Errors: ExitError(kBadRecipe) naming what is no longer what the finished run was made with.
-void RequireUnchangedInputs(const Recipe& recipe, const Identity& now, const Identity& saved);
 // Errors: ExitError(kBadRecipe) where the learning rate would still rise at the end of the run.
 void RequireWarmupWithin(const Recipe& recipe, std::int64_t groups);
-// Errors: ExitError(kBadData) naming what is no longer what the checkpoint was made with.
-void RequireSameIdentity(const Identity& now, const Identity& saved, const std::string& checkpoint);
 
 }  // namespace plural::trainer

@@ -108,6 +108,10 @@ ExitCode TrainingRun::ToTheEnd() {
                   .clip_norm = recipe_.optimizer.clip_norm,
                   .bucket_bytes = recipe_.train.bucket_bytes},
                  schedule, budget, model_, state_, world_, collectives_);
+  if (state_.position.validation_owed) {
+    state_.position.validation_owed = false;
+    Validate();
+  }
   while (!Over()) {
     profile_.BeforeStep();
     const auto start = Clock::now();
@@ -119,7 +123,14 @@ ExitCode TrainingRun::ToTheEnd() {
     if (state_.position.step % steps_per_epoch_ == 0) EndEpoch();
     if (Over()) break;
     const auto due = [&](std::int64_t every) { return every > 0 && state_.position.step % every == 0; };
-    if (!figures.stop_requested && due(recipe_.validation.every_steps)) Validate();
+    if (due(recipe_.validation.every_steps)) {
+      // Who asks for a stop may not wait for it: the next start measures first.
+      if (figures.stop_requested) {
+        state_.position.validation_owed = validation_.has_value();
+      } else {
+        Validate();
+      }
+    }
     if (figures.stop_requested || due(recipe_.checkpoint.every_steps)) Save();
     if (figures.stop_requested) {
       log_.Info("stopped on request after step " + std::to_string(state_.position.step));
@@ -134,6 +145,7 @@ ExitCode TrainingRun::ToTheEnd() {
     MeasureLatents();
     Save();
   }
+  RequireFinite(state_, world_, collectives_);  // also a checkpoint's of an earlier version
   WriteResult();
   ShowProfile();
   return ExitCode::kDone;

@@ -39,6 +39,34 @@ std::optional<std::int64_t> StepOf(const std::string& name) {
   return std::stoll(name.substr(kPrefix));
 }
 
+// One line about a checkpoint of a format that this program cannot know; "" for all others, damaged ones,
+// too.
+std::string OfALaterFormat(const fs::path& folder) {
+  try {
+    const nlohmann::json manifest = ReadJsonFile(folder / kManifest);
+    const fs::path state_path = folder / kState;
+    const auto version = [](const nlohmann::json& json) {
+      return json.value("format_version", std::int64_t{0});
+    };
+    const std::int64_t of_manifest =
+        manifest.value("format", "") == "plural-checkpoint" ? version(manifest) : 0;
+    // A number that damage has changed says nothing.
+    std::int64_t of_state = 0;
+    if (of_manifest == 1 && manifest.at("files").at(kState).at("sha256") == data::Sha256OfFile(state_path)) {
+      of_state = version(ReadJsonFile(state_path));
+    }
+    if (std::max(of_manifest, of_state) <= 1) return "";
+    return folder.string() + ": a checkpoint of format version " +
+           std::to_string(std::max(of_manifest, of_state)) +
+           "; this program reads version 1. Go on with the program that wrote it, or give the run another "
+           "name";
+  } catch (const ExitError&) {
+  } catch (const data::MissingInput&) {
+  } catch (const nlohmann::json::exception&) {
+  }
+  return "";
+}
+
 // Sizes first: they cost nothing and find a truncated file at once.
 void VerifyManifest(const fs::path& folder) {
   const fs::path path = folder / kManifest;
@@ -106,7 +134,6 @@ void ReadCheckpoint(const fs::path& folder, TrainState& state) {
   }
   FillTensors(folder / kTrainable, state.parameters.Tensors());
   FillTensors(folder / kOptimizer, OptimizerTensors(state));
-  state.optimizer.Restore(json["optimizer"].value("updates", std::int64_t{-1}));
   if (state.optimizer.Updates() != state.position.step) {
     throw ExitError(ExitCode::kBadData, state_path.string() + ": optimizer.updates and position.step differ");
   }
@@ -156,24 +183,35 @@ std::optional<Identity> Checkpoints::NewestIdentity() const {
   }
 }
 
+std::vector<fs::path> Checkpoints::Entries() const {
+  std::vector<fs::path> entries;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder_, error), last; !error && entry != last; entry.increment(error)) {
+    entries.push_back(entry->path());
+  }
+  // Taken for a folder without checkpoints, it would be trained from the start.
+  if (error && error != std::errc::no_such_file_or_directory) {
+    throw ExitError(ExitCode::kMissingInput,
+                    folder_.string() + ": the checkpoints cannot be listed: " + error.message() +
+                        "; make the folder readable, or remove it to train from the start");
+  }
+  return entries;
+}
+
 std::vector<std::int64_t> Checkpoints::Steps() const {
   std::vector<std::int64_t> steps;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder_, error)) {
-    if (const auto step = StepOf(entry.path().filename().string())) steps.push_back(*step);
+  for (const fs::path& entry : Entries()) {
+    if (const auto step = StepOf(entry.filename().string())) steps.push_back(*step);
   }
   std::sort(steps.begin(), steps.end());
   return steps;
 }
 
 void Checkpoints::RemoveLeftovers() const {
-  std::error_code error;
-  std::vector<fs::path> leftovers;
-  for (const auto& entry : fs::directory_iterator(folder_, error)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with(".tmp-") || name.starts_with(".trash-")) leftovers.push_back(entry.path());
+  for (const fs::path& entry : Entries()) {
+    std::error_code ignored;  // what stays costs only space
+    if (IsLeftover(entry)) fs::remove_all(entry, ignored);
   }
-  for (const auto& leftover : leftovers) fs::remove_all(leftover, error);
 }
 
 void Checkpoints::Save(const TrainState& state) const {
@@ -216,6 +254,9 @@ Checkpoints::Loaded Checkpoints::LoadNewest(TrainState& state) const {
   std::reverse(steps.begin(), steps.end());
   for (const std::int64_t step : steps) {
     const fs::path folder = StepFolder(step);
+    if (const std::string later = OfALaterFormat(folder); !later.empty()) {
+      throw ExitError(ExitCode::kBadData, later);
+    }
     try {
       LoadCheckpoint(folder, state);
       loaded.step = step;
@@ -223,22 +264,23 @@ Checkpoints::Loaded Checkpoints::LoadNewest(TrainState& state) const {
       return loaded;
     } catch (const ExitError& error) {
       const fs::path bad = folder.string() + ".bad-" + std::to_string(std::time(nullptr));
-      std::error_code rename_error;
-      fs::rename(folder, bad, rename_error);
-      loaded.warnings.push_back("checkpoint is not whole, set aside as " + bad.string() + ": " +
-                                error.what());
+      std::error_code reason;
+      fs::rename(folder, bad, reason);
+      loaded.warnings.push_back("checkpoint is not whole, " +
+                                (reason ? "and could not be set aside (" + reason.message() + ")"
+                                        : "set aside as " + bad.string()) +
+                                ": " + error.what());
     }
   }
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder_, error)) {
-    if (entry.path().filename().string().find(".bad-") == std::string::npos) continue;
-    throw ExitError(ExitCode::kBadData,
-                    folder_.string() + ": checkpoints exist but none of them is whole (" +
-                        (loaded.warnings.empty() ? "set aside earlier: " + entry.path().filename().string()
-                                                 : loaded.warnings.front()) +
-                        "); restore one, or remove the folder to train from the start");
+  std::string bad = loaded.warnings.empty() ? "" : loaded.warnings.front();
+  for (const fs::path& entry : Entries()) {
+    const std::string name = entry.filename().string();
+    if (bad.empty() && name.find(".bad-") != std::string::npos) bad = "set aside earlier: " + name;
   }
-  return loaded;
+  if (bad.empty()) return loaded;
+  throw ExitError(ExitCode::kBadData, folder_.string() + ": checkpoints exist but none of them is whole (" +
+                                          bad +
+                                          "); restore one, or remove the folder to train from the start");
 }
 
 void SaveOnRankZero(const Checkpoints& checkpoints, const TrainState& state, const dist::World& world,
@@ -252,8 +294,21 @@ void SaveOnRankZero(const Checkpoints& checkpoints, const TrainState& state, con
                                " differ from the other ranks'; no checkpoint was written. Suspect the memory "
                                "or the processor of that machine; start again to go on from the last one"));
   }
+  RequireFinite(state, world, collectives);
   if (world.Rank() == 0) checkpoints.Save(state);
   collectives.Barrier();  // no rank continues before the commit
+}
+
+void RequireFinite(const TrainState& state, const dist::World& world, dist::Collectives& collectives) {
+  // Every rank holds the same numbers and comes to the same end.
+  const std::string name = NotFinite(state);
+  if (name.empty()) return;
+  FailTogether(world, collectives,
+               ExitError(ExitCode::kDiverged,
+                         "step " + std::to_string(state.position.step) + ": '" + name +
+                             "' or a moment of it is not finite after the update; nothing of it was written, "
+                             "the last checkpoint is untouched. Lower optimizer.lr, set optimizer.clip_norm "
+                             "or raise optimizer.eps"));
 }
 
 void BroadcastState(TrainState& state, dist::Collectives& collectives) {
@@ -262,7 +317,6 @@ void BroadcastState(TrainState& state, dist::Collectives& collectives) {
   collectives.Broadcast(text, 0);
   json = nlohmann::json::parse(text);
   StateFromJson(json, "state of rank 0", state);
-  state.optimizer.Restore(json["optimizer"]["updates"].get<std::int64_t>());
   collectives.Broadcast(state.parameters.Values(), 0);
   collectives.Broadcast(state.optimizer.FirstMoment(), 0);
   collectives.Broadcast(state.optimizer.SecondMoment(), 0);

@@ -43,17 +43,21 @@ class Checkpoints {
   };
   // Fills `state`, which has the right layout, from the newest checkpoint that is whole. A bad one is renamed
   // to step-N.bad-<unix time> and the next older one is tried.
-  // Errors: ExitError(kBadData) when there are checkpoints but none is whole.
+  // Errors: ExitError(kBadData) when there are checkpoints but none is whole, or the newest has a format of a
+  // later version, which stays as it is; ExitError(kMissingInput) when the folder cannot be listed.
   Loaded LoadNewest(TrainState& state) const;
 
   // What the newest checkpoint is bound to; nothing where there is none that can be read.
   std::optional<Identity> NewestIdentity() const;
 
-  // Steps of the committed checkpoints, ascending.
+  // Steps of the committed checkpoints, ascending. Errors: ExitError(kMissingInput) when the folder is there
+  // and cannot be listed.
   std::vector<std::int64_t> Steps() const;
   std::filesystem::path StepFolder(std::int64_t step) const;
 
  private:
+  std::vector<std::filesystem::path> Entries() const;
+
   std::filesystem::path folder_;
   std::int64_t keep_;
 };
@@ -62,10 +66,15 @@ class Checkpoints {
 // kMissingInput); `state` is then half filled.
 void LoadCheckpoint(const std::filesystem::path& folder, TrainState& state);
 
-// Checks that all ranks hold the same bits, then lets rank 0 save; returns when the checkpoint is committed.
-// COLLECTIVE. Errors: ExitError(kReplicasDiffer) naming the ranks that differ from most, nothing written.
+// Checks that all ranks hold the same bits and that they are finite, then lets rank 0 save; returns when the
+// checkpoint is committed. COLLECTIVE. Errors: ExitError(kReplicasDiffer) naming the ranks that differ from
+// most, nothing written; those of RequireFinite.
 void SaveOnRankZero(const Checkpoints& checkpoints, const TrainState& state, const dist::World& world,
                     dist::Collectives& collectives);
+
+// No number that is not finite is ever written. COLLECTIVE, of ranks that hold the same. Errors:
+// ExitError(kDiverged) naming the step and the parameter.
+void RequireFinite(const TrainState& state, const dist::World& world, dist::Collectives& collectives);
 
 // Copies rank 0's state to all ranks. COLLECTIVE.
 void BroadcastState(TrainState& state, dist::Collectives& collectives);

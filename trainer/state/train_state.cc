@@ -1,6 +1,7 @@
 #include "trainer/state/train_state.h"
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/isfinite.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -100,6 +101,7 @@ void Visit(Visitor&& visit, P& position) requires std::is_same_v<std::remove_con
   visit("consumed_groups", position.consumed_groups);
   visit("stopped_early", position.stopped_early);
   visit("metrics_bytes", position.metrics_bytes);
+  visit("validation_owed", position.validation_owed);
 }
 
 // Format version 1 keeps sums where its first methods had them: "pass" has the figures of targets
@@ -188,7 +190,9 @@ void Visit(Visitor&& visit, I& identity) requires std::is_same_v<std::remove_con
   visit("seed", identity.seed);
   visit("recipe_sha256", identity.recipe_sha256);
   visit("corpus", identity.corpus);
+  visit("validation", identity.validation);
   visit("weights_sha256", identity.weights_sha256);
+  visit("config_sha256", identity.config_sha256);
   visit("adapter_sha256", identity.adapter_sha256);
 }
 
@@ -203,6 +207,17 @@ void Visit(Visitor&& visit, P& provenance) requires std::is_same_v<std::remove_c
 }
 
 }  // namespace
+
+std::string NotFinite(const TrainState& state) {
+  for (const at::Tensor& tensor :
+       {state.parameters.Values(), state.optimizer.FirstMoment(), state.optimizer.SecondMoment()}) {
+    // A parameter at a time, so that what is looked at needs little memory.
+    for (const auto& span : state.parameters.Spans()) {
+      if (!at::isfinite(tensor.narrow(0, span.offset, span.size)).all().item<bool>()) return span.name;
+    }
+  }
+  return "";
+}
 
 std::string ReplicaHash(const TrainState& state) {
   data::Sha256 hash;
@@ -228,7 +243,9 @@ nlohmann::json StateToJson(const TrainState& state) {
 Identity IdentityFromJson(const nlohmann::json& json, const std::string& where) {
   nlohmann::json found = StateReader(json, where).At("identity");
   // Checkpoints of earlier versions do not say it.
-  if (found.is_object()) found.emplace("adapter_sha256", "");
+  for (const char* key : {"validation", "config_sha256", "adapter_sha256"}) {
+    if (found.is_object()) found.emplace(key, "");
+  }
   Identity identity;
   Visit(StateReader(found, where + ": identity"), identity);
   return identity;
@@ -241,10 +258,15 @@ void StateFromJson(const nlohmann::json& json, const std::string& where, TrainSt
                                             root.At("format_version").dump() +
                                             "; this program reads \"plural-train-state\" version 1");
   }
-  Visit(StateReader(root.At("position"), where + ": position"), state.position);
+  nlohmann::json position = root.At("position");
+  if (position.is_object()) position.emplace("validation_owed", false);  // not in those of earlier versions
+  Visit(StateReader(position, where + ": position"), state.position);
   ReadSums(json, where, state.position.epoch_sums);
   state.identity = IdentityFromJson(json, where);
   Visit(StateReader(root.At("provenance"), where + ": provenance"), state.provenance);
+  std::int64_t updates = 0;
+  StateReader(root.At("optimizer"), where + ": optimizer")("updates", updates);
+  state.optimizer.Restore(updates);
 }
 
 std::vector<dist::NamedTensor> OptimizerTensors(const TrainState& state) {

@@ -25,6 +25,7 @@ struct Position {
   bool stopped_early = false;        // the early-stop rule has ended the run at `step`
   Sums epoch_sums;  // of the groups of the epoch so far, each measured before its step (EpochSums)
   std::int64_t metrics_bytes = 0;  // size of metrics.jsonl after the steps done
+  bool validation_owed = false;    // a stop came before the validation that `step` had to be followed by
 };
 
 // The inputs to which the values belong. A resume with other inputs is refused.
@@ -32,7 +33,9 @@ struct Identity {
   std::uint64_t seed = 0;
   std::string recipe_sha256;   // of the keys that decide the run (run_folder.h)
   std::string corpus;          // SHA-256 of the corpus, or its fingerprint where it has no sidecar
+  std::string validation;      // the same of data.validation; "" without one
   std::string weights_sha256;  // of the base weights; "" for random ones, which the recipe decides
+  std::string config_sha256;   // of the base model's config.json; "" for a model of the recipe
   std::string adapter_sha256;  // of adapter.init_from; "" without one
 };
 
@@ -58,6 +61,9 @@ struct TrainState {
              const std::vector<double>& lr_scales = {})
       : parameters(std::move(trainable)), optimizer(parameters, settings, lr_scales) {}
 };
+
+// The name of the first parameter whose value or moment is NaN or infinite; "" where all are finite.
+std::string NotFinite(const TrainState& state);
 
 // SHA-256 of parameters and moments: equal on all ranks, always.
 std::string ReplicaHash(const TrainState& state);

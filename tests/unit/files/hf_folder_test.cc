@@ -265,6 +265,21 @@ TEST_F(HfFolderTest, Shards) {
   ExpectLoadFails(false, ExitCode::kMissingInput, {"model-2.safetensors"});
 }
 
+TEST_F(HfFolderTest, WeightsThatAreNotAsTheyWereWrittenAreRefused) {
+  SaveModel(TinyModel(), folder_, "");
+  const fs::path path = folder_ / "model.safetensors";
+  const std::string whole = ReadFile(path);
+  std::string damaged = whole;
+  damaged[damaged.size() - 5] = static_cast<char>(damaged[damaged.size() - 5] ^ 1);  // another finite number
+  WriteFileDurably(path, damaged);
+  ExpectLoadFails(false, ExitCode::kBadData, {"model.safetensors", "not as it was written", "weights.json"});
+  WriteFileDurably(folder_ / "weights.json", "{}");
+  ExpectLoadFails(false, ExitCode::kBadData, {"weights.json"});
+  fs::remove(folder_ / "weights.json");  // changed on purpose
+  Decoder model = TinyModel();
+  LoadBaseWeights(model, folder_);
+}
+
 TEST_F(HfFolderTest, FingerprintFollowsNamesAndBytes) {
   const Tensors tensors = TinyModel().BaseParameters();
   WriteWeights(tensors);
@@ -337,7 +352,8 @@ TEST_F(HfFolderTest, StoredBaseWeightsMustBeTheModels) {
     for (const auto& factor : model.AdapterParameters()) {
       tensors.push_back({"base_model.model." + factor.name, factor.tensor});
     }
-    fs::remove(file);
+    for (const char* name : {"adapter_model.safetensors", "weights.json"})
+      fs::remove(root_ / "adapter" / name);
     WriteSafetensors(file, tensors);
     Decoder other = TinyModel();
     other.AddAdapter(kAdapter, 1);

@@ -75,6 +75,25 @@ ordered_json Entries(std::size_t count, const std::string& before, const std::st
   return ordered_json::parse(text + "}");
 }
 
+// In quadratic time this takes minutes.
+TEST_F(PeftConfigTest, ManyObjectsInOneAreReadInLinearTime) {
+  std::string many;
+  for (int i = 0; i < 100000; ++i) many += (i > 0 ? ",\"l" : "\"l") + std::to_string(i) + "\":{}";
+  const auto read = [&](const std::string& key) {
+    WriteFileDurably(
+        folder_ / "adapter_config.json",
+        R"({"peft_type": "LORA", "r": 8, "target_modules": "all-linear", ")" + key + "\": {" + many + "}}");
+    return PeftConfig(folder_).PlanFor(model_).layers.size();
+  };
+  EXPECT_EQ(read("auto_mapping"), 14U);
+  try {
+    read("rank_pattern");
+    ADD_FAILURE() << "accepted";
+  } catch (const ExitError& error) {
+    EXPECT_NE(std::string(error.what()).find("these are 100000 entries"), std::string::npos) << error.what();
+  }
+}
+
 TEST_F(PeftConfigTest, TheFirstPatternOfTheFileCounts) {
   const auto ranks = Ranks({{"rank_pattern",
                              {{"v_proj", 1},

@@ -1,13 +1,18 @@
 #include "trainer/run/run_folder.h"
 
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
 #include <fstream>
 #include <optional>
+#include <set>
 
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
+#include "trainer/files/safetensors.h"
+#include "trainer/files/weight_manifest.h"
 
 namespace plural::trainer {
 namespace {
@@ -78,6 +83,68 @@ TEST_F(RunFolderTest, WhatDecidesNothingMayChange) {
   EXPECT_EQ(ReadFile(RunPaths(changed).RecipeFile()), changed.ResolvedYaml());
   EXPECT_EQ(RecipeSha256(changed), RecipeSha256(Load()));
   EXPECT_NE(RecipeSha256(Load({"seed=1"})), RecipeSha256(Load()));
+}
+
+TEST_F(RunFolderTest, AnotherSpellingOfAPathIsTheSameRecipe) {
+  std::ofstream(base_ / "c.h5") << "a corpus";
+  fs::create_directory(base_ / "sub");
+  fs::create_symlink("c.h5", base_ / "link.h5");
+  const auto of = [&](const std::string& path) { return Load({"data.train=" + (base_ / path).string()}); };
+  { const RunFolder folder(of("c.h5")); }
+  for (const char* path : {"sub/../c.h5", "link.h5", "./c.h5"}) {
+    EXPECT_FALSE(Refusal(of(path))) << path;
+    EXPECT_EQ(RecipeSha256(of(path)), RecipeSha256(of("c.h5"))) << path;
+  }
+  ASSERT_TRUE(Refusal(of("sub/c.h5")));
+  EXPECT_NE(std::string(Refusal(of("sub/c.h5"))->what()).find("data.train"), std::string::npos);
+  // While the run lives that is what is said, however its corpus is spelled.
+  const RunFolder folder(of("c.h5"));
+  ASSERT_TRUE(Refusal(of("link.h5")));
+  EXPECT_EQ(Refusal(of("link.h5"))->Code(), ExitCode::kCannotCreate);
+}
+
+TEST_F(RunFolderTest, WhatAKilledStartLeftIsRemoved) {
+  { const RunFolder folder(Load()); }
+  const RunPaths paths(Load());
+  fs::create_directories(paths.root / ".tmp-adapter-0123");
+  fs::create_directories(paths.root / ".trash-adapter-0123");
+  fs::create_directories(paths.Profiles() / ".tmp-rank-00000.json-0123");
+  std::ofstream(paths.root / ".tmp-adapter-0123/adapter_model.safetensors") << "half";
+  std::ofstream(paths.root / ".tmp-recipe.yaml-0123") << "half";
+  std::ofstream(paths.root / "notes.txt") << "kept";
+  { const RunFolder folder(Load()); }
+  std::set<std::string> names;
+  for (const auto& entry : fs::recursive_directory_iterator(paths.root))
+    names.insert(entry.path().filename());
+  EXPECT_EQ(names, (std::set<std::string>{"recipe.yaml", "run.lock", "log", "profile", "notes.txt"}));
+}
+
+TEST_F(RunFolderTest, AResultIsThereWhenItsWeightsAre) {
+  const RunPaths paths(Load());
+  std::string damage;
+  EXPECT_FALSE(HasResult(paths, damage));
+  fs::create_directories(paths.Result());
+  EXPECT_FALSE(HasResult(paths, damage));
+  EXPECT_EQ(damage, "");
+  std::ofstream(paths.Result() / "README.md") << "no weights";
+  EXPECT_FALSE(HasResult(paths, damage));
+  EXPECT_NE(damage, "");
+
+  const fs::path weights = paths.Result() / "adapter_model.safetensors";
+  const WrittenFile written = WriteSafetensors(weights, {{"a", at::ones({3})}});
+  damage.clear();
+  EXPECT_TRUE(HasResult(paths, damage)) << damage;  // as an earlier version left it
+  WriteWeightManifest(paths.Result(), {{"adapter_model.safetensors", written}});
+  EXPECT_TRUE(HasResult(paths, damage)) << damage;
+  std::string bytes = ReadFile(weights);
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  std::ofstream(weights, std::ios::binary) << bytes;
+  EXPECT_FALSE(HasResult(paths, damage));
+  EXPECT_NE(damage.find("weights.json"), std::string::npos) << damage;
+  damage.clear();
+  fs::remove(weights);
+  EXPECT_FALSE(HasResult(paths, damage));
+  EXPECT_NE(damage, "");
 }
 
 TEST_F(RunFolderTest, AFolderThatCannotBeMadeIsNamed) {

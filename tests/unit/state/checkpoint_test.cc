@@ -5,9 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 
+#include "data/sha256.h"
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
 
@@ -42,10 +45,13 @@ void Train(TrainState& state, std::int64_t step) {
   state.position.epoch_sums["kl_nats"] = 0x1.fffffffffffffp-1;
   state.position.epoch_sums["some_later_sum"] = 0.1;
   state.position.metrics_bytes = 1234;
+  state.position.validation_owed = true;
   state.identity = {.seed = 0xFFFFFFFFFFFFFFFFULL,
                     .recipe_sha256 = "r",
                     .corpus = "c",
+                    .validation = "v",
                     .weights_sha256 = "w",
+                    .config_sha256 = "j",
                     .adapter_sha256 = "a"};
   state.provenance.ranks = 4;
 }
@@ -69,6 +75,28 @@ class CheckpointTest : public ::testing::Test {
     std::string bytes = ReadFile(file);
     bytes[static_cast<std::size_t>(offset)] = static_cast<char>(bytes[static_cast<std::size_t>(offset)] ^ 4);
     std::ofstream(file, std::ios::binary) << bytes;
+  }
+  // Writes `json` as state.json of step 1 and gives the manifest its size and hash.
+  void RewriteState(const nlohmann::json& json) const {
+    const fs::path folder = folder_ / "step-00000001";
+    const std::string text = json.dump();
+    WriteFileDurably(folder / "state.json", text);
+    nlohmann::json manifest = nlohmann::json::parse(ReadFile(folder / "manifest.json"));
+    manifest["files"]["state.json"] = {{"size_bytes", text.size()}, {"sha256", data::Sha256OfBytes(text)}};
+    WriteFileDurably(folder / "manifest.json", manifest.dump());
+  }
+  nlohmann::json SavedState() const {
+    return nlohmann::json::parse(ReadFile(folder_ / "step-00000001/state.json"));
+  }
+  void ExpectRefused(ExitCode code, const std::string& word) const {
+    TrainState state = MakeState();
+    try {
+      Checkpoints(folder_, 3).LoadNewest(state);
+      ADD_FAILURE() << "accepted; should say " << word;
+    } catch (const ExitError& error) {
+      EXPECT_EQ(error.Code(), code) << error.what();
+      EXPECT_NE(std::string(error.what()).find(word), std::string::npos) << error.what();
+    }
   }
   std::vector<std::string> Names() const {
     std::vector<std::string> names;
@@ -161,6 +189,84 @@ TEST_F(CheckpointTest, NoneWholeIsBadDataNowAndLater) {
       EXPECT_EQ(error.Code(), ExitCode::kBadData);
     }
   }
+}
+
+TEST_F(CheckpointTest, NumbersThatAreNotFiniteAreFoundInEveryPart) {
+  TrainState state = MakeState();
+  Train(state, 1);
+  EXPECT_EQ(NotFinite(state), "");
+  for (at::Tensor part :
+       {state.parameters.Values(), state.optimizer.FirstMoment(), state.optimizer.SecondMoment()}) {
+    for (const double bad : {std::numeric_limits<double>::infinity(), std::nan("")}) {
+      const auto& span = state.parameters.Spans()[1];
+      at::Tensor value = part.detach()[span.offset + span.size - 1];
+      const at::Tensor before = value.clone();
+      value.fill_(bad);
+      EXPECT_EQ(NotFinite(state), "a.lora_B.weight");
+      value.copy_(before);
+    }
+  }
+  EXPECT_EQ(NotFinite(state), "");
+}
+
+TEST_F(CheckpointTest, ALaterFormatIsRefusedAndStaysAsItIs) {
+  SaveSteps(Checkpoints(folder_, 3), {1});
+  nlohmann::json json = SavedState();
+  json["format_version"] = 2;
+  RewriteState(json);
+  ExpectRefused(ExitCode::kBadData, "format version 2");
+  json["format_version"] = 1;
+  RewriteState(json);
+  const fs::path path = folder_ / "step-00000001/manifest.json";
+  nlohmann::json manifest = nlohmann::json::parse(ReadFile(path));
+  manifest["format_version"] = 3;
+  WriteFileDurably(path, manifest.dump());
+  ExpectRefused(ExitCode::kBadData, "format version 3");
+  EXPECT_EQ(Names(), std::vector<std::string>{"step-00000001"});
+}
+
+TEST_F(CheckpointTest, AFolderThatCannotBeListedIsNoNewRun) {
+  std::ofstream(folder_) << "a file";
+  ExpectRefused(ExitCode::kMissingInput, "cannot be listed");
+  EXPECT_THROW(Checkpoints(folder_, 3).Steps(), ExitError);
+  EXPECT_THROW(Checkpoints(folder_, 3).RemoveLeftovers(), ExitError);
+}
+
+TEST_F(CheckpointTest, AStateWithoutItsOptimizerIsBadData) {
+  SaveSteps(Checkpoints(folder_, 3), {1});
+  const nlohmann::json saved = SavedState();
+  for (const nlohmann::json& optimizer : {nlohmann::json(), nlohmann::json::object(), nlohmann::json("x")}) {
+    nlohmann::json json = saved;
+    json["optimizer"] = optimizer;
+    if (optimizer.is_null()) json.erase("optimizer");
+    RewriteState(json);
+    TrainState state = MakeState();
+    EXPECT_THROW(LoadCheckpoint(folder_ / "step-00000001", state), ExitError) << optimizer;
+  }
+}
+
+TEST_F(CheckpointTest, WhatCannotBeSetAsideIsNotSaidToBe) {
+  SaveSteps(Checkpoints(folder_, 3), {1, 2});
+  Flip(folder_ / "step-00000002/trainable.safetensors", 200);
+  for (std::time_t now = std::time(nullptr), later = 0; later < 60; ++later) {
+    fs::create_directories(folder_ / ("step-00000002.bad-" + std::to_string(now + later)) / "taken");
+  }
+  TrainState state = MakeState();
+  const auto loaded = Checkpoints(folder_, 3).LoadNewest(state);
+  EXPECT_EQ(loaded.step, 1);
+  ASSERT_EQ(loaded.warnings.size(), 1U);
+  EXPECT_NE(loaded.warnings[0].find("could not be set aside"), std::string::npos) << loaded.warnings[0];
+}
+
+TEST_F(CheckpointTest, AnEarlierVersionsStateIsRead) {
+  SaveSteps(Checkpoints(folder_, 3), {1});
+  nlohmann::json json = SavedState();
+  json["position"].erase("validation_owed");
+  for (const char* key : {"validation", "config_sha256"}) json["identity"].erase(key);
+  RewriteState(json);
+  TrainState state = MakeState();
+  EXPECT_EQ(Checkpoints(folder_, 3).LoadNewest(state).step, 1);
+  EXPECT_FALSE(state.position.validation_owed);
 }
 
 TEST_F(CheckpointTest, HalfWrittenFoldersAreRemovedAndNeverRead) {

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from plural_text.common.errors import BadData, CannotCreate, WriteFailed
 from plural_text.common.json_lines import parse_object
+from plural_text.common.new_output import require_regular
 
 
 class KeptLines:
@@ -26,6 +27,7 @@ class KeptLines:
     def __init__(self, path: Path, first_key: str):
         self.path = path
         self._start = json.dumps({first_key: ""})[:-2].encode()
+        require_regular(path)
         try:
             self._file = open(path, "a+b")
         except OSError as error:

@@ -1,0 +1,70 @@
+"""launch/slurm/job.sh without Slurm: what is requeued, and for how long."""
+
+import os
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+JOB = Path(__file__).resolve().parents[2] / "launch/slurm/job.sh"
+
+
+class JobScriptTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        # In place of Slurm's scontrol and of the wait for Slurm, which ends the script.
+        for name, line in (("scontrol", 'echo "$@" >>requeued'), ("sleep", "true")):
+            program = self.folder / "bin" / name
+            program.parent.mkdir(exist_ok=True)
+            program.write_text(f"#!/bin/sh\n{line}\n")
+            program.chmod(0o755)
+
+    def end(self, command, run_folder="runs/r", **environment):
+        """One start of the job. Returns whether it was requeued, its exit code and what it says."""
+        done = self.folder / "requeued"
+        done.unlink(missing_ok=True)
+        result = subprocess.run(
+            ["bash", "-c", f'run_folder={run_folder}; source "{JOB}"; run_and_requeue job sh -c "{command}"'],
+            cwd=self.folder,
+            env={
+                **os.environ,
+                "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+                "SLURM_JOB_ID": "7",
+                **environment,
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.exists(), result.returncode, result.stdout + result.stderr
+
+    def test_three_ends_without_a_newer_checkpoint_are_enough(self):
+        for code in (76, 75):
+            (self.folder / "runs/r/checkpoints/step-00000005").mkdir(parents=True, exist_ok=True)
+            (self.folder / "runs/r/checkpoints/step-00000009.bad-1").mkdir(exist_ok=True)
+            self.assertEqual([self.end(f"exit {code}")[:2] for _ in range(2)], [(True, code)] * 2)
+            requeued, ended, output = self.end(f"exit {code}")
+            self.assertEqual((requeued, ended), (False, code))
+            self.assertIn("without a newer checkpoint than that of step 5", output)
+            self.assertEqual(list(self.folder.glob("*.requeues")), [])
+
+    def test_a_job_that_moves_on_is_requeued_for_ever(self):
+        for step in range(1, 8):
+            self.assertTrue(self.end(f"mkdir -p runs/r/checkpoints/step-0000000{step}; exit 75")[0], step)
+            self.assertTrue(self.end("exit 76")[0], step)  # one end in between counts for nothing
+        self.assertEqual(self.end("exit 0")[:2], (False, 0))
+        self.assertEqual(list(self.folder.glob("*.requeues")), [])
+
+    def test_other_ends_and_the_bound_of_restarts(self):
+        for code in (0, 65, 77, 137):
+            self.assertEqual(self.end(f"exit {code}")[:2], (False, code))
+        many = {"SLURM_RESTART_COUNT": "4", "PLURAL_MAX_RESTARTS": "4"}
+        self.assertEqual(self.end("exit 75", **many)[:2], (False, 75))
+        # Of a job without a run folder nobody knows what it has done.
+        self.assertEqual([self.end("exit 75", run_folder="")[0] for _ in range(5)], [True] * 5)
+
+
+if __name__ == "__main__":
+    unittest.main()
