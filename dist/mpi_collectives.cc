@@ -124,11 +124,15 @@ class Done : public Pending {
 
 class OnThread : public Pending {
  public:
-  explicit OnThread(std::future<void> done) : done_(std::move(done)) {}
-  void Wait() override { done_.get(); }
+  OnThread(std::future<void> done, Pulse& pulse) : done_(std::move(done)), pulse_(pulse) {}
+  void Wait() override {
+    const Pulse::Waiting waiting(pulse_);
+    done_.get();
+  }
 
  private:
   std::future<void> done_;
+  Pulse& pulse_;
 };
 
 void CheckHostTensor(const at::Tensor& tensor, const char* operation) {
@@ -141,7 +145,10 @@ void CheckHostTensor(const at::Tensor& tensor, const char* operation) {
 class MpiCollectives : public Collectives {
  public:
   MpiCollectives(const World& world, std::int64_t chunk_elements)
-      : size_(world.Size()), chunk_elements_(chunk_elements), uncaught_at_start_(std::uncaught_exceptions()) {
+      : size_(world.Size()),
+        pulse_(world.GetPulse()),
+        chunk_elements_(chunk_elements),
+        uncaught_at_start_(std::uncaught_exceptions()) {
     if (chunk_elements < 1 || chunk_elements > std::numeric_limits<int>::max()) {
       throw std::invalid_argument("chunk_elements is " + std::to_string(chunk_elements) +
                                   "; allowed: 1 to 2147483647");
@@ -179,7 +186,8 @@ class MpiCollectives : public Collectives {
                                      MPI_SUM, channel->Communicator()),
                        "MPI_Allreduce");
       }
-    }));
+    }),
+                                      pulse_);
   }
 
   void AllReduceSum(std::span<double> values) override { AllReduce(values, MPI_SUM); }
@@ -248,6 +256,7 @@ class MpiCollectives : public Collectives {
   template <typename Work>
   void Synchronously(const Work& work) {
     if (size_ == 1) return;
+    const Pulse::Waiting waiting(pulse_);
     channel_
         ->Post([this, &work] {
           channel_->AwaitPeers();
@@ -283,6 +292,7 @@ class MpiCollectives : public Collectives {
   }
 
   const int size_;
+  Pulse& pulse_;  // the world's
   const std::int64_t chunk_elements_;
   const int uncaught_at_start_;
   std::shared_ptr<Channel> channel_;

@@ -14,6 +14,7 @@
 #include <stdexcept>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "dist/error.h"
@@ -77,7 +78,9 @@ int World::LaunchedRank() {
   return 0;
 }
 
-World::World(int* argc, char*** argv) : uncaught_at_start_(std::uncaught_exceptions()) {
+World::World(int* argc, char*** argv, std::shared_ptr<Pulse> pulse)
+    : uncaught_at_start_(std::uncaught_exceptions()),
+      pulse_(pulse ? std::move(pulse) : std::make_shared<Pulse>()) {
   int initialized = 0;
   MPI_Initialized(&initialized);
   if (initialized) throw std::logic_error("World was made twice; MPI can be initialised once a process");
@@ -122,6 +125,7 @@ World::World(int* argc, char*** argv) : uncaught_at_start_(std::uncaught_excepti
 
 World::~World() {
   if (std::uncaught_exceptions() > uncaught_at_start_) return;
+  pulse_->Enter(Phase::kEnd);
   MPI_Finalize();
 }
 
@@ -148,7 +152,7 @@ std::string World::LibraryVersion() {
   return version.substr(0, version.find_first_of(",\n"));
 }
 
-void World::Abort(int code) const {
+void World::Abort(int code, int ranks) {
   // MPI_Abort may itself block, on a daemon that is gone or on a lock of a thread that hangs.
   try {
     std::thread([code] {
@@ -159,9 +163,11 @@ void World::Abort(int code) const {
   }
   std::cout.flush();
   std::fflush(nullptr);
-  int is_main = 0;
+  int finalized = 0, is_main = 0;
+  MPI_Finalized(&finalized);
+  if (finalized) _exit(code);
   MPI_Is_thread_main(&is_main);
-  if (size_ == 1 && is_main) {
+  if (ranks == 1 && is_main) {
     MPI_Finalize();  // no peers to end: exit quietly, the caller has reported the reason
   } else {
     MPI_Abort(MPI_COMM_WORLD, code);

@@ -6,7 +6,9 @@
 #include <iostream>
 #include <memory>
 
+#include "dist/agreement.h"
 #include "dist/collectives.h"
+#include "dist/watchdog.h"
 #include "dist/world.h"
 #include "trainer/base/signals.h"
 #include "trainer/base/version.h"
@@ -32,6 +34,7 @@ namespace {
 struct Session {
   int argc;
   char** argv;
+  std::unique_ptr<dist::Watchdog> watchdog;  // outlives the world, whose end it watches
   std::unique_ptr<dist::World> world;
   std::string phase;
 };
@@ -118,10 +121,16 @@ int Run(Session& session) {
   if (command == "validate") return RunValidate(validate);
   if (command == "dry-run") return RunDryRun(dry_run);
 
-  session.world = std::make_unique<dist::World>(&session.argc, &session.argv);
+  session.watchdog =
+      std::make_unique<dist::Watchdog>(command == "train" ? DeadlinesToStart(train) : dist::Deadlines{});
+  session.world =
+      std::make_unique<dist::World>(&session.argc, &session.argv, session.watchdog->SharedPulse());
   dist::World& world = *session.world;
+  session.watchdog->Keep(world);
   const std::unique_ptr<dist::Collectives> collectives = dist::MakeMpiCollectives(world);
-  if (command == "train") return RunTrain(train, world, *collectives);
+  dist::RequireEqual("the command", command, world, *collectives);
+  world.GetPulse().Enter(dist::Phase::kWork);
+  if (command == "train") return RunTrain(train, world, *collectives, *session.watchdog);
   if (command == "generate") return RunGenerate(generate, world, *collectives);
   if (command == "score") return RunScore(score, world, *collectives);
   if (command == "rate") return RunRate(rate, world, *collectives);
@@ -137,6 +146,7 @@ int Report(const Session& session) {
   std::cout.flush();
   std::cerr << FormatFailure(failure, has_peers ? session.world->Rank() : -1, session.phase) << std::flush;
   const int code = static_cast<int>(failure.code);
+  if (session.watchdog != nullptr) session.watchdog->Stop();
   if (has_peers) session.world->Abort(code);
   return code;
 }
@@ -148,10 +158,14 @@ int main(int argc, char** argv) {
   // First of all: a request to stop is heard while MPI starts, too, and while the process ends.
   plural::WriteErrorsInsteadOfSignals();
   const auto* command = argc > 1 ? plural::trainer::FindCommand(argv[1]) : nullptr;
-  if (command != nullptr && command->ranks) plural::StopSignal::Hear();
+  if (command != nullptr && command->ranks) {
+    plural::StopSignal::Hear();
+    plural::StatusSignal::Hear();
+  }
   plural::trainer::LimitLibraryCaches();
   plural::trainer::KeepFreedMemory();
-  plural::trainer::Session session{.argc = argc, .argv = argv, .world = nullptr, .phase = ""};
+  plural::trainer::Session session{
+      .argc = argc, .argv = argv, .watchdog = nullptr, .world = nullptr, .phase = ""};
   try {
     return plural::trainer::Run(session);
   } catch (...) {

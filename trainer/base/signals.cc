@@ -6,11 +6,14 @@
 namespace plural {
 namespace {
 
-// The only state outside objects: a signal handler is given nothing else to write to.
+// State outside objects: a signal handler is given nothing else to write to.
 std::atomic<bool> signal_seen = false;
+std::atomic<bool> status_asked = false;
 static_assert(std::atomic<bool>::is_always_lock_free);  // what a handler may store to
 
 extern "C" void RequestStop(int) { signal_seen.store(true, std::memory_order_relaxed); }
+
+extern "C" void RequestStatus(int) { status_asked.store(true, std::memory_order_relaxed); }
 
 }  // namespace
 
@@ -32,5 +35,15 @@ void StopSignal::Hear() {
 }
 
 bool StopSignal::Requested() const { return signal_seen.load(std::memory_order_relaxed); }
+
+void StatusSignal::Hear() {
+  struct sigaction action {};
+  action.sa_handler = RequestStatus;
+  action.sa_flags = SA_RESTART;
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGUSR2, &action, nullptr);
+}
+
+bool StatusSignal::Take() { return status_asked.exchange(false, std::memory_order_relaxed); }
 
 }  // namespace plural

@@ -1,7 +1,7 @@
 // Signals: how a command is asked to stop.
 //
-// Owns: what SIGUSR1 (a batch system's warning), SIGTERM, SIGINT, SIGHUP, SIGPIPE and SIGXFSZ do to the
-// process. Does not own: what stopping means (the commands). Thread rule: Hear and
+// Owns: what SIGUSR1 (a batch system's warning), SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGPIPE and SIGXFSZ do to
+// the process. Does not own: what stopping means (the commands). Thread rule: Hear and
 // WriteErrorsInsteadOfSignals are called by the main thread before there are others; Requested may be called
 // by any thread; the handler only stores to a flag, in whichever thread the signal comes.
 #pragma once
@@ -21,6 +21,13 @@ class StopSignal {
 
   // This process has been asked. Ranks must agree on it before they act.
   bool Requested() const;
+};
+
+// SIGUSR2 asks where the process is; it goes on.
+class StatusSignal {
+ public:
+  static void Hear();
+  static bool Take();  // asked since the last call
 };
 
 }  // namespace plural

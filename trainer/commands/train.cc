@@ -35,7 +35,24 @@ std::string ProgramSha256(const dist::World& world) {
   }
 }
 
+dist::Deadlines DeadlinesOf(const Recipe& recipe) {
+  return {.enabled = recipe.watchdog.enabled,
+          .start = recipe.watchdog.start_seconds,
+          .load = recipe.watchdog.load_seconds,
+          .step = recipe.watchdog.step_seconds,
+          .checkpoint = recipe.watchdog.checkpoint_seconds,
+          .validation = recipe.watchdog.validation_seconds};
+}
+
 }  // namespace
+
+dist::Deadlines DeadlinesToStart(const TrainOptions& options) {
+  try {
+    return DeadlinesOf(LoadRecipe(options.recipe, options.overrides));
+  } catch (const ExitError&) {
+    return {};
+  }
+}
 
 void AddTrainOptions(CLI::App& command, TrainOptions& options) {
   command.add_option("RECIPE", options.recipe, "The recipe, a YAML file")->required();
@@ -49,21 +66,24 @@ void AddTrainOptions(CLI::App& command, TrainOptions& options) {
       "docs/recipes.md lists all keys, and so does plural validate --keys.");
 }
 
-int RunTrain(const TrainOptions& options, dist::World& world, dist::Collectives& collectives) {
+int RunTrain(const TrainOptions& options, dist::World& world, dist::Collectives& collectives,
+             dist::Watchdog& watchdog) {
   const StopSignal stop;  // heard since main
   const Recipe recipe =
       MakeOnEveryRank(world, collectives, [&] { return LoadRecipe(options.recipe, options.overrides); });
+  watchdog.Follow(DeadlinesOf(recipe));
+  world.GetPulse().Enter(dist::Phase::kLoad);
   RequireEqual("the program's version", Version(), world, collectives);
   RequireEqual("the SHA-256 of the program's own file", ProgramSha256(world), world, collectives);
   RequireEqual("the recipe's hash (" + options.recipe + ")", data::Sha256OfBytes(recipe.Canonical().dump()),
                world, collectives);
   SetThreads(recipe.run.threads, world);
-  if (!UsesCuda(recipe)) return static_cast<int>(Train(recipe, at::kCPU, world, collectives, stop));
+  if (!UsesCuda(recipe)) return static_cast<int>(Train(recipe, at::kCPU, world, collectives, stop, watchdog));
 
   const int device = dist::LocalCudaDevice(world);
   const auto nccl = dist::MakeNcclCollectives(world, device);
-  return static_cast<int>(
-      Train(recipe, at::Device(at::kCUDA, static_cast<at::DeviceIndex>(device)), world, *nccl, stop));
+  return static_cast<int>(Train(recipe, at::Device(at::kCUDA, static_cast<at::DeviceIndex>(device)), world,
+                                *nccl, stop, watchdog));
 }
 
 }  // namespace plural::trainer

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "dist/collectives.h"
+#include "dist/watchdog.h"
 #include "dist/world.h"
 
 namespace CLI {
@@ -23,8 +24,12 @@ struct TrainOptions {
 
 void AddTrainOptions(CLI::App& command, TrainOptions& options);
 
+// The recipe's, before ranks can agree on one: the defaults where it cannot be read, which RunTrain reports.
+dist::Deadlines DeadlinesToStart(const TrainOptions& options);
+
 // 0 when the run is finished, 75 when it was stopped on request and saved. `collectives` work on host memory;
 // on GPUs the run makes its own.
-int RunTrain(const TrainOptions& options, dist::World& world, dist::Collectives& collectives);
+int RunTrain(const TrainOptions& options, dist::World& world, dist::Collectives& collectives,
+             dist::Watchdog& watchdog);
 
 }  // namespace plural::trainer

@@ -116,6 +116,15 @@ struct Recipe {
     double temperature = 1.0;
   } validation;
 
+  struct Watchdog {  // a rank that does one thing for longer ends the job, in seconds
+    bool enabled = true;
+    double start_seconds = 300.0;
+    double load_seconds = 3600.0;
+    double step_seconds = 0.0;  // 0: learned from the steps
+    double checkpoint_seconds = 1800.0;
+    double validation_seconds = 3600.0;
+  } watchdog;
+
   struct Profile {
     bool enabled = false;
     std::int64_t after = 3;   // steps of this start before the recorded ones

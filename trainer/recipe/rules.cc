@@ -150,6 +150,10 @@ void CheckRun(const Recipe& recipe, Checker& check) {
   for (const char* key : {"profile.after", "profile.steps"}) {
     check.NoEffect(key, recipe.profile.enabled, "profile.enabled", "without profile.enabled true");
   }
+  for (const char* key : {"watchdog.start_seconds", "watchdog.load_seconds", "watchdog.step_seconds",
+                          "watchdog.checkpoint_seconds", "watchdog.validation_seconds"}) {
+    check.NoEffect(key, recipe.watchdog.enabled, "watchdog.enabled", "without watchdog.enabled true");
+  }
   const bool stops = recipe.early_stop.enabled;
   check.Rule(stops && !recipe.method->target_sets, {"early_stop.enabled", "method"},
              "needs the target entropy of method distribution_matching, found method " +

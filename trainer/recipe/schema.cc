@@ -312,6 +312,24 @@ std::vector<Key> MakeKeys() {
   add(Number("validation.temperature", AtLeast(0), FIELD(validation.temperature),
              "of those samples; 0: the most likely token"));
 
+  add(Boolean(
+      "watchdog.enabled", FIELD(watchdog.enabled),
+      "end a job that hangs with exit code 76; off, a rank may be stopped and looked at for as long as "
+      "one likes"));
+  const Range second = AtLeast(1);
+  add(Number("watchdog.start_seconds", second, FIELD(watchdog.start_seconds),
+             "how long MPI may look for the ranks, and end"));
+  add(Number("watchdog.load_seconds", second, FIELD(watchdog.load_seconds),
+             "how long a rank may do one thing while it loads, or in its first five steps"));
+  add(Number(
+      "watchdog.step_seconds", AtLeast(0), FIELD(watchdog.step_seconds),
+      "how long it may wait for data, compute, or wait for the sum in a step; 0: ten times the longest "
+      "step so far, at least 60"));
+  add(Number("watchdog.checkpoint_seconds", second, FIELD(watchdog.checkpoint_seconds),
+             "how long writing a checkpoint or the result may take"));
+  add(Number("watchdog.validation_seconds", second, FIELD(watchdog.validation_seconds),
+             "how long a validation may take"));
+
   add(Boolean("profile.enabled", FIELD(profile.enabled),
               "write a trace and a table of where the time of some steps went"));
   add(Integer("profile.after", Between(0, kMaxCount), FIELD(profile.after),

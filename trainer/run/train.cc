@@ -99,7 +99,7 @@ void Resume(TrainState& state, const Recipe& recipe, const dist::World& world, d
 }  // namespace
 
 ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world,
-               dist::Collectives& collectives, const StopSignal& stop) {
+               dist::Collectives& collectives, const StopSignal& stop, dist::Watchdog& watchdog) {
   if (IsFinished(recipe, world, collectives)) return ExitCode::kDone;
 
   std::vector<std::string> warnings;
@@ -158,36 +158,37 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
   const RunPaths paths(recipe);
   RunLog log = MakeOnEveryRank(world, collectives,
                                [&] { return RunLog(paths.LogOf(world.Rank()), world.Rank() == 0); });
-  if (recipe.train.groups_per_step < world.Size()) {
-    warnings.push_back("train.groups_per_step is " + std::to_string(recipe.train.groups_per_step) + " on " +
-                       std::to_string(world.Size()) +
-                       " ranks: a group is never split, so some ranks have nothing to do in any step");
-  }
-  if (recipe.adapter.lora) {
-    for (const auto& note : ServingNotes(config, recipe.adapter.settings)) warnings.push_back(note);
-  }
-  for (const auto& warning : warnings) log.Warn(warning);
-
-  TrainState state(
-      model.TrainableParameters(),
-      {recipe.optimizer.beta1, recipe.optimizer.beta2, recipe.optimizer.eps, recipe.optimizer.weight_decay},
-      LearningRateScales(recipe, model));
-  state.position.epoch_sums = EpochSums(*recipe.method, recipe.SettingsOfMethod());
-  state.identity = identity;
-  state.provenance = {.version = Version(),
-                      .mpi = dist::World::LibraryVersion(),
-                      .host = world.Host(),
-                      .ranks = world.Size(),
-                      .threads = at::get_num_threads()};
-  RequireEqual("the hash of the initial parameters", ReplicaHash(state), world, collectives);
-  Resume(state, recipe, world, collectives, log);
-  state.parameters.CheckAliasing();
-
-  TrainingRun run(recipe, config, std::move(corpus), std::move(validation), model, state, world, collectives,
-                  stop, log);
-  // Behind the resume, which cuts metrics.jsonl to what its checkpoint has seen.
-  if (world.Rank() == 0 && recipe.log.Any()) StartTracker(TrackProgram(), paths.root, log);
+  watchdog.ReportIn(paths.Logs());
   try {
+    if (recipe.train.groups_per_step < world.Size()) {
+      warnings.push_back("train.groups_per_step is " + std::to_string(recipe.train.groups_per_step) + " on " +
+                         std::to_string(world.Size()) +
+                         " ranks: a group is never split, so some ranks have nothing to do in any step");
+    }
+    if (recipe.adapter.lora) {
+      for (const auto& note : ServingNotes(config, recipe.adapter.settings)) warnings.push_back(note);
+    }
+    for (const auto& warning : warnings) log.Warn(warning);
+
+    TrainState state(
+        model.TrainableParameters(),
+        {recipe.optimizer.beta1, recipe.optimizer.beta2, recipe.optimizer.eps, recipe.optimizer.weight_decay},
+        LearningRateScales(recipe, model));
+    state.position.epoch_sums = EpochSums(*recipe.method, recipe.SettingsOfMethod());
+    state.identity = identity;
+    state.provenance = {.version = Version(),
+                        .mpi = dist::World::LibraryVersion(),
+                        .host = world.Host(),
+                        .ranks = world.Size(),
+                        .threads = at::get_num_threads()};
+    RequireEqual("the hash of the initial parameters", ReplicaHash(state), world, collectives);
+    Resume(state, recipe, world, collectives, log);
+    state.parameters.CheckAliasing();
+
+    TrainingRun run(recipe, config, std::move(corpus), std::move(validation), model, state, world,
+                    collectives, stop, log, watchdog);
+    // Behind the resume, which cuts metrics.jsonl to what its checkpoint has seen.
+    if (world.Rank() == 0 && recipe.log.Any()) StartTracker(TrackProgram(), paths.root, log);
     return run.ToTheEnd();
   } catch (const std::exception& error) {  // for those who look into the run's folder; main.cc reports it
     const std::string what = error.what();

@@ -7,6 +7,7 @@
 #include <ATen/core/TensorBody.h>
 
 #include "dist/collectives.h"
+#include "dist/watchdog.h"
 #include "dist/world.h"
 #include "trainer/base/error.h"
 #include "trainer/base/signals.h"
@@ -18,6 +19,6 @@ namespace plural::trainer {
 // result is written (or was before), kStopped when `stop` asked for an end and a checkpoint is committed.
 // COLLECTIVE. Errors: ExitError and those of data/ and dist/; a fault that all ranks see is thrown by one.
 ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world,
-               dist::Collectives& collectives, const StopSignal& stop);
+               dist::Collectives& collectives, const StopSignal& stop, dist::Watchdog& watchdog);
 
 }  // namespace plural::trainer

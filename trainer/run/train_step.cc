@@ -112,6 +112,7 @@ Sums TrainStep::ForwardBackward(const StepBatch& batch) {
 
 StepFigures TrainStep::Reduce(Sums sums, const StepBatch& batch, bool stop_requested, double seconds) {
   const PartScope waiting(Part::kWaiting);
+  world_.GetPulse().Enter(dist::Phase::kSum, batch.step + 1);
   sync_.Finish();
   const bool finite = std::isfinite(LossOf(*settings_.method, sums));
   // Lowest bad rank, as a maximum: 0 when all are well. Behind the flags each rank has a place for its time.

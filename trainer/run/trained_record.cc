@@ -11,12 +11,11 @@ namespace plural::trainer {
 
 std::string TrainedRecord(const Recipe& recipe, const TrainState& state, const std::filesystem::path& metrics,
                           const std::string& base_license) {
-  nlohmann::ordered_json trained = {{"command", "plural train " + recipe.name + ".yaml"},
-                                    {"method", recipe.method->name},
-                                    {"seed", recipe.seed},
-                                    {"steps", state.position.step},
-                                    {"groups", state.position.consumed_groups},
-                                    {"corpus_sha256", state.identity.corpus}};
+  nlohmann::ordered_json trained = {
+      {"command", "plural train recipe.yaml"},  // the run's folder has it
+      {"method", recipe.method->name},         {"seed", recipe.seed},
+      {"steps", state.position.step},          {"groups", state.position.consumed_groups},
+      {"corpus_sha256", state.identity.corpus}};
   if (const std::string& weights = state.identity.weights_sha256; !weights.empty()) {
     trained["base_weights_sha256"] = weights;
   }
@@ -24,7 +23,7 @@ std::string TrainedRecord(const Recipe& recipe, const TrainState& state, const s
   const auto keep = [&](const std::string& before, const nlohmann::json& line) {
     for (const auto& [key, value] : line.items()) {
       const bool figure = value.is_number_float() && key != "seconds" && key != "epoch" && key != "lr" &&
-                          key.find("_per_second") == std::string::npos &&
+                          key != "temperature" && key.find("_per_second") == std::string::npos &&
                           key.find("_seconds") == std::string::npos;
       if (figure) trained["figures"][before + key] = FourDigits(value.get<double>());
     }
@@ -34,7 +33,7 @@ std::string TrainedRecord(const Recipe& recipe, const TrainState& state, const s
   for (std::string text; std::getline(lines, text);) {
     nlohmann::json line = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
     if (!line.is_object()) continue;
-    const std::string event = line.value("event", "");
+    const nlohmann::json event = line.value("event", nlohmann::json());
     if (event == "step" || event == "validation") (event == "step" ? step : validation) = std::move(line);
   }
   if (step.contains("loss")) keep("", {{"loss_of_the_last_step", step["loss"]}});

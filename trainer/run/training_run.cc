@@ -47,7 +47,7 @@ std::vector<std::int64_t> BeginTokens(data::Corpus& corpus, const ModelConfig& c
 TrainingRun::TrainingRun(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus,
                          std::optional<Validation> validation, Decoder& model, TrainState& state,
                          const dist::World& world, dist::Collectives& collectives, const StopSignal& stop,
-                         RunLog& log)
+                         RunLog& log, dist::Watchdog& watchdog)
     : recipe_(recipe),
       paths_(recipe),
       model_folder_(ModelFolder(recipe)),
@@ -57,6 +57,8 @@ TrainingRun::TrainingRun(const Recipe& recipe, const ModelConfig& config, data::
       collectives_(collectives),
       stop_(stop),
       log_(log),
+      watchdog_(watchdog),
+      fault_(world.Rank()),
       checkpoints_(paths_.Checkpoints(), recipe.checkpoint.keep),
       groups_(corpus.Info().groups),
       steps_per_epoch_(data::BatchPlan(groups_, PlanSettings(recipe)).StepsPerEpoch()),
@@ -154,12 +156,18 @@ ExitCode TrainingRun::ToTheEnd() {
 StepFigures TrainingRun::TakeStep(TrainStep& step, StepBatch& batch, double& data_wait_seconds) {
   const PartScope whole(Part::kStep);
   const auto start = Clock::now();
+  Enter(dist::Phase::kData, state_.position.step + 1);
   {
     const PartScope data(Part::kData);
     batch = loader_->Next();
   }
   data_wait_seconds = SecondsSince(start);
-  return step.Take(batch, stop_.Requested());
+  Enter(dist::Phase::kCompute, state_.position.step + 1);
+  fault_.Before(state_.position.step + 1, state_.parameters);
+  StepFigures figures = step.Take(batch, stop_.Requested());
+  watchdog_.StepTook(*std::max_element(figures.rank_seconds.begin(), figures.rank_seconds.end()) +
+                     data_wait_seconds);
+  return figures;
 }
 
 // COLLECTIVE.
@@ -237,6 +245,7 @@ void TrainingRun::EndEpoch() {
 // COLLECTIVE.
 void TrainingRun::Validate() {
   if (!validation_) return;
+  Enter(dist::Phase::kValidation, state_.position.step);
   progress_.Show(state_.position.step, "validating");
   const MetricsLine figures = validation_->Measure(model_, world_, collectives_);
   validated_step_ = state_.position.step;
@@ -265,6 +274,7 @@ void TrainingRun::Validate() {
 // COLLECTIVE.
 void TrainingRun::MeasureLatents() {
   if (latent_prompts_.empty()) return;
+  Enter(dist::Phase::kValidation, state_.position.step);
   const SelfConsistency found =
       MeasureSelfConsistency(model_, latent_prompts_, kLatentResponseTokens, pack_, world_, collectives_);
   if (!Lead()) return;
@@ -278,6 +288,7 @@ void TrainingRun::MeasureLatents() {
 }
 
 void TrainingRun::Save() {
+  Enter(dist::Phase::kCheckpoint, state_.position.step);
   if (Lead()) {
     MetricsLine line;
     line["event"] = "checkpoint";
@@ -295,6 +306,7 @@ void TrainingRun::Save() {
 }
 
 void TrainingRun::WriteResult() {
+  Enter(dist::Phase::kCheckpoint, state_.position.step);
   if (Lead()) {
     MetricsLine line;
     line["event"] = "end";

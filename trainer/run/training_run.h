@@ -12,12 +12,14 @@
 
 #include "data/corpus.h"
 #include "dist/collectives.h"
+#include "dist/watchdog.h"
 #include "dist/world.h"
 #include "trainer/base/error.h"
 #include "trainer/base/signals.h"
 #include "trainer/files/model_card.h"
 #include "trainer/model/decoder.h"
 #include "trainer/recipe/recipe.h"
+#include "trainer/run/fault.h"
 #include "trainer/run/loader.h"
 #include "trainer/run/metrics.h"
 #include "trainer/run/profile.h"
@@ -36,12 +38,14 @@ class TrainingRun {
  public:
   TrainingRun(const Recipe& recipe, const ModelConfig& config, data::Corpus corpus,
               std::optional<Validation> validation, Decoder& model, TrainState& state,
-              const dist::World& world, dist::Collectives& collectives, const StopSignal& stop, RunLog& log);
+              const dist::World& world, dist::Collectives& collectives, const StopSignal& stop, RunLog& log,
+              dist::Watchdog& watchdog);
 
   // kDone or kStopped; what goes wrong is thrown. COLLECTIVE.
   ExitCode ToTheEnd();
 
  private:
+  void Enter(dist::Phase phase, std::int64_t step) { world_.GetPulse().Enter(phase, step); }
   bool Lead() const { return world_.Rank() == 0; }
   void LogStart();
   // One step with its wait for data; the groups it trained on stay in `batch`.
@@ -64,6 +68,8 @@ class TrainingRun {
   dist::Collectives& collectives_;
   const StopSignal& stop_;
   RunLog& log_;
+  dist::Watchdog& watchdog_;
+  const Fault fault_;
   const Checkpoints checkpoints_;
   const std::int64_t groups_, steps_per_epoch_, first_step_, last_step_;
   std::int64_t saved_step_;

@@ -1,0 +1,94 @@
+#include "dist/watchdog.h"
+
+#include <gtest/gtest.h>
+#include <pthread.h>
+
+#include <cmath>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "dist/stacks.h"
+
+namespace plural::dist {
+namespace {
+
+double Of(const Deadlines& deadlines, Phase phase, bool waits = false, std::int64_t seen = 0,
+          double longest = 0) {
+  return Watchdog::DeadlineOf(deadlines, phase, waits, seen, longest);
+}
+
+TEST(DeadlineOf, EachPhaseHasItsKey) {
+  const Deadlines deadlines{.start = 1, .load = 2, .step = 3, .checkpoint = 4, .validation = 5};
+  EXPECT_EQ(Of(deadlines, Phase::kStart), 1);
+  EXPECT_EQ(Of(deadlines, Phase::kEnd), 1);
+  EXPECT_EQ(Of(deadlines, Phase::kLoad), 2);
+  for (const Phase phase : {Phase::kData, Phase::kCompute, Phase::kSum}) EXPECT_EQ(Of(deadlines, phase), 3);
+  EXPECT_EQ(Of(deadlines, Phase::kCheckpoint), 4);
+  EXPECT_EQ(Of(deadlines, Phase::kValidation), 5);
+  EXPECT_TRUE(std::isinf(Of(deadlines, Phase::kWork)));
+}
+
+TEST(DeadlineOf, StepsAreLearnt) {
+  const Deadlines deadlines{.load = 1000};
+  EXPECT_EQ(Of(deadlines, Phase::kCompute, false, 4, 2.0), 1000) << "too few steps to judge";
+  EXPECT_EQ(Of(deadlines, Phase::kCompute, false, 5, 2.0), 60) << "at least a minute";
+  EXPECT_EQ(Of(deadlines, Phase::kCompute, false, 5, 30.0), 300);
+}
+
+TEST(DeadlineOf, WhoWaitsReportsLater) {
+  const Deadlines deadlines{.step = 3};
+  EXPECT_GT(Of(deadlines, Phase::kSum, true), Of(deadlines, Phase::kCompute, false) + 1);
+}
+
+TEST(DeadlineOf, NothingIsTooLongForAWatchdogThatIsOff) {
+  const Deadlines deadlines{.enabled = false, .step = 3};
+  for (const Phase phase : {Phase::kStart, Phase::kCompute, Phase::kCheckpoint}) {
+    EXPECT_TRUE(std::isinf(Of(deadlines, phase)));
+  }
+}
+
+TEST(Pulse, CountsEveryChange) {
+  Pulse pulse;
+  pulse.Enter(Phase::kCompute, 7);
+  EXPECT_EQ(pulse.step, 7);
+  const std::int64_t before = pulse.changes;
+  {
+    const Pulse::Waiting waiting(pulse);
+    EXPECT_TRUE(pulse.waits);
+    EXPECT_EQ(pulse.changes, before + 1);
+  }
+  EXPECT_FALSE(pulse.waits);
+  EXPECT_EQ(pulse.changes, before + 2);
+}
+
+TEST(StacksOfThreads, ShowWhereAnotherThreadWaits) {
+  PrepareStacks();
+  std::mutex mutex;
+  std::condition_variable ready;
+  bool waiting = false, over = false;
+  std::thread other([&] {
+    pthread_setname_np(pthread_self(), "the-other");
+    std::unique_lock lock(mutex);
+    waiting = true;
+    ready.notify_all();
+    ready.wait(lock, [&] { return over; });
+  });
+  {
+    std::unique_lock lock(mutex);
+    ready.wait(lock, [&] { return waiting; });
+  }
+  const std::string text = StacksOfThreads();
+  {
+    const std::lock_guard lock(mutex);
+    over = true;
+  }
+  ready.notify_all();
+  other.join();
+  const auto at = text.find("the-other");
+  ASSERT_NE(at, std::string::npos) << text;
+  EXPECT_NE(text.find("pthread_cond_wait", at), std::string::npos) << text;
+}
+
+}  // namespace
+}  // namespace plural::dist
