@@ -106,6 +106,42 @@ std::vector<std::vector<int>> AssignToRanks(std::span<const double> costs, int r
   return assignment;
 }
 
+std::vector<std::vector<int>> AssignNeighbours(std::span<const double> costs, int ranks) {
+  if (ranks < 1) throw std::invalid_argument("AssignNeighbours: ranks < 1");
+  // Each rank takes as many as fit under a limit, which is lowered until the last rank has no room left.
+  const auto cut = [&](double limit) {
+    std::vector<std::vector<int>> assignment(static_cast<std::size_t>(ranks));
+    std::size_t rank = 0;
+    double load = 0.0;
+    for (int index = 0; index < static_cast<int>(costs.size()); ++index) {
+      const double cost = costs[static_cast<std::size_t>(index)];
+      if (load + cost > limit && rank + 1 < assignment.size() && !assignment[rank].empty()) {
+        ++rank;
+        load = 0.0;
+      }
+      assignment[rank].push_back(index);
+      load += cost;
+    }
+    return assignment;
+  };
+  double low = 0.0, high = std::accumulate(costs.begin(), costs.end(), 0.0);
+  std::vector<std::vector<int>> best = cut(high);
+  double best_balance = Balance(costs, best);
+  constexpr int kHalvings = 40;  // of the interval, until it is smaller than rounding
+  for (int i = 0; i < kHalvings && low < high; ++i) {
+    const double limit = 0.5 * (low + high);
+    std::vector<std::vector<int>> assignment = cut(limit);
+    double last = 0.0;
+    for (const int index : assignment.back()) last += costs[static_cast<std::size_t>(index)];
+    if (const double balance = Balance(costs, assignment); balance > best_balance) {
+      best_balance = balance;
+      best = assignment;
+    }
+    (last > limit ? low : high) = limit;
+  }
+  return best;
+}
+
 double Balance(std::span<const double> costs, const std::vector<std::vector<int>>& assignment) {
   double total = 0.0;
   double largest = 0.0;

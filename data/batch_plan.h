@@ -37,6 +37,9 @@ class BatchPlan {
 // ascending order; ranks may stay empty.
 std::vector<std::vector<int>> AssignToRanks(std::span<const double> costs, int ranks);
 
+// Assigns neighbours to each rank: the cut of the groups' order with the least largest load.
+std::vector<std::vector<int>> AssignNeighbours(std::span<const double> costs, int ranks);
+
 // Mean rank cost / largest rank cost, 1 = perfectly balanced: the share of time that ranks are busy.
 double Balance(std::span<const double> costs, const std::vector<std::vector<int>>& assignment);
 

@@ -41,6 +41,11 @@ class Collectives {
   virtual std::vector<std::string> AllGather(const std::string& bytes) = 0;
   // Copies rank `root`'s tensor to all ranks, in place. COLLECTIVE.
   virtual void Broadcast(const at::Tensor& tensor, int root) = 0;
+  // Cuts rank `root`'s `whole` [ranks * n] into slices: each rank gets its own, [n]. In host memory; `whole`
+  // of other ranks is not read. COLLECTIVE.
+  virtual void Scatter(const at::Tensor& whole, const at::Tensor& slice, int root) = 0;
+  // Every rank's slice, [n], in rank order, in `whole` [ranks * n] of every rank. In host memory. COLLECTIVE.
+  virtual void AllGather(const at::Tensor& slice, const at::Tensor& whole) = 0;
   // Copies the tensor of each machine's local rank 0 to the other ranks of that machine, in place,
   // in host memory, so that only one rank per machine need read a file. COLLECTIVE over all ranks.
   virtual void BroadcastOnMachine(const at::Tensor& tensor) = 0;

@@ -247,6 +247,27 @@ class MpiCollectives : public Collectives {
     return result;
   }
 
+  void Scatter(const at::Tensor& whole, const at::Tensor& slice, int root) override {
+    CheckRoot(root);
+    const int bytes = CheckSlices(whole, slice);
+    if (size_ == 1) slice.copy_(whole);
+    Synchronously([&](const Channel& channel) {
+      channel.Check(MPI_Scatter(whole.data_ptr(), bytes, MPI_BYTE, slice.data_ptr(), bytes, MPI_BYTE, root,
+                                channel.Communicator()),
+                    "MPI_Scatter");
+    });
+  }
+
+  void AllGather(const at::Tensor& slice, const at::Tensor& whole) override {
+    const int bytes = CheckSlices(whole, slice);
+    if (size_ == 1) whole.copy_(slice);
+    Synchronously([&](const Channel& channel) {
+      channel.Check(MPI_Allgather(slice.data_ptr(), bytes, MPI_BYTE, whole.data_ptr(), bytes, MPI_BYTE,
+                                  channel.Communicator()),
+                    "MPI_Allgather");
+    });
+  }
+
   void Barrier() override {
     Synchronously([](const Channel&) {});  // every collective begins with one
   }
@@ -282,6 +303,18 @@ class MpiCollectives : public Collectives {
       const auto count = static_cast<int>(std::min(kBroadcastBytes, size - begin));
       channel.Check(MPI_Bcast(bytes + begin, count, MPI_BYTE, root, among), "MPI_Bcast");
     }
+  }
+
+  // The bytes of a slice.
+  int CheckSlices(const at::Tensor& whole, const at::Tensor& slice) const {
+    CheckHostTensor(whole, "an exchange of slices");
+    CheckHostTensor(slice, "an exchange of slices");
+    if (whole.nbytes() != slice.nbytes() * static_cast<std::size_t>(size_) ||
+        slice.nbytes() > static_cast<std::size_t>(std::numeric_limits<int>::max())) {
+      throw std::invalid_argument("slices of " + std::to_string(slice.nbytes()) + " bytes do not make up " +
+                                  std::to_string(whole.nbytes()) + " on " + std::to_string(size_) + " ranks");
+    }
+    return static_cast<int>(slice.nbytes());
   }
 
   void CheckRoot(int root) const {

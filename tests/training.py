@@ -137,9 +137,14 @@ def mpirun(ranks):
     return ["mpirun", "-np", str(ranks), "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"]
 
 
-def train(folder, recipe, *overrides, ranks=1, timeout=300):
+def train(folder, recipe, *overrides, ranks=1, timeout=300, environment=None):
     return subprocess.run(
-        command(recipe, *overrides, ranks=ranks), cwd=folder, capture_output=True, text=True, timeout=timeout
+        command(recipe, *overrides, ranks=ranks),
+        cwd=folder,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
 
 

@@ -168,6 +168,12 @@ class NcclCollectives : public Collectives {
     OnStream(communicator_, stream_, tensor).Wait();
   }
 
+  void Scatter(const at::Tensor& whole, const at::Tensor& slice, int root) override {
+    control_->Scatter(whole, slice, root);
+  }
+  void AllGather(const at::Tensor& slice, const at::Tensor& whole) override {
+    control_->AllGather(slice, whole);
+  }
   void BroadcastOnMachine(const at::Tensor& tensor) override { control_->BroadcastOnMachine(tensor); }
   void AllReduceSum(std::span<double> values) override { control_->AllReduceSum(values); }
   void AllReduceMax(std::span<double> values) override { control_->AllReduceMax(values); }

@@ -132,7 +132,10 @@ class Watchdog(unittest.TestCase):
         self.assertRegex(error, "step 5: the loss of rank 1 is not finite; its groups: [0-9]")
         code, said, error = self.end_of(self.start("bitflip", fault="bitflip@2:5", ranks=3))
         self.assertEqual(code, 79, said)
-        self.assertIn("rank 2", error)
+        self.assertIn("of rank 2 differ from the other ranks'", error)
+        code, said, error = self.end_of(self.start("bitflip-of-two", fault="bitflip@0:5"))
+        self.assertEqual(code, 79, said)
+        self.assertIn("too few are alike to tell whose are wrong", error)
         self.assert_goes_on("bitflip")
 
     def test_usr2_shows_where_a_rank_is(self):

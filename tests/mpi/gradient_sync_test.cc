@@ -42,6 +42,12 @@ class Recorder : public dist::Collectives {
   void Broadcast(std::string& bytes, int root) override { inner_->Broadcast(bytes, root); }
   std::vector<std::string> AllGather(const std::string& bytes) override { return inner_->AllGather(bytes); }
   void Broadcast(const at::Tensor& tensor, int root) override { inner_->Broadcast(tensor, root); }
+  void Scatter(const at::Tensor& whole, const at::Tensor& slice, int root) override {
+    inner_->Scatter(whole, slice, root);
+  }
+  void AllGather(const at::Tensor& slice, const at::Tensor& whole) override {
+    inner_->AllGather(slice, whole);
+  }
   void BroadcastOnMachine(const at::Tensor& tensor) override { inner_->BroadcastOnMachine(tensor); }
   void Barrier() override { inner_->Barrier(); }
 

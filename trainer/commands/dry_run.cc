@@ -96,7 +96,7 @@ Sample SampleGroups(data::Corpus& corpus, const Recipe& recipe, const ModelConfi
 // Share of time that ranks are busy over steps spread evenly over an epoch: a step lasts as long as its
 // slowest rank.
 double PredictBalance(const std::vector<double>& costs, data::BatchPlan::Settings plan_settings,
-                      std::int64_t groups_per_step, int ranks) {
+                      std::int64_t groups_per_step, int ranks, bool neighbours) {
   plan_settings.groups_per_step = groups_per_step;
   const data::BatchPlan plan(static_cast<std::int64_t>(costs.size()), plan_settings);
   // The last step of an epoch holds what is left; it says little where others exist.
@@ -111,7 +111,8 @@ double PredictBalance(const std::vector<double>& costs, data::BatchPlan::Setting
     }
     const double mean = std::accumulate(step_costs.begin(), step_costs.end(), 0.0) / ranks;
     busy += mean;
-    all += mean / data::Balance(step_costs, data::AssignToRanks(step_costs, ranks));
+    all += mean / data::Balance(step_costs, neighbours ? data::AssignNeighbours(step_costs, ranks)
+                                                       : data::AssignToRanks(step_costs, ranks));
   }
   return all > 0.0 ? busy / all : 1.0;
 }
@@ -165,11 +166,13 @@ void PrintBalance(const data::Corpus& corpus, const Recipe& recipe, const data::
   for (const int ranks : rank_counts) {
     const std::int64_t now = std::min(recipe.train.groups_per_step, groups);
     const std::int64_t many = kManyGroupsARank * ranks;
-    std::string here = percent(PredictBalance(costs, PlanSettings(recipe), now, ranks));
+    std::string here =
+        percent(PredictBalance(costs, PlanSettings(recipe), now, ranks, recipe.train.canonical));
     if (now < ranks) here += " (" + Count(ranks - now) + " idle)";
-    const std::string there = many <= groups
-                                  ? percent(PredictBalance(costs, PlanSettings(recipe), many, ranks))
-                                  : "more groups than the corpus has";
+    const std::string there =
+        many <= groups
+            ? percent(PredictBalance(costs, PlanSettings(recipe), many, ranks, recipe.train.canonical))
+            : "more groups than the corpus has";
     std::printf("  %6d   %-24s   %s\n", ranks, here.c_str(), there.c_str());
   }
   std::fflush(stdout);
@@ -201,7 +204,8 @@ void PrintMemory(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& 
   std::cout << "\nPeak memory of one rank's process on the CPU, predicted\n";
   Line("program", Bytes(program) + " with its libraries");
   Line("frozen weights", Bytes(run.weight_bytes));
-  Line("training", Bytes(run.training_bytes) + " (parameters, gradients, two moments)");
+  Line("training", Bytes(run.training_bytes) + " (parameters, gradients, two moments" +
+                       (recipe.train.canonical ? ", partial sums" : "") + ")");
   Line("largest pass", Bytes(pass.memory.PeakBytes()) + " for " + Count(pass.rows) + " rows (" +
                            Bytes(pass.memory.saved_bytes) + " kept for backward), " + Bytes(slack) +
                            " of slack");

@@ -1,6 +1,7 @@
 #include "trainer/plan/estimate.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "trainer/kernels/dtypes.h"
 #include "trainer/ops/nf4.h"
@@ -52,6 +53,11 @@ RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config) {
   const bool nf4 = recipe.model.quantize == "nf4" || config.stored_in_nf4;
   run.weight_bytes = lora ? FrozenBytes(config, nf4, element) : 0;
   run.training_bytes = 4 * run.trained_parameters * trained_element;
+  if (recipe.train.canonical) {  // partial sums of gradients (dist/ordered_sum.h): at most so many at a time
+    const auto levels = static_cast<std::int64_t>(
+        std::bit_width(static_cast<std::uint64_t>(recipe.train.groups_per_step - 1)));
+    run.training_bytes += (2 * levels + 1) * run.trained_parameters * trained_element;
+  }
   return run;
 }
 

@@ -15,7 +15,7 @@ namespace {
 constexpr std::int64_t kCostliest = 12;
 constexpr std::int64_t kSpread = 4;
 
-// The groups of the rank that has `group` in its step.
+// The groups that may share a pass with `group`: those of its rank.
 std::vector<std::int64_t> ShareWith(std::int64_t group, const std::vector<std::int64_t>& step_groups,
                                     const std::vector<double>& costs, int ranks) {
   std::vector<double> step_costs;
@@ -61,7 +61,9 @@ PeakPass FindPeakPass(data::Corpus& corpus, const Recipe& recipe, const ModelCon
     for (const std::int64_t group : wanted) {
       if (std::find(step_groups.begin(), step_groups.end(), group) == step_groups.end()) continue;
       std::vector<data::LabelledGroup> labelled;
-      for (const std::int64_t other : ShareWith(group, step_groups, costs, ranks)) {
+      const std::vector<std::int64_t> together =
+          recipe.train.canonical ? std::vector{group} : ShareWith(group, step_groups, costs, ranks);
+      for (const std::int64_t other : together) {
         labelled.push_back(Label(*recipe.method, corpus.Read(other), label, 0));
       }
       std::int64_t recognition_bytes = 0;  // of the current unit

@@ -88,6 +88,7 @@ struct Recipe {
     std::string activation_checkpointing = "auto";  // auto | on | off
     std::int64_t activation_bytes = 0;              // of auto; 0: what is free, shared by a machine's ranks
     std::int64_t bucket_bytes = 25 << 20;
+    bool canonical = false;  // reduction: canonical, gradients are added in one order on any number of ranks
     std::int64_t log_every_steps = 1;
   } train;
 

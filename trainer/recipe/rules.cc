@@ -150,6 +150,8 @@ void CheckRun(const Recipe& recipe, Checker& check) {
   for (const char* key : {"profile.after", "profile.steps"}) {
     check.NoEffect(key, recipe.profile.enabled, "profile.enabled", "without profile.enabled true");
   }
+  check.NoEffect("train.bucket_bytes", !recipe.train.canonical, "train.reduction",
+                 "with train.reduction canonical, which sends nothing before all gradients are there");
   for (const char* key : {"watchdog.start_seconds", "watchdog.load_seconds", "watchdog.step_seconds",
                           "watchdog.checkpoint_seconds", "watchdog.validation_seconds"}) {
     check.NoEffect(key, recipe.watchdog.enabled, "watchdog.enabled", "without watchdog.enabled true");

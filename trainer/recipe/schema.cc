@@ -263,6 +263,10 @@ std::vector<Key> MakeKeys() {
       "train.activation_bytes", Between(0, 1e18), FIELD(train.activation_bytes),
       "bytes of one rank's activations; 0: what is free when training starts, shared by the machine's "
       "ranks"));
+  add(Word(
+      "train.reduction", Words<bool>{{"fast", false}, {"canonical", true}}, FIELD(train.canonical),
+      "how gradients are added: `canonical` in one order of the groups, so that any number of ranks gives "
+      "the same bits, with passes that no two groups share"));
   add(Integer("train.bucket_bytes", Between(1, kMaxCount), FIELD(train.bucket_bytes),
               "gradients are summed over ranks in pieces of about so many bytes"));
   add(Integer("train.log_every_steps", Between(1, kMaxCount), FIELD(train.log_every_steps),

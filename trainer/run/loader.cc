@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <condition_variable>
 #include <exception>
+#include <iterator>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <stdexcept>
 #include <thread>
 #include <utility>
@@ -41,7 +43,8 @@ class BatchMaker {
       costs.push_back(
           PredictCost(corpus_.Lengths(group), *settings_.method, settings_.label, settings_.pack.cost));
     }
-    const auto assignment = data::AssignToRanks(costs, settings_.ranks);
+    const auto assignment = settings_.apart ? data::AssignNeighbours(costs, settings_.ranks)
+                                            : data::AssignToRanks(costs, settings_.ranks);
     batch.groups_in_step = static_cast<std::int64_t>(groups.size());
     batch.predicted_balance = data::Balance(costs, assignment);
     for (const int index : assignment[static_cast<std::size_t>(settings_.rank)]) {
@@ -49,8 +52,17 @@ class BatchMaker {
       batch.groups.push_back(
           Label(*settings_.method, corpus_.Read(groups[index]), settings_.label, batch.epoch));
     }
-    batch.passes =
-        data::PackGroups(batch.groups, settings_.pack, 1.0 / static_cast<double>(batch.groups_in_step));
+    const double scale = 1.0 / static_cast<double>(batch.groups_in_step);
+    if (!settings_.apart) {
+      batch.passes = data::PackGroups(batch.groups, settings_.pack, scale);
+      return batch;
+    }
+    for (std::size_t i = 0; i < batch.groups.size(); ++i) {
+      std::vector<data::RowPass> passes =
+          data::PackGroups(std::span(batch.groups).subspan(i, 1), settings_.pack, scale);
+      batch.apart.push_back({assignment[static_cast<std::size_t>(settings_.rank)][i], passes.size()});
+      std::move(passes.begin(), passes.end(), std::back_inserter(batch.passes));
+    }
     return batch;
   }
 

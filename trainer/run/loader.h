@@ -23,6 +23,13 @@ struct StepBatch {
   std::int64_t groups_in_step = 0;          // over all ranks: the global denominator
   std::vector<data::LabelledGroup> groups;  // this rank's
   std::vector<data::RowPass> passes;
+  // Where each group has passes of its own (Settings::apart): per group its place in the step and how many of
+  // `passes` are its. Empty: groups share passes.
+  struct OneGroup {
+    std::int64_t index = 0;
+    std::size_t passes = 0;
+  };
+  std::vector<OneGroup> apart;
   double predicted_balance = 1.0;
 };
 
@@ -35,6 +42,7 @@ class Loader {
     data::BatchPlan::Settings plan;
     int rank = 0;
     int ranks = 1;
+    bool apart = false;  // no group shares a pass, and a rank's groups are neighbours in the step
     std::int64_t first_step = 0;
     std::int64_t last_step = 0;  // one past the last
   };

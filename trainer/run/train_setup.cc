@@ -270,6 +270,7 @@ Loader::Settings LoaderSettings(const Recipe& recipe, const ModelConfig& config,
   settings.plan = PlanSettings(recipe);
   settings.rank = world.Rank();
   settings.ranks = world.Size();
+  settings.apart = recipe.train.canonical;
   return settings;
 }
 

@@ -5,13 +5,17 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <functional>
+#include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "data/random.h"
 #include "dist/agreement.h"
+#include "dist/ordered.h"
 #include "trainer/base/error.h"
 #include "trainer/method/pass_losses.h"
 #include "trainer/ops/part_scope.h"
@@ -47,15 +51,25 @@ TrainStep::TrainStep(const Settings& settings, const Schedule& schedule, const A
       model_(model),
       state_(state),
       world_(world),
-      collectives_(collectives),
-      sync_(state.parameters, collectives, settings.bucket_bytes) {}
+      collectives_(collectives) {
+  if (settings.canonical) {
+    ordered_.emplace(state.parameters, world, collectives);
+  } else {
+    sync_.emplace(state.parameters, collectives, settings.bucket_bytes);
+  }
+}
 
 StepFigures TrainStep::Take(const StepBatch& batch, bool stop_requested) {
   state_.parameters.ZeroGradients();
   const auto start = std::chrono::steady_clock::now();
-  Sums sums = ForwardBackward(batch);
+  std::vector<Sums> sums;
+  if (ordered_) {
+    sums = ForwardBackwardApart(batch);
+  } else {
+    sums.push_back(ForwardBackward(batch, batch.groups, batch.passes, /*last=*/true));
+  }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  StepFigures figures = Reduce(std::move(sums), batch, stop_requested, seconds);
+  StepFigures figures = Reduce(sums, batch, stop_requested, seconds);
 
   const PartScope optimizer(Part::kOptimizer);
   figures.grad_norm = GradientNorm(state_.parameters);
@@ -74,19 +88,33 @@ StepFigures TrainStep::Take(const StepBatch& batch, bool stop_requested) {
   return figures;
 }
 
-Sums TrainStep::ForwardBackward(const StepBatch& batch) {
+std::vector<Sums> TrainStep::ForwardBackwardApart(const StepBatch& batch) {
+  std::vector<Sums> sums;
+  std::size_t first_pass = 0;
+  for (std::size_t i = 0; i < batch.groups.size(); ++i) {
+    const auto& [index, passes] = batch.apart.at(i);
+    sums.push_back(ForwardBackward(batch, std::span(batch.groups).subspan(i, 1),
+                                   std::span(batch.passes).subspan(first_pass, passes), /*last=*/false));
+    ordered_->Take(index);
+    first_pass += passes;
+  }
+  return sums;
+}
+
+Sums TrainStep::ForwardBackward(const StepBatch& batch, std::span<const data::LabelledGroup> groups,
+                                std::span<const data::RowPass> passes, bool last) {
   Sums sums = StepSums(*settings_.method, settings_.values);
   LossContext context{.model = model_,
                       .method = *settings_.method,
                       .settings = settings_.values,
-                      .passes = batch.passes,
-                      .groups = batch.groups,
+                      .passes = passes,
+                      .groups = groups,
                       .scale = 1.0 / static_cast<double>(batch.groups_in_step)};
   if (settings_.dropout_seed) {
     context.dropout_key = data::MixKey(*settings_.dropout_seed, data::Purpose::kDropout,
                                        static_cast<std::uint64_t>(batch.step));
   }
-  for (const data::RowPass& pass : batch.passes) {
+  for (const data::RowPass& pass : passes) {
     // Recognition is never recomputed: one backward goes through several of its passes, and a parameter's
     // gradient must be whole when it is sent.
     const bool recompute = pass.kind == data::PassKind::kPrediction && budget_.Recomputes(pass);
@@ -97,12 +125,12 @@ Sums TrainStep::ForwardBackward(const StepBatch& batch) {
 
   const std::unique_ptr<PassLosses> losses = MakePassLosses(context);
   while (const std::optional<BackwardPart> part = losses->Next()) {
-    if (part->last) sync_.ArmLastBackward();
+    if (last && part->last) sync_->ArmLastBackward();
     part->Backward();
   }
   std::vector<std::vector<double>> log_p;
   losses->AddTo(sums, log_p);
-  for (const data::LabelledGroup& group : batch.groups) {
+  for (const data::LabelledGroup& group : groups) {
     sums["groups"] += 1.0;
     sums["sequence_tokens"] += static_cast<double>(group.sequence_tokens);
     if (group.penalised_tokens == 0 && HasNegatives(group)) sums["unpenalised_groups"] += 1.0;
@@ -110,11 +138,39 @@ Sums TrainStep::ForwardBackward(const StepBatch& batch) {
   return sums;
 }
 
-StepFigures TrainStep::Reduce(Sums sums, const StepBatch& batch, bool stop_requested, double seconds) {
+Sums TrainStep::InOrder(const std::vector<Sums>& sums, const StepBatch& batch) {
+  std::vector<double> mine;
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    mine.push_back(static_cast<double>(batch.apart[i].index));
+    mine.insert(mine.end(), sums[i].Values().begin(), sums[i].Values().end());
+  }
+  std::map<double, std::vector<double>> in_order;
+  Sums all = StepSums(*settings_.method, settings_.values);
+  const std::size_t size = all.Values().size();
+  for (const std::string& bytes : collectives_.AllGather(dist::BytesOf(mine))) {
+    const std::vector<double> numbers = dist::NumbersIn(bytes);
+    for (auto at = numbers.begin(); at != numbers.end(); at += static_cast<std::ptrdiff_t>(1 + size)) {
+      in_order[*at].assign(at + 1, at + 1 + static_cast<std::ptrdiff_t>(size));
+    }
+  }
+  for (const auto& [index, values] : in_order) {
+    std::transform(values.begin(), values.end(), all.Values().begin(), all.Values().begin(), std::plus<>());
+  }
+  return all;
+}
+
+StepFigures TrainStep::Reduce(const std::vector<Sums>& sums, const StepBatch& batch, bool stop_requested,
+                              double seconds) {
   const PartScope waiting(Part::kWaiting);
   world_.GetPulse().Enter(dist::Phase::kSum, batch.step + 1);
-  sync_.Finish();
-  const bool finite = std::isfinite(LossOf(*settings_.method, sums));
+  if (ordered_) {
+    ordered_->Finish(batch.groups_in_step);
+  } else {
+    sync_->Finish();
+  }
+  const bool finite = std::all_of(sums.begin(), sums.end(), [&](const Sums& some) {
+    return std::isfinite(LossOf(*settings_.method, some));
+  });
   // Lowest bad rank, as a maximum: 0 when all are well. Behind the flags each rank has a place for its time.
   std::vector<double> flags(2 + static_cast<std::size_t>(world_.Size()));
   flags[0] = finite ? 0.0 : static_cast<double>(world_.Size() - world_.Rank());
@@ -131,9 +187,15 @@ StepFigures TrainStep::Reduce(Sums sums, const StepBatch& batch, bool stop_reque
         bad_rank);
   }
 
-  collectives_.AllReduceSum(sums.Values());
-  return {.sums = sums,
-          .loss = LossOf(*settings_.method, sums),
+  Sums all;
+  if (ordered_) {
+    all = InOrder(sums, batch);
+  } else {
+    all = sums.front();
+    collectives_.AllReduceSum(all.Values());
+  }
+  return {.sums = all,
+          .loss = LossOf(*settings_.method, all),
           .grad_norm = 0.0,
           .lr = 0.0,
           .stop_requested = flags[1] > 0.0,

@@ -6,10 +6,12 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "dist/collectives.h"
 #include "dist/gradient_sync.h"
+#include "dist/ordered_sum.h"
 #include "dist/world.h"
 #include "trainer/method/method.h"
 #include "trainer/model/decoder.h"
@@ -39,6 +41,7 @@ class TrainStep {
     std::optional<std::uint64_t> dropout_seed;  // none: nothing is dropped
     double clip_norm = 0.0;                     // 0: no clipping
     std::int64_t bucket_bytes = 25 << 20;       // gradients are sent in pieces of about so many
+    bool canonical = false;                     // sums in one order, of batches whose groups lie apart
   };
 
   // All references outlive this. `state` holds the trainable parameters of `model`. COLLECTIVE.
@@ -52,9 +55,16 @@ class TrainStep {
   StepFigures Take(const StepBatch& batch, bool stop_requested);
 
  private:
-  // This rank's sums; terms are its part of the step's means.
-  Sums ForwardBackward(const StepBatch& batch);
-  StepFigures Reduce(Sums sums, const StepBatch& batch, bool stop_requested, double seconds);
+  // Sums over some of this rank's groups with their passes; terms are their part of the step's means.
+  // `last`: what follows is the sum over ranks.
+  Sums ForwardBackward(const StepBatch& batch, std::span<const data::LabelledGroup> groups,
+                       std::span<const data::RowPass> passes, bool last);
+  // The same of all groups apart: each one's sums, and its gradient in `ordered_`.
+  std::vector<Sums> ForwardBackwardApart(const StepBatch& batch);
+  StepFigures Reduce(const std::vector<Sums>& sums, const StepBatch& batch, bool stop_requested,
+                     double seconds);
+  // The sums over all groups of the step, in one order. COLLECTIVE.
+  Sums InOrder(const std::vector<Sums>& sums, const StepBatch& batch);
 
   const Settings settings_;
   Schedule schedule_;
@@ -63,7 +73,8 @@ class TrainStep {
   TrainState& state_;
   const dist::World& world_;
   dist::Collectives& collectives_;
-  dist::GradientSync sync_;
+  std::optional<dist::GradientSync> sync_;   // either this one
+  std::optional<dist::OrderedSum> ordered_;  // or this one
 };
 
 }  // namespace plural::trainer

@@ -108,7 +108,8 @@ ExitCode TrainingRun::ToTheEnd() {
                   .values = method_settings_,
                   .dropout_seed = drops ? std::optional(recipe_.seed) : std::nullopt,
                   .clip_norm = recipe_.optimizer.clip_norm,
-                  .bucket_bytes = recipe_.train.bucket_bytes},
+                  .bucket_bytes = recipe_.train.bucket_bytes,
+                  .canonical = recipe_.train.canonical},
                  schedule, budget, model_, state_, world_, collectives_);
   if (state_.position.validation_owed) {
     state_.position.validation_owed = false;

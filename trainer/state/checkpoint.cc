@@ -287,12 +287,18 @@ void SaveOnRankZero(const Checkpoints& checkpoints, const TrainState& state, con
                     dist::Collectives& collectives) {
   const std::vector<int> odd = dist::OddRanks(collectives.AllGather(ReplicaHash(state)));
   if (!odd.empty()) {
+    const bool majority = 2 * odd.size() < static_cast<std::size_t>(world.Size());
+    const std::string whose =
+        majority ? "parameters or moments of rank " + dist::JoinRanks(odd) + " differ from the other ranks'"
+                 : "parameters or moments differ between ranks, and too few are alike to "
+                   "tell whose are wrong (rank " +
+                       dist::JoinRanks(odd) + " or the others)";
     FailTogether(world, collectives,
                  ExitError(ExitCode::kReplicasDiffer,
-                           "step " + std::to_string(state.position.step) +
-                               ": parameters or moments of rank " + dist::JoinRanks(odd) +
-                               " differ from the other ranks'; no checkpoint was written. Suspect the memory "
-                               "or the processor of that machine; start again to go on from the last one"));
+                           "step " + std::to_string(state.position.step) + ": " + whose +
+                               "; no checkpoint was written. Suspect the memory or the processor of " +
+                               (majority ? "that machine" : "one of the machines") +
+                               "; start again to go on from the last one"));
   }
   RequireFinite(state, world, collectives);
   if (world.Rank() == 0) checkpoints.Save(state);

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <numeric>
+#include <random>
 #include <set>
 #include <stdexcept>
 #include <vector>
@@ -95,6 +97,42 @@ TEST(AssignToRanks, LongestFirst) {
   // 9 goes to rank 0, 8 to 1, 5 to 2, 4 to 2 (which has 5); 3 to 1, which has 8 while the others have 9.
   const std::vector<double> costs = {3, 9, 5, 8, 4};
   EXPECT_EQ(AssignToRanks(costs, 3), (Assignment{{1}, {0, 3}, {2, 4}}));
+}
+
+TEST(AssignNeighbours, CutsTheOrderWhereTheLargestLoadIsLeast) {
+  EXPECT_EQ(AssignNeighbours(std::vector<double>{1, 1, 1, 1, 4}, 2), (Assignment{{0, 1, 2, 3}, {4}}));
+  EXPECT_EQ(AssignNeighbours(std::vector<double>{4, 1, 1, 1, 1}, 2), (Assignment{{0}, {1, 2, 3, 4}}));
+  EXPECT_EQ(AssignNeighbours(std::vector<double>{5}, 3), (Assignment{{0}, {}, {}}));
+  // Against every cut of some drawn costs.
+  std::mt19937_64 draw(3);
+  for (int trial = 0; trial < 50; ++trial) {
+    std::vector<double> costs(1 + draw() % 9);
+    for (double& cost : costs) cost = static_cast<double>(1 + draw() % 30);
+    const auto count = costs.size();
+    double best = std::numeric_limits<double>::infinity();
+    for (std::size_t a = 0; a <= count; ++a) {
+      for (std::size_t b = a; b <= count; ++b) {
+        const auto sum = [&](std::size_t from, std::size_t to) {
+          return std::accumulate(costs.begin() + static_cast<std::ptrdiff_t>(from),
+                                 costs.begin() + static_cast<std::ptrdiff_t>(to), 0.0);
+        };
+        best = std::min(best, std::max({sum(0, a), sum(a, b), sum(b, count)}));
+      }
+    }
+    const Assignment found = AssignNeighbours(costs, 3);
+    int next = 0;
+    double largest = 0.0;
+    for (const auto& indices : found) {
+      double load = 0.0;
+      for (const int index : indices) {
+        EXPECT_EQ(index, next++);
+        load += costs[static_cast<std::size_t>(index)];
+      }
+      largest = std::max(largest, load);
+    }
+    EXPECT_EQ(next, static_cast<int>(count));
+    EXPECT_DOUBLE_EQ(largest, best);
+  }
 }
 
 TEST(AssignToRanks, TiesGoToTheLowerIndexAndTheLowerRank) {
