@@ -16,7 +16,9 @@ class Canonical(unittest.TestCase):
     def setUpClass(cls):
         cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         training.write_corpus(cls.folder / "corpus.h5", training.random_groups(13))
-        training.write_corpus(cls.folder / "targets.h5", training.random_groups(13, targets=True), source_format="targets")
+        training.write_corpus(
+            cls.folder / "targets.h5", training.random_groups(13, targets=True), source_format="targets"
+        )
 
     def recipe(self, name, method, **settings):
         settings.setdefault("dtype", "fp32")
