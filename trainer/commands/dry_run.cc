@@ -205,7 +205,8 @@ void PrintMemory(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& 
   Line("program", Bytes(program) + " with its libraries");
   Line("frozen weights", Bytes(run.weight_bytes));
   Line("training", Bytes(run.training_bytes) + " (parameters, gradients, two moments" +
-                       (recipe.train.canonical ? ", partial sums" : "") + ")");
+                       (recipe.train.canonical ? ", partial sums" : "") +
+                       (recipe.CopiesCheckpoints() ? ", a copy for the checkpoint" : "") + ")");
   Line("largest pass", Bytes(pass.memory.PeakBytes()) + " for " + Count(pass.rows) + " rows (" +
                            Bytes(pass.memory.saved_bytes) + " kept for backward), " + Bytes(slack) +
                            " of slack");

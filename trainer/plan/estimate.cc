@@ -58,6 +58,7 @@ RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config) {
         std::bit_width(static_cast<std::uint64_t>(recipe.train.groups_per_step - 1)));
     run.training_bytes += (2 * levels + 1) * run.trained_parameters * trained_element;
   }
+  if (recipe.CopiesCheckpoints()) run.training_bytes += run.checkpoint_bytes;
   return run;
 }
 

@@ -107,6 +107,7 @@ struct Recipe {
   struct Checkpoint {
     std::int64_t every_steps = 200;  // 0: only at the end
     std::int64_t keep = 3;
+    std::string asynchronous = "auto";  // auto | on | off: written while the next steps run
   } checkpoint;
 
   struct Validation {                // on data.validation
@@ -146,6 +147,11 @@ struct Recipe {
   // "a.b" -> "recipes/x.yaml:12", "command line", "default", "default of otoft" or "file name".
   std::map<std::string, std::string> origins;
 
+  // Whether rank 0 keeps a copy of what a checkpoint is written from.
+  bool CopiesCheckpoints() const {
+    return checkpoint.every_steps > 0 &&
+           (checkpoint.asynchronous == "on" || (checkpoint.asynchronous == "auto" && adapter.lora));
+  }
   std::filesystem::path RunFolder() const { return std::filesystem::path(run.dir) / name; }
   MethodSettings SettingsOfMethod() const;
 

@@ -304,6 +304,9 @@ std::vector<Key> MakeKeys() {
   add(Integer("checkpoint.every_steps", Between(0, kMaxCount), FIELD(checkpoint.every_steps),
               "0: only at the end"));
   add(Integer("checkpoint.keep", Between(1, 1e6), FIELD(checkpoint.keep), "checkpoints kept, newest first"));
+  add(Word("checkpoint.asynchronous", Same({"auto", "on", "off"}), FIELD(checkpoint.asynchronous),
+           "`on`: a copy is written while the next steps run, one at a time; `off`: the run waits, without a "
+           "copy; `auto`: `on` for adapters"));
 
   add(Integer("validation.every_steps", Between(0, kMaxCount), FIELD(validation.every_steps),
               "measure on `data.validation` so often, and after the last step; 0: only there"));

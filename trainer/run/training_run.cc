@@ -59,7 +59,7 @@ TrainingRun::TrainingRun(const Recipe& recipe, const ModelConfig& config, data::
       log_(log),
       watchdog_(watchdog),
       fault_(world.Rank()),
-      checkpoints_(paths_.Checkpoints(), recipe.checkpoint.keep),
+      writer_(Checkpoints(paths_.Checkpoints(), recipe.checkpoint.keep)),
       groups_(corpus.Info().groups),
       steps_per_epoch_(data::BatchPlan(groups_, PlanSettings(recipe)).StepsPerEpoch()),
       first_step_(state.position.step),
@@ -134,7 +134,9 @@ ExitCode TrainingRun::ToTheEnd() {
         Validate();
       }
     }
-    if (figures.stop_requested || due(recipe_.checkpoint.every_steps)) Save();
+    if (figures.stop_requested || due(recipe_.checkpoint.every_steps)) {
+      Save(figures.stop_requested || !recipe_.CopiesCheckpoints());
+    }
     if (figures.stop_requested) {
       log_.Info("stopped on request after step " + std::to_string(state_.position.step));
       ShowProfile();
@@ -146,7 +148,7 @@ ExitCode TrainingRun::ToTheEnd() {
   if (validated_step_ != state_.position.step) Validate();
   if (saved_step_ != state_.position.step) {
     MeasureLatents();
-    Save();
+    Save(/*commits=*/true);
   }
   RequireFinite(state_, world_, collectives_);  // also a checkpoint's of an earlier version
   WriteResult();
@@ -207,6 +209,7 @@ void TrainingRun::LogStart() {
 void TrainingRun::LogStep(const StepFigures& figures, std::int64_t epoch, double seconds,
                           double data_wait_seconds) {
   if (!Lead()) return;
+  NoteCommitted();
   const std::int64_t step = state_.position.step;
   if (step % recipe_.train.log_every_steps == 0 || Over()) {
     metrics_->Write(StepLine(*recipe_.method, method_settings_, figures,
@@ -288,7 +291,7 @@ void TrainingRun::MeasureLatents() {
   metrics_->Write(line);
 }
 
-void TrainingRun::Save() {
+void TrainingRun::Save(bool commits) {
   Enter(dist::Phase::kCheckpoint, state_.position.step);
   if (Lead()) {
     MetricsLine line;
@@ -298,12 +301,27 @@ void TrainingRun::Save() {
     metrics_->Sync();
     state_.position.metrics_bytes = metrics_->Bytes();
   }
-  const auto start = Clock::now();
-  SaveOnRankZero(checkpoints_, state_, world_, collectives_);
+  const std::string replica_sha256 = RequireSameReplicas(state_, world_, collectives_);
+  RequireFinite(state_, world_, collectives_);
+  if (Lead()) {
+    writer_.Wait();
+    NoteCommitted();
+    writer_.Start(SnapshotOf(state_, replica_sha256, /*copies=*/!commits));
+    if (commits) {
+      writer_.Wait();
+      NoteCommitted();
+    }
+  }
   saved_step_ = state_.position.step;
+  if (commits) collectives_.Barrier();  // no rank ends before the commit
+}
+
+void TrainingRun::NoteCommitted() {
+  const std::optional<CheckpointWriter::Committed> done = writer_.TakeCommitted();
+  if (!done) return;
   char seconds[32];
-  std::snprintf(seconds, sizeof(seconds), "%.3f", SecondsSince(start));
-  log_.Info("checkpoint of step " + std::to_string(saved_step_) + " committed in " + seconds + " s");
+  std::snprintf(seconds, sizeof(seconds), "%.3f", done->seconds);
+  log_.Info("checkpoint of step " + std::to_string(done->step) + " committed in " + seconds + " s");
 }
 
 void TrainingRun::WriteResult() {

@@ -28,7 +28,7 @@
 #include "trainer/run/run_log.h"
 #include "trainer/run/train_step.h"
 #include "trainer/run/validation.h"
-#include "trainer/state/checkpoint.h"
+#include "trainer/state/checkpoint_writer.h"
 #include "trainer/state/train_state.h"
 
 namespace plural::trainer {
@@ -55,7 +55,10 @@ class TrainingRun {
   void ShowProfile();
   void Validate();
   void MeasureLatents();
-  void Save();
+  // `commits`: returns when the checkpoint is committed; otherwise it is written while the run goes on.
+  void Save(bool commits);
+  // Says so where a checkpoint has been committed meanwhile. Errors: those of its writing.
+  void NoteCommitted();
   void WriteResult();
   bool Over() const { return state_.position.step >= last_step_ || state_.position.stopped_early; }
 
@@ -70,7 +73,7 @@ class TrainingRun {
   RunLog& log_;
   dist::Watchdog& watchdog_;
   const Fault fault_;
-  const Checkpoints checkpoints_;
+  CheckpointWriter writer_;  // rank 0's
   const std::int64_t groups_, steps_per_epoch_, first_step_, last_step_;
   std::int64_t saved_step_;
   const std::optional<Validation> validation_;

@@ -164,6 +164,24 @@ void LoadCheckpoint(const fs::path& folder, TrainState& state) {
   }
 }
 
+Snapshot SnapshotOf(const TrainState& state, const std::string& replica_sha256, bool copies) {
+  Snapshot snapshot{.step = state.position.step,
+                    .parameters = state.parameters.Tensors(),
+                    .moments = OptimizerTensors(state),
+                    .json = {}};
+  nlohmann::json json = StateToJson(state);
+  json["replica_sha256"] = replica_sha256;
+  snapshot.json = json.dump(2) + "\n";
+  if (copies) {
+    const c10::NoGradGuard no_gradient;
+    for (auto* tensors : {&snapshot.parameters, &snapshot.moments}) {
+      for (auto& [name, tensor] : *tensors)
+        tensor = tensor.detach().to(at::kCPU, tensor.scalar_type(), false, true);
+    }
+  }
+  return snapshot;
+}
+
 Checkpoints::Checkpoints(fs::path folder, std::int64_t keep) : folder_(std::move(folder)), keep_(keep) {}
 
 fs::path Checkpoints::StepFolder(std::int64_t step) const {
@@ -214,8 +232,8 @@ void Checkpoints::RemoveLeftovers() const {
   }
 }
 
-void Checkpoints::Save(const TrainState& state) const {
-  const fs::path target = StepFolder(state.position.step);
+void Checkpoints::Save(const Snapshot& snapshot) const {
+  const fs::path target = StepFolder(snapshot.step);
   try {
     fs::create_directories(folder_);
     PendingFolder pending(target);
@@ -223,17 +241,14 @@ void Checkpoints::Save(const TrainState& state) const {
     const auto record = [&](const char* name, std::int64_t size_bytes, const std::string& sha256) {
       files[name] = {{"size_bytes", size_bytes}, {"sha256", sha256}};
     };
-    const auto trainable = WriteSafetensors(pending.Path() / kTrainable, state.parameters.Tensors());
+    const auto trainable = WriteSafetensors(pending.Path() / kTrainable, snapshot.parameters);
     record(kTrainable, trainable.size_bytes, trainable.sha256);
-    const auto moments = WriteSafetensors(pending.Path() / kOptimizer, OptimizerTensors(state));
+    const auto moments = WriteSafetensors(pending.Path() / kOptimizer, snapshot.moments);
     record(kOptimizer, moments.size_bytes, moments.sha256);
-    const std::string json = StateToJson(state).dump(2) + "\n";
-    WriteFileDurably(pending.Path() / kState, json);
-    record(kState, static_cast<std::int64_t>(json.size()), data::Sha256OfBytes(json));
-    const nlohmann::json manifest = {{"format", "plural-checkpoint"},
-                                     {"format_version", 1},
-                                     {"step", state.position.step},
-                                     {"files", files}};
+    WriteFileDurably(pending.Path() / kState, snapshot.json);
+    record(kState, static_cast<std::int64_t>(snapshot.json.size()), data::Sha256OfBytes(snapshot.json));
+    const nlohmann::json manifest = {
+        {"format", "plural-checkpoint"}, {"format_version", 1}, {"step", snapshot.step}, {"files", files}};
     WriteFileDurably(pending.Path() / kManifest, manifest.dump(2) + "\n");
     pending.Commit(PendingFolder::IfExists::kReplace);
   } catch (const ExitError& error) {
@@ -283,9 +298,10 @@ Checkpoints::Loaded Checkpoints::LoadNewest(TrainState& state) const {
                                           "); restore one, or remove the folder to train from the start");
 }
 
-void SaveOnRankZero(const Checkpoints& checkpoints, const TrainState& state, const dist::World& world,
-                    dist::Collectives& collectives) {
-  const std::vector<int> odd = dist::OddRanks(collectives.AllGather(ReplicaHash(state)));
+std::string RequireSameReplicas(const TrainState& state, const dist::World& world,
+                                dist::Collectives& collectives) {
+  std::string hash = ReplicaHash(state);
+  const std::vector<int> odd = dist::OddRanks(collectives.AllGather(hash));
   if (!odd.empty()) {
     const bool majority = 2 * odd.size() < static_cast<std::size_t>(world.Size());
     const std::string whose =
@@ -300,9 +316,7 @@ void SaveOnRankZero(const Checkpoints& checkpoints, const TrainState& state, con
                                (majority ? "that machine" : "one of the machines") +
                                "; start again to go on from the last one"));
   }
-  RequireFinite(state, world, collectives);
-  if (world.Rank() == 0) checkpoints.Save(state);
-  collectives.Barrier();  // no rank continues before the commit
+  return hash;
 }
 
 void RequireFinite(const TrainState& state, const dist::World& world, dist::Collectives& collectives) {

@@ -1,7 +1,8 @@
 // Checkpoints: the train state as folders on disk.
 //
 // Owns: their layout, commit, verification, retention. Does not own: what is in the state (train_state.h),
-// how files become durable (file_io.h). Thread rule: one thread; files are touched by rank 0 only.
+// how files become durable (file_io.h). Thread rule: one thread at a time (checkpoint_writer.h has its own);
+// files are touched by rank 0 only.
 //
 //   checkpoints/step-00000200/trainable.safetensors   parameters under their Hugging Face names
 //                             optimizer.safetensors   <name>.exp_avg, <name>.exp_avg_sq
@@ -24,6 +25,16 @@
 
 namespace plural::trainer {
 
+// What a checkpoint is written from.
+struct Snapshot {
+  std::int64_t step = 0;
+  std::vector<dist::NamedTensor> parameters, moments;
+  std::string json;  // state.json
+};
+// Of `state`, whose replica hash is known. `copies`: the tensors are the snapshot's own, in host memory;
+// otherwise `state` must stay as it is until the snapshot is written.
+Snapshot SnapshotOf(const TrainState& state, const std::string& replica_sha256, bool copies);
+
 class Checkpoints {
  public:
   // The newest `keep` >= 1 are kept. `folder` is made with the first checkpoint.
@@ -32,9 +43,9 @@ class Checkpoints {
   // Removes folders that a killed run left half-written or half-removed. The caller holds the lock.
   void RemoveLeftovers() const;
 
-  // Writes step-<state.position.step>, then removes those beyond `keep`.
+  // Writes step-<step>, then removes those beyond `keep`.
   // Errors: ExitError(kCheckpointWrite); older checkpoints are untouched.
-  void Save(const TrainState& state) const;
+  void Save(const Snapshot& snapshot) const;
 
   struct Loaded {
     std::int64_t step = 0;
@@ -66,11 +77,10 @@ class Checkpoints {
 // kMissingInput); `state` is then half filled.
 void LoadCheckpoint(const std::filesystem::path& folder, TrainState& state);
 
-// Checks that all ranks hold the same bits and that they are finite, then lets rank 0 save; returns when the
-// checkpoint is committed. COLLECTIVE. Errors: ExitError(kReplicasDiffer) naming the ranks that differ from
-// most, nothing written; those of RequireFinite.
-void SaveOnRankZero(const Checkpoints& checkpoints, const TrainState& state, const dist::World& world,
-                    dist::Collectives& collectives);
+// The replica hash, which is the same on all ranks. COLLECTIVE. Errors: ExitError(kReplicasDiffer) naming the
+// ranks that differ from most.
+std::string RequireSameReplicas(const TrainState& state, const dist::World& world,
+                                dist::Collectives& collectives);
 
 // No number that is not finite is ever written. COLLECTIVE, of ranks that hold the same. Errors:
 // ExitError(kDiverged) naming the step and the parameter.

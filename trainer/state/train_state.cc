@@ -236,7 +236,6 @@ nlohmann::json StateToJson(const TrainState& state) {
   Visit(Writer(json["identity"]), state.identity);
   Visit(Writer(json["provenance"]), state.provenance);
   json["optimizer"]["updates"] = state.optimizer.Updates();
-  json["replica_sha256"] = ReplicaHash(state);
   return json;
 }
 

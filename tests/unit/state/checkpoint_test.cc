@@ -13,6 +13,7 @@
 #include "data/sha256.h"
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
+#include "trainer/state/checkpoint_writer.h"
 
 namespace plural::trainer {
 namespace {
@@ -68,7 +69,7 @@ class CheckpointTest : public ::testing::Test {
     TrainState state = MakeState();
     for (const std::int64_t step : steps) {
       Train(state, step);
-      checkpoints.Save(state);
+      checkpoints.Save(SnapshotOf(state, ReplicaHash(state), false));
     }
   }
   static void Flip(const fs::path& file, std::int64_t offset) {
@@ -112,7 +113,7 @@ TEST_F(CheckpointTest, GivesBackEveryBit) {
   const Checkpoints checkpoints(folder_, 3);
   TrainState saved = MakeState();
   Train(saved, 4);
-  checkpoints.Save(saved);
+  checkpoints.Save(SnapshotOf(saved, ReplicaHash(saved), false));
   TrainState loaded = MakeState();
   const auto result = checkpoints.LoadNewest(loaded);
   EXPECT_EQ(result.step, 4);
@@ -120,6 +121,7 @@ TEST_F(CheckpointTest, GivesBackEveryBit) {
   EXPECT_EQ(ReplicaHash(loaded), ReplicaHash(saved));
   EXPECT_EQ(loaded.optimizer.Updates(), 4);
   EXPECT_EQ(StateToJson(loaded), StateToJson(saved));
+  EXPECT_EQ(ReplicaHash(loaded), ReplicaHash(saved));
   EXPECT_EQ(loaded.position.epoch_sums["kl_nats"], 0x1.fffffffffffffp-1);
   EXPECT_EQ(loaded.position.epoch_sums["some_later_sum"], 0.1);
   EXPECT_EQ(loaded.identity.seed, 0xFFFFFFFFFFFFFFFFULL);
@@ -306,12 +308,44 @@ TEST_F(CheckpointTest, AFailedSaveLeavesTheLastOne) {
   TrainState state = MakeState();
   Train(state, 2);
   try {
-    Checkpoints(folder_.string() + "-blocked", 1).Save(state);
+    Checkpoints(folder_.string() + "-blocked", 1).Save(SnapshotOf(state, ReplicaHash(state), false));
     FAIL() << "saved";
   } catch (const ExitError& error) {
     EXPECT_EQ(error.Code(), ExitCode::kCheckpointWrite);
   }
   EXPECT_EQ(checkpoints.LoadNewest(state).step, 1);
+}
+
+TEST_F(CheckpointTest, WhatIsWrittenMeanwhileIsTheSnapshot) {
+  TrainState state = MakeState();
+  Train(state, 1);
+  const std::string before = ReplicaHash(state);
+  CheckpointWriter writer{Checkpoints(folder_, 3)};
+  Snapshot snapshot = SnapshotOf(state, before, /*copies=*/true);
+  Train(state, 2);  // the run goes on
+  ASSERT_NE(ReplicaHash(state), before);
+  writer.Start(std::move(snapshot));
+  writer.Wait();
+  EXPECT_EQ(writer.TakeCommitted()->step, 1);
+  EXPECT_FALSE(writer.TakeCommitted()) << "each is told once";
+  TrainState loaded = MakeState();
+  EXPECT_EQ(Checkpoints(folder_, 3).LoadNewest(loaded).step, 1);
+  EXPECT_EQ(ReplicaHash(loaded), before);
+}
+
+TEST_F(CheckpointTest, WhatCannotBeWrittenMeanwhileIsToldOnce) {
+  std::ofstream(folder_.string() + "-blocked") << "a file";
+  TrainState state = MakeState();
+  CheckpointWriter writer{Checkpoints(folder_.string() + "-blocked", 3)};
+  writer.Start(SnapshotOf(state, ReplicaHash(state), /*copies=*/true));
+  try {
+    writer.Wait();
+    FAIL() << "written into a file";
+  } catch (const ExitError& error) {
+    EXPECT_EQ(error.Code(), ExitCode::kCheckpointWrite);
+  }
+  writer.Wait();
+  EXPECT_FALSE(writer.TakeCommitted());
 }
 
 }  // namespace

@@ -1,0 +1,28 @@
+#include "trainer/state/checkpoint_writer.h"
+
+#include <chrono>
+#include <stdexcept>
+#include <utility>
+
+namespace plural::trainer {
+
+void CheckpointWriter::Start(Snapshot snapshot) {
+  if (writing_.valid()) throw std::logic_error("CheckpointWriter::Start: a checkpoint is being written");
+  writing_ = std::async(std::launch::async, [this, snapshot = std::move(snapshot)] {
+    using Clock = std::chrono::steady_clock;
+    const auto start = Clock::now();
+    checkpoints_.Save(snapshot);
+    return Committed{snapshot.step, std::chrono::duration<double>(Clock::now() - start).count()};
+  });
+}
+
+std::optional<CheckpointWriter::Committed> CheckpointWriter::TakeCommitted() {
+  if (writing_.valid() && writing_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) Wait();
+  return std::exchange(committed_, std::nullopt);
+}
+
+void CheckpointWriter::Wait() {
+  if (writing_.valid()) committed_ = writing_.get();
+}
+
+}  // namespace plural::trainer
