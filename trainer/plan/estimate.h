@@ -21,8 +21,9 @@ struct RunEstimate {
   std::int64_t trained_bytes = 0;     // the adapter or model written at the end
   std::int64_t checkpoint_bytes = 0;  // trained parameters and AdamW's two moments
   // Memory held from the first step to the last; what a pass adds is in memory_model.h.
-  std::int64_t weight_bytes = 0;    // frozen weights
-  std::int64_t training_bytes = 0;  // trained parameters, gradients and their partial sums, two moments, a checkpoint's copy
+  std::int64_t weight_bytes = 0;  // frozen weights
+  std::int64_t training_bytes =
+      0;  // trained parameters, gradients and their partial sums, two moments, a checkpoint's copy
 };
 
 RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config);
