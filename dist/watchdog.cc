@@ -132,7 +132,7 @@ Watchdog::Watchdog(const Deadlines& deadlines) : pulse_(dist::SharedPulse()) {
   followed_.deadlines = deadlines;
   pulse_->rank.store(World::LaunchedRank());
   PrepareStacks();
-  if (World::LaunchedRanks() > 1) guard_ = std::make_unique<Guard>(*pulse_);
+  if (World::HasLauncher()) guard_ = std::make_unique<Guard>(*pulse_);
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are the main thread's

@@ -71,6 +71,8 @@ int CountSharers(MPI_Comm machine, int size) {
 
 int World::LaunchedRanks() { return static_cast<int>(std::max(1L, ReadLauncherClaim().size)); }
 
+bool World::HasLauncher() { return ReadLauncherClaim().size >= 0; }
+
 int World::LaunchedRank() {
   for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"}) {
     if (const long rank = EnvironmentNumber(name); rank >= 0) return static_cast<int>(rank);

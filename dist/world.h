@@ -40,6 +40,7 @@ class World {
   // What the launcher says without MPI: how many ranks it has started, 1 without one, and which this is.
   static int LaunchedRanks();
   static int LaunchedRank();
+  static bool HasLauncher();
 
   // Ends every rank of the job with exit code `code` (0..255) within seconds.
   [[noreturn]] void Abort(int code) const { Abort(code, size_); }

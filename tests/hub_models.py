@@ -5,7 +5,9 @@ rule: free of state.
 """
 
 import hashlib
+import importlib.metadata
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -60,5 +62,19 @@ def make_qwen2(folder: Path) -> Path:
 
 def qwen2_in_cache(cache: Path, name="Qwen/Qwen2.5-0.5B-Instruct") -> Path:
     """Such a model under a published one's name. Returns its snapshot."""
-    with tempfile.TemporaryDirectory() as folder:
-        return put_into_cache(cache, name, make_qwen2(Path(folder)))
+    return put_into_cache(cache, name, _kept_qwen2())
+
+
+def _kept_qwen2() -> Path:
+    """Made once per build: transformers takes seconds to load."""
+    made_by = Path(__file__).read_bytes() + importlib.metadata.version("transformers").encode()
+    builds = Path(os.environ["PLURAL_BINARY"]).resolve().parent
+    kept = builds / "tests" / f"qwen2-{hashlib.sha256(made_by).hexdigest()[:16]}"
+    if not kept.exists():
+        folder = Path(tempfile.mkdtemp(dir=kept.parent))
+        make_qwen2(folder)
+        try:
+            folder.rename(kept)
+        except OSError:  # another test was quicker
+            shutil.rmtree(folder)
+    return kept
