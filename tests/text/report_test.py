@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from plural_text.__main__ import main
+from plural_text.common import recipe_yaml
 from plural_text.report import pareto
 from plural_text.report.curves import curves
 from plural_text.report.decimate import kept_places
@@ -21,6 +22,8 @@ from plural_text.report.labels import short_names
 from plural_text.report.recipe_lines import read_recipe, value_of
 from plural_text.report.runs import read_run
 from plural_text.report.token_tree import NoTree, build, corpus_of, sequences_of
+from text.metrics_lines import Run, start
+from text.metrics_lines import step as metrics_step
 from text.support import FolderTest
 
 # Ends the element, begins a tag, an entity and a comment: a page must show each as it stands.
@@ -232,6 +235,23 @@ class Page(FolderTest):
         self.assertIn("is not whole", " ".join(page.texts))
         self.assertEqual(page.figure("loss")["data"][0]["y"], [None, 1.0])
 
+    def test_a_run_is_finished_when_its_result_is_there_and_no_process_at_work(self):
+        mine = Run(self.folder, lines=[start(), metrics_step(1), {"event": "end", "step": 1}])
+        self.assertEqual(
+            read_run(mine.root, "mine").state, "not finished"
+        )  # the result comes after that line
+        mine.finish()
+        mine.hold()
+        self.assertEqual(read_run(mine.root, "mine").state, "running")
+        mine.let_go()
+        self.assertEqual(read_run(mine.root, "mine").state, "finished")
+
+    def test_a_run_whose_first_line_is_being_written(self):
+        folder = write_run(self.folder / "runs/mine", [], end=False)
+        for content, told in (('{"event":"sta', "is not whole"), ("", "holds no line yet")):
+            (folder / "metrics.jsonl").write_text(content)
+            self.assertIn(told, " ".join(self.page(folder).texts))
+
     def test_sweep_shows_failures_first(self):
         write_run(self.folder / "runs/a", [step(1)])
         figures = {"metrics.d": {"mean": 0.5, "ci_low": 0.4, "ci_high": 0.6, "p_holm": 0.03}}
@@ -396,6 +416,15 @@ class Small(FolderTest):
         )
         self.assertEqual(value_of(lines, "a.d"), "#1")
         self.assertEqual(value_of(lines, "a.b.c"), [1, 2])
+
+    def test_scalars_are_those_of_the_trainer(self):
+        words = {"1e-05": 1e-05, "5.": 5.0, "-3": -3, "true": True, "~": None, "0.5": 0.5, "1E+2": 100.0}
+        texts = ["010", "12:30", "1_000", "2026-01-01", "yes", "on", "0x10", ".inf", "1e999", "."]
+        for word, value in (words | {text: text for text in texts}).items():
+            found = recipe_yaml.load(f"a: {word}")["a"]
+            self.assertEqual((type(found), found), (type(value), value), word)
+        (self.folder / "recipe.yaml").write_text("optimizer:\n  lr: 1e-05\n")
+        self.assertEqual(value_of(read_recipe(self.folder / "recipe.yaml"), "optimizer.lr"), 1e-05)
 
     def test_names_tell_paths_apart(self):
         paths = [self.folder / "a/x/run", self.folder / "b/x/run"]

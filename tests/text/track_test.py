@@ -113,6 +113,18 @@ class Track(FolderTest):
         times = [e.wall_time for e in EventFileLoader(str(path)).Load() if e.summary.value and e.step > 0]
         self.assertEqual(times[:2], [1_700_000_000.5, 1_700_000_001.0])
 
+    def test_steps_without_a_line_take_their_time_too(self):
+        # As train.log_every_steps = 10 writes them, from a start on that resumes behind step 5.
+        lines = [start(event="resume", at=5), *[{**step(n), "seconds": 2.0} for n in (10, 20)]]
+        lines += [{"event": "validation", "step": 20, "perplexity": 2.0, "seconds": 7.0}]
+        lines += [{"event": "step", "step": 21, "loss": 1.0, "seconds": "nan"}]
+        lines += [{"event": "end", "step": 21, "seconds": 100.0}]
+        mine = Run(self.folder, lines=lines)
+        self.track(mine.root, "--tensorboard")
+        (path,) = (mine.root / "log/tensorboard").iterdir()
+        times = [e.wall_time for e in EventFileLoader(str(path)).Load() if e.summary.value and e.step > 0]
+        self.assertEqual([time - 1_700_000_000 for time in times], [10.0, 30.0, 37.0, 37.0, 100.0])
+
     def test_a_line_that_is_half_written_is_left_for_later(self):
         mine = Run(self.folder, lines=self.LINES)
         whole = json.dumps(step(6)) + "\n"
@@ -228,13 +240,23 @@ class Track(FolderTest):
         ]
         for arguments, code, text in cases:
             self.assertIn(text, self.track(*arguments, code=code).stderr)
-        for damage in ('{"event": "step"}\n', "no json\n", "[1]\n"):
-            with open(mine.metrics, "a") as stream:
-                stream.write(damage)
-            done = self.track(mine.root, "--tensorboard", code=65)
-            self.assertIn("metrics.jsonl: the line that ends at byte", done.stderr)
-            self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+        huge = json.dumps({"event": "step", "step": 1, "loss": 10**400})
+        far = json.dumps({"event": "step", "step": 10**30})
+        for damage in (
+            '{"event": "step"}',
+            "no json",
+            "[1]",
+            huge,
+            far,
+            '{"event":"step","step":1,"loss":1e999}',
+        ):
             mine.metrics.write_text("")
+            mine.append(*self.LINES)
+            with open(mine.metrics, "a") as stream:
+                stream.write(damage + "\n")
+            done = self.track(mine.root, "--tensorboard", code=65)
+            self.assertIn(f"metrics.jsonl:{len(self.LINES) + 1}: ", done.stderr)
+            self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
         (mine.root / "log/track.json").write_text("{")
         self.assertIn("track.json", self.track(mine.root, "--tensorboard", code=65).stderr)
         (mine.root / "recipe.yaml").write_text("log: [1]")

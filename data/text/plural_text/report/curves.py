@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from plural_text.report.decimate import finite, kept_places
+from plural_text.common.json_lines import finite
+from plural_text.report.decimate import kept_places
 from plural_text.report.figure import Figure, axes, axis_title, colour, dash
 from plural_text.report.runs import Run
 

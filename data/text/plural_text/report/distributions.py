@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from plural_text.common.json_lines import finite
 from plural_text.metrics.coverage import answer_key
 from plural_text.report.answers import AnswersFile
-from plural_text.report.decimate import finite
 from plural_text.report.figure import SYMBOLS, Figure, axes, colour
 
 OTHER = "(no target)"

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from plural_text.common.errors import BadData
-from plural_text.common.json_lines import read_object
-from plural_text.report.decimate import finite
+from plural_text.common.json_lines import finite, read_object
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from plural_text.report.decimate import finite
+from plural_text.common.json_lines import finite
 from plural_text.report.html_parts import folded, paragraph, table
 from plural_text.report.runs import MAX_LOG_LINES, Run
 
@@ -39,7 +39,7 @@ def _summary_row(run: Run) -> tuple:
         run.name,
         run.setting("method"),
         str(run.setting("model.path") or run.setting("model.config") or "").rstrip("/").rpartition("/")[2],
-        "finished" if run.finished else "not finished",
+        run.state,
         last.get("step"),
         begin.get("last_step"),
         _number(last.get("loss")),
@@ -84,8 +84,10 @@ def faults(runs: Sequence[Run]) -> str:
                 "ended at once.",
                 "warning",
             )
+        elif not run.events:
+            found += paragraph(f"{run.name}: metrics.jsonl holds no line yet.", "warning")
         elif not run.finished:
-            found += paragraph(f"{run.name}: not finished.", "warning")
+            found += paragraph(f"{run.name}: {run.state}.", "warning")
     lines = [(run.name, *line) for run in runs for line in run.log[:MAX_LOG_LINES]]
     for run in runs:
         if len(run.log) > MAX_LOG_LINES:

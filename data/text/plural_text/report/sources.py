@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plural_text.common.errors import MissingInput, UsageError
+from plural_text.common.json_lines import finite
 from plural_text.common.progress import Progress
 from plural_text.report.answers import AnswersFile, read_answers_file
-from plural_text.report.decimate import finite
 from plural_text.report.figure_files import FigureFile, Measured, read_figure_file
 from plural_text.report.labels import short_names, split_label
 from plural_text.report.runs import Run, read_run

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import yaml
 
+from plural_text.common import recipe_yaml
 from plural_text.common.errors import BadData, CannotCreate, CommandError, MissingInput, UsageError
 from plural_text.common.progress import Progress
 from plural_text.common.run_state import RunFolder, require_run
@@ -90,10 +91,10 @@ def _recipe(run_folder: RunFolder) -> tuple[str, dict]:
     path = run_folder.recipe
     try:
         text = path.read_text(encoding="utf-8")
-        values = yaml.safe_load(text)
+        values = recipe_yaml.load(text)
     except OSError as error:
         raise MissingInput(f"{path}: cannot be read: {error.strerror}; it is the recipe of the run") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise BadData(f"{path}: is no YAML: {error}; restore it") from None
     if not isinstance(values, dict):
         raise BadData(f"{path}: is no recipe; restore it")
