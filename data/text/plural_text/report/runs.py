@@ -24,7 +24,8 @@ MAX_LOG_LINES = 100
 @dataclass(frozen=True)
 class Run:
     """`events`: lines of metrics.jsonl by their "event", in the file's order. `profiles`: of each rank the
-    parts of a step and their milliseconds. `log`: (rank, time, level, text) of warnings and errors."""
+    parts of a step and their milliseconds. `log`: (rank, time, level, text) of warnings and errors,
+    by time."""
 
     name: str
     folder: Path
@@ -59,7 +60,10 @@ def read_run(folder: Path, name: str) -> Run:
         events,
         read_recipe(folder / "recipe.yaml"),
         {path.stem: _read_profile(path) for path in sorted(folder.glob("profile/rank-*.txt"))},
-        [line for path in sorted(folder.glob("log/rank-*.log")) for line in _read_log(path)],
+        sorted(
+            (line for path in sorted(folder.glob("log/rank-*.log")) for line in _read_log(path)),
+            key=lambda line: line[1],
+        ),
         half_line,
         finished,
         alive,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from plural_text.common.errors import MissingInput, UsageError
 from plural_text.common.json_lines import finite
 from plural_text.common.progress import Progress
 from plural_text.report.answers import AnswersFile, read_answers_file
+from plural_text.report.comparable import validated_on
 from plural_text.report.figure_files import FigureFile, Measured, read_figure_file
 from plural_text.report.labels import short_names, split_label
 from plural_text.report.runs import Run, read_run
@@ -101,7 +101,7 @@ def read_sources(arguments: argparse.Namespace) -> Sources:
             (label, count(read_figure_file(path))) for label, path in map(split_label, arguments.metrics)
         ]
     figures, prompts = _figures(files, answers)
-    for run in _validated_alike(runs, notes):
+    for run in runs:
         for name, value in _last_validation(run).items():
             figures.setdefault(run.name, {}).setdefault(name, value)
     targets = _targets(arguments.targets, runs, answers, notes)
@@ -166,25 +166,11 @@ def _label_of(file: FigureFile, answers: list[AnswersFile]) -> str:
     return file.path.stem
 
 
-def _validated_alike(runs: list[Run], notes: list[str]) -> list[Run]:
-    """The runs with the most common data.validation: figures of different corpora are not compared."""
-    corpora = {run.name: str(run.setting("data.validation")) for run in runs if "validation" in run.events}
-    if not corpora:
-        return []
-    common, _ = Counter(corpora.values()).most_common(1)[0]
-    others = [name for name, corpus in corpora.items() if corpus != common]
-    if others:
-        notes.append(
-            f"{', '.join(others)}: validated on another corpus than {common}, so not compared by that"
-        )
-    return [run for run in runs if corpora.get(run.name) == common]
-
-
 def _last_validation(run: Run) -> dict[str, Measured]:
     line: Mapping = run.events.get("validation", [{}])[-1]
     left_out = {"step", "groups", "responses", "temperature", "seconds"}
     return {
-        key: Measured(number, None)
+        key: Measured(number, None, validated_on(run, key))
         for key, value in line.items()
         if key not in left_out and (number := finite(value)) is not None
     }
