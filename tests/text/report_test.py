@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 
 from plural_text.__main__ import main
-from plural_text.common import recipe_yaml
-from plural_text.report import figures, pareto, sources
+from plural_text.common import pareto, recipe_yaml
+from plural_text.report import figures, sources
 from plural_text.report.curves import curves
 from plural_text.report.decimate import kept_places
 from plural_text.report.figure import Figure, axes, safe
@@ -293,6 +293,28 @@ class Page(FolderTest):
         self.assertNotIn("fine", page.texts)
         self.assertIn("is not whole", " ".join(page.texts))
         self.assertEqual(page.figure("loss")["data"][0]["y"], [None, 1.0])
+
+    def test_what_no_number_or_text_can_be_is_one_line_or_shown(self):
+        folder = write_run(self.folder / "runs/mine", [])
+        for damage in (
+            step(2, loss=10**400),
+            step(2, **{"\ud800": 1.0}),
+            step(2**60),
+            step("2"),
+            step(2) | {"event": 1},
+        ):
+            (folder / "metrics.jsonl").write_text(json.dumps(step(1)) + "\n" + json.dumps(damage) + "\n")
+            self.assertIn("metrics.jsonl:2: ", self.refused(65, folder))
+        odd = step(1, loss=[1], grad_norm={}, seconds=5e-324, groups=1e300, lr=1e308, version="\ud800")
+        (folder / "metrics.jsonl").write_text(json.dumps(odd) + "\n")
+        page = self.page(folder)
+        self.assertEqual(page.figure("lr")["data"][0]["y"], [1e308])
+        self.assertNotIn("loss", [figure["name"] for figure in page.data["figures"]])
+        answers = write_answers(self.folder / "a.jsonl", ["a"], logprob_nats=10**400)
+        self.assertIn("a.jsonl:1: responses[0]: key 'logprob_nats'", self.refused(65, "--responses", answers))
+        figures = {"responses_file": "\0", "figures": {"d": {"value": 10**400}, "e": {"value": 1.0}}}
+        (self.folder / "m.json").write_text(json.dumps(figures))
+        self.page("--metrics", self.folder / "m.json")
 
     def test_a_run_is_finished_when_its_result_is_there_and_no_process_at_work(self):
         mine = Run(self.folder, lines=[start(), metrics_step(1), {"event": "end", "step": 1}])

@@ -73,6 +73,8 @@ def parse_line(content: bytes, where: str) -> dict:
             "whole number from 0 to 2^53; give the folder of a run of `plural train`"
         )
     for key, value in fields.items():
+        if not key.isprintable():  # nor half of a surrogate pair
+            raise BadData(f"{where}: holds a key with characters that cannot be shown, {key!a}")
         if type(value) in (int, float) and finite(value) is None:
             raise BadData(f"{where}: key '{key}' holds a number beyond double precision")
     return fields

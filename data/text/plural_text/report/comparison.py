@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from plural_text.common import pareto
 from plural_text.common.json_lines import finite
-from plural_text.report import pareto
 from plural_text.report.comparable import alike, told_apart
 from plural_text.report.figure import SYMBOLS, Figure, axes, axis_title, colour
 from plural_text.report.figure_files import Measured

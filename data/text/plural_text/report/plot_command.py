@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from plural_text.common.errors import UsageError
-from plural_text.common.new_output import add_force, require_new
+from plural_text.common.new_output import add_force, require_new, write_whole
 from plural_text.common.options import number, whole_number
 from plural_text.common.progress import Progress
 from plural_text.report import images, sources
@@ -37,5 +37,5 @@ def run(arguments: argparse.Namespace) -> int:
     picture = images.for_paper(figure, arguments.title or "", arguments.width, arguments.height)
     with Progress("drawing", 1, "pictures", sys.stderr) as progress:
         (content,) = images.draw([picture], format_, arguments.scale, progress)
-    images.write_whole(arguments.output, content)
+    write_whole(arguments.output, content)
     return 0

@@ -7,6 +7,7 @@ files' formats (runs.py, answers.py, figure_files.py, sweep.py, target_sets.py).
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ def _runs_of(sweep: Sweep | None, notes: list[str]) -> list[tuple[Path, str]]:
     """Of a sweep the runs that have begun."""
     found = []
     for row in sweep.rows if sweep else ():
-        if row.run is not None and (row.run / "metrics.jsonl").is_file():
+        if row.run is not None and os.path.isfile(row.run / "metrics.jsonl"):
             found.append((row.run, row.label))
         elif row.state in ("finished", "failed", "running"):
             notes.append(f"{row.label}: its run has no metrics.jsonl, so it has no curves")
@@ -122,7 +123,7 @@ def _runs_of(sweep: Sweep | None, notes: list[str]) -> list[tuple[Path, str]]:
 def _answers_of(sweep: Sweep | None, notes: list[str]) -> list[tuple[Path, str]]:
     found = []
     for row in sweep.rows if sweep else ():
-        if row.responses is not None and row.responses.is_file():
+        if row.responses is not None and os.path.isfile(row.responses):
             found.append((row.responses, row.label))
         elif row.responses is not None:
             notes.append(f"{row.label}: its answers file is not there")
@@ -160,9 +161,10 @@ def _figures(
 
 
 def _label_of(file: FigureFile, answers: list[AnswersFile]) -> str:
-    for candidate in answers:
-        if file.responses_file and Path(file.responses_file).resolve() == candidate.path.resolve():
-            return candidate.label
+    if os.path.isfile(file.responses_file):
+        for candidate in answers:
+            if os.path.samefile(file.responses_file, candidate.path):
+                return candidate.label
     return file.path.stem
 
 

@@ -7,6 +7,7 @@ own trees (docs/methods.md). Thread rule: free of state.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,8 +76,8 @@ def corpus_of(run: Run, key: str = "data.train") -> Path:
         depth = 1 if not isinstance(runs, str) or Path(runs).is_absolute() else len(Path(runs).parts) + 1
         parents = run.folder.resolve().parents
         started = parents[depth - 1] if depth <= len(parents) else Path()
-        path = next((place for place in (started / path, path) if place.is_file()), started / path)
-    if not path.is_file():
+        path = next((place for place in (started / path, path) if os.path.isfile(place)), started / path)
+    if not os.path.isfile(path):
         raise NoTree(f"its corpus {named} is not there")
     return path
 
