@@ -1,7 +1,10 @@
 """`plural track`: what trackers hold is what metrics.jsonl holds, once, whatever happens to them or to the
 run. Files are read back by TensorBoard's own reader; those of Weights & Biases by their records."""
 
+import contextlib
 import json
+import os
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -170,6 +173,34 @@ class Track(FolderTest):
         config = {item.key: json.loads(item.value_json) for item in about[0].config.update}
         self.assertEqual((config["seed"], config["optimizer"]), (7, {"lr": 0.01}))
 
+    def test_trackio(self):
+        mine = Run(self.folder, lines=self.LINES)
+        with open(mine.root / "recipe.yaml", "a") as stream:
+            stream.write("  trackio: true\n")
+        store = {**os.environ, "TRACKIO_DIR": str(self.folder / "store")}
+        state = mine.root / "log/track.json"
+        for lines in (7, 1, 1):
+            done = run("track", mine.root, env=store)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(f"trackio: {lines} lines sent, for trackio show --project plural", done.stdout)
+            if lines == 7:
+                mine.append(step(6))
+                before = state.read_text()
+            else:
+                state.write_text(before)  # killed before it was counted: the store has the row once
+        with contextlib.closing(sqlite3.connect(self.folder / "store/plural.db")) as base:
+            rows = base.execute("select step, run_name, metrics, timestamp from metrics").fetchall()
+            (config,) = base.execute("select config from configs").fetchone()
+        self.assertEqual({name for _, name, *_ in rows}, {"mine"})
+        values = [(number, json.loads(text)) for number, _, text, _ in rows]
+        found = Counter((key, number) for number, own in values for key in own)
+        want = Counter(expected([*self.LINES, step(6)]).keys())
+        self.assertEqual(found, want - Counter([("pass/stopped_early", 5)]))
+        losses = {number: own["train/loss"] for number, own in values if "train/loss" in own}
+        self.assertEqual(losses, {number: 5.0 / number for number in range(1, 7)})
+        self.assertEqual(min(time for *_, time in rows), "2023-11-14T22:13:20.500000+00:00")
+        self.assertEqual(json.loads(config)["optimizer"], {"lr": 0.01})
+
     def test_a_follower_that_is_killed_sends_nothing_twice(self):
         mine = Run(self.folder, lines=self.LINES, tensorboard="true")
         mine.hold()
@@ -221,10 +252,10 @@ class Track(FolderTest):
 
     def test_a_missing_library_is_named_with_what_installs_it(self):
         mine = Run(self.folder, lines=self.LINES)
-        for library in ("tensorboard", "wandb"):
+        for library in ("tensorboard", "wandb", "trackio"):
             code = f"import sys; sys.modules['{library}'] = None; import plural_text.__main__ as m; "
             code += f"sys.exit(m.main(['track', {str(mine.root)!r}, *sys.argv[1:]]))"
-            option = ["--tensorboard"] if library == "tensorboard" else ["--wandb", "p"]
+            option = ["--wandb", "p"] if library == "wandb" else [f"--{library}"]
             done = subprocess.run([sys.executable, "-c", code, *option], capture_output=True, text=True)
             self.assertEqual(done.returncode, 69, done.stderr)
             self.assertIn(f"{library} is not installed", done.stderr)
@@ -236,7 +267,7 @@ class Track(FolderTest):
         cases = [
             ((self.folder / "nothing", "--tensorboard"), 66, "is no folder"),
             ((self.folder, "--tensorboard"), 66, "has neither recipe.yaml nor metrics.jsonl"),
-            ((mine.root,), 64, "give --tensorboard or --wandb PROJECT"),
+            ((mine.root,), 64, "give --tensorboard, --wandb PROJECT or --trackio"),
         ]
         for arguments, code, text in cases:
             self.assertIn(text, self.track(*arguments, code=code).stderr)
