@@ -41,7 +41,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
     """The file appears whole, and stays after a crash of the machine; several may write it at once. Errors:
     WriteFailed."""
     try:
-        handle, partial = tempfile.mkstemp(prefix=f"{path.name[:100]}.partial-", dir=path.parent)
+        handle, partial = tempfile.mkstemp(prefix=f".{path.name[:100]}.partial-", dir=path.parent)
         try:
             with open(handle, "wb") as stream:
                 stream.write(content.encode("utf-8") if isinstance(content, str) else content)
