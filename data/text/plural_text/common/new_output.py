@@ -6,6 +6,7 @@ stream, which their writers see to. Thread rule: free of state.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -37,6 +38,16 @@ def require_regular(output: Path) -> None:
         raise CannotCreate(f"{output}: is no regular file; name another output")
 
 
+def _keep_name(folder: Path) -> None:
+    """Names in the folder stay after a crash of the machine, where its file system can promise that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def write_whole(path: Path, content: bytes | str) -> None:
     """The file appears whole, and stays after a crash of the machine; several may write it at once. Errors:
     WriteFailed."""
@@ -51,6 +62,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
             os.umask(mask)
             os.chmod(partial, 0o666 & ~mask)
             os.replace(partial, path)
+            _keep_name(path.parent)
         finally:
             Path(partial).unlink(missing_ok=True)
     except OSError as error:

@@ -49,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(highlight=False)
     if arguments.once or not console.is_terminal or console.is_dumb_terminal:
         runs.look()
-        for missing in runs.without_run()[:1]:
+        if runs.without_run():
+            missing = runs.without_run()[0]
             what = "has no run in it" if missing.is_dir() else "is no folder"
             raise MissingInput(f"{missing}: {what}; give the folder of a run, such as runs/mine, or of runs")
         for line in body(runs.sorted(), _COLUMNS_OF_A_FILE):
