@@ -67,6 +67,7 @@ class Reader:
             **os.environ,
             "PATH": f"{ROOT / 'launch'}{os.pathsep}{os.environ['PATH']}",
             "HF_HUB_CACHE": str(self.cache),
+            "TRACKIO_DIR": str(self.folder / "trackio"),
             "OMPI_MCA_rmaps_base_oversubscribe": "1",
             "OMP_NUM_THREADS": "1",
             **more,

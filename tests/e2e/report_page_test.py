@@ -1,6 +1,7 @@
 """The page of `plural report` in a real browser, at the widths of a phone and a screen: no error, no request,
 the files' values, filters, dark mode, keyboard. Pictures of `plural plot`."""
 
+import csv
 import json
 import os
 import re
@@ -52,6 +53,10 @@ def make_files(folder):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     measured = run("metrics", folder / "first.jsonl", "--metrics", "distinct", "-o", folder / "first.json")
     assert measured.returncode == 0, measured.stderr
+    for name, value in (("one", 0.5), ("two", 0.25)):
+        interval = [value / 3, value / 0.7]
+        figures = {"distinct_2": {"value": value, "interval_95": interval}, "incoherence": {"value": value}}
+        (folder / f"{name}.json").write_text(json.dumps({"figures": figures}))
 
 
 def start_browser():
@@ -73,7 +78,8 @@ class ReportPage(unittest.TestCase):
         cls.folder = Path(temporary.name)
         make_files(cls.folder)
         answers = ["--responses", "first.jsonl", "second.jsonl"]
-        pages = {"page": ["runs/mine", *answers, "--metrics", "first.json"], "answers": answers}
+        figures = ["--metrics", "one.json", "two.json"]
+        pages = {"page": ["runs/mine", *answers, "--metrics", "first.json"], "answers": [*answers, *figures]}
         for name, words in pages.items():
             made = run("report", *words, "-o", f"{name}.html", cwd=cls.folder)
             assert made.returncode == 0, made.stderr
@@ -151,6 +157,20 @@ class ReportPage(unittest.TestCase):
         self.assertIn("validation: perplexity", labels)
         self.assertTrue(any(label.startswith("Token tree of group") for label in labels), labels)
         self.assertEqual(self.script("return document.querySelector('#runs tbody data').value"), "4")
+
+    def test_a_figure_as_a_file_has_its_intervals(self):
+        self.open(page="answers")
+        self.script(
+            "URL.createObjectURL = (blob) =>"
+            " { blob.text().then((text) => { window.csv = text; }); return '#'; }"
+        )
+        self.browser.find_element(By.CSS_SELECTOR, "button.values").click()
+        WebDriverWait(self.browser, SECONDS).until(lambda _: self.script("return window.csv"))
+        head, *rows = csv.reader(self.script("return window.csv").splitlines())
+        self.assertEqual(head, ["series", "x", "y", "y_low", "y_high"])
+        rows = {row[0]: [float(cell) for cell in row[1:]] for row in rows if row[0] != "Pareto front"}
+        wanted = {"one": [0.5, 0.5, 0.5 / 3, 0.5 / 0.7], "two": [0.25, 0.25, 0.25 / 3, 0.25 / 0.7]}
+        self.assertEqual(rows, wanted)
 
     def test_filters(self):
         self.open(page="answers")

@@ -4,10 +4,11 @@ import os
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
-from plural_text.common.errors import CannotCreate
+from plural_text.common.errors import CannotCreate, WriteFailed
 from plural_text.common.kept_lines import KeptLines
-from plural_text.common.new_output import require_new
+from plural_text.common.new_output import require_new, write_whole
 
 
 class NewOutputTest(unittest.TestCase):
@@ -35,6 +36,22 @@ class NewOutputTest(unittest.TestCase):
                 require_new(folder / "folder", True)
             with self.assertRaisesRegex(CannotCreate, "does not exist"):
                 require_new(folder / "none" / "new", True)
+
+    def test_a_file_appears_whole_or_not_at_all(self):
+        with tempfile.TemporaryDirectory() as name:
+            path = Path(name, "file")
+            write_whole(path, "é")
+            self.assertEqual(path.read_bytes(), "é".encode())
+            mask = os.umask(0o027)
+            self.addCleanup(os.umask, mask)
+            write_whole(path, b"new")
+            self.assertEqual((path.read_text(), path.stat().st_mode & 0o777), ("new", 0o640))
+            full = mock.patch("os.fsync", side_effect=OSError(28, "No space left on device"))
+            with full, self.assertRaisesRegex(WriteFailed, "file: cannot be written: No space left"):
+                write_whole(path, b"half")
+            self.assertEqual((path.read_text(), os.listdir(name)), ("new", ["file"]))
+            with self.assertRaises(WriteFailed):
+                write_whole(path / "x", b"")
 
 
 if __name__ == "__main__":

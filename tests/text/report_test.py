@@ -1,26 +1,32 @@
 """The page and the pictures: what is read of runs, answers, figures and sweeps, what a curve keeps, the
 Pareto front, escaping, errors."""
 
+import argparse
 import contextlib
 import io
 import itertools
 import json
 import random
+import re
 import unittest
 from html.parser import HTMLParser
+from unittest import mock
 
 import h5py
 import numpy as np
 
 from plural_text.__main__ import main
-from plural_text.report import pareto
+from plural_text.common import pareto, recipe_yaml
+from plural_text.report import figures, sources
 from plural_text.report.curves import curves
 from plural_text.report.decimate import kept_places
 from plural_text.report.figure import Figure, axes, safe
 from plural_text.report.labels import short_names
 from plural_text.report.recipe_lines import read_recipe, value_of
 from plural_text.report.runs import read_run
-from plural_text.report.token_tree import NoTree, build, corpus_of, sequences_of
+from plural_text.report.token_tree import NoTree, Sequence, build, corpus_of, read_tree, sequences_of
+from text.metrics_lines import Run, start
+from text.metrics_lines import step as metrics_step
 from text.support import FolderTest
 
 # Ends the element, begins a tag, an entity and a comment: a page must show each as it stands.
@@ -189,6 +195,8 @@ class Page(FolderTest):
         self.assertEqual(target["customdata"], ["pink", "blue", "(no target)"])
         self.assertEqual(target["y"], [0.75, 0.25, 0.0])
         self.assertEqual([count for _, count in drawn["customdata"]], [1, 2, 1])
+        columns = {"answer": ["pink", "blue", "(no target)"], "answers": [1, 2, 1]}
+        self.assertEqual(drawn["meta"]["columns"], columns)
         self.assertEqual(drawn["y"], [0.25, 0.5, 0.25])
         write_targets(self.folder / "other.h5", {"pink": 1.0}, "dialogue")
         errors = self.refused(65, "--responses", answers, "--targets", self.folder / "other.h5")
@@ -212,6 +220,60 @@ class Page(FolderTest):
         self.assertAlmostEqual(points[0]["error_y"]["array"][0], 0.4)
         self.assertIn("LABEL=FILE", self.refused(64, "--metrics", words[0], words[0]))
 
+    def test_figures_measured_on_other_data_are_not_compared(self):
+        for name, prompts, diversity in (("one", 9, 0.5), ("two", 9, 0.7), ("three", 4, 0.9)):
+            figures = {
+                "distinct_2": {"value": diversity, "interval_95": [0.1, 0.2]},
+                "incoherence": {"value": 0.5},
+            }
+            content = {"figures": figures, "prompts": prompts, "responses": prompts * 5 - 1}
+            (self.folder / f"{name}.json").write_text(json.dumps(content))
+        page = self.page("--metrics", *(self.folder / f"{name}.json" for name in ("one", "two", "three")))
+        _, *points = page.figure("distinct_2-incoherence")["data"]
+        self.assertEqual([point["name"] for point in points], ["one", "two"])
+        self.assertEqual(points[0]["meta"]["columns"], {"y_low": [0.1], "y_high": [0.2]})
+        (told,) = [text for text in page.texts if "not measured on the same" in text]
+        self.assertIn("one, two on prompts 9, responses per prompt 5; three on prompts 4", told)
+
+    def test_validations_of_other_data_have_figures_of_their_own(self):
+        line = {"event": "validation", "step": 1, "groups": 8, "responses": 5, "temperature": 1.0}
+        line |= {"perplexity": 3.0, "different_responses": 2.0}
+        others = {"a": {}, "b": {}, "c": {"temperature": 0.5}, "d": {"groups": 9}}
+        folders = [write_run(self.folder / name, [step(1), line | other]) for name, other in others.items()]
+        page = self.page(*folders)
+
+        def names(figure):
+            return [trace["name"] for trace in page.figure(figure)["data"]]
+
+        self.assertEqual(names("validation.perplexity"), ["a", "b", "c"])  # nothing is sampled for it
+        self.assertEqual(names("validation.perplexity-2"), ["d"])
+        self.assertEqual(names("validation.different_responses"), ["a", "b"])
+        self.assertEqual(names("validation.different_responses-2"), ["c"])
+        self.assertIn("temperature 0.5; not comparable with that of a, b, d.", " ".join(page.texts))
+
+    def test_the_slowest_rank_is_no_curve(self):
+        ranks = {"slowest_rank_seconds": 0.25, "mean_rank_seconds": 0.125}
+        lines = [step(i, **ranks, slowest_rank=rank) for i, rank in enumerate((3, 0, 3), 1)]
+        page = self.page(write_run(self.folder / "runs/mine", lines))
+        names = [figure["name"] for figure in page.data["figures"]]
+        self.assertNotIn("slowest_rank", names)
+        trace = page.figure("slowest_rank_seconds")["data"][0]
+        self.assertEqual((trace["y"], trace["customdata"]), ([0.25] * 3, [3, 0, 3]))
+        at = page.texts.index
+        self.assertLess(at("seconds of the slowest rank"), at("Slowest ranks"))
+        self.assertGreater(at("seconds of the slowest rank"), at("Time of a step", at("Time of a step") + 1))
+
+    def test_the_newest_warnings_are_kept(self):
+        folder = write_run(self.folder / "runs/mine", [step(1)])
+        (folder / "log").mkdir()
+        for rank in range(2):
+            lines = [f"2026-01-01T00:{i:02d}:{rank:02d}.000Z warning w{i}-{rank}\n" for i in range(60)]
+            (folder / f"log/rank-0000{rank}.log").write_text("".join(lines))
+        texts = self.page(folder).texts
+        self.assertIn("mine: the last 100 of 120 warnings and errors are shown.", texts)
+        shown = [text for text in texts if re.match(r"w\d", text)]
+        self.assertEqual(shown, [f"w{i}-{rank}" for i in range(10, 60) for rank in range(2)])
+
     def test_faults_and_restarts(self):
         lines = [
             step(1, loss="nan"),
@@ -231,6 +293,45 @@ class Page(FolderTest):
         self.assertNotIn("fine", page.texts)
         self.assertIn("is not whole", " ".join(page.texts))
         self.assertEqual(page.figure("loss")["data"][0]["y"], [None, 1.0])
+
+    def test_what_no_number_or_text_can_be_is_one_line_or_shown(self):
+        folder = write_run(self.folder / "runs/mine", [])
+        for damage in (
+            step(2, loss=10**400),
+            step(2, **{"\ud800": 1.0}),
+            step(2**60),
+            step("2"),
+            step(2) | {"event": 1},
+        ):
+            (folder / "metrics.jsonl").write_text(json.dumps(step(1)) + "\n" + json.dumps(damage) + "\n")
+            self.assertIn("metrics.jsonl:2: ", self.refused(65, folder))
+        odd = step(1, loss=[1], grad_norm={}, seconds=5e-324, groups=1e300, lr=1e308, version="\ud800")
+        (folder / "metrics.jsonl").write_text(json.dumps(odd) + "\n")
+        page = self.page(folder)
+        self.assertEqual(page.figure("lr")["data"][0]["y"], [1e308])
+        self.assertNotIn("loss", [figure["name"] for figure in page.data["figures"]])
+        answers = write_answers(self.folder / "a.jsonl", ["a"], logprob_nats=10**400)
+        self.assertIn("a.jsonl:1: responses[0]: key 'logprob_nats'", self.refused(65, "--responses", answers))
+        figures = {"responses_file": "\0", "figures": {"d": {"value": 10**400}, "e": {"value": 1.0}}}
+        (self.folder / "m.json").write_text(json.dumps(figures))
+        self.page("--metrics", self.folder / "m.json")
+
+    def test_a_run_is_finished_when_its_result_is_there_and_no_process_at_work(self):
+        mine = Run(self.folder, lines=[start(), metrics_step(1), {"event": "end", "step": 1}])
+        self.assertEqual(
+            read_run(mine.root, "mine").state, "not finished"
+        )  # the result comes after that line
+        mine.finish()
+        mine.hold()
+        self.assertEqual(read_run(mine.root, "mine").state, "running")
+        mine.let_go()
+        self.assertEqual(read_run(mine.root, "mine").state, "finished")
+
+    def test_a_run_whose_first_line_is_being_written(self):
+        folder = write_run(self.folder / "runs/mine", [], end=False)
+        for content, told in (('{"event":"sta', "is not whole"), ("", "holds no line yet")):
+            (folder / "metrics.jsonl").write_text(content)
+            self.assertIn(told, " ".join(self.page(folder).texts))
 
     def test_sweep_shows_failures_first(self):
         write_run(self.folder / "runs/a", [step(1)])
@@ -294,6 +395,22 @@ class Page(FolderTest):
         with open(folder / "metrics.jsonl", "a") as stream:
             stream.write('{"event":\n{"event":"end"}\n')
         self.assertIn("metrics.jsonl:4", self.refused(65, folder))
+
+    def test_plot_makes_the_figure_that_was_asked_for(self):
+        folder = write_run(
+            self.folder / "runs/mine", [step(1), {"event": "validation", "step": 1, "loss": 2.0}]
+        )
+        parser = argparse.ArgumentParser()
+        sources.add_arguments(parser)
+        found = sources.read_sources(parser.parse_args([str(folder)]))
+        with mock.patch.object(figures, "read_tree", side_effect=AssertionError):
+            for name in ("loss", "validation.loss", "groups_per_second"):
+                self.assertEqual(figures.figure_named(found, name).name, name)
+            unused = mock.patch.object(figures, "curves", side_effect=ValueError)
+            with unused, self.assertRaises(AssertionError):
+                figures.figure_named(found, "tree-1")
+        errors = self.refused(64, "plot", "tree-1", folder, "-o", self.folder / "x.png")
+        self.assertIn("mine: no picture of a token tree: its corpus corpus.h5 is not there", errors)
 
     def test_refusals_of_plot(self):
         folder = write_run(self.folder / "runs/mine", [step(1)])
@@ -377,6 +494,32 @@ class Trees(FolderTest):
         plain = build("g", sequences_of(group, False, 2), {})
         self.assertEqual((plain.plain_rows, plain.tree_rows), (2 * (9 + 1 + 3), 10 + 2 * 2))
 
+    def test_rows_equal_those_of_all_prefixes(self):
+        draw = random.Random(7)
+        for _ in range(200):
+            sequences = []
+            for _ in range(draw.randrange(1, 7)):
+                tokens = tuple(draw.randrange(2) for _ in range(draw.randrange(1, 8)))
+                sequences.append(Sequence(tokens, draw.randrange(len(tokens) + 1), True, 0, 1))
+            rows = {s.tokens[:end] for s in sequences for end in range(1, s.trained)}
+            self.assertEqual(build("g", sequences, {}).tree_rows, len(rows), sequences)
+
+    def test_methods_without_a_tree_are_told(self):
+        (self.folder / "corpus.h5").write_text("")
+        for method, why in (("cvf", "branch by latents"), ("pretrain", "without a branch")):
+            run_ = read_run(write_run(self.folder / "runs" / method, [step(1)], method), method)
+            with self.assertRaisesRegex(NoTree, why):
+                read_tree(run_)
+        run_ = read_run(write_run(self.folder / "runs/mine", [step(1)]), "mine")
+        for group in (
+            {},
+            {"id": "a"},
+            {"id": "a", "responses": [{}], "prompt_tokens": [1], "tails": {"0": []}},
+        ):
+            inspected = mock.patch("plural_text.report.token_tree._inspect", return_value=group)
+            with inspected, self.assertRaisesRegex(NoTree, "no prompts with responses"):
+                read_tree(run_)
+
     def test_the_corpus_is_looked_for_where_the_run_was_started(self):
         found = read_run(write_run(self.folder / "runs/mine", [step(1)]), "mine")
         with self.assertRaisesRegex(NoTree, r"corpus\.h5 is not there"):
@@ -396,6 +539,15 @@ class Small(FolderTest):
         )
         self.assertEqual(value_of(lines, "a.d"), "#1")
         self.assertEqual(value_of(lines, "a.b.c"), [1, 2])
+
+    def test_scalars_are_those_of_the_trainer(self):
+        words = {"1e-05": 1e-05, "5.": 5.0, "-3": -3, "true": True, "~": None, "0.5": 0.5, "1E+2": 100.0}
+        texts = ["010", "12:30", "1_000", "2026-01-01", "yes", "on", "0x10", ".inf", "1e999", "."]
+        for word, value in (words | {text: text for text in texts}).items():
+            found = recipe_yaml.load(f"a: {word}")["a"]
+            self.assertEqual((type(found), found), (type(value), value), word)
+        (self.folder / "recipe.yaml").write_text("optimizer:\n  lr: 1e-05\n")
+        self.assertEqual(value_of(read_recipe(self.folder / "recipe.yaml"), "optimizer.lr"), 1e-05)
 
     def test_names_tell_paths_apart(self):
         paths = [self.folder / "a/x/run", self.folder / "b/x/run"]

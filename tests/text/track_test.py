@@ -1,7 +1,10 @@
 """`plural track`: what trackers hold is what metrics.jsonl holds, once, whatever happens to them or to the
 run. Files are read back by TensorBoard's own reader; those of Weights & Biases by their records."""
 
+import contextlib
 import json
+import os
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -113,6 +116,18 @@ class Track(FolderTest):
         times = [e.wall_time for e in EventFileLoader(str(path)).Load() if e.summary.value and e.step > 0]
         self.assertEqual(times[:2], [1_700_000_000.5, 1_700_000_001.0])
 
+    def test_steps_without_a_line_take_their_time_too(self):
+        # As train.log_every_steps = 10 writes them, from a start on that resumes behind step 5.
+        lines = [start(event="resume", at=5), *[{**step(n), "seconds": 2.0} for n in (10, 20)]]
+        lines += [{"event": "validation", "step": 20, "perplexity": 2.0, "seconds": 7.0}]
+        lines += [{"event": "step", "step": 21, "loss": 1.0, "seconds": "nan"}]
+        lines += [{"event": "end", "step": 21, "seconds": 100.0}]
+        mine = Run(self.folder, lines=lines)
+        self.track(mine.root, "--tensorboard")
+        (path,) = (mine.root / "log/tensorboard").iterdir()
+        times = [e.wall_time for e in EventFileLoader(str(path)).Load() if e.summary.value and e.step > 0]
+        self.assertEqual([time - 1_700_000_000 for time in times], [10.0, 30.0, 37.0, 37.0, 100.0])
+
     def test_a_line_that_is_half_written_is_left_for_later(self):
         mine = Run(self.folder, lines=self.LINES)
         whole = json.dumps(step(6)) + "\n"
@@ -157,6 +172,34 @@ class Track(FolderTest):
         self.assertIn("wandb/q: 8 lines sent", other)
         config = {item.key: json.loads(item.value_json) for item in about[0].config.update}
         self.assertEqual((config["seed"], config["optimizer"]), (7, {"lr": 0.01}))
+
+    def test_trackio(self):
+        mine = Run(self.folder, lines=self.LINES)
+        with open(mine.root / "recipe.yaml", "a") as stream:
+            stream.write("  trackio: true\n")
+        store = {**os.environ, "TRACKIO_DIR": str(self.folder / "store")}
+        state = mine.root / "log/track.json"
+        for lines in (7, 1, 1):
+            done = run("track", mine.root, env=store)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(f"trackio: {lines} lines sent, for trackio show --project plural", done.stdout)
+            if lines == 7:
+                mine.append(step(6))
+                before = state.read_text()
+            else:
+                state.write_text(before)  # killed before it was counted: the store has the row once
+        with contextlib.closing(sqlite3.connect(self.folder / "store/plural.db")) as base:
+            rows = base.execute("select step, run_name, metrics, timestamp from metrics").fetchall()
+            (config,) = base.execute("select config from configs").fetchone()
+        self.assertEqual({name for _, name, *_ in rows}, {"mine"})
+        values = [(number, json.loads(text)) for number, _, text, _ in rows]
+        found = Counter((key, number) for number, own in values for key in own)
+        want = Counter(expected([*self.LINES, step(6)]).keys())
+        self.assertEqual(found, want - Counter([("pass/stopped_early", 5)]))
+        losses = {number: own["train/loss"] for number, own in values if "train/loss" in own}
+        self.assertEqual(losses, {number: 5.0 / number for number in range(1, 7)})
+        self.assertEqual(min(time for *_, time in rows), "2023-11-14T22:13:20.500000+00:00")
+        self.assertEqual(json.loads(config)["optimizer"], {"lr": 0.01})
 
     def test_a_follower_that_is_killed_sends_nothing_twice(self):
         mine = Run(self.folder, lines=self.LINES, tensorboard="true")
@@ -209,10 +252,10 @@ class Track(FolderTest):
 
     def test_a_missing_library_is_named_with_what_installs_it(self):
         mine = Run(self.folder, lines=self.LINES)
-        for library in ("tensorboard", "wandb"):
+        for library in ("tensorboard", "wandb", "trackio"):
             code = f"import sys; sys.modules['{library}'] = None; import plural_text.__main__ as m; "
             code += f"sys.exit(m.main(['track', {str(mine.root)!r}, *sys.argv[1:]]))"
-            option = ["--tensorboard"] if library == "tensorboard" else ["--wandb", "p"]
+            option = ["--wandb", "p"] if library == "wandb" else [f"--{library}"]
             done = subprocess.run([sys.executable, "-c", code, *option], capture_output=True, text=True)
             self.assertEqual(done.returncode, 69, done.stderr)
             self.assertIn(f"{library} is not installed", done.stderr)
@@ -224,17 +267,27 @@ class Track(FolderTest):
         cases = [
             ((self.folder / "nothing", "--tensorboard"), 66, "is no folder"),
             ((self.folder, "--tensorboard"), 66, "has neither recipe.yaml nor metrics.jsonl"),
-            ((mine.root,), 64, "give --tensorboard or --wandb PROJECT"),
+            ((mine.root,), 64, "give --tensorboard, --wandb PROJECT or --trackio"),
         ]
         for arguments, code, text in cases:
             self.assertIn(text, self.track(*arguments, code=code).stderr)
-        for damage in ('{"event": "step"}\n', "no json\n", "[1]\n"):
-            with open(mine.metrics, "a") as stream:
-                stream.write(damage)
-            done = self.track(mine.root, "--tensorboard", code=65)
-            self.assertIn("metrics.jsonl: the line that ends at byte", done.stderr)
-            self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+        huge = json.dumps({"event": "step", "step": 1, "loss": 10**400})
+        far = json.dumps({"event": "step", "step": 10**30})
+        for damage in (
+            '{"event": "step"}',
+            "no json",
+            "[1]",
+            huge,
+            far,
+            '{"event":"step","step":1,"loss":1e999}',
+        ):
             mine.metrics.write_text("")
+            mine.append(*self.LINES)
+            with open(mine.metrics, "a") as stream:
+                stream.write(damage + "\n")
+            done = self.track(mine.root, "--tensorboard", code=65)
+            self.assertIn(f"metrics.jsonl:{len(self.LINES) + 1}: ", done.stderr)
+            self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
         (mine.root / "log/track.json").write_text("{")
         self.assertIn("track.json", self.track(mine.root, "--tensorboard", code=65).stderr)
         (mine.root / "recipe.yaml").write_text("log: [1]")

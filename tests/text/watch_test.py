@@ -11,8 +11,10 @@ import subprocess
 import termios
 import time
 import unittest
+from unittest import mock
 
 from plural_text.common.run_state import RunFolder
+from plural_text.watch import command as watch
 from plural_text.watch.lines import duration, lines_of
 from plural_text.watch.run_view import RunView
 from text.metrics_lines import Run, start, step, validation
@@ -118,6 +120,13 @@ class Watch(FolderTest):
             view.look()
             self.assertEqual(view.state.word, word)
         self.assertEqual(seen(Run(self.folder, "g"))[0].state.word, "starting")
+        # A result that is being written again.
+        mine = Run(self.folder, "h", self.LINES)
+        mine.finish()
+        mine.hold()
+        self.assertEqual(seen(mine)[0].state.word, "running")
+        mine.let_go()
+        self.assertEqual(seen(mine)[0].state.word, "finished")
 
     def test_half_a_line_a_damaged_one_and_a_file_that_is_cut(self):
         mine = Run(self.folder, lines=self.LINES)
@@ -135,6 +144,32 @@ class Watch(FolderTest):
         view.look()
         self.assertEqual((view.step, view.last["step"]["loss"], view.unreadable_lines), (6, 9.0, 0))
         self.assertNotIn("validation", view.last)  # it came behind the checkpoint
+
+    def test_numbers_that_are_none_are_no_crash(self):
+        mine = Run(self.folder, lines=self.LINES)
+        mine.hold()
+        self.addCleanup(mine.let_go)
+        with open(mine.metrics, "a") as stream:
+            stream.write('{"event":"step","step":11,"seconds":1%s}\n' % ("0" * 400))
+            stream.write('{"event":"step","step":"12"}\n{"event":["step"],"step":13}\n')
+            stream.write('{"event":"step","step":14,"seconds":1e308,"groups":[],"loss":{},"epoch":1e300}\n')
+            stream.write('{"event":"step","step":15,"seconds":1e308,"ranks":true,"data_wait_seconds":null}\n')
+        view, lines = seen(mine, 100)
+        self.assertEqual((view.step, view.unreadable_lines), (15, 3))
+        self.assertIn("  3 lines of metrics.jsonl cannot be read", lines)
+
+    def test_new_runs_are_not_looked_for_at_every_look(self):
+        searched = []
+        with (
+            mock.patch.object(watch, "_runs_in", lambda named: searched.append(named) or []),
+            mock.patch.object(watch.time, "monotonic", lambda: clock[0]),
+        ):
+            clock = [100.0]
+            runs = watch.Runs([self.folder])
+            for clock[0] in (100.0, 100.3, 101.9, 102.1):
+                runs.look()
+                self.assertEqual(runs.without_run(), [self.folder])
+        self.assertEqual(len(searched), 2)
 
     def test_no_line_is_wider_than_the_terminal(self):
         mine = Run(self.folder, "a-name-of-some-length-" * 5, self.LINES)

@@ -7,7 +7,6 @@ rule: values.
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,20 +16,12 @@ from typing import Any
 import yaml
 
 from plural.commands import PathLike, run_command
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML takes 1e-05, as a resolved recipe writes it, for a text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+from plural_text.common import recipe_yaml
 
 
 def resolve(file: Path, *overrides: str) -> dict[str, Any]:
     """Every key of a recipe's file with its value. Errors: PluralError that lists all problems."""
-    return yaml.load(run_command("validate", str(file), *overrides), _Loader)
+    return recipe_yaml.load(run_command("validate", str(file), *overrides))
 
 
 class Recipe:

@@ -34,7 +34,7 @@ COMMANDS = {
     "report": ("plural_text.report.command", "one HTML page of runs, a sweep, answers and figures"),
     "plot": ("plural_text.report.plot_command", "one figure of them as PNG, PDF or SVG"),
     "watch": ("plural_text.watch.command", "runs while they train and after: progress, losses, state"),
-    "track": ("plural_text.track.command", "a run's figures to TensorBoard and Weights & Biases"),
+    "track": ("plural_text.track.command", "a run's figures to TensorBoard, Weights & Biases or trackio"),
 }
 
 # Stopped on request (docs/running.md).

@@ -86,14 +86,18 @@
   function csvOf(figure) {
     const cell = (value) => {
       const text = value === null || value === undefined ? "" : String(value);
-      return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+      return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
     };
     const plain = (text) => String(text).replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
-    const rows = [["series", "x", "y"]];
-    for (const trace of figure.data) {
-      if (trace.mode === "text" || trace.showlegend === false) continue;
-      (trace.x ?? []).forEach((x, i) => rows.push([plain(trace.name ?? ""), x, trace.y[i]].map(
-        (value) => (typeof value === "string" ? plain(value) : value))));
+    const shown = figure.data.filter((trace) => trace.mode !== "text" && trace.showlegend !== false);
+    const columnsOf = (trace) => trace.meta?.columns ?? {}; // beside x and y, never shown as HTML
+    const names = [...new Set(shown.flatMap((trace) => Object.keys(columnsOf(trace))))];
+    const rows = [["series", "x", "y", ...names]];
+    for (const trace of shown) {
+      (trace.x ?? []).forEach((x, i) => rows.push([
+        ...[trace.name ?? "", x, trace.y[i]].map((value) => (typeof value === "string" ? plain(value) : value)),
+        ...names.map((name) => columnsOf(trace)[name]?.[i]),
+      ]));
     }
     return rows.map((row) => row.map(cell).join(",")).join("\n") + "\n";
   }

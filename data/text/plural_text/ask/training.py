@@ -85,8 +85,10 @@ def _run(recipe: Path) -> Training | None:
     import h5py
     import yaml
 
+    from plural_text.common import recipe_yaml
+
     try:
-        values = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+        values = recipe_yaml.load(recipe.read_text(encoding="utf-8"))
         with h5py.File(values["data"]["train"]) as corpus:
             template = json.loads(bytes(corpus["template"][:]))
             sha256 = corpus.attrs["tokenizer_sha256"].decode()
@@ -94,5 +96,5 @@ def _run(recipe: Path) -> Training | None:
         numbers = values["group"]["possibilities"] if method in ("peft", "poexft") else 0
         latents = values["cvf"]["latents"] if method == "cvf" else 0
         return Training(method, numbers, latents, template, sha256, recipe)
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError):
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None

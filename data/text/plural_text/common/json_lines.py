@@ -88,10 +88,25 @@ def number_of(fields: dict, key: str, where: str, low: float, high: float = math
     value = fields.get(key)
     if value is None:
         return None
-    if type(value) not in (int, float) or not math.isfinite(value) or not low <= value <= high:
+    if finite(value) is None or not low <= value <= high:
         allowed = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of {low:g} or more"
-        raise BadData(f"{where}: key '{key}' holds {json.dumps(value)[:40]}, must hold a number {allowed}")
+        raise BadData(f"{where}: key '{key}' holds {_shortened(value)}, must hold a number {allowed}")
     return value
+
+
+def finite(value) -> float | None:
+    """The value where it is a number of double precision; None for anything else, such as the text "nan"."""
+    if type(value) not in (int, float):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
+
+
+def _shortened(value) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def kind(value) -> str:

@@ -1,13 +1,17 @@
-"""Output files: nothing that exists is replaced unless the user says so.
+"""Output files: nothing that exists is replaced unless the user says so, and files appear whole.
 
-Owns: `--force`, the refusal. Does not own: how a file appears whole, which each writer sees to.
+Owns: `--force`, the refusal, writing of files that are in memory. Does not own: files that are written as a
+stream, which their writers see to. Thread rule: free of state.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
 from pathlib import Path
 
-from plural_text.common.errors import CannotCreate
+from plural_text.common.errors import CannotCreate, WriteFailed
 
 
 def add_force(add) -> None:
@@ -32,3 +36,36 @@ def require_regular(output: Path) -> None:
     and a pipe would be waited for."""
     if (output.exists() or output.is_symlink()) and not output.is_file():
         raise CannotCreate(f"{output}: is no regular file; name another output")
+
+
+def _keep_name(folder: Path) -> None:
+    """Names in the folder stay after a crash of the machine, where its file system can promise that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """The file appears whole, and stays after a crash of the machine; several may write it at once. Errors:
+    WriteFailed."""
+    try:
+        handle, partial = tempfile.mkstemp(prefix=f".{path.name[:100]}.partial-", dir=path.parent)
+        try:
+            with open(handle, "wb") as stream:
+                stream.write(content.encode("utf-8") if isinstance(content, str) else content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(partial, 0o666 & ~mask)
+            os.replace(partial, path)
+            _keep_name(path.parent)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+    except OSError as error:
+        raise WriteFailed(
+            f"{path}: cannot be written: {error.strerror}; free space, then start it again"
+        ) from None

@@ -1,7 +1,8 @@
 """The folder of a run: where its files lie, and whether the run is alive.
 
-Owns: names, the look at the run's lock. Does not own: the lock, which the trainer holds (run_lock.h): it is
-never taken here, since a training that starts in this instant would be refused. Thread rule: free of state.
+Owns: names, the look at the run's lock, when a run is finished. Does not own: the lock, which the trainer
+holds (run_lock.h): it is never taken here, since a training that starts in this instant would be refused.
+Thread rule: free of state.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ class RunFolder:
         return self.recipe.is_file() or self.metrics.is_file()
 
     def is_finished(self) -> bool:
-        """The result appears last, and whole."""
-        return (self.root / "adapter").is_dir() or (self.root / "model").is_dir()
+        """The result, which appears last and whole, is there, and no process of this machine is at work on
+        the run: one that is may be writing a damaged result again."""
+        return any((self.root / name).is_dir() for name in ("adapter", "model")) and not self.is_held()
 
     def host(self) -> str | None:
         """The other machine that trains the run, or trained it last; None: this one, or none."""

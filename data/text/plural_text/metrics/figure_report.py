@@ -6,11 +6,10 @@ Owns: the form of both. Does not own: figures.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
-from plural_text.common.errors import UsageError, WriteFailed
-from plural_text.common.new_output import require_new
+from plural_text.common.errors import UsageError
+from plural_text.common.new_output import require_new, write_whole
 from plural_text.metrics import bootstrap
 from plural_text.metrics.figure import Figure
 
@@ -61,12 +60,4 @@ def write_report(path: Path, head: dict, figures: list[Figure]) -> None:
         },
         "figures": {figure.name: figure.json() for figure in figures},
     }
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
-        try:
-            partial.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise WriteFailed(f"{path}: cannot be written: {error.strerror}") from None
+    write_whole(path, json.dumps(report, ensure_ascii=False, indent=1) + "\n")

@@ -6,6 +6,7 @@ passed over.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,10 @@ class Response:
     text: str
     tokens: int | None  # how many
     rating: float | None  # expected coherence rating, 1..10 (`plural rate`)
+    possibility: int = 0  # the number that it was asked with; 0: none
+    latent: int = 0  # the same
+    logprob_nats: float | None = None
+    finished: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +38,21 @@ class Answers:
     seconds: float | None  # prompt in to last text out
     decode_steps: int | None  # one after the other
     token_forwards: int | None  # rows of all steps
+    method: str = ""  # "": the file does not say
 
     @property
     def texts(self) -> list[str]:
         return [response.text for response in self.responses]
 
 
-def read_answers(path: Path) -> list[Answers]:
-    """Errors: MissingInput; BadData naming file and line; BadData for a file without a response."""
+def read_answers(path: Path, *, one_line_per_prompt: bool = True) -> list[Answers]:
+    """Errors: MissingInput; BadData naming file and line, also of a second line of a prompt unless that is
+    allowed; BadData for a file without a response."""
     found: list[Answers] = []
     places: dict[str, str] = {}
     for where, fields in read_objects(path):
         answers = _answers(fields, where)
-        if answers.id in places:
+        if one_line_per_prompt and answers.id in places:
             raise BadData(
                 f"{where}: id '{answers.id}' stands already in {places[answers.id]}; give one line per prompt"
             )
@@ -71,6 +78,7 @@ def _answers(fields: dict, where: str) -> Answers:
         seconds=number_of(fields, "seconds", where, 0),
         decode_steps=number_of(fields, "decode_steps", where, 0),
         token_forwards=number_of(fields, "token_forwards", where, 0),
+        method=text_of(fields, "method", where) if "method" in fields else "",
     )
 
 
@@ -85,4 +93,15 @@ def _response(fields, index: int, where: str) -> Response:
         text_of(fields, "text", where),
         None if tokens is None else len(tokens),
         number_of(fields, "rating", where, *RATINGS),
+        _whole(fields, "possibility", where),
+        _whole(fields, "latent", where),
+        number_of(fields, "logprob_nats", where, -math.inf),
+        fields.get("finished") is not False,
     )
+
+
+def _whole(fields: dict, key: str, where: str) -> int:
+    value = number_of(fields, key, where, 0)
+    if value is not None and value != int(value):
+        raise BadData(f"{where}: key '{key}' holds {value}, must hold a whole number")
+    return int(value or 0)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plural_text.common.errors import CannotCreate
-from plural_text.common.new_output import add_force, require_new
+from plural_text.common.new_output import add_force, require_new, write_whole
 from plural_text.common.progress import Progress
 from plural_text.report import images, sources
 from plural_text.report.figure import Figure
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     text = page(title, found, figures, notes)
     if arguments.png is not None:  # first: without a browser nothing is written
         _write_pictures(figures, arguments.png)
-    images.write_whole(arguments.output, text.encode("utf-8"))
+    write_whole(arguments.output, text.encode("utf-8", "backslashreplace"))
     print(f"{arguments.output}: {len(figures):,} figures, {len(text) / 1e6:.1f} MB")
     return 0
 
@@ -69,4 +69,4 @@ def _write_pictures(figures: Sequence[Figure], folder: Path) -> None:
     except OSError as error:
         raise CannotCreate(f"{folder}: cannot be created: {error.strerror}") from None
     for figure, content in zip(figures, contents):
-        images.write_whole(folder / f"{figure.name.replace('/', '-')}.png", content)
+        write_whole(folder / f"{figure.name.replace('/', '-')}.png", content)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from plural_text.report import pareto
+from plural_text.common import pareto
+from plural_text.common.json_lines import finite
+from plural_text.report.comparable import alike, told_apart
 from plural_text.report.figure import SYMBOLS, Figure, axes, axis_title, colour
 from plural_text.report.figure_files import Measured
 from plural_text.report.sweep import Sweep
@@ -27,10 +29,10 @@ DIVERSITY = (
 COSTS = ("incoherence", "incoherence_rate", "perplexity")
 
 
-def trade_offs(figures: Mapping[str, Mapping[str, Measured]]) -> list[Figure]:
+def trade_offs(figures: Mapping[str, Mapping[str, Measured]]) -> tuple[list[Figure], list[str]]:
     """`figures`: label -> name -> value. One figure for each cost that two labels have together with a
-    diversity."""
-    found = []
+    diversity, both measured on the same, and why others are not drawn."""
+    found, notes = [], []
     for cost in COSTS:
         for diversity in DIVERSITY:
             points = [
@@ -38,10 +40,29 @@ def trade_offs(figures: Mapping[str, Mapping[str, Measured]]) -> list[Figure]:
                 for label, own in figures.items()
                 if cost in own and diversity in own
             ]
-            if len(points) >= 2:
-                found.append(_trade_off(f"{diversity}-{cost}", cost, diversity, "lower", "higher", points))
+            if len(points) < 2:
+                continue
+            same, *others = alike(points, lambda point: (point[1].on, point[2].on))
+            if others:
+                notes.append(_told_apart(f"{diversity}-{cost}", same, others))
+            if len(same) >= 2:
+                found.append(_trade_off(f"{diversity}-{cost}", cost, diversity, "lower", "higher", same))
                 break
-    return found
+    return found, notes
+
+
+def _told_apart(name: str, same: list, others: list[list]) -> str:
+    """Which labels a figure leaves out, and what was measured on what."""
+    tell = told_apart(value.on for group in (same, *others) for _, *values in group for value in values)
+
+    def told(group: list) -> str:
+        _, x, y = group[0]
+        labels = ", ".join(label for label, _, _ in group)
+        return f"{labels} on {' and '.join(dict.fromkeys((tell(x.on), tell(y.on))))}"
+
+    return f"{name}: figures that were not measured on the same are not compared: " + "; ".join(
+        told(group) for group in (same, *others)
+    )
 
 
 def _trade_off(name: str, x: str, y: str, x_better: str, y_better: str, points: list) -> Figure:
@@ -94,6 +115,7 @@ def _scatter(
                 "y": [y.value],
                 "error_x": _bars([x]),
                 "error_y": _bars([y]),
+                "meta": {"columns": _ends("x", [x]) | _ends("y", [y])},
                 "marker": {
                     "color": colour(place),
                     "symbol": SYMBOLS[place % len(SYMBOLS)],
@@ -115,11 +137,19 @@ def _bars(values: Sequence[Measured]) -> dict:
     return {
         "type": "data",
         "symmetric": False,
-        "array": [max(0.0, high - value.value) for value, (_, high) in zip(values, ends)],
-        "arrayminus": [max(0.0, value.value - low) for value, (low, _) in zip(values, ends)],
+        "array": [max(0.0, finite(high - value.value) or 0.0) for value, (_, high) in zip(values, ends)],
+        "arrayminus": [max(0.0, finite(value.value - low) or 0.0) for value, (low, _) in zip(values, ends)],
         "thickness": 1,
         "width": 3,
     }
+
+
+def _ends(axis: str, values: Sequence[Measured]) -> dict[str, list[float | None]]:
+    """The intervals as columns: error bars hold differences, which are rounded."""
+    if not any(value.interval for value in values):
+        return {}
+    ends = [value.interval or (None, None) for value in values]
+    return {f"{axis}_low": [low for low, _ in ends], f"{axis}_high": [high for _, high in ends]}
 
 
 def sweep_figures(sweep: Sweep) -> list[Figure]:
@@ -140,6 +170,7 @@ def sweep_figures(sweep: Sweep) -> list[Figure]:
                 "y": [label for label, _ in arms],
                 "marker": {"color": colour(0), "size": 9},
                 "error_x": _bars([value for _, value in arms]),
+                "meta": {"columns": _ends("x", [value for _, value in arms])},
                 "hovertemplate": "%{y}: %{x}",
             }
             layout = axes(axis_title(_last(name)), "arm", showlegend=False)

@@ -5,7 +5,6 @@ Owns: which points of a curve are kept. Does not own: curves. Thread rule: free 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 # Of one curve. More cannot be told apart on a screen of 1,280 pixels.
@@ -29,10 +28,3 @@ def kept_places(values: Sequence[float | None], most: int = MAX_POINTS) -> list[
             kept.add(min(present, key=lambda place: values[place]))
             kept.add(max(present, key=lambda place: values[place]))
     return sorted(kept)
-
-
-def finite(value) -> float | None:
-    """The number of a line's field; None for what is not a finite number, such as the text "nan"."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return value if math.isfinite(value) else None

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from plural_text.common.json_lines import finite
 from plural_text.metrics.coverage import answer_key
 from plural_text.report.answers import AnswersFile
-from plural_text.report.decimate import finite
 from plural_text.report.figure import SYMBOLS, Figure, axes, colour
 
 OTHER = "(no target)"
@@ -61,6 +61,7 @@ def _targets(
             "x": places,
             "y": [shares.get(key, 0.0) for key in bars],
             "customdata": bars,
+            "meta": {"columns": {"answer": bars}},
             "marker": {"color": "#999999"},
             "hovertemplate": "%{customdata}: %{y}",
         }
@@ -77,6 +78,7 @@ def _targets(
                     "y": [count / total for count in own],
                     "text": [f"{count:,}" for count in own],
                     "customdata": [[key, count] for key, count in zip(bars, own)],
+                    "meta": {"columns": {"answer": bars, "answers": own}},
                     "textposition": "outside",
                     "cliponaxis": False,
                     "marker": {"color": colour(number)},
@@ -110,6 +112,7 @@ def entropy_figure(prompts: Mapping[str, Sequence[Mapping]]) -> list[Figure]:
                     "x": [x for x, _, _ in points],
                     "y": [y for _, y, _ in points],
                     "customdata": [name for _, _, name in points],
+                    "meta": {"columns": {"prompt": [name for _, _, name in points]}},
                     "marker": {"color": colour(place), "symbol": SYMBOLS[place % len(SYMBOLS)], "size": 8},
                     "hovertemplate": "%{customdata}: %{x}, %{y}",
                 }
@@ -153,6 +156,7 @@ def latent_figure(answers: Sequence[AnswersFile]) -> list[Figure]:
                     "x": latents,
                     "y": [len(set(texts[latent])) for latent in latents],
                     "customdata": [len(texts[latent]) for latent in latents],
+                    "meta": {"columns": {"answers": [len(texts[latent]) for latent in latents]}},
                     "text": [f"of {len(texts[latent]):,}" for latent in latents],
                     "textposition": "outside",
                     "cliponaxis": False,

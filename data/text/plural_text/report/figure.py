@@ -31,6 +31,8 @@ _TITLES = {
     "used_latents": "latents in use, exp(H(mean q))",
     "target_mass": "probability mass on the targets",
     "expected_coverage_1000": "targets expected among 1,000 draws",
+    "slowest_rank_seconds": "seconds of the slowest rank",
+    "mean_rank_seconds": "seconds, mean of the ranks",
     "rows": "rows per step",
     "sequence_tokens": "tokens of one row per sequence, per step",
     "possibility_information_nats": "information of the possibility numbers (nats)",
@@ -46,7 +48,8 @@ _TITLE_CHARACTERS = 34
 
 @dataclass(frozen=True)
 class Figure:
-    """`name`: the word for `plural plot`. `traces`, `layout`: plotly's, without colours of the background."""
+    """`name`: the word for `plural plot`. `traces`, `layout`: plotly's, without colours of the background. A
+    trace's `meta` may have "columns": name -> a value per point, which its CSV file has beside x and y."""
 
     name: str
     section: str

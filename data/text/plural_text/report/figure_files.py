@@ -9,16 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from plural_text.common.errors import BadData
-from plural_text.common.json_lines import read_object
-from plural_text.report.decimate import finite
+from plural_text.common.json_lines import finite, read_object
+from plural_text.report.comparable import Key
 
 
 @dataclass(frozen=True)
 class Measured:
-    """`interval`: of 95 %, None where there is none."""
+    """`interval`: of 95 %, None where there is none. `on`: what it was measured on, as far as the file says;
+    only figures of the same are compared."""
 
     value: float
     interval: tuple[float, float] | None
+    on: Key = ()
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,15 @@ def read_figure_file(path: Path) -> FigureFile:
 
 def _of_metrics(path: Path, content: dict) -> FigureFile:
     found = {}
+    prompts, responses = finite(content.get("prompts")), finite(content.get("responses"))
+    on: Key = ()
+    if prompts and responses is not None:  # a method may give a few responses less than it was asked for
+        on = (("prompts", prompts), ("responses per prompt", round(responses / prompts)))
     for name, fields in content["figures"].items():
         if not isinstance(fields, dict) or "value" not in fields:
             raise BadData(f"{path}: key 'figures.{name}' must hold an object with 'value'")
         if (value := finite(fields["value"])) is not None:
-            found[name] = Measured(value, _interval(fields.get("interval_95")))
+            found[name] = Measured(value, _interval(fields.get("interval_95")), on)
     return FigureFile(path, str(content.get("responses_file", "")), found)
 
 
@@ -59,8 +65,9 @@ def _of_evaluate(path: Path, content: dict) -> FigureFile:
     summary = content["summary"]
     intervals = summary.get("intervals_95")
     intervals = intervals if isinstance(intervals, dict) else {}
+    on = (("groups", len(content["groups"])),)
     found = {
-        name: Measured(value, _interval(intervals.get(name)))
+        name: Measured(value, _interval(intervals.get(name)), on)
         for name, field_ in summary.items()
         if name != "groups" and (value := finite(field_)) is not None
     }

@@ -24,10 +24,11 @@ MAX_TREES = 6
 
 def all_figures(sources: Sources) -> tuple[list[Figure], list[str]]:
     """The figures, and why some are not there."""
-    trees, notes = _trees(sources)
+    compared, notes = trade_offs(sources.figures)
+    trees, reasons = _trees(sources, MAX_TREES)
     found = [
         *(sweep_figures(sources.sweep) if sources.sweep else []),
-        *trade_offs(sources.figures),
+        *compared,
         *curves(sources.runs),
         *target_figures(sources.answers, sources.targets),
         *entropy_figure(sources.prompts),
@@ -35,27 +36,50 @@ def all_figures(sources: Sources) -> tuple[list[Figure], list[str]]:
         *time_figure(sources.runs),
         *trees,
     ]
-    return [safe(figure) for figure in found], notes
+    return [safe(figure) for figure in found], notes + reasons
 
 
-def named(figures: list[Figure], name: str) -> Figure:
-    """Errors: UsageError that tells which there are."""
-    for figure in figures:
+def figure_named(sources: Sources, name: str) -> Figure:
+    """The one figure; others are not made, as far as the name tells them apart. Errors: UsageError that tells
+    which there are, and why some are not."""
+    for figure in _candidates(sources, name):
         if figure.name == name:
-            return figure
+            return safe(figure)
+    figures, notes = all_figures(sources)
     names = [figure.name for figure in figures]
     near = difflib.get_close_matches(name, names, 1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
     known = ", ".join(names) or "none"
-    raise UsageError(f"no figure '{name}' can be drawn of these files; {hint}those that can: {known}")
+    reasons = "".join(f"; {note}" for note in [*sources.notes, *notes])
+    raise UsageError(
+        f"no figure '{name}' can be drawn of these files; {hint}those that can: {known}{reasons}"
+    )
 
 
-def _trees(sources: Sources) -> tuple[list[Figure], list[str]]:
-    """One tree for each method and corpus."""
+def _candidates(sources: Sources, name: str) -> list[Figure]:
+    """Figures among which the named one is, if it is there at all."""
+    begin, _, last = name.partition("-")
+    if begin == "sweep" or name.startswith("sweep."):
+        return sweep_figures(sources.sweep) if sources.sweep else []
+    if begin == "tree":  # each takes a process
+        return _trees(sources, min(int(last), MAX_TREES))[0] if last.isdecimal() and len(last) < 3 else []
+    if begin == "targets":
+        return target_figures(sources.answers, sources.targets)
+    if name == "profile":
+        return time_figure(sources.runs)
+    if name == "target-entropy":
+        return entropy_figure(sources.prompts)
+    if name == "latent-answers":
+        return latent_figure(sources.answers)
+    return curves(sources.runs, name) or trade_offs(sources.figures)[0]
+
+
+def _trees(sources: Sources, most: int) -> tuple[list[Figure], list[str]]:
+    """One tree for each method and corpus, the first `most`, and why others are not there."""
     found, notes, seen = [], [], set()
     for run in sources.runs:
         settings = tuple(str(run.setting(key)) for key in ("method", "data.train", "group.responses"))
-        if settings in seen or len(found) == MAX_TREES:
+        if settings in seen or len(found) >= most:
             continue
         seen.add(settings)
         try:

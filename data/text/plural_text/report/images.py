@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from plural_text.common.errors import NotInstalled, WriteFailed
+from plural_text.common.errors import NotInstalled
 from plural_text.report.figure import Figure, plain_text
 
 FORMATS = ("png", "pdf", "svg")
@@ -72,20 +72,3 @@ def draw(pictures: Sequence[dict], format_: str, scale: float, progress) -> list
             told = (folder / "errors").read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise NotInstalled(f"{told[-1] if told else 'the browser does not draw'}; {_ADVICE}")
         return [(folder / str(place)).read_bytes() for place in range(len(pictures))]
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """The file appears whole. Errors: WriteFailed."""
-    try:
-        handle, partial = tempfile.mkstemp(prefix=f"{path.name}.partial-", dir=path.parent)
-        try:
-            with open(handle, "wb") as stream:
-                stream.write(content)
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(partial, 0o666 & ~mask)
-            os.replace(partial, path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
-    except OSError as error:
-        raise WriteFailed(f"{path}: cannot be written: {error.strerror}") from None

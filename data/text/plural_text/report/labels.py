@@ -5,6 +5,7 @@ Owns: names that tell them apart. Does not own: files. Thread rule: free of stat
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +30,6 @@ def split_label(text: str) -> tuple[str | None, Path]:
     """(label, path) of LABEL=FILE, (None, path) of a file's name alone. A file that is there under the whole
     text is that file."""
     label, sign, rest = text.partition("=")
-    if sign and label and rest and "/" not in label and not Path(text).exists():
+    if sign and label and rest and "/" not in label and not os.path.exists(text):
         return label, Path(rest)
     return None, Path(text)

@@ -54,6 +54,7 @@ def page(title: str, sources: Sources, figures: Sequence[Figure], notes: Sequenc
     for place, figure in enumerate(figures):
         data["figures"].append({"name": figure.name, "data": figure.traces, "layout": figure.layout})
         inside[figure.section] += _figure(place, figure)
+    inside["time"] += run_tables.slowest_ranks(sources.runs)
     if inside["time"] and not any(run.profiles for run in sources.runs):
         inside["time"] += paragraph("Runs made with profile=true also show which parts took the time.")
     shown = {section: content for section, content in inside.items() if content}

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 from plural_text.common.errors import UsageError
-from plural_text.common.new_output import add_force, require_new
+from plural_text.common.new_output import add_force, require_new, write_whole
 from plural_text.common.options import number, whole_number
 from plural_text.common.progress import Progress
 from plural_text.report import images, sources
-from plural_text.report.figures import all_figures, named
+from plural_text.report.figures import figure_named
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
     if format_ not in images.FORMATS:
         raise UsageError(f"{arguments.output}: must end with .png, .pdf or .svg")
     require_new(arguments.output, arguments.force)
-    figure = named(all_figures(sources.read_sources(arguments))[0], arguments.figure)
+    figure = figure_named(sources.read_sources(arguments), arguments.figure)
     picture = images.for_paper(figure, arguments.title or "", arguments.width, arguments.height)
     with Progress("drawing", 1, "pictures", sys.stderr) as progress:
         (content,) = images.draw([picture], format_, arguments.scale, progress)
-    images.write_whole(arguments.output, content)
+    write_whole(arguments.output, content)
     return 0

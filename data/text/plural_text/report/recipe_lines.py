@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from plural_text.common import recipe_yaml
 from plural_text.common.errors import BadData, MissingInput
 
 _LINE = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>\S.*?))?(?: {2,}# (?P<origin>.*))?\s*")
@@ -49,11 +50,11 @@ def read_recipe(path: Path) -> list[RecipeLine]:
 
 
 def value_of(lines: list[RecipeLine], key: str):
-    """The value of a key as YAML reads it; None where the recipe has none."""
+    """The value of a key as the trainer reads it; None where the recipe has none."""
     for line in lines:
         if line.key == key:
             try:
-                return yaml.safe_load(line.value)
-            except yaml.YAMLError:
+                return recipe_yaml.load(line.value)
+            except (yaml.YAMLError, ValueError, RecursionError):
                 return line.value
     return None

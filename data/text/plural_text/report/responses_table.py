@@ -22,7 +22,7 @@ def columns(answers: Sequence[AnswersFile]) -> dict:
     }
     for source, file in enumerate(answers):
         for prompt in file.prompts:
-            place = prompts.setdefault((prompt.id, prompt.text), len(prompts))
+            place = prompts.setdefault((prompt.id, prompt.prompt), len(prompts))
             method = methods.setdefault(prompt.method, len(methods))
             for response in prompt.responses:
                 found["source"].append(source)

@@ -5,12 +5,17 @@ Owns: which fields are shown. Does not own: reading runs (runs.py). Thread rule:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from plural_text.report.decimate import finite
+from plural_text.common.json_lines import finite
+from plural_text.report.comparable import validated_on, words
 from plural_text.report.html_parts import folded, paragraph, table
 from plural_text.report.runs import MAX_LOG_LINES, Run
+
+# Of one run, those that are the slowest most often.
+_MOST_SLOW_RANKS = 4
 
 
 def summary(runs: Sequence[Run]) -> str:
@@ -23,6 +28,7 @@ def summary(runs: Sequence[Run]) -> str:
         "of",
         "loss (nats)",
         "perplexity (validation)",
+        "validated on",
         "seconds",
         "ranks",
         "restarts",
@@ -39,11 +45,12 @@ def _summary_row(run: Run) -> tuple:
         run.name,
         run.setting("method"),
         str(run.setting("model.path") or run.setting("model.config") or "").rstrip("/").rpartition("/")[2],
-        "finished" if run.finished else "not finished",
+        run.state,
         last.get("step"),
         begin.get("last_step"),
         _number(last.get("loss")),
         _number(validation.get("perplexity")),
+        words(key) if (key := validated_on(run)) else None,
         _number(end.get("seconds")),
         begin.get("ranks"),
         begin.get("restarts"),
@@ -84,13 +91,15 @@ def faults(runs: Sequence[Run]) -> str:
                 "ended at once.",
                 "warning",
             )
+        elif not run.events:
+            found += paragraph(f"{run.name}: metrics.jsonl holds no line yet.", "warning")
         elif not run.finished:
-            found += paragraph(f"{run.name}: not finished.", "warning")
-    lines = [(run.name, *line) for run in runs for line in run.log[:MAX_LOG_LINES]]
+            found += paragraph(f"{run.name}: {run.state}.", "warning")
+    lines = [(run.name, *line) for run in runs for line in run.log[-MAX_LOG_LINES:]]
     for run in runs:
         if len(run.log) > MAX_LOG_LINES:
             found += paragraph(
-                f"{run.name}: the first {MAX_LOG_LINES} of {len(run.log):,} warnings and errors are shown."
+                f"{run.name}: the last {MAX_LOG_LINES} of {len(run.log):,} warnings and errors are shown."
             )
     if lines:
         return found + table(
@@ -115,6 +124,17 @@ def _not_finite(run: Run) -> list[tuple]:
             if value in ("nan", "inf", "-inf"):
                 found.setdefault(key, []).append(line["step"])
     return [(key, steps[0], len(steps)) for key, steps in found.items()]
+
+
+def slowest_ranks(runs: Sequence[Run]) -> str:
+    """Of runs on several ranks: which ones the others waited for."""
+    rows = []
+    for run in runs:
+        ranks = Counter(rank for line in run.steps if type(rank := line.get("slowest_rank")) is int)
+        for rank, count in ranks.most_common(_MOST_SLOW_RANKS):
+            rows.append((run.name, rank, count, ranks.total()))
+    head = ("run", "rank", "steps in which it was the slowest", "of")
+    return table("Slowest ranks", head, rows) if rows else ""
 
 
 def recipes(runs: Sequence[Run]) -> str:

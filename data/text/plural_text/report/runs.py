@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plural_text.common.errors import BadData, MissingInput
-from plural_text.common.json_lines import parse_object
+from plural_text.common.metrics_file import parse_line
+from plural_text.common.run_state import RunFolder
 from plural_text.report.recipe_lines import RecipeLine, read_recipe, value_of
 
 # A row of a profile's table: part, share of the step, milliseconds per step, of it multiplies.
@@ -23,7 +24,8 @@ MAX_LOG_LINES = 100
 @dataclass(frozen=True)
 class Run:
     """`events`: lines of metrics.jsonl by their "event", in the file's order. `profiles`: of each rank the
-    parts of a step and their milliseconds. `log`: (rank, time, level, text) of warnings and errors."""
+    parts of a step and their milliseconds. `log`: (rank, time, level, text) of warnings and errors,
+    by time."""
 
     name: str
     folder: Path
@@ -32,6 +34,8 @@ class Run:
     profiles: dict[str, list[tuple[str, float]]]
     log: list[tuple[str, str, str, str]]
     half_line: bool  # the last line is not whole: the run is being written, or was killed
+    finished: bool
+    alive: bool  # a process of this machine trains it
 
     def setting(self, key: str):
         return value_of(self.recipe, key)
@@ -41,12 +45,14 @@ class Run:
         return self.events.get("step", [])
 
     @property
-    def finished(self) -> bool:
-        return "end" in self.events
+    def state(self) -> str:
+        return "finished" if self.finished else "running" if self.alive else "not finished"
 
 
 def read_run(folder: Path, name: str) -> Run:
     """Errors: MissingInput where there is no metrics.jsonl, BadData naming file and line."""
+    place = RunFolder(folder)
+    alive, finished = place.is_held(), place.is_finished()  # first: what is written since is read below
     events, half_line = _read_events(folder / "metrics.jsonl")
     return Run(
         name,
@@ -54,8 +60,13 @@ def read_run(folder: Path, name: str) -> Run:
         events,
         read_recipe(folder / "recipe.yaml"),
         {path.stem: _read_profile(path) for path in sorted(folder.glob("profile/rank-*.txt"))},
-        [line for path in sorted(folder.glob("log/rank-*.log")) for line in _read_log(path)],
+        sorted(
+            (line for path in sorted(folder.glob("log/rank-*.log")) for line in _read_log(path)),
+            key=lambda line: line[1],
+        ),
         half_line,
+        finished,
+        alive,
     )
 
 
@@ -73,18 +84,12 @@ def _read_events(path: Path) -> tuple[dict[str, list[dict]], bool]:
             continue
         where = f"{path}:{number}"
         try:
-            fields = parse_object(line, where)
+            fields = parse_line(line, where)
         except BadData:
             if number == len(lines):  # behind the last line end: not written to its end
                 return events, True
             raise
-        if not isinstance(fields.get("event"), str):
-            raise BadData(f"{where}: key 'event' is missing; is this a metrics.jsonl of plural train?")
-        if fields["event"] in ("step", "pass", "validation") and type(fields.get("step")) is not int:
-            raise BadData(f"{where}: key 'step' must hold a whole number")
         events.setdefault(fields["event"], []).append(fields)
-    if not events:
-        raise BadData(f"{path}: holds no line yet; give a run that has begun")
     return events, False
 
 

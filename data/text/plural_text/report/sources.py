@@ -7,16 +7,17 @@ files' formats (runs.py, answers.py, figure_files.py, sweep.py, target_sets.py).
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from plural_text.common.errors import MissingInput, UsageError
+from plural_text.common.json_lines import finite
 from plural_text.common.progress import Progress
 from plural_text.report.answers import AnswersFile, read_answers_file
-from plural_text.report.decimate import finite
+from plural_text.report.comparable import validated_on
 from plural_text.report.figure_files import FigureFile, Measured, read_figure_file
 from plural_text.report.labels import short_names, split_label
 from plural_text.report.runs import Run, read_run
@@ -101,7 +102,7 @@ def read_sources(arguments: argparse.Namespace) -> Sources:
             (label, count(read_figure_file(path))) for label, path in map(split_label, arguments.metrics)
         ]
     figures, prompts = _figures(files, answers)
-    for run in _validated_alike(runs, notes):
+    for run in runs:
         for name, value in _last_validation(run).items():
             figures.setdefault(run.name, {}).setdefault(name, value)
     targets = _targets(arguments.targets, runs, answers, notes)
@@ -112,7 +113,7 @@ def _runs_of(sweep: Sweep | None, notes: list[str]) -> list[tuple[Path, str]]:
     """Of a sweep the runs that have begun."""
     found = []
     for row in sweep.rows if sweep else ():
-        if row.run is not None and (row.run / "metrics.jsonl").is_file():
+        if row.run is not None and os.path.isfile(row.run / "metrics.jsonl"):
             found.append((row.run, row.label))
         elif row.state in ("finished", "failed", "running"):
             notes.append(f"{row.label}: its run has no metrics.jsonl, so it has no curves")
@@ -122,7 +123,7 @@ def _runs_of(sweep: Sweep | None, notes: list[str]) -> list[tuple[Path, str]]:
 def _answers_of(sweep: Sweep | None, notes: list[str]) -> list[tuple[Path, str]]:
     found = []
     for row in sweep.rows if sweep else ():
-        if row.responses is not None and row.responses.is_file():
+        if row.responses is not None and os.path.isfile(row.responses):
             found.append((row.responses, row.label))
         elif row.responses is not None:
             notes.append(f"{row.label}: its answers file is not there")
@@ -160,31 +161,18 @@ def _figures(
 
 
 def _label_of(file: FigureFile, answers: list[AnswersFile]) -> str:
-    for candidate in answers:
-        if file.responses_file and Path(file.responses_file).resolve() == candidate.path.resolve():
-            return candidate.label
+    if os.path.isfile(file.responses_file):
+        for candidate in answers:
+            if os.path.samefile(file.responses_file, candidate.path):
+                return candidate.label
     return file.path.stem
-
-
-def _validated_alike(runs: list[Run], notes: list[str]) -> list[Run]:
-    """The runs with the most common data.validation: figures of different corpora are not compared."""
-    corpora = {run.name: str(run.setting("data.validation")) for run in runs if "validation" in run.events}
-    if not corpora:
-        return []
-    common, _ = Counter(corpora.values()).most_common(1)[0]
-    others = [name for name, corpus in corpora.items() if corpus != common]
-    if others:
-        notes.append(
-            f"{', '.join(others)}: validated on another corpus than {common}, so not compared by that"
-        )
-    return [run for run in runs if corpora.get(run.name) == common]
 
 
 def _last_validation(run: Run) -> dict[str, Measured]:
     line: Mapping = run.events.get("validation", [{}])[-1]
     left_out = {"step", "groups", "responses", "temperature", "seconds"}
     return {
-        key: Measured(number, None)
+        key: Measured(number, None, validated_on(run, key))
         for key, value in line.items()
         if key not in left_out and (number := finite(value)) is not None
     }

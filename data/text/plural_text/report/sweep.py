@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plural_text.common.errors import BadData
-from plural_text.common.json_lines import kind, read_object
-from plural_text.report.decimate import finite
+from plural_text.common.json_lines import finite, kind, read_object
 
 TABLE = "table.json"
 STATES = ("finished", "failed", "running", "waiting")

@@ -7,6 +7,7 @@ own trees (docs/methods.md). Thread rule: free of state.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,10 @@ from plural_text.report.runs import Run
 # Leaves of a picture that can still be read.
 MAX_SEQUENCES = 64
 _INSPECT_SECONDS = 60
+_WITHOUT_TREE = {
+    "pretrain": "a document is one sequence, without a branch",
+    "cvf": "its sequences branch by latents, which a corpus does not have",
+}
 
 
 @dataclass(frozen=True)
@@ -59,45 +64,49 @@ class NoTree(Exception):
     """Why there is no picture, in words."""
 
 
-def corpus_of(run: Run) -> Path:
-    """data.train of the run, as seen from where the run was started. Errors: NoTree."""
-    train = run.setting("data.train")
-    if not isinstance(train, str):
-        raise NoTree("the recipe names no data.train")
-    path = Path(train)
+def corpus_of(run: Run, key: str = "data.train") -> Path:
+    """A corpus of the run, as seen from where the run was started. Errors: NoTree."""
+    named = run.setting(key)
+    if not isinstance(named, str):
+        raise NoTree(f"the recipe names no {key}")
+    path = Path(named)
     if not path.is_absolute():
         # The run lies in <run.dir>/<name>, which was relative to the same folder.
         runs = run.setting("run.dir")
         depth = 1 if not isinstance(runs, str) or Path(runs).is_absolute() else len(Path(runs).parts) + 1
         parents = run.folder.resolve().parents
         started = parents[depth - 1] if depth <= len(parents) else Path()
-        path = next((place for place in (started / path, path) if place.is_file()), started / path)
-    if not path.is_file():
-        raise NoTree(f"its corpus {train} is not there")
+        path = next((place for place in (started / path, path) if os.path.isfile(place)), started / path)
+    if not os.path.isfile(path):
+        raise NoTree(f"its corpus {named} is not there")
     return path
 
 
 def read_tree(run: Run) -> Tree:
     """The tree of the first group of the run's corpus. Errors: NoTree."""
-    method = run.setting("method")
-    if method == "pretrain":
-        raise NoTree("a document is one sequence, without a branch")
+    method = str(run.setting("method"))
+    if method in _WITHOUT_TREE:
+        raise NoTree(_WITHOUT_TREE[method])
     corpus = corpus_of(run)
     mask = run.setting("loss.unlikelihood.mask") or "content_first"
     group = _inspect(corpus, str(mask))
     used = run.setting("group.responses")
-    sequences = sequences_of(
-        group, method in ("peft", "poexft"), _used(method, used, len(group["responses"]))
-    )
+    try:
+        sequences = sequences_of(
+            group, method in ("peft", "poexft"), _used(method, used, len(group["responses"]))
+        )
+        name = str(group["id"])
+    except (KeyError, TypeError):
+        raise NoTree(f"its corpus {corpus} has no prompts with responses") from None
     if len(sequences) < 2:
         raise NoTree(f"a group of {method} is one sequence, without a branch")
     if len(sequences) > MAX_SEQUENCES:
         raise NoTree(f"its first group has {len(sequences):,} sequences, a picture at most {MAX_SEQUENCES}")
-    return build(str(group["id"]), sequences, _pieces(corpus, {t for s in sequences for t in s.tokens}))
+    return build(name, sequences, _pieces(corpus, {t for s in sequences for t in s.tokens}))
 
 
 def _used(method, setting, found: int) -> int:
-    if method in ("otoft", "cvf"):
+    if method == "otoft":
         return min(1, found)
     if method == "distribution_matching" or not isinstance(setting, int) or setting == 0:
         return found
@@ -131,9 +140,17 @@ def build(group: str, sequences: list[Sequence], pieces: dict[int, str]) -> Tree
         root,
         sequences,
         sum(len(sequence.tokens) for sequence in sequences),
-        len({sequence.tokens[:end] for sequence in sequences for end in range(1, sequence.trained)}),
+        _rows(root, 0),
         pieces,
     )
+
+
+def _rows(node: Node, begin: int) -> int:
+    """Of a node whose first token is at place `begin`, and of all below it: tokens that a sequence needs and
+    that are not its last one."""
+    end = begin + len(node.tokens)
+    deepest = max((min(sequence.trained - 1, end) for sequence in node.sequences), default=0)
+    return max(0, deepest - begin) + sum(_rows(child, end) for child in node.children)
 
 
 def _grow(sequences: list[Sequence], depth: int) -> Node:

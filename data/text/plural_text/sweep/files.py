@@ -6,31 +6,21 @@ Thread rule: free of state.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import socket
-import threading
 from pathlib import Path
 from typing import Any
 
+from plural_text.common import new_output
 from plural_text.common.errors import WriteFailed
 
 
 def write_whole(path: Path, text: str) -> None:
-    """The file appears whole, and stays after a crash of the machine. Errors: WriteFailed."""
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}")
+    """The file appears whole, with its folder. Errors: WriteFailed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise WriteFailed(f"{path}: cannot be written: {error.strerror}") from None
+        raise WriteFailed(f"{path.parent}: cannot be created: {error.strerror}") from None
+    new_output.write_whole(path, text)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import stdev
 
+from plural_text.common.pareto import front
+
 CONFIDENCE = 0.95
 POWER = 0.8
 _MOST_SEEDS = 10_000
@@ -117,14 +119,4 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 def pareto_front(points: Sequence[tuple[float, float]], x_higher: bool, y_higher: bool) -> list[int]:
     """Indices of the points that no other point beats in one figure without losing in the other."""
-    signs = (1 if x_higher else -1, 1 if y_higher else -1)
-    better = [(signs[0] * x, signs[1] * y) for x, y in points]
-    order = sorted(range(len(points)), key=lambda i: (-better[i][0], -better[i][1]))
-    front: list[int] = []
-    highest = -math.inf
-    for i in order:
-        # Equal points are all on the front.
-        if better[i][1] > highest or (front and better[i] == better[front[-1]]):
-            front.append(i)
-            highest = better[i][1]
-    return sorted(front)
+    return sorted(front(points, "higher" if x_higher else "lower", "higher" if y_higher else "lower"))

@@ -1,9 +1,9 @@
-"""`plural track RUN`: sends a run's figures to TensorBoard and Weights & Biases.
+"""`plural track RUN`: sends a run's figures to TensorBoard, Weights & Biases and trackio.
 
 The figures are those of metrics.jsonl, with its names: `train/loss`, `validation/perplexity`; the recipe is
 the config. Each line is sent once, by however many starts; a tracker that is new gets all lines. Without
-options the keys `log.tensorboard` and `log.wandb` of the run's recipe say where to. A training that has these
-keys starts `plural track RUN --follow` by itself.
+options the keys `log.tensorboard`, `log.wandb` and `log.trackio` of the run's recipe say where to. A training
+that has these keys starts `plural track RUN --follow` by itself.
 
 Owns: options, what the recipe asks for, the loop of --follow. Does not own: lines (sending.py), trackers.
 Thread rule: one thread.
@@ -21,12 +21,14 @@ from pathlib import Path
 
 import yaml
 
+from plural_text.common import recipe_yaml
 from plural_text.common.errors import BadData, CannotCreate, CommandError, MissingInput, UsageError
 from plural_text.common.progress import Progress
 from plural_text.common.run_state import RunFolder, require_run
 from plural_text.track.sending import Sending
 from plural_text.track.sent import SentFile, only_tracker
 from plural_text.track.tensorboard import TensorBoard
+from plural_text.track.trackio_store import Trackio
 from plural_text.track.weights_and_biases import WeightsAndBiases
 
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -42,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["online", "offline"],
         help="offline: into log/wandb of the run's folder, for `wandb sync` (default: as the recipe says)",
     )
+    add("--trackio", action="store_true", help="trackio's store of this user, or of the variable TRACKIO_DIR")
     add("--follow", action="store_true", help="go on until the training ends, on the machine of its rank 0")
 
 
@@ -76,6 +79,9 @@ def _sendings(run_folder: RunFolder, settings: _Settings, recipe_text: str, reci
         # Another project has got nothing yet.
         place = "/".join(part for part in ("wandb", wandb["entity"], wandb["project"]) if part)
         sendings.append(Sending(place, run_folder, file, make))
+    if settings.trackio:
+        make = lambda own: Trackio(settings.name, recipe, own)
+        sendings.append(Sending("trackio", run_folder, file, make))
     return sendings
 
 
@@ -83,6 +89,8 @@ def _sendings(run_folder: RunFolder, settings: _Settings, recipe_text: str, reci
 class _Settings:
     tensorboard: bool
     wandb: dict | None  # project, mode, entity, name; None: not this tracker
+    trackio: bool
+    name: str  # of the run
 
 
 def _recipe(run_folder: RunFolder) -> tuple[str, dict]:
@@ -90,10 +98,10 @@ def _recipe(run_folder: RunFolder) -> tuple[str, dict]:
     path = run_folder.recipe
     try:
         text = path.read_text(encoding="utf-8")
-        values = yaml.safe_load(text)
+        values = recipe_yaml.load(text)
     except OSError as error:
         raise MissingInput(f"{path}: cannot be read: {error.strerror}; it is the recipe of the run") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise BadData(f"{path}: is no YAML: {error}; restore it") from None
     if not isinstance(values, dict):
         raise BadData(f"{path}: is no recipe; restore it")
@@ -108,21 +116,24 @@ def _wanted(arguments: argparse.Namespace, recipe: dict) -> _Settings:
         theirs = log.get("wandb") or {}
         project, tensorboard = theirs.get("project"), log.get("tensorboard", False)
         mode, entity = theirs.get("mode", "online"), theirs.get("entity")
-        name = theirs.get("name") or recipe.get("name")
+        trackio = log.get("trackio", False)
+        own_name = str(recipe.get("name") or arguments.run.resolve().name)
+        name = theirs.get("name") or own_name
     except AttributeError:
         raise BadData(
             f"{arguments.run / 'recipe.yaml'}: 'log' is no section of a recipe; restore it"
         ) from None
     mode = arguments.wandb_mode or mode
-    if arguments.tensorboard or arguments.wandb:
-        project, tensorboard = arguments.wandb, arguments.tensorboard
+    if arguments.tensorboard or arguments.wandb or arguments.trackio:
+        project, tensorboard, trackio = arguments.wandb, arguments.tensorboard, arguments.trackio
         mode = mode if arguments.wandb_mode or mode != "disabled" else "online"
     wandb = {"project": project, "mode": mode, "entity": entity, "name": name}
-    settings = _Settings(bool(tensorboard), wandb if project and mode != "disabled" else None)
-    if not settings.tensorboard and settings.wandb is None:
+    wandb = wandb if project and mode != "disabled" else None
+    settings = _Settings(bool(tensorboard), wandb, bool(trackio), own_name)
+    if not (settings.tensorboard or settings.wandb or settings.trackio):
         raise UsageError(
-            "nothing to send to: the run's recipe has neither log.tensorboard nor log.wandb.project; give "
-            "--tensorboard or --wandb PROJECT"
+            "nothing to send to: the run's recipe has none of log.tensorboard, log.wandb.project and "
+            "log.trackio; give --tensorboard, --wandb PROJECT or --trackio"
         )
     return settings
 

@@ -6,23 +6,9 @@ folder"). Thread rule: pure functions.
 
 from __future__ import annotations
 
-from plural_text.common.errors import BadData
-from plural_text.common.json_lines import kind
-
 # Lines that say what happened and measure nothing.
 _WITHOUT_FIGURES = {"start", "resume", "checkpoint"}
 _NOT_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
-
-
-def event_of(line: dict, where: str) -> tuple[str, int]:
-    """A line's event and step. Errors: BadData."""
-    event, step = line.get("event"), line.get("step")
-    if not isinstance(event, str) or type(step) is not int or step < 0:
-        raise BadData(
-            f"{where}: holds {kind(event)} as 'event' and {kind(step)} as 'step', must hold a text and a "
-            "whole number; give the folder of a run of `plural train`"
-        )
-    return event, step
 
 
 def figures_of(line: dict) -> dict[str, float]:

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from plural_text.common.json_lines import parse_object
-from plural_text.common.metrics_file import Line, new_lines
+from plural_text.common.errors import BadData
+from plural_text.common.json_lines import finite
+from plural_text.common.metrics_file import Line, line_number, new_lines, parse_line
 from plural_text.common.run_state import RunFolder
-from plural_text.track.figures import event_of, figures_of
+from plural_text.track.figures import figures_of
 from plural_text.track.sent import Sent, SentFile
 from plural_text.track.tracker import Tracker
 
@@ -64,9 +65,8 @@ class Sending:
     def _send(self, lines: list[Line]) -> None:
         found = []
         for line in lines:
-            where = f"{self._run.metrics}: the line that ends at byte {line.place.end_bytes:,}"
-            fields = parse_object(line.content, where)
-            event, step = event_of(fields, where)
+            fields = self._parse(line)
+            event, step = fields["event"], fields["step"]
             seconds = self._time_of(fields)
             if (figures := figures_of(fields)) and not self._sent.has(event, step):
                 found.append(_Row(event, step, figures, seconds))
@@ -79,6 +79,13 @@ class Sending:
             self._send_all(found)
             self._remember(lines, found)
         self.count += len(found)
+
+    def _parse(self, line: Line) -> dict:
+        path = self._run.metrics
+        try:
+            return parse_line(line.content, str(path))
+        except BadData:  # counted only now: a long file is not read again for each of its lines
+            return parse_line(line.content, f"{path}:{line_number(path, line.place.end_bytes)}")
 
     def _send_all(self, found: list[_Row]) -> None:
         for row in found:
@@ -94,10 +101,21 @@ class Sending:
         self._file.write(self.name, self._sent)
 
     def _time_of(self, fields: dict) -> float:
-        """Lines have no time of day: that of the start plus the seconds of steps and validations since."""
-        own = self._sent.own
-        if fields["event"] in ("start", "resume"):
-            own["time_unix_seconds"] = fields.get("time_unix_seconds", time.time())
-        elif fields["event"] in ("step", "validation"):
-            own["time_unix_seconds"] = own.get("time_unix_seconds", time.time()) + fields.get("seconds", 0.0)
-        return own.get("time_unix_seconds", time.time())
+        """Lines have no time of day: that of the start plus the seconds of steps and validations since. With
+        train.log_every_steps above 1, the steps without a line count as long as the one behind them."""
+        own, event, step = self._sent.own, fields["event"], fields["step"]
+        seconds = finite(fields.get("seconds")) or 0.0
+        now = finite(own.get("time_unix_seconds")) or time.time()
+        if event in ("start", "resume"):
+            now = finite(fields.get("time_unix_seconds")) or time.time()
+            own |= {"start_unix_seconds": now, "timed_step": step}
+        elif event == "step":
+            before = finite(own.get("timed_step"))
+            now += seconds * max(step - (step - 1 if before is None else before), 0)
+            own["timed_step"] = step
+        elif event == "validation":
+            now += seconds
+        elif event == "end" and seconds and "start_unix_seconds" in own:
+            now = own["start_unix_seconds"] + seconds  # which the trainer has measured
+        own["time_unix_seconds"] = now
+        return now

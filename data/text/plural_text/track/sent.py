@@ -10,14 +10,14 @@ import contextlib
 import errno
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from plural_text.common.errors import BadData, CannotCreate, WriteFailed
+from plural_text.common.errors import BadData, CannotCreate
 from plural_text.common.json_lines import read_object
 from plural_text.common.metrics_file import Place
+from plural_text.common.new_output import write_whole
 
 
 @dataclass
@@ -54,15 +54,7 @@ class SentFile:
     def write(self, tracker: str, sent: Sent) -> None:
         """The file appears whole: a kill leaves this one or the one before."""
         fields = {**self._all(), tracker: asdict(sent)}
-        aside = self._path.with_suffix(".json.new")
-        try:
-            with open(aside, "w", encoding="utf-8") as stream:
-                json.dump(fields, stream, indent=1)
-                stream.flush()
-                os.fsync(stream.fileno())
-            aside.replace(self._path)
-        except OSError as error:
-            raise WriteFailed(f"{self._path}: cannot be written: {error.strerror}; free space") from None
+        write_whole(self._path, json.dumps(fields, indent=1))
 
     def _all(self) -> dict:
         return read_object(self._path) if self._path.exists() else {}

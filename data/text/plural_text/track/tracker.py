@@ -32,5 +32,7 @@ class Tracker(Protocol):
 def not_installed(library: str, missing: ImportError) -> NotInstalled:
     """The error that says how the library is installed."""
     pip = f"{sys.executable} -m pip install"
-    packages = f"--no-deps -r {FILES / 'requirements-tracking.txt'}" if PROJECT else "tensorboard wandb"
+    packages = (
+        f"--no-deps -r {FILES / 'requirements-tracking.txt'}" if PROJECT else "tensorboard wandb trackio"
+    )
     return NotInstalled(f"{library} is not installed ({missing}); install it with: {pip} {packages}")

@@ -49,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(highlight=False)
     if arguments.once or not console.is_terminal or console.is_dumb_terminal:
         runs.look()
-        if missing := runs.without_run():
+        if runs.without_run():
+            missing = runs.without_run()[0]
             what = "has no run in it" if missing.is_dir() else "is no folder"
             raise MissingInput(f"{missing}: {what}; give the folder of a run, such as runs/mine, or of runs")
         for line in body(runs.sorted(), _COLUMNS_OF_A_FILE):
@@ -72,11 +73,14 @@ class Runs:
         self._folders = folders
         self._views: dict[Path, RunView] = {}
         self._searched = -_SECONDS_BETWEEN_SEARCHES
+        self._without_run: list[Path] = []
 
     def look(self) -> None:
         if time.monotonic() - self._searched >= _SECONDS_BETWEEN_SEARCHES:
             self._searched = time.monotonic()
-            found = [folder for named in self._folders for folder in _runs_in(named)]
+            inside = {named: _runs_in(named) for named in self._folders}
+            self._without_run = [named for named, folders in inside.items() if not folders]
+            found = [folder for folders in inside.values() for folder in folders]
             self._views = {folder: self._views.get(folder) or RunView(RunFolder(folder)) for folder in found}
         for view in self._views.values():
             view.look()
@@ -88,11 +92,9 @@ class Runs:
             key=lambda run: (run.state.word not in _ALIVE_FIRST, run.seconds_since_last_line()),
         )
 
-    def without_run(self) -> Path | None:
-        return next((named for named in self._folders if not _runs_in(named)), None)
-
-    def waited_for(self) -> list[Path]:
-        return [named for named in self._folders if not _runs_in(named)]
+    def without_run(self) -> list[Path]:
+        """The folders in which the last search found none."""
+        return self._without_run
 
 
 def body(runs: list[RunView], columns: int) -> list[Text]:
@@ -110,7 +112,7 @@ def _screen(runs: Runs, columns: int, rows: int) -> Group:
     head = Text(f"plural watch  {counts}".rstrip()[: max(columns - 12, 8)], style="dim")
     head.append("  q leaves", style="dim")
     lines = [head, Text(""), *body(views, columns)]
-    for folder in runs.waited_for():
+    for folder in runs.without_run():
         lines += [Text(f"waiting for a run in {clean(str(folder))}"[:columns], style="dim")]
     if len(lines) > rows:
         lines = [*lines[: rows - 1], Text("more below: a larger window shows it", style="dim")]

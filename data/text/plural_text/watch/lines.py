@@ -139,7 +139,7 @@ def _plain(parts: list[str], columns: int) -> Text:
 
 def _fitting(parts: list[str], columns: int) -> str:
     """The first parts that fit, between them two spaces; the very first is cut where it does not."""
-    text = parts[0][: max(columns, 0)]
+    text = "".join(parts[:1])[: max(columns, 0)]
     for part in parts[1:]:
         if len(text) + 2 + len(part) > columns:
             break

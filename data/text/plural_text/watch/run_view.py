@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plural_text.common.errors import BadData
-from plural_text.common.json_lines import parse_object
-from plural_text.common.metrics_file import Place, new_lines
+from plural_text.common.json_lines import finite
+from plural_text.common.metrics_file import Place, new_lines, parse_line
 from plural_text.common.run_state import RunFolder
 
 # Enough for a steady mean, few enough to follow a change.
@@ -67,14 +67,11 @@ class RunView:
 
     def _take(self, content: bytes) -> None:
         try:
-            line = parse_object(content, str(self.folder.metrics))
+            line = parse_line(content, str(self.folder.metrics))
         except BadData:
             self.unreadable_lines += 1
             return
-        event = line.get("event")
-        if not isinstance(event, str):
-            self.unreadable_lines += 1
-            return
+        event = line["event"]
         if event in ("start", "resume"):
             self._recent.clear()  # another machine, or other ranks
             self.last["begin"] = line
@@ -102,7 +99,7 @@ class RunView:
         if not self._recent or self.last_step <= 0:
             return None
         mean = sum(seconds for _, seconds, _ in self._recent) / len(self._recent)
-        return max(self.last_step - self.step, 0) * mean
+        return finite(max(self.last_step - self.step, 0) * mean)
 
     def data_wait_share(self) -> float:
         """Of the last steps' time, what rank 0 waited for groups to be read."""
@@ -148,8 +145,7 @@ class RunView:
 
 def number(line: dict, key: str) -> float:
     """0 where the line has none."""
-    value = line.get(key)
-    return value if type(value) in (int, float) else 0
+    return finite(line.get(key)) or 0
 
 
 def _lines_of(log: Path) -> list[tuple[str, str, str]]:
