@@ -135,13 +135,16 @@ struct Recipe {
 
   struct Log {  // trackers beside metrics.jsonl; "": not this one
     bool tensorboard = false;
+    bool trackio = false;
     struct Wandb {
       std::string project;
       std::string mode = "online";  // online | offline | disabled
       std::string entity, name;     // "": the account's, the run's
     } wandb;
 
-    bool Any() const { return tensorboard || (!wandb.project.empty() && wandb.mode != "disabled"); }
+    bool Any() const {
+      return tensorboard || trackio || (!wandb.project.empty() && wandb.mode != "disabled");
+    }
   } log;
 
   // "a.b" -> "recipes/x.yaml:12", "command line", "default", "default of otoft" or "file name".

@@ -345,6 +345,9 @@ std::vector<Key> MakeKeys() {
 
   add(Boolean("log.tensorboard", FIELD(log.tensorboard),
               "event files for TensorBoard in `log/tensorboard` of the run's folder, while it trains"));
+  add(Boolean(
+      "log.trackio", FIELD(log.trackio),
+      "figures into trackio's store of this user, or of the variable `TRACKIO_DIR`, while it trains"));
   add(Text("log.wandb.project", FIELD(log.wandb.project),
            "project of Weights & Biases that gets the run's figures while it trains; `null`: none does"));
   add(Word("log.wandb.mode", Same({"online", "offline", "disabled"}), FIELD(log.wandb.mode),
