@@ -58,8 +58,8 @@ class Run:
 
 
 def runs_of(sweep: SweepFile, settings: list[Setting], contents: Contents) -> list[Run]:
-    """Every setting with every seed; runs whose recipes resolve to the same are one. Errors: BadRecipe,
-    MissingInput."""
+    """Every setting with every seed; runs whose recipes resolve to the same are one. Errors: BadRecipe, also
+    where one run would be measured in two ways; MissingInput."""
     with ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1))) as pool:
         resolved = list(pool.map(lambda one: _resolve(sweep, one), settings))
     found: dict[str, Run] = {}
@@ -81,7 +81,13 @@ def runs_of(sweep: SweepFile, settings: list[Setting], contents: Contents) -> li
             steps = [[one.name, one.steps] for one in evaluations]
             measured = _digest([run_id, steps, _step_inputs(sweep, evaluations, contents)])
             overrides = _with_seed(setting.overrides, seed)
-            found.setdefault(run_id, Run(run_id, measured, setting, seed, values, overrides, evaluations))
+            run = Run(run_id, measured, setting, seed, values, overrides, evaluations)
+            first = found.setdefault(run_id, run)
+            if first.measured_id != measured:
+                raise BadRecipe(
+                    f"{sweep.file}: settings {first.setting.label} and {setting.label} train the same run and "
+                    "measure it differently; name both ways in evaluate, or let a recipe key differ"
+                )
     return list(found.values())
 
 
@@ -183,5 +189,7 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
             inner = inner.setdefault(section, {})
             if not isinstance(inner, dict):
                 raise BadRecipe(f"{key} is set, and so is {section} as a whole; set one of them")
+        if isinstance(inner.get(last), dict):
+            raise BadRecipe(f"{key} is set as a whole, and so are keys in it; set one of them")
         inner[last] = value
     return found
