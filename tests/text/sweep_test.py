@@ -94,7 +94,7 @@ class SweepFiles(SweepTest):
         self.refused(r"sweep.yaml:3: 'seeds' stands there twice", base + "seeds: [1]\nseeds: [2]")
         self.refused("seed 1 stands there twice", base + "seeds: [1, 1]")
         self.refused("seeds has True", base + "seeds: [true]")
-        self.refused("takes its seeds from the key seeds", base + "grid: {seed: [1, 2]}")
+        self.refused("seed cannot be set in a sweep: the key seeds gives them", base + "grid: {seed: [1, 2]}")
         self.refused("run.dir cannot be set", base + "set: {run: {dir: x}}")
         self.refused("method is 'otmft'; grid takes a list", base + "grid: {method: otmft}")
         self.refused("method has 'a' twice", base + "grid: {method: [a, a]}")

@@ -26,7 +26,7 @@ from plural_text.common.run_state import RunFolder
 from plural_text.sweep.files import read_json, write_whole
 from plural_text.sweep.folder import SweepFolder
 from plural_text.sweep.identity import Run, recipe_text
-from plural_text.sweep.sweep_file import SweepFile
+from plural_text.sweep.sweep_values import SweepFile
 
 
 @dataclass(frozen=True)

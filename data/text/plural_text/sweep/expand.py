@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plural_text.common.errors import BadRecipe
-from plural_text.sweep.sweep_file import Evaluation, SweepFile, same
+from plural_text.sweep.sweep_values import Evaluation, SweepFile, same
 
 _LABEL_CHARACTERS = 80
 
@@ -114,7 +114,8 @@ def check_conditions(sweep: SweepFile) -> None:
                     else f"they set {', '.join(sorted(known)) or 'nothing'}"
                 )
                 raise BadRecipe(
-                    f"{sweep.file}: {part} names {key}, which neither set, grid, zip, include nor space sets; {hint}"
+                    f"{sweep.file}: {part} names {key}, which neither set, grid, zip, include nor space "
+                    f"sets; {hint}"
                 )
 
 

@@ -1,7 +1,7 @@
 """The figures that measuring commands write.
 
-Owns: reading them from their files, which of them are numbers. Does not own: how the files are made (work.py),
-what is computed from figures (statistics.py). Thread rule: free of state.
+Owns: reading them from their files, which of them are numbers. Does not own: how the files are made
+(work.py), what is computed from figures (statistics.py). Thread rule: free of state.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def measured(file: Path) -> Figures:
     found = Figures()
     for name, figure in _mapping(_object(file).get("figures"), file, "figures").items():
         value = _mapping(figure, file, f"figures.{name}").get("value")
-        if _is_number(value):
+        if is_finite(value):
             found.defined[name] = value
         else:
             found.undefined[name] = str(figure.get("reason") or _reason(value))
@@ -65,9 +65,9 @@ def numbers(before: str, values: Mapping[str, Any]) -> Figures:
             found.add(numbers(f"{before}{key}.", value))
         elif key in _NOT_FIGURES:
             continue
-        elif _is_number(value):
+        elif is_finite(value):
             found.defined[f"{before}{key}"] = value
-        elif value is None or isinstance(value, (int, float)) and not isinstance(value, bool):
+        elif value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
             found.undefined[f"{before}{key}"] = _reason(value)
     return found
 
@@ -91,7 +91,7 @@ def _reason(value: Any) -> str:
     return "undefined" if value is None else f"not finite: {value}"
 
 
-def _is_number(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
     """Whether it is a number that means can be made of."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False

@@ -27,7 +27,7 @@ from plural_text.common.program import program
 from plural_text.sweep.contents import Contents
 from plural_text.sweep.expand import Setting
 from plural_text.sweep.located_yaml import plain_value
-from plural_text.sweep.sweep_file import Evaluation, SweepFile
+from plural_text.sweep.sweep_values import Evaluation, SweepFile
 
 _NOT_IDENTITY = (("name",), ("run",), ("log",), ("model", "device"))
 # Recipe key -> what it is for a message. Their contents count, not their paths.
@@ -85,8 +85,8 @@ def runs_of(sweep: SweepFile, settings: list[Setting], contents: Contents) -> li
             first = found.setdefault(run_id, run)
             if first.measured_id != measured:
                 raise BadRecipe(
-                    f"{sweep.file}: settings {first.setting.label} and {setting.label} train the same run and "
-                    "measure it differently; name both ways in evaluate, or let a recipe key differ"
+                    f"{sweep.file}: settings {first.setting.label} and {setting.label} train the same run "
+                    "and measure it differently; name both ways in evaluate, or let a recipe key differ"
                 )
     return list(found.values())
 
@@ -102,7 +102,11 @@ def _resolve(sweep: SweepFile, setting: Setting) -> dict[str, Any]:
         file = Path(folder) / "recipe.yaml"
         bases = {"base": [str(base.resolve()) for base in sweep.bases]}
         values = {"name": "run", **setting.overrides}
-        file.write_text(yaml.safe_dump({**bases, **_nested(values)}, sort_keys=False), encoding="utf-8")
+        try:
+            recipe = {**bases, **_nested(values)}
+        except BadRecipe as error:
+            raise BadRecipe(f"{sweep.file}: setting {setting.label}: {error}") from None
+        file.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
         done = subprocess.run(
             [program(), "validate", str(file)], capture_output=True, text=True, errors="replace"
         )

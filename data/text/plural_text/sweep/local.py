@@ -17,7 +17,7 @@ from plural_text.sweep.folder import SweepFolder
 from plural_text.sweep.identity import Run
 from plural_text.sweep.places import Place
 from plural_text.sweep.processes import Processes
-from plural_text.sweep.sweep_file import SweepFile
+from plural_text.sweep.sweep_values import SweepFile
 from plural_text.sweep.work import Worker
 
 _POLL_SECONDS = 2.0
@@ -144,8 +144,8 @@ def duration(seconds: float) -> str:
 def outcome_code(
     folder: SweepFolder, runs: Sequence[Run], say: Callable[[str], None], *, measured: bool = True
 ) -> int:
-    """0 where all runs are finished, else the exit code of the first failure, with a line about each; 70 where
-    runs are unfinished without one. measured: False takes a trained run for finished."""
+    """0 where all runs are finished, else the exit code of the first failure, with a line about each; 70
+    where runs are unfinished without one. measured: False takes a trained run for finished."""
     open_runs = [
         run
         for run in runs

@@ -16,7 +16,8 @@ from plural_text.sweep.expand import Setting, baseline_of, check_conditions, set
 from plural_text.sweep.folder import SweepFolder
 from plural_text.sweep.identity import Run, runs_of
 from plural_text.sweep.step_options import check_options
-from plural_text.sweep.sweep_file import SweepFile, read_sweep
+from plural_text.sweep.sweep_file import read_sweep
+from plural_text.sweep.sweep_values import SweepFile
 
 
 @dataclass(frozen=True)

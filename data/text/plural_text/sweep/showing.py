@@ -88,11 +88,10 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _steps(planned: Planned, run: Run) -> int | None:
-    for other in planned.runs:  # one run per setting has been asked
-        if other.setting is run.setting:
-            if found := read_json(estimate_file(planned.sweep, planned.folder, other)):
-                return found["steps"]
-    return None
+    # One run per setting has been asked.
+    same = [other for other in planned.runs if other.setting is run.setting]
+    files = [estimate_file(planned.sweep, planned.folder, other) for other in same]
+    return next((found["steps"] for file in files if (found := read_json(file))), None)
 
 
 def _last_step(run: Path) -> dict[str, Any]:

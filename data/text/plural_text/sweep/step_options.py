@@ -21,7 +21,7 @@ from plural_text.common.errors import BadRecipe
 from plural_text.common.options import option_words
 from plural_text.common.program import program
 from plural_text.sweep.expand import Setting
-from plural_text.sweep.sweep_file import SweepFile
+from plural_text.sweep.sweep_values import SweepFile
 
 TEXT_COMMANDS = ("metrics",)
 # These may be given several times; a list of any other option is one text with commas.

@@ -17,7 +17,7 @@ from plural_text.sweep.expand import Setting
 from plural_text.sweep.files import write_whole
 from plural_text.sweep.folder import SweepFolder
 from plural_text.sweep.identity import Run
-from plural_text.sweep.sweep_file import SweepFile
+from plural_text.sweep.sweep_values import SweepFile
 
 # Words in a figure's name that say which way is better.
 _LOWER = ("incoheren", "perplexity", "loss", "kl_", "self_bleu", "invalid", "cross_entropy", "nats_per_token")

@@ -30,7 +30,7 @@ from plural_text.sweep.places import Place
 from plural_text.sweep.processes import Processes
 from plural_text.sweep.step_options import TEXT_COMMANDS, command_line, environment, words_of
 from plural_text.sweep.steps import make_once
-from plural_text.sweep.sweep_file import SweepFile
+from plural_text.sweep.sweep_values import SweepFile
 
 STOPPED = 75
 LOCKED = 73
@@ -252,7 +252,7 @@ class Worker:
             before = log.stat().st_size if log.exists() else 0
             try:
                 code = self._processes.run([*place.prefix, *words], environment, log)
-            except (FileNotFoundError, PermissionError) as error:  # the user's program is not there, or is no program
+            except (FileNotFoundError, PermissionError) as error:  # of the user's program
                 raise Failure(step, MissingInput.exit_code, f"{words[0]}: {error.strerror}") from None
             if code == 0:
                 return
@@ -270,7 +270,7 @@ class Worker:
         if self._sweep.ranks == 1 or words[0] in TEXT_COMMANDS:
             return [*command_line(words[0]), *words[1:]]
         if PROJECT is None:
-            raise NotInstalled("ranks: needs the project's folder, whose launch/ranks starts them; set ranks: 1")
+            raise NotInstalled("ranks needs the project's folder with launch/ranks; set ranks: 1")
         return [str(PROJECT / "launch/ranks"), "-np", str(self._sweep.ranks), *words]
 
     def _environment(self, place: Place) -> dict[str, str]:
