@@ -18,7 +18,8 @@ from plural_text.sweep.sweep_values import Search, SweepFile
 
 
 class SearchStudy:
-    """Errors: NotInstalled without optuna; BadRecipe where the kept search has another space or objectives."""
+    """Errors: NotInstalled without optuna; BadRecipe where the kept search has another space or other
+    objectives."""
 
     def __init__(self, sweep: SweepFile, folder: SweepFolder):
         assert sweep.search is not None
