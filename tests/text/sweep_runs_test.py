@@ -340,3 +340,12 @@ class Searches(SweepRunsTest):
         run_search(planned, [Place()])
         self.assertEqual(len(self.calls("train")), 1)
         self.assertEqual(len(plan(planned.sweep.file).runs), 1)
+
+
+class Words(SweepRunsTest):
+    def test_a_wrong_action_is_told_the_known_ones(self):
+        for word, told in (("rum", "did you mean run?"), ("xyzzy", "allowed are plan, run, submit, status")):
+            done = run("sweep", word, "sweep.yaml")
+            self.assertEqual(done.returncode, 64)
+            self.assertIn(f"'{word}' is no action of a sweep; {told}", done.stderr)
+            self.assertNotIn("task", done.stderr)
