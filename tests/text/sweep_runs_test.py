@@ -4,6 +4,7 @@ becomes of failures, what is measured again."""
 import contextlib
 import io
 import json
+import multiprocessing
 import os
 import stat
 import sys
@@ -13,6 +14,7 @@ from unittest import mock
 from plural_text.common.errors import BadRecipe
 from plural_text.sweep import step_options
 from plural_text.sweep.command import _cancel, _report
+from plural_text.sweep.folder import SweepFolder
 from plural_text.sweep.local import LocalRuns, outcome_code
 from plural_text.sweep.places import Place
 from plural_text.sweep.planned import plan
@@ -185,6 +187,24 @@ class Ends(SweepRunsTest):
 
 
 class Claims(SweepRunsTest):
+    def test_of_many_processes_one_gets_a_claim(self):
+        planned = self.plan("seeds: [1]\n")
+        context = multiprocessing.get_context("fork")
+        together, found = context.Barrier(4), context.SimpleQueue()
+
+        def take():
+            together.wait()
+            with SweepFolder(planned.folder.root).claim(planned.runs[0]) as mine:
+                found.put(mine)
+                together.wait()
+
+        processes = [context.Process(target=take) for _ in range(4)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        self.assertEqual(sorted(found.get() for _ in processes), [False] * 3 + [True])
+
     def test_a_claim_that_was_lost_is_left_alone(self):
         planned = self.plan("seeds: [1]\n")
         one, folder = planned.runs[0], planned.folder
@@ -227,7 +247,8 @@ class Claims(SweepRunsTest):
 
 class Measured(SweepRunsTest):
     def test_a_program_that_writes_no_figures_fails_alone(self):
-        body = 'case "$2" in *bad*) echo "[1" >"$1";; *) echo "{\\"x\\": 3}" >"$1";; esac\n'
+        body = 'case "$2" in *bad*) cat "$0.said" >"$1";; *) echo "{\\"x\\": 3}" >"$1";; esac\n'
+        (self.folder / "own.sh.said").write_text("[1")
         text = f"grid: {{method: [bad, good]}}\nseeds: [1]\nevaluate: {{program: {self.own_program(body)}}}\n"
         planned = self.plan(text)
         self.assertEqual(self.run_all(planned), ["failed", "finished"])
@@ -237,8 +258,7 @@ class Measured(SweepRunsTest):
         self.assertEqual(planned.folder.row(planned.runs[1])["figures"]["program.x"], 3)
         # It does not count as made.
         planned.folder.forget_failure(planned.runs[0])
-        self.own_program('echo "{\\"x\\": 4}" >"$1"\n')
-        planned = plan(self.folder / "sweep.yaml")
+        (self.folder / "own.sh.said").write_text('{"x": 4}')
         self.assertEqual(self.run_all(planned), ["finished"] * 2)
         self.assertEqual(planned.folder.row(planned.runs[0])["figures"]["program.x"], 4)
 
