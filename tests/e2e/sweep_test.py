@@ -160,27 +160,15 @@ class SweepTest(unittest.TestCase):
         self.assertEqual(bad.returncode, 78)
         self.assertIn("setting cvff: ", bad.stderr)
         self.assertEqual(bad.stderr.count("\n"), 1)
-        (self.folder / "sweep.yaml").write_text(SWEEP.replace("corpus: prompts.h5", "corpus: none.h5", 1))
-        self.assertEqual(self.plural("sweep", "plan", "sweep.yaml").returncode, 66)
-        for found, option in (
-            ("no option resonses; did you mean responses?", "resonses: 4"),
-            ("no option xyzzy; plural generate --help", "xyzzy: 4"),
-        ):
-            (self.folder / "sweep.yaml").write_text(SWEEP.replace("responses: 4", option, 1))
-            bad = self.plural("sweep", "run", "sweep.yaml")
-            self.assertEqual(bad.returncode, 78, bad.stderr)
-            self.assertIn(found, bad.stderr)
-        adapter = SWEEP.replace("grid:", "set: {adapter.type: lora}\ngrid:")
-        (self.folder / "sweep.yaml").write_text(adapter)
-        self.assertIn("an adapter of a random model", self.plural("sweep", "plan", "sweep.yaml").stderr)
+        (self.folder / "sweep.yaml").write_text(SWEEP.replace("responses: 4", "resonses: 4", 1))
+        bad = self.plural("sweep", "run", "sweep.yaml")
+        self.assertEqual(bad.returncode, 78, bad.stderr)
+        self.assertIn("no option resonses; did you mean responses?", bad.stderr)
         (self.folder / "sweep.yaml").write_text(SWEEP)
         plan = self.plural("sweep", "plan", "sweep.yaml")
         self.assertEqual(plan.returncode, 0, plan.stderr)
         self.assertIn("3 settings, 6 runs", plan.stdout)
         self.assertFalse(list(self.sweep_folder.glob("runs/*")))
-        self.assertEqual(self.plural("sweep", "run").returncode, 64)
-        self.assertEqual(self.plural("sweep", "go", "sweep.yaml").returncode, 64)
-        self.assertEqual(self.plural("sweep", "run", "sweep.yaml", "--only", "xyz").returncode, 64)
 
 
 if __name__ == "__main__":

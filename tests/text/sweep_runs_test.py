@@ -1,6 +1,7 @@
 """Whole sweeps with a program that looks like the compiled one and takes no time: who does which run, what
 becomes of failures, what is measured again."""
 
+import argparse
 import contextlib
 import io
 import json
@@ -11,8 +12,8 @@ import sys
 import threading
 from unittest import mock
 
-from plural_text.common.errors import BadRecipe
-from plural_text.sweep import step_options
+from plural_text.common.errors import BadRecipe, MissingInput, UsageError
+from plural_text.sweep import command, step_options
 from plural_text.sweep.command import _cancel, _report
 from plural_text.sweep.folder import SweepFolder
 from plural_text.sweep.local import LocalRuns, outcome_code
@@ -41,7 +42,8 @@ else:
     if command == "validate":
         lr = recipe.get("lr", "1")
         print(f"name: {name}\\nmethod: {method}\\nseed: 42\\noptimizer: {{lr: {lr}}}\\nmodel: {{path: null}}")
-        print("adapter: {type: none, init_from: null}\\ndata: {train: CORPUS, validation: null}")
+        print(f"adapter: {{type: {recipe.get('type', 'none')}, init_from: null}}")
+        print("data: {train: CORPUS, validation: null}")
     elif command == "dry-run":
         with open("CALLS", "a") as calls:
             calls.write(json.dumps(["named", name]) + "\\n")
@@ -363,6 +365,26 @@ class Searches(SweepRunsTest):
 
 
 class Words(SweepRunsTest):
+    def refused(self, kind, told, *words):
+        parser = argparse.ArgumentParser()
+        command.add_arguments(parser)
+        with self.assertRaisesRegex(kind, told):
+            command.run(parser.parse_args(["run", *map(str, words)]))
+
+    def test_mistakes_are_found_before_anything_starts(self):
+        file = self.folder / "sweep.yaml"
+        self.plan("seeds: [1]\n")
+        self.refused(UsageError, "run needs a sweep file")
+        self.refused(UsageError, "'more': run takes one sweep file", file, "more")
+        self.refused(UsageError, "--only 'xyz': no run has this in its name", file, "--only", "xyz")
+        self.plan("evaluate: {generate: {xyzzy: 4}}\n")
+        self.refused(BadRecipe, "no option xyzzy; plural generate --help", file)
+        with self.assertRaisesRegex(MissingInput, "evaluate.generate.corpus: no corpus at 'none.h5'"):
+            self.plan("evaluate: {generate: {corpus: none.h5}}\n")
+        with self.assertRaisesRegex(BadRecipe, "an adapter of a random model"):
+            self.plan("set: {adapter.type: lora}\nevaluate: {generate: {}}\n")
+        self.assertEqual(self.calls("train"), [])
+
     def test_a_wrong_action_is_told_the_known_ones(self):
         for word, told in (("rum", "did you mean run?"), ("xyzzy", "allowed are plan, run, submit, status")):
             done = run("sweep", word, "sweep.yaml")
