@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # What the job scripts share, sourced: a stop request reaches the command, and a stopped job requeues itself.
-# `startup_seconds`, where the caller has set it, is how long a command may not yet hear a signal.
+# `startup_seconds`, where the caller has set it, is how long a command may not yet hear a signal; `cancelled` a file
+# whose presence says that a stopped job is not wanted any more.
 
 # The handler stands first: without it a signal ends the script. bash runs it only between commands, hence
 # a command in the background and `wait`. A signal that comes while ranks are being
@@ -69,6 +70,11 @@ run_and_requeue() {
   if [ "$code" = 138 ] && [ "$stop" = 1 ]; then code=75; fi
   case $code in
   75 | 76)
+    if [ -n "${cancelled:-}" ] && [ -e "$cancelled" ]; then
+      echo "$job: cancelled, not again" >&2
+      rm -f "$requeues"
+      exit "$code"
+    fi
     if [ "${SLURM_RESTART_COUNT:-0}" -ge "${PLURAL_MAX_RESTARTS:-100}" ]; then
       echo "$job: restarted ${SLURM_RESTART_COUNT} times, not again (PLURAL_MAX_RESTARTS)" >&2
       rm -f "$requeues"

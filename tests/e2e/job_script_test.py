@@ -40,6 +40,35 @@ class JobScriptTest(unittest.TestCase):
         )
         return done.exists(), result.returncode, result.stdout + result.stderr
 
+    def test_a_cancelled_job_is_not_requeued(self):
+        mark = self.folder / "one mark"
+        cancelled = {"cancelled": str(mark)}
+        self.assertEqual(self.end("exit 75", **cancelled)[:2], (True, 75))
+        for code in (75, 76):
+            mark.touch()
+            requeued, ended, output = self.end(f"exit {code}", **cancelled)
+            self.assertEqual((requeued, ended), (False, code))
+            self.assertIn("cancelled, not again", output)
+            self.assertEqual(list(self.folder.glob("*.requeues")), [])
+        # A mark that comes while the job is at work counts, too.
+        mark.unlink()
+        self.assertEqual(self.end(f"touch '{mark}'; exit 75", **cancelled)[:2], (False, 75))
+
+    def test_a_member_of_a_cancelled_sweep_does_not_begin(self):
+        (self.folder / "one.cancelled").touch()
+        member = JOB.with_name("sweep.sbatch")
+        for submission, code in (("one.json", 75), ("two.json", 66)):
+            done = subprocess.run(
+                ["bash", member, submission, "train"],
+                cwd=self.folder,
+                env={**os.environ, "PLURAL_ROOT": str(JOB.parents[2]), "SLURM_JOB_ID": "7"},
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            self.assertEqual("cancelled; plural sweep submit" in done.stderr, code == 75)
+            self.assertEqual(done.returncode == 75, code == 75)
+
     def test_three_ends_without_a_newer_checkpoint_are_enough(self):
         for code in (76, 75):
             (self.folder / "runs/r/checkpoints/step-00000005").mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,20 @@ class SweepSlurmTest(SlurmCluster):
             self.assertLess(time.monotonic(), deadline, self.slurm("squeue"))
             time.sleep(0.5)
 
+    def test_a_cancelled_array_saves_and_does_not_come_back(self):
+        write_inputs(self.folder, "name: long\nbase: base.yaml\nseeds: [1, 2, 3]\n", steps=100_000)
+        self.plural("submit", "sweep.yaml", "--max-parallel", "1", "--sbatch=--time=5")
+        deadline = time.monotonic() + 120
+        runs = self.folder / "runs/sweeps/long/runs"
+        while not list(runs.glob("*/checkpoints/step-*")):
+            self.assertLess(time.monotonic(), deadline, self.slurm("squeue"))
+            time.sleep(0.2)
+        self.assertRegex(self.plural("cancel", "sweep.yaml"), r"asked to save and stop: \d jobs")
+        self.wait_until_empty(60)
+        status = self.plural("status", "sweep.yaml")
+        self.assertRegex(status, r"run-s1 +waiting +step \d+ of 100000")
+        self.assertEqual(len(list(runs.iterdir())), 1)
+
     def test_arrays_give_the_rows_of_a_local_run(self):
         write_inputs(self.folder)
         printed = self.plural("submit", "sweep.yaml", "--max-parallel", "2", "--sbatch=--time=5")

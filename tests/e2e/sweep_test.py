@@ -92,7 +92,8 @@ class SweepTest(unittest.TestCase):
         return json.loads((self.sweep_folder / "table.json").read_text())["rows"]
 
     def test_kills_failures_and_extension(self):
-        write_inputs(self.folder)
+        one_seed = SWEEP.replace("[1, 2]", "[1]")
+        write_inputs(self.folder, one_seed)
         planner = self.start()
         os.kill(self.training_process(), signal.SIGKILL)
         time.sleep(0.5)
@@ -106,16 +107,16 @@ class SweepTest(unittest.TestCase):
         self.assertFalse(Path(f"/proc/{orphan}").exists())
         done = self.plural("sweep", "run", "sweep.yaml")
         self.assertEqual(done.returncode, 77, done.stdout + done.stderr)
-        self.assertIn("2 of 6 runs failed", done.stdout)
+        self.assertIn("1 of 3 runs failed", done.stdout)
         rows = self.rows()
-        self.assertEqual([row["state"] for row in rows], ["finished"] * 4 + ["failed"] * 2)
-        self.assertEqual({row["failure"]["exit_code"] for row in rows[4:]}, {77})
+        self.assertEqual([row["state"] for row in rows], ["finished"] * 2 + ["failed"])
+        self.assertEqual(rows[2]["failure"]["exit_code"], 77)
         # A row equals the run's own files.
         first = rows[0]
         figures = json.loads((self.sweep_folder / "measured" / first["run"][5:] / "metrics.json").read_text())
         self.assertEqual(first["figures"]["metrics.distinct_2"], figures["figures"]["distinct_2"]["value"])
         self.assertIn("metrics.unigram", " ".join(first["figures"]))  # every name of the list
-        self.assertEqual([row["figures"]["program.of_seed"] for row in rows[:4]], [1, 2, 1, 2])
+        self.assertEqual([row["figures"]["program.of_seed"] for row in rows[:2]], [1, 1])
         self.assertEqual(first["figures"]["program.answers"], 16)
         # Nothing is done twice.
         before = self.changes()
@@ -124,16 +125,14 @@ class SweepTest(unittest.TestCase):
         self.assertNotIn("[", again.stdout.partition("at a time")[2].partition("table.md")[0])
         self.assertEqual(self.changes(), before)
         # A further seed is the only work; what is measured otherwise is not trained again.
-        text = SWEEP.replace("[1, 2]", "[1, 2, 3]").replace(
-            "include: [{method: otmft, optimizer.lr: 1.0e+30}]", ""
-        )
+        text = SWEEP.replace("include: [{method: otmft, optimizer.lr: 1.0e+30}]", "")
         (self.folder / "sweep.yaml").write_text(text)
         extended = self.plural("sweep", "run", "sweep.yaml")
         self.assertEqual(extended.returncode, 0, extended.stdout + extended.stderr)
         self.assertEqual(extended.stdout.count(": finished"), 2)
         after = self.changes()
         self.assertEqual({name: after[name] for name in before}, before)
-        self.assertEqual([row["seed"] for row in self.rows()], [1, 2, 3] * 2)
+        self.assertEqual([row["seed"] for row in self.rows()], [1, 2] * 2)
 
     def changes(self):
         return {
@@ -160,27 +159,15 @@ class SweepTest(unittest.TestCase):
         self.assertEqual(bad.returncode, 78)
         self.assertIn("setting cvff: ", bad.stderr)
         self.assertEqual(bad.stderr.count("\n"), 1)
-        (self.folder / "sweep.yaml").write_text(SWEEP.replace("corpus: prompts.h5", "corpus: none.h5", 1))
-        self.assertEqual(self.plural("sweep", "plan", "sweep.yaml").returncode, 66)
-        for found, option in (
-            ("no option resonses; did you mean responses?", "resonses: 4"),
-            ("no option xyzzy; plural generate --help", "xyzzy: 4"),
-        ):
-            (self.folder / "sweep.yaml").write_text(SWEEP.replace("responses: 4", option, 1))
-            bad = self.plural("sweep", "run", "sweep.yaml")
-            self.assertEqual(bad.returncode, 78, bad.stderr)
-            self.assertIn(found, bad.stderr)
-        adapter = SWEEP.replace("grid:", "set: {adapter.type: lora}\ngrid:")
-        (self.folder / "sweep.yaml").write_text(adapter)
-        self.assertIn("an adapter of a random model", self.plural("sweep", "plan", "sweep.yaml").stderr)
+        (self.folder / "sweep.yaml").write_text(SWEEP.replace("responses: 4", "resonses: 4", 1))
+        bad = self.plural("sweep", "run", "sweep.yaml")
+        self.assertEqual(bad.returncode, 78, bad.stderr)
+        self.assertIn("no option resonses; did you mean responses?", bad.stderr)
         (self.folder / "sweep.yaml").write_text(SWEEP)
         plan = self.plural("sweep", "plan", "sweep.yaml")
         self.assertEqual(plan.returncode, 0, plan.stderr)
         self.assertIn("3 settings, 6 runs", plan.stdout)
         self.assertFalse(list(self.sweep_folder.glob("runs/*")))
-        self.assertEqual(self.plural("sweep", "run").returncode, 64)
-        self.assertEqual(self.plural("sweep", "go", "sweep.yaml").returncode, 64)
-        self.assertEqual(self.plural("sweep", "run", "sweep.yaml", "--only", "xyz").returncode, 64)
 
 
 if __name__ == "__main__":

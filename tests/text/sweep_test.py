@@ -19,6 +19,7 @@ from plural_text.sweep.expand import baseline_of, settings_of
 from plural_text.sweep.folder import SweepFolder
 from plural_text.sweep.identity import Run
 from plural_text.sweep.places import places
+from plural_text.sweep.planned import plan
 from plural_text.sweep.processes import Processes
 from plural_text.sweep.search import SearchStudy
 from plural_text.sweep.sweep_file import read_sweep
@@ -94,7 +95,7 @@ class SweepFiles(SweepTest):
         self.refused(r"sweep.yaml:3: 'seeds' stands there twice", base + "seeds: [1]\nseeds: [2]")
         self.refused("seed 1 stands there twice", base + "seeds: [1, 1]")
         self.refused("seeds has True", base + "seeds: [true]")
-        self.refused("takes its seeds from the key seeds", base + "grid: {seed: [1, 2]}")
+        self.refused("seed cannot be set in a sweep: the key seeds gives them", base + "grid: {seed: [1, 2]}")
         self.refused("run.dir cannot be set", base + "set: {run: {dir: x}}")
         self.refused("method is 'otmft'; grid takes a list", base + "grid: {method: otmft}")
         self.refused("method has 'a' twice", base + "grid: {method: [a, a]}")
@@ -126,6 +127,55 @@ class SweepFiles(SweepTest):
         self.refused("not valid YAML", base + "grid: {a: [")
         self.refused("no text, number or true/false", base + "set: {a: 2026-01-01}")
         self.refused("name is 'a/b'", base + "name: a/b")
+
+    def test_what_yaml_can_hold_beside_values(self):
+        base = "base: base.yaml\n"
+        self.refused("sweep.yaml:2: '2026-13-45' is no text", base + "set: {a: 2026-13-45}")
+        self.refused("lie too deep", base + "set: " + "[" * 20000)
+        self.refused("lie too deep within each other, or hold themselves", base + "set: &a {b: *a}")
+        lines = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
+        self.refused("more than 100,000 values", base + "a0: &a0 [1]\n" + "\n".join(lines))
+        self.refused("zip is 0; it takes", base + "zip: 0")
+        self.refused("generate is a mapping", base + "evaluate: {generate: 0}")
+        self.refused("metrics is a mapping", base + "evaluate: {generate: {}, metrics: []}")
+        self.refused("cannot be split into words", base + 'evaluate: {program: "it\'s {output}"}')
+        self.refused("an evaluation's name", base + "evaluate: {name: a/b, generate: {}}")
+        self.refused("an evaluation's name", base + "evaluate: {name: 3, generate: {}}")
+        self.refused("add generate", base + "evaluate: {program: [x, '{output}', '--in={responses}']}")
+        self.assertEqual(self.read(base + "zip: {}\n").zips, ())
+        self.assertEqual(self.read(base + "evaluate: {generate: }\n").evaluations[0].steps, {"generate": {}})
+
+    def test_keys_that_are_set_twice_or_not_here(self):
+        base = "base: base.yaml\n"
+        self.refused("optimizer.lr stands there twice", base + "set: {optimizer: {lr: 1}, optimizer.lr: 2}")
+        self.refused("a is set as a whole, and so is a.b", base + "set: {a.b: 1, a: 2}")
+        self.refused("run.threads cannot be set", base + "set: {run: {threads: 2}}")
+        condition = base + "evaluate: {generate: {}, program: [x, '{output}']}\nwhen: [{if: {}, set: %s}]"
+        for option in ("model", "responses-file"):
+            self.refused(f"{option} is given by the sweep", condition % f"{{evaluate.generate.{option}: a}}")
+        self.refused("is given by the sweep", condition % "{evaluate: {generate: {output: a}}}")
+        self.refused("words of a program are the same", condition % "{evaluate.program.words: [a]}")
+
+    def test_what_a_search_cannot_have(self):
+        text = (
+            "base: base.yaml\nsearch: {trials: 1, objectives: {f: maximize}, space: {a: %s}}\nset: {b: 1}\n"
+        )
+        for key, value in (("exclude", "[{b: 1}]"), ("baseline", "{b: 1}"), ("zip", "{c: [1]}")):
+            self.refused(f"sweep.yaml:4: {key} stands beside search", text % "[1]" + f"{key}: {value}")
+        self.refused("drop stands beside search", text % "[1]" + "when: [{if: {}, drop: [b]}]")
+        for space, words in (
+            ("{low: 0, high: 1, step: 0}", "step is 0; it takes a number above 0"),
+            ("{low: 0, high: 1, step: .nan}", "step is nan"),
+            ("{low: 0, high: .inf}", "low: NUMBER"),
+            ("{low: .nan, high: 1}", "low: NUMBER"),
+            ("[1, 2, 1.0]", "a has 1.0 twice"),
+        ):
+            self.refused(words, text % space)
+        for key in ("seed", "run.dir", "name"):
+            self.refused(f"{key} cannot be set in a sweep", (text % "[1]").replace("a:", f"{key}:"))
+        with self.assertRaisesRegex(BadRecipe, "when names c, which neither"):
+            self.read(text % "[1]" + "when: [{if: {c: 1}, set: {b: 2}}]")
+            plan(self.folder / "sweep.yaml")
 
     def test_every_key_is_described(self):
         for part, keys in schema.PARTS.items():

@@ -18,6 +18,7 @@ by two people does nothing twice. docs/sweeps.md tells more.
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import signal
 import socket
@@ -30,12 +31,14 @@ from plural_text.sweep import schema
 from plural_text.sweep.planned import Planned, plan
 from plural_text.sweep.showing import plan_lines, status_lines
 
-ACTIONS = ("plan", "run", "submit", "status", "retry", "cancel", "report", "keys", "task")
+ACTIONS = ("plan", "run", "submit", "status", "retry", "cancel", "report", "keys")
+# Of launch/slurm/sweep.sbatch alone.
+TASK = "task"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("action", choices=ACTIONS, metavar="ACTION", help=", ".join(ACTIONS[:-1]))
+    add("action", type=_action, metavar="ACTION", help=", ".join(ACTIONS))
     add("sweep", type=Path, nargs="?", metavar="SWEEP.yaml", help="the sweep file")
     add("rest", nargs="*", help=argparse.SUPPRESS)  # task: INDEX PHASE
     add(
@@ -60,15 +63,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--only", metavar="TEXT", help="run, submit, retry: only runs with this in their name")
 
 
+def _action(text: str) -> str:
+    if text not in (*ACTIONS, TASK):
+        near = difflib.get_close_matches(text, ACTIONS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(ACTIONS)}"
+        raise argparse.ArgumentTypeError(f"'{text}' is no action of a sweep; {hint}")
+    return text
+
+
 def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "keys":
         print(schema.reference(), end="")
         return 0
     if arguments.sweep is None:
         raise UsageError(f"{arguments.action} needs a sweep file: plural sweep {arguments.action} SWEEP.yaml")
-    if arguments.rest and arguments.action != "task":
+    if arguments.rest and arguments.action != TASK:
         raise UsageError(f"'{arguments.rest[0]}': {arguments.action} takes one sweep file")
-    if arguments.action == "task":
+    if arguments.action == TASK:
         return _task(arguments.sweep, arguments.rest)
     planned = plan(arguments.sweep)
     if arguments.action == "plan":
@@ -149,8 +160,17 @@ def _task(file: Path, rest: Sequence[str]) -> int:
     run = next((run for run in planned.runs if run.id == run_id), None)
     if run is None:
         raise BadData(f"{record['sweep']}: has no run {run_id} any more; it was changed after the submission")
-    LocalRuns(planned.sweep, planned.folder, [run], [Place()], measure=phase == "measure").run_all()
-    return outcome_code(planned.folder, [run], print)
+    measure = phase == "measure"
+    LocalRuns(
+        planned.sweep,
+        planned.folder,
+        [run],
+        [Place()],
+        measure=measure,
+        watched=planned.runs,
+        job=os.environ.get("SLURM_JOB_ID", ""),
+    ).run_all()
+    return outcome_code(planned.folder, [run], print, measured=measure)
 
 
 def _retry(planned: Planned, runs: Sequence) -> int:
@@ -173,8 +193,11 @@ def _cancel(planned: Planned) -> int:
         if claim and not claim.get("job"):
             here = claim["machine"] == socket.gethostname()
             (processes if here else elsewhere).add(claim["process"] if here else claim["machine"])
-    for process in processes:
-        os.kill(process, signal.SIGTERM)
+    for process in list(processes):
+        try:
+            os.kill(process, signal.SIGTERM)
+        except OSError:  # it has ended by itself, or is another user's
+            processes.remove(process)
     told = [f"{len(jobs)} jobs"] if jobs else []
     told += [f"{len(processes)} processes here"] if processes else []
     print(f"asked to save and stop: {', '.join(told)}" if told else "nothing is at work here")

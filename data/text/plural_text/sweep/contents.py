@@ -1,17 +1,23 @@
 """Hashes of what files hold.
 
 Owns: hashing, and not reading again what has not changed. Does not own: what a hash decides. Thread rule: may
-be shared; two threads may read the same file.
+be shared by threads and, through its file, by processes; two may read the same file at a time, and one shows
+its progress.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
+import threading
 from pathlib import Path
 
 from plural_text.common.errors import MissingInput
-from plural_text.sweep.files import write_whole
+from plural_text.common.progress import Progress
+from plural_text.sweep.files import read_json, write_whole
+
+_PART_BYTES = 16 << 20
 
 
 class Contents:
@@ -20,10 +26,8 @@ class Contents:
 
     def __init__(self, kept: Path):
         self._kept = kept
-        try:
-            self._known = json.loads(kept.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            self._known = {}
+        self._known = read_json(kept) or {}
+        self._shown = threading.Lock()
 
     def of(self, path: Path) -> str:
         """SHA-256 of a file, or of all files of a folder with their names. Errors: MissingInput."""
@@ -38,14 +42,34 @@ class Contents:
             stat = path.stat()
             stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
             key = str(path.resolve())
-            if (known := self._known.get(key)) and known[0] == stamp:
+            known = self._known.get(key)
+            if isinstance(known, list) and len(known) == 2 and known[0] == stamp:
                 return known[1]
-            with open(path, "rb") as content:
-                found = hashlib.file_digest(content, "sha256").hexdigest()
+            found = self._hash(path, stat.st_size)
         except OSError as error:
             raise MissingInput(f"{path}: {error.strerror}") from None
         self._known[key] = [stamp, found]
         return found
 
+    def _hash(self, path: Path, size_bytes: int) -> str:
+        found = hashlib.sha256()
+        shown = self._shown.acquire(blocking=False)
+        try:
+            with (
+                open(path, "rb") as content,
+                Progress(f"reading {path.name}", size_bytes, "MiB", sys.stderr, quiet=not shown) as progress,
+            ):
+                done = 0
+                while part := content.read(_PART_BYTES):
+                    found.update(part)
+                    done += len(part)
+                    progress.update(done, done >> 20)
+        finally:
+            if shown:
+                self._shown.release()
+        return found.hexdigest()
+
     def keep(self) -> None:
-        write_whole(self._kept, json.dumps(self._known, indent=1, sort_keys=True) + "\n")
+        """Beside what others have kept in the meantime."""
+        known = {**(read_json(self._kept) or {}), **self._known}
+        write_whole(self._kept, json.dumps(known, indent=1, sort_keys=True) + "\n")

@@ -7,6 +7,7 @@ measured. Does not own: the runs. Thread rule: asks side by side with threads of
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -18,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from plural_text.common.errors import CommandError
+from plural_text.common.json_lines import read_objects
 from plural_text.common.program import program
 from plural_text.common.progress import Progress
+from plural_text.common.run_state import RunFolder
 from plural_text.sweep.files import read_json, write_whole
 from plural_text.sweep.folder import SweepFolder
 from plural_text.sweep.identity import Run, recipe_text
-from plural_text.sweep.sweep_file import SweepFile
+from plural_text.sweep.sweep_values import SweepFile
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def check_settings(sweep: SweepFile, folder: SweepFolder, runs: Sequence[Run]) -
     found: dict[str, dict[str, Any]] = {}
     asked = []
     for label, run in firsts.items():
-        kept = read_json(_file(folder, run))
+        kept = read_json(estimate_file(sweep, folder, run))
         if kept:
             found[label] = kept
         else:
@@ -56,10 +59,10 @@ def check_settings(sweep: SweepFile, folder: SweepFolder, runs: Sequence[Run]) -
         ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1))) as pool,
         Progress("checking settings", len(asked), "settings", sys.stderr) as progress,
     ):
-        answers = pool.map(lambda one: _dry_run(sweep, one[1]), asked)
+        answers = pool.map(lambda one: _dry_run(sweep, folder, one[1]), asked)
         for done, ((label, run), answer) in enumerate(zip(asked, answers), 1):
             found[label] = answer
-            write_whole(_file(folder, run), json.dumps(answer) + "\n")
+            write_whole(estimate_file(sweep, folder, run), json.dumps(answer) + "\n")
             progress.update(done, done)
     return found
 
@@ -86,31 +89,36 @@ def estimates(
 
 def training_seconds(run: Path) -> float | None:
     """The time of a finished run's steps; None where it is not finished."""
-    if not any((run / name).is_dir() for name in ("adapter", "model")):
+    folder = RunFolder(run)
+    if not folder.is_finished():
         return None
-    seconds = 0.0
     try:
-        with open(run / "metrics.jsonl", encoding="utf-8") as lines:
-            for line in lines:
-                if '"event":"step"' in line:
-                    seconds += json.loads(line).get("seconds", 0.0)
-    except (OSError, ValueError):
+        lines = [line for _, line in read_objects(folder.metrics) if line.get("event") == "step"]
+        return math.fsum(line.get("seconds") or 0.0 for line in lines) or None
+    except (CommandError, TypeError):
         return None
-    return seconds or None
 
 
 def _gflop(work: Mapping[str, Any]) -> float:
     return work["gflop_per_group"] * work["groups_per_step"] * work["steps"]
 
 
-def _file(folder: SweepFolder, run: Run) -> Path:
-    return folder.root / "estimates" / f"{run.id}.json"
+def estimate_file(sweep: SweepFile, folder: SweepFolder, run: Run) -> Path:
+    """Where the answer of dry-run lies: memory depends on ranks and threads, which are no part of a run's
+    identity."""
+    return folder.root / "estimates" / f"{run.id}-{sweep.ranks}x{sweep.threads}.json"
 
 
-def _dry_run(sweep: SweepFile, run: Run) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="plural-sweep-") as folder:
-        file = Path(folder) / "recipe.yaml"
-        values = {**run.overrides, "name": "run", "seed": run.seed, "run.dir": folder}
+def _dry_run(sweep: SweepFile, folder: SweepFolder, run: Run) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="plural-sweep-") as place:
+        file = Path(place) / "recipe.yaml"
+        values = {
+            **run.overrides,
+            "name": folder.name_of(run),  # the name itself is checked, too
+            "seed": run.seed,
+            "run.dir": place,
+            "run.threads": sweep.threads,
+        }
         file.write_text(recipe_text(sweep, values, file.parent.resolve()), encoding="utf-8")
         words = [program(), "dry-run", str(file), "--json", "--ranks", str(sweep.ranks)]
         done = subprocess.run(words, capture_output=True, text=True, errors="replace")

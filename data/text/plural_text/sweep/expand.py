@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plural_text.common.errors import BadRecipe
-from plural_text.sweep.sweep_file import Evaluation, SweepFile, same
+from plural_text.sweep.sweep_values import Evaluation, SweepFile, same
 
 _LABEL_CHARACTERS = 80
 
@@ -31,7 +31,7 @@ class Setting:
 def settings_of(sweep: SweepFile) -> list[Setting]:
     """Errors: BadRecipe where a condition names no key of the sweep, nothing is left, or the baseline is not
     one setting."""
-    _check_conditions(sweep)
+    check_conditions(sweep)
     chosen: list[dict[str, Any]] = []
     for values in _combinations(sweep):
         for when in sweep.when:
@@ -91,7 +91,8 @@ def _combinations(sweep: SweepFile) -> Iterator[dict[str, Any]]:
     yield from (dict(one) for one in sweep.include)
 
 
-def _check_conditions(sweep: SweepFile) -> None:
+def check_conditions(sweep: SweepFile) -> None:
+    """Errors: BadRecipe where a condition names no key that the sweep sets."""
     known = {*sweep.common, *sweep.grid, *(key for one in (*sweep.zips, *sweep.include) for key in one)}
     if sweep.search:
         known |= set(sweep.search.space)
@@ -113,7 +114,8 @@ def _check_conditions(sweep: SweepFile) -> None:
                     else f"they set {', '.join(sorted(known)) or 'nothing'}"
                 )
                 raise BadRecipe(
-                    f"{sweep.file}: {part} names {key}, which neither set, grid, zip nor include sets; {hint}"
+                    f"{sweep.file}: {part} names {key}, which neither set, grid, zip, include nor space "
+                    f"sets; {hint}"
                 )
 
 
@@ -131,6 +133,8 @@ def _with_options(sweep: SweepFile, options: Mapping[str, Any]) -> tuple[Evaluat
         parts = key.split(".")[1:]
         names = [one for one in evaluations if len(parts) == 2 or one.name == parts[0]]
         step, option = parts[-2:] if len(parts) in (2, 3) else ("", "")
+        if step == "program":
+            raise BadRecipe(f"{sweep.file}: when sets {key}; words of a program are the same in all settings")
         found = [one for one in names if step in one.steps]
         if not found:
             raise BadRecipe(f"{sweep.file}: when sets {key}, which is no option of a step of evaluate")
@@ -140,15 +144,16 @@ def _with_options(sweep: SweepFile, options: Mapping[str, Any]) -> tuple[Evaluat
 
 
 def _labels(chosen: list[dict[str, Any]]) -> list[str]:
-    """Names for folders and tables: texts as they are, other values behind the last word of their key."""
+    """Names for folders and tables: texts as they are, other values behind the last word of their key. They
+    keep to the trainer's rule for names: letters, digits and . _ - +, neither . nor - first."""
     labels: list[str] = []
     for values in chosen:
         parts = [_word(key, value) for key, value in values.items()]
-        label = re.sub(r"[^\w.+-]+", "_", "-".join(parts)) or "run"
-        label = label[:_LABEL_CHARACTERS]
+        text = re.sub(r"[^A-Za-z0-9_.+-]+", "_", "-".join(parts)).lstrip(".-")
+        label = text = text[:_LABEL_CHARACTERS] or "run"
         number = 2
         while label in labels:
-            label = f"{label.removesuffix(f'~{number - 1}')}~{number}"
+            label = f"{text}+{number}"
             number += 1
         labels.append(label)
     return labels

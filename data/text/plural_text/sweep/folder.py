@@ -3,8 +3,8 @@
     DIR/NAME/recipes/RUN.yaml     the recipe of a run: its bases and what the sweep sets
     DIR/NAME/runs/RUN/            the trainer's run folder
     DIR/NAME/measured/RUN/        answers, figures, the log of each step; row.json when all is done
-    DIR/NAME/failures/RUN.json    why a run ended, until it is tried again
-    DIR/NAME/claims/RUN.json      who is at work on it
+    DIR/NAME/failures/ID.json     why a run ended, until it is tried again
+    DIR/NAME/claims/ID.json       who is at work on it
 
 RUN is LABEL-sSEED-ID. The ID alone says which run it is, so a sweep may be given other labels. Owns: these
 places, claims, states. Does not own: the work (work.py), the table (table.py). Thread rule: a claim belongs
@@ -104,25 +104,30 @@ class SweepFolder:
         return claim if claim and not _left_behind(path, claim) else None
 
     @contextlib.contextmanager
-    def claim(self, run: Run) -> Iterator[bool]:
-        """Takes a run for this process; gives False where another has it."""
+    def claim(self, run: Run, job: str = "") -> Iterator[bool]:
+        """Takes a run for this process, and the Slurm job that a sweep has submitted; gives False where
+        another has it."""
         path = self.root / "claims" / f"{run.id}.json"
         with self._lock():
             free = self.claimed_by(run) is None
             if free:
-                write_whole(path, json.dumps(_me()) + "\n")
+                claim = _me(job)
+                write_whole(path, json.dumps(claim) + "\n")
         if not free:
             yield False
             return
         ended = threading.Event()
-        beat = threading.Thread(target=_keep_alive, args=(path, ended), daemon=True)
+        beat = threading.Thread(target=_keep_alive, args=(path, claim, ended), daemon=True)
         beat.start()
         try:
             yield True
         finally:
             ended.set()
             beat.join()
-            path.unlink(missing_ok=True)
+            with self._lock():
+                # One that was held up for long may have lost it to another machine.
+                if read_json(path) == claim:
+                    path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -132,12 +137,12 @@ class SweepFolder:
             yield
 
 
-def _me() -> dict[str, Any]:
+def _me(job: str) -> dict[str, Any]:
     return {
         "machine": socket.gethostname(),
         "process": os.getpid(),
         "since": _start_of(os.getpid()),
-        "job": os.environ.get("SLURM_JOB_ID", ""),
+        "job": job,
     }
 
 
@@ -159,7 +164,8 @@ def _left_behind(path: Path, claim: dict[str, Any]) -> bool:
         return True
 
 
-def _keep_alive(path: Path, ended: threading.Event) -> None:
+def _keep_alive(path: Path, claim: dict[str, Any], ended: threading.Event) -> None:
     while not ended.wait(_BEAT_SECONDS):
         with contextlib.suppress(OSError):
-            os.utime(path)
+            if read_json(path) == claim:
+                os.utime(path)

@@ -27,7 +27,7 @@ from plural_text.common.program import program
 from plural_text.sweep.contents import Contents
 from plural_text.sweep.expand import Setting
 from plural_text.sweep.located_yaml import plain_value
-from plural_text.sweep.sweep_file import Evaluation, SweepFile
+from plural_text.sweep.sweep_values import Evaluation, SweepFile
 
 _NOT_IDENTITY = (("name",), ("run",), ("log",), ("model", "device"))
 # Recipe key -> what it is for a message. Their contents count, not their paths.
@@ -58,8 +58,8 @@ class Run:
 
 
 def runs_of(sweep: SweepFile, settings: list[Setting], contents: Contents) -> list[Run]:
-    """Every setting with every seed; runs whose recipes resolve to the same are one. Errors: BadRecipe,
-    MissingInput."""
+    """Every setting with every seed; runs whose recipes resolve to the same are one. Errors: BadRecipe, also
+    where one run would be measured in two ways; MissingInput."""
     with ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1))) as pool:
         resolved = list(pool.map(lambda one: _resolve(sweep, one), settings))
     found: dict[str, Run] = {}
@@ -81,7 +81,13 @@ def runs_of(sweep: SweepFile, settings: list[Setting], contents: Contents) -> li
             steps = [[one.name, one.steps] for one in evaluations]
             measured = _digest([run_id, steps, _step_inputs(sweep, evaluations, contents)])
             overrides = _with_seed(setting.overrides, seed)
-            found.setdefault(run_id, Run(run_id, measured, setting, seed, values, overrides, evaluations))
+            run = Run(run_id, measured, setting, seed, values, overrides, evaluations)
+            first = found.setdefault(run_id, run)
+            if first.measured_id != measured:
+                raise BadRecipe(
+                    f"{sweep.file}: settings {first.setting.label} and {setting.label} train the same run "
+                    "and measure it differently; name both ways in evaluate, or let a recipe key differ"
+                )
     return list(found.values())
 
 
@@ -96,7 +102,11 @@ def _resolve(sweep: SweepFile, setting: Setting) -> dict[str, Any]:
         file = Path(folder) / "recipe.yaml"
         bases = {"base": [str(base.resolve()) for base in sweep.bases]}
         values = {"name": "run", **setting.overrides}
-        file.write_text(yaml.safe_dump({**bases, **_nested(values)}, sort_keys=False), encoding="utf-8")
+        try:
+            recipe = {**bases, **_nested(values)}
+        except BadRecipe as error:
+            raise BadRecipe(f"{sweep.file}: setting {setting.label}: {error}") from None
+        file.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
         done = subprocess.run(
             [program(), "validate", str(file)], capture_output=True, text=True, errors="replace"
         )
@@ -183,5 +193,7 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
             inner = inner.setdefault(section, {})
             if not isinstance(inner, dict):
                 raise BadRecipe(f"{key} is set, and so is {section} as a whole; set one of them")
+        if isinstance(inner.get(last), dict):
+            raise BadRecipe(f"{key} is set as a whole, and so are keys in it; set one of them")
         inner[last] = value
     return found

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from plural_text.common.errors import CommandError
+from plural_text.common.run_state import RunFolder
 from plural_text.sweep.folder import SweepFolder
 from plural_text.sweep.identity import Run
 from plural_text.sweep.places import Place
 from plural_text.sweep.processes import Processes
-from plural_text.sweep.sweep_file import SweepFile
+from plural_text.sweep.sweep_values import SweepFile
 from plural_text.sweep.work import Worker
 
 _POLL_SECONDS = 2.0
@@ -33,9 +34,14 @@ class LocalRuns:
         places: list[Place],
         *,
         measure: bool = True,
+        watched: Sequence[Run] = (),
+        job: str = "",
     ):
-        """measure: False trains alone."""
+        """measure: False trains alone. watched: runs of others whose failure stops these, too, where the
+        sweep says so. job: the Slurm job that does this, for whoever cancels it."""
         self._sweep = sweep
+        self._watched = [*runs, *watched]
+        self._job = job
         self._measure = measure
         self._folder = folder
         self._runs = runs
@@ -46,11 +52,11 @@ class LocalRuns:
         self._mine: set[str] = set()  # tried by this process; what it failed in is not tried again
         self._ended = 0
         self._started = time.monotonic()
-        self._error: CommandError | None = None
+        self._error: Exception | None = None
 
     def run_all(self) -> None:
-        """Returns when nothing is left to do, also by others. Errors: WriteFailed; KeyboardInterrupt
-        when it was stopped."""
+        """Returns when nothing is left to do, also by others. Errors: WriteFailed and whatever else ended one
+        of its threads, after all have ended; KeyboardInterrupt when it was stopped."""
         threads = [threading.Thread(target=self._work_at, args=(place,)) for place in self._places]
         for thread in threads:
             thread.start()
@@ -75,13 +81,16 @@ class LocalRuns:
     def _work_at(self, place: Place) -> None:
         try:
             while (run := self._next()) is not None:
-                with self._folder.claim(run) as mine:
-                    if mine and self._folder.state_unclaimed(run) == "waiting":
+                with self._folder.claim(run, self._job) as mine:
+                    if not mine:  # another was first, and may leave it behind
+                        with self._lock:
+                            self._mine.discard(run.id)
+                    elif self._folder.state_unclaimed(run) == "waiting":
                         began = time.monotonic()
                         outcome = self._worker.do(run, place, measure=self._measure)
                         self._say(run, outcome, time.monotonic() - began)
-        except CommandError as error:
-            self._error = error
+        except Exception as error:  # of a thread, hence told by the main thread
+            self._error = self._error or error
             self._processes.stop()
 
     def _next(self) -> Run | None:
@@ -89,13 +98,15 @@ class LocalRuns:
         leave one behind."""
         while not self._processes.stopping:
             others = False
+            if self._sweep.stop_on_failure and any(
+                self._folder.state(run) == "failed" for run in self._watched
+            ):
+                return None
             for run in self._runs:
                 with self._lock:
                     if run.id in self._mine:
                         continue
                 state = self._folder.state(run)
-                if state == "failed" and self._sweep.stop_on_failure:
-                    return None
                 if state == "waiting":
                     with self._lock:
                         if run.id not in self._mine:
@@ -130,11 +141,23 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def outcome_code(folder: SweepFolder, runs: Sequence[Run], say: Callable[[str], None]) -> int:
-    """0 where all runs are finished, else the exit code of the first failure, with a line about each."""
-    failures = [(run, found) for run in runs if (found := folder.failure(run)) and not folder.row(run)]
-    if not failures:
+def outcome_code(
+    folder: SweepFolder, runs: Sequence[Run], say: Callable[[str], None], *, measured: bool = True
+) -> int:
+    """0 where all runs are finished, else the exit code of the first failure, with a line about each; 70
+    where runs are unfinished without one. measured: False takes a trained run for finished."""
+    open_runs = [
+        run
+        for run in runs
+        if not folder.row(run) and (measured or not RunFolder(folder.run_folder(run)).is_finished())
+    ]
+    failures = [(run, found) for run in open_runs if (found := folder.failure(run))]
+    if not open_runs:
         return 0
+    if unfinished := len(open_runs) - len(failures):
+        say(f"plural sweep: {unfinished} of {len(runs)} runs are unfinished (plural sweep status)")
+    if not failures:
+        return CommandError.exit_code
     say(f"plural sweep: {len(failures)} of {len(runs)} runs failed; plural sweep retry tries them again")
     for run, failure in failures:
         say(f"  {run.label}: {failure['step']}: {failure['message']}")

@@ -17,6 +17,10 @@ import yaml
 from plural_text.common import recipe_yaml
 from plural_text.common.errors import BadRecipe, MissingInput
 
+_NOTHING = object()
+# A few aliases within aliases come to more values than a machine holds.
+_MOST_VALUES = 100_000
+
 
 @dataclass
 class Located:
@@ -65,6 +69,8 @@ def read_located(file: Path) -> Located:
         if not isinstance(node, yaml.MappingNode):
             raise BadRecipe(f"{file}:{node.start_mark.line + 1}: not a mapping of keys to values")
         found.values = _value(loader, node, (), found)
+    except RecursionError:
+        raise BadRecipe(f"{file}: values lie too deep within each other, or hold themselves") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise BadRecipe(f"{file}:{line}: {error.problem or error.context}; this is not valid YAML") from None
@@ -76,7 +82,10 @@ def read_located(file: Path) -> Located:
 
 
 def _value(loader: _Loader, node: yaml.Node, path: tuple, found: Located) -> Any:
-    found.lines[path] = node.start_mark.line + 1
+    line = node.start_mark.line + 1
+    if len(found.lines) > _MOST_VALUES:
+        raise BadRecipe(f"{found.file}:{line}: more than {_MOST_VALUES:,} values, aliases counted; use fewer")
+    found.lines[path] = line
     if isinstance(node, yaml.MappingNode):
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -91,10 +100,13 @@ def _value(loader: _Loader, node: yaml.Node, path: tuple, found: Located) -> Any
         return values
     if isinstance(node, yaml.SequenceNode):
         return [_value(loader, item, (*path, i), found) for i, item in enumerate(node.value)]
-    value = loader.construct_object(node)
+    try:
+        value = loader.construct_object(node)
+    except ValueError:  # such as a day that no month has
+        value = _NOTHING
     if value is not None and not isinstance(value, (str, bool, int, float)):
         raise BadRecipe(
-            f"{found.file}:{node.start_mark.line + 1}: '{node.value}' is no text, number or true/false; "
+            f"{found.file}:{line}: '{str(node.value)[:40]}' is no text, number or true/false; "
             "write it in quotes if it is a text"
         )
     return value

@@ -12,11 +12,12 @@ from typing import Any
 
 from plural_text.sweep.contents import Contents
 from plural_text.sweep.estimates import check_settings
-from plural_text.sweep.expand import Setting, baseline_of, settings_of
+from plural_text.sweep.expand import Setting, baseline_of, check_conditions, settings_of
 from plural_text.sweep.folder import SweepFolder
 from plural_text.sweep.identity import Run, runs_of
 from plural_text.sweep.step_options import check_options
-from plural_text.sweep.sweep_file import SweepFile, read_sweep
+from plural_text.sweep.sweep_file import read_sweep
+from plural_text.sweep.sweep_values import SweepFile
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def plan(file: Path) -> Planned:
     if sweep.search:
         from plural_text.sweep.search import SearchStudy
 
+        check_conditions(sweep)
         folder = SweepFolder(sweep.folder)
         return with_settings(sweep, folder, SearchStudy(sweep, folder).settings())
     settings = settings_of(sweep)

@@ -11,14 +11,15 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from plural_text.common.errors import NotInstalled
+from plural_text.common.errors import BadRecipe, NotInstalled
 from plural_text.sweep.expand import Setting, settle
 from plural_text.sweep.folder import SweepFolder
-from plural_text.sweep.sweep_file import Search, SweepFile
+from plural_text.sweep.sweep_values import Search, SweepFile
 
 
 class SearchStudy:
-    """Errors: NotInstalled without optuna."""
+    """Errors: NotInstalled without optuna; BadRecipe where the kept search has another space or other
+    objectives."""
 
     def __init__(self, sweep: SweepFile, folder: SweepFolder):
         assert sweep.search is not None
@@ -35,6 +36,13 @@ class SearchStudy:
             directions=list(self._search.objectives.values()),
             load_if_exists=True,
         )
+        self._asked = {"space": self._search.space, "objectives": dict(self._search.objectives)}
+        for key, kept in self._study.user_attrs.items():
+            if self._study.trials and key in self._asked and kept != self._asked[key]:
+                raise BadRecipe(
+                    f"{sweep.file}: search.{key} has changed since the search in {folder.root} began; set it "
+                    "back, or give the sweep another name"
+                )
         # A sampler that begins again would draw the same settings again.
         self._study.sampler = _sampler(optuna, self._search, len(self._study.trials))
 
@@ -42,10 +50,15 @@ class SearchStudy:
         """Of every trial that has been asked for, in their order; equal ones are one."""
         return _settings(self._sweep, [self._chosen(trial.params) for trial in self._study.trials])
 
-    def run(self, side_by_side: int, measure: Callable[[list[Setting]], list[list[float] | None]]) -> None:
+    def run(
+        self, side_by_side: int, measure: Callable[[list[Setting]], list[list[float] | None] | None]
+    ) -> None:
         """Tries settings until there are as many as asked for. measure: settings -> per setting the mean of
-        each objective over seeds, or None where it has none."""
+        each objective over seeds, or None where it has none; None instead of all where the search is to end,
+        and these are to be tried again."""
         optuna = _optuna()
+        for key, value in self._asked.items():
+            self._study.set_user_attr(key, value)
         while True:
             # A trial that an earlier process has left open is gone on with.
             trials = [(t.number, t.params) for t in self._study.trials if not t.state.is_finished()]
@@ -59,6 +72,8 @@ class SearchStudy:
                 batch = trials[first : first + side_by_side]
                 chosen = [self._chosen(params) for _, params in batch]
                 found = measure(_settings(self._sweep, chosen, keep_equal=True))
+                if found is None:
+                    return
                 for (number, _), values in zip(batch, found):
                     if values is None or not all(map(math.isfinite, values)):
                         self._study.tell(number, state=optuna.trial.TrialState.FAIL)
@@ -85,7 +100,7 @@ def _distributions(optuna, space: Mapping[str, Any]) -> dict[str, Any]:
     for key, values in space.items():
         if isinstance(values, list):
             found[key] = optuna.distributions.CategoricalDistribution([json.dumps(value) for value in values])
-        elif isinstance(values["low"], int) and isinstance(values["high"], int):
+        elif all(isinstance(values.get(key, 1), int) for key in ("low", "high", "step")):
             found[key] = optuna.distributions.IntDistribution(
                 values["low"], values["high"], log=values.get("log", False), step=values.get("step", 1)
             )

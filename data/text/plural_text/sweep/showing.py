@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from plural_text.sweep import slurm
-from plural_text.sweep.estimates import estimates
+from plural_text.sweep.estimates import estimate_file, estimates
+from plural_text.sweep.files import read_json
 from plural_text.sweep.identity import Run
 from plural_text.sweep.local import duration
 from plural_text.sweep.places import places
@@ -87,11 +88,10 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _steps(planned: Planned, run: Run) -> int | None:
-    file = planned.folder.root / "estimates"
-    for other in planned.runs:  # one run per setting has been asked
-        if other.setting is run.setting and (file / f"{other.id}.json").is_file():
-            return json.loads((file / f"{other.id}.json").read_text(encoding="utf-8"))["steps"]
-    return None
+    # One run per setting has been asked.
+    same = [other for other in planned.runs if other.setting is run.setting]
+    files = [estimate_file(planned.sweep, planned.folder, other) for other in same]
+    return next((found["steps"] for file in files if (found := read_json(file))), None)
 
 
 def _last_step(run: Path) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 Owns: the submission (which run is which member of the array), sbatch, squeue and scancel. Does not own: what
 a job does (launch/slurm/sweep.sbatch starts `plural sweep task`). Thread rule: one thread.
 
-    DIR/NAME/submissions/TIME.json    {"sweep", "runs": [ID, ...], "jobs": {PHASE: JOB}}
+    DIR/NAME/submissions/TIME.json         {"sweep", "runs": [ID, ...], "jobs": {PHASE: JOB}}
+    DIR/NAME/submissions/TIME.cancelled    its members do not requeue themselves any more
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from plural_text.common.places import PROJECT
 from plural_text.sweep.files import read_json, write_whole
 from plural_text.sweep.folder import SweepFolder
 from plural_text.sweep.identity import Run
-from plural_text.sweep.sweep_file import SweepFile
+from plural_text.sweep.sweep_values import SweepFile
 
 
 def submit(
@@ -73,11 +74,6 @@ def submission(file: Path) -> dict[str, Any]:
     return found
 
 
-def submitted_jobs(folder: SweepFolder) -> list[int]:
-    files = sorted((folder.root / "submissions").glob("*.json"))
-    return [job for file in files for job in submission(file)["jobs"].values()]
-
-
 def queue(folder: SweepFolder) -> dict[str, list[str]]:
     """What squeue says of the sweep's jobs: run id, or the phase of a job that is no array -> states such as
     "train PENDING (Dependency)". Empty where there is no Slurm."""
@@ -109,7 +105,8 @@ def queue(folder: SweepFolder) -> dict[str, list[str]]:
 
 def cancel(folder: SweepFolder) -> list[int]:
     """Takes the sweep's jobs out of the queue; those at work save their state. Returns the ids asked for."""
-    jobs = submitted_jobs(folder)
+    files = sorted((folder.root / "submissions").glob("*.json"))
+    jobs = [job for file in files for job in submission(file)["jobs"].values()]
     if not jobs or not shutil.which("scancel"):
         return []
     live = subprocess.run(
@@ -119,6 +116,8 @@ def cancel(folder: SweepFolder) -> list[int]:
     )
     found = sorted({int(line) for line in live.stdout.split() if line.isdigit()})
     if found:
+        for file in files:  # before the members hear of it
+            write_whole(file.with_suffix(".cancelled"), "")
         subprocess.run(["scancel", "--batch", "--signal=USR1", *map(str, found)], check=False)
         subprocess.run(["scancel", "--state=PENDING", *map(str, found)], check=False)
     return found

@@ -13,13 +13,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+import plural_text
 from plural_text.common.errors import BadRecipe
 from plural_text.common.options import option_words
 from plural_text.common.program import program
 from plural_text.sweep.expand import Setting
-from plural_text.sweep.sweep_file import SweepFile
+from plural_text.sweep.sweep_values import SweepFile
 
 TEXT_COMMANDS = ("metrics",)
 # These may be given several times; a list of any other option is one text with commas.
@@ -32,8 +34,10 @@ def command_line(step: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Of every command that a sweep starts."""
-    path = os.pathsep.join(one for one in sys.path if one)
+    """Of every command of plural that a sweep starts: the same interpreter with the same plural_text, and no
+    other folder of this process's search path."""
+    before = os.environ.get("PYTHONPATH")
+    path = str(Path(plural_text.__file__).resolve().parents[1]) + (os.pathsep + before if before else "")
     return {**os.environ, "PYTHONPATH": path, "PLURAL_BINARY": program()}
 
 

@@ -1,81 +1,32 @@
 """What a sweep file says, checked.
 
-Owns: reading the file, every check that needs no program and no corpus. Does not own: the settings that
-follow from it (expand.py), whether recipes are valid (identity.py). Thread rule: values.
+Owns: reading the file, every check that needs no program and no corpus. Does not own: the types
+of its values (sweep_values.py), the settings that follow from them (expand.py), whether recipes are valid
+(identity.py). Thread rule: values.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from plural_text.common.errors import BadRecipe, MissingInput
+from plural_text.sweep.figures import is_finite
 from plural_text.sweep.located_yaml import Located, read_located
 from plural_text.sweep.schema import PARTS
+from plural_text.sweep.sweep_values import Evaluation, Pareto, Search, SweepFile, When, same
 
-_RUN_KEYS = {"name": "the sweep names its runs", "run.dir": "runs lie in the sweep's folder"}
+_RUN_KEYS = {
+    "name": "the sweep names its runs",
+    "run.dir": "runs lie in the sweep's folder",
+    "run.threads": "the key threads gives them",
+    "seed": "the key seeds gives them: [1, 2, 3]",
+}
 _STEP_OPTIONS = {"model", "adapter", "output", "o", "force", "quiet", "threads", "stream", "responses_file"}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What is done with a trained model: options of commands, without what the sweep itself gives them."""
-
-    name: str  # "" for a single one
-    steps: Mapping[str, Mapping[str, Any]]  # generate, metrics, evaluate -> option -> value
-
-
-@dataclass(frozen=True)
-class When:
-    where: Mapping[str, Any]
-    values: Mapping[str, Any]
-    drop: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Pareto:
-    x: str
-    y: str
-    x_better: str = "higher"
-    y_better: str = "higher"
-
-
-@dataclass(frozen=True)
-class Search:
-    trials: int
-    sampler: str
-    seed: int
-    objectives: Mapping[str, str]
-    space: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class SweepFile:
-    """`folder`: of the sweep. `bases`: recipe files. Mappings of recipe keys have dotted keys."""
-
-    file: Path
-    name: str
-    folder: Path
-    bases: tuple[Path, ...]
-    common: Mapping[str, Any] = field(default_factory=dict)
-    grid: Mapping[str, list] = field(default_factory=dict)
-    zips: tuple[Mapping[str, list], ...] = ()
-    include: tuple[Mapping[str, Any], ...] = ()
-    exclude: tuple[Mapping[str, Any], ...] = ()
-    when: tuple[When, ...] = ()
-    seeds: tuple[int, ...] = ()  # none: the recipe's own
-    baseline: Mapping[str, Any] | None = None
-    evaluations: tuple[Evaluation, ...] = ()
-    figures: tuple[str, ...] = ()
-    pareto: Pareto | None = None
-    stop_on_failure: bool = False
-    ranks: int = 1
-    threads: int = 1
-    search: Search | None = None
 
 
 def read_sweep(file: Path) -> SweepFile:
@@ -93,7 +44,9 @@ class _Reader:
         name = self.text("name", self.source.file.stem)
         if "/" in name or name in ("", ".", ".."):
             self.refuse(("name",), f"name is '{name}'; it is the name of a folder")
-        zips = values.get("zip", {})
+        zips = values.get("zip") or []
+        if "zip" in values and not isinstance(values["zip"], (dict, list)):
+            self.refuse(("zip",), f"zip is {values['zip']!r}; it takes a mapping of lists, or a list of them")
         sweep = SweepFile(
             file=self.source.file,
             name=name,
@@ -104,7 +57,6 @@ class _Reader:
             zips=tuple(
                 self.equal_lists(("zip", i) if isinstance(zips, list) else ("zip",), one)
                 for i, one in enumerate(zips if isinstance(zips, list) else [zips])
-                if one
             ),
             include=self.mappings("include"),
             exclude=self.mappings("exclude"),
@@ -119,8 +71,15 @@ class _Reader:
             threads=self.whole(("threads",), 1, 1),
             search=self.search(),
         )
-        if sweep.search and (sweep.grid or sweep.zips or sweep.include):
-            self.refuse(("search",), "search stands beside grid, zip or include; leave one of them")
+        if sweep.search:
+            for key in ("grid", "zip", "include", "exclude", "baseline"):
+                if values.get(key):
+                    self.refuse(
+                        (key,), f"{key} stands beside search, which chooses settings; leave one of them"
+                    )
+            for i, one in enumerate(sweep.when):
+                if one.drop:
+                    self.refuse(("when", i, "drop"), "drop stands beside search; leave one of them")
         return sweep
 
     # Errors and plain types.
@@ -202,19 +161,31 @@ class _Reader:
         """Dotted keys; a section may also be written as a mapping. Not those that the sweep itself sets."""
         if not isinstance(values, dict):
             self.refuse(path, f"{path[0]} is a mapping of recipe keys such as optimizer.lr")
-        flat: dict[str, Any] = {}
-        for key, value in values.items():
-            if isinstance(value, dict):
-                inner = self.recipe_keys((*path, key), value)
-                flat.update({f"{key}.{name}": one for name, one in inner.items()})
-            else:
-                flat[key] = value
+        flat = self.flat(path, values)
         for key in flat:
-            if key in _RUN_KEYS:
-                self.refuse((*path, key), f"{key} cannot be set in a sweep: {_RUN_KEYS[key]}")
-            if key == "seed":
-                self.refuse((*path, key), "a sweep takes its seeds from the key seeds: [1, 2, 3]")
+            self.not_of_runs((*path, key))
         return flat
+
+    def flat(self, path: tuple[Hashable, ...], values: Mapping[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in values.items():
+            inner = {key: value}
+            if isinstance(value, dict):
+                inner = {f"{key}.{name}": one for name, one in self.flat((*path, key), value).items()}
+            for name, one in inner.items():
+                if name in found:
+                    self.refuse((*path, key), f"{name} stands there twice, also within a section; leave one")
+                found[name] = one
+        for name in found:
+            whole = next((other for other in found if name.startswith(f"{other}.")), None)
+            if whole:
+                self.refuse((*path, whole), f"{whole} is set as a whole, and so is {name}; leave one")
+        return found
+
+    def not_of_runs(self, path: tuple[Hashable, ...]) -> None:
+        """path: ends with a dotted recipe key."""
+        if path[-1] in _RUN_KEYS:
+            self.refuse(path, f"{path[-1]} cannot be set in a sweep: {_RUN_KEYS[path[-1]]}")
 
     def lists(self, path: tuple[Hashable, ...], values: Any) -> dict[str, list]:
         found = self.recipe_keys(path, values)
@@ -243,11 +214,12 @@ class _Reader:
         drop = values.get("drop", [])
         if not isinstance(drop, list) or not all(isinstance(key, str) for key in drop):
             self.refuse((*path, "drop"), "drop is a list of recipe keys")
-        return When(
-            self.recipe_keys((*path, "if"), values["if"]),
-            self.recipe_keys((*path, "set"), values.get("set", {})),
-            tuple(drop),
-        )
+        where = self.recipe_keys((*path, "if"), values["if"])
+        given = self.recipe_keys((*path, "set"), values.get("set", {}))
+        for key in given:
+            if key.startswith("evaluate."):
+                self.option((*path, "set", key), key.rpartition(".")[2])
+        return When(where, given, tuple(drop))
 
     def seeds(self) -> tuple[int, ...]:
         found = self.list_of("seeds")
@@ -266,11 +238,14 @@ class _Reader:
             path = ("evaluate", i) if several else ("evaluate",)
             self.known(path, one, "evaluate")
             name = one.get("name", "")
-            if several and (not isinstance(name, str) or not name or "." in name or "/" in name):
-                self.refuse(path, "each of several evaluations has a name, a text without '.' and '/'")
+            named = isinstance(name, str) and name and not re.search(r"[./]", name)
+            if not named and ("name" in one or several):
+                self.refuse(
+                    path, "an evaluation's name, which each of several has, is a text without . and /"
+                )
             if any(name == other.name for other in found):
                 self.refuse((*path, "name"), f"the name '{name}' stands there twice")
-            steps = {key: options or {} for key, options in one.items() if key != "name"}
+            steps = {key: {} if given is None else given for key, given in one.items() if key != "name"}
             for step, options in steps.items():
                 if step != "program":
                     self.step((*path, step), options)
@@ -278,6 +253,11 @@ class _Reader:
                 steps["program"] = {"words": self.words((*path, "program"), steps["program"])}
             if "metrics" in steps and "generate" not in steps:
                 self.refuse((*path, "metrics"), "metrics measures what generate answers; add generate")
+            reads = any("{responses}" in word for word in steps.get("program", {}).get("words", ()))
+            if reads and "generate" not in steps:
+                self.refuse(
+                    (*path, "program"), "program reads {responses}, what generate answers; add generate"
+                )
             if steps:
                 found.append(Evaluation(name, steps))
         return tuple(found)
@@ -286,12 +266,18 @@ class _Reader:
         if not isinstance(options, dict):
             self.refuse(path, f"{path[-1]} is a mapping of the options of plural {path[-1]}")
         for option in options:
-            if option.replace("-", "_") in _STEP_OPTIONS:
-                self.refuse((*path, option), f"{option} is given by the sweep itself; leave it out")
+            self.option((*path, option), option)
+
+    def option(self, path: tuple[Hashable, ...], option: str) -> None:
+        if option.replace("-", "_") in _STEP_OPTIONS:
+            self.refuse(path, f"{option} is given by the sweep itself; leave it out")
 
     def words(self, path: tuple[Hashable, ...], value: Any) -> list[str]:
         """Of the user's own program."""
-        words = shlex.split(value) if isinstance(value, str) else value
+        try:
+            words = shlex.split(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.refuse(path, f"program cannot be split into words: {str(error).lower()}")
         if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
             self.refuse(path, "program is a text or a list of texts: a program and its arguments")
         if not any("{output}" in word for word in words):
@@ -339,25 +325,19 @@ class _Reader:
     def choices(self, path: tuple[Hashable, ...], value: Any) -> None:
         """One key of search.space."""
         key = path[-1]
+        self.not_of_runs(path)
         if isinstance(value, list) and value:
+            for i, item in enumerate(value):
+                if any(same(item, other) for other in value[:i]):
+                    self.refuse((*path, i), f"{key} has {item!r} twice; leave one")
             return
-        numbers = isinstance(value, dict) and all(
-            isinstance(value.get(end), (int, float)) and not isinstance(value.get(end), bool)
-            for end in ("low", "high")
-        )
+        numbers = isinstance(value, dict) and all(is_finite(value.get(end)) for end in ("low", "high"))
         if not numbers or not set(value) <= {"low", "high", "step", "log"} or value["low"] > value["high"]:
             self.refuse(
                 path,
                 f"{key} takes a list of values, or {{low: NUMBER, high: NUMBER, step: NUMBER or log: true}}",
             )
+        if "step" in value and (not is_finite(value["step"]) or value["step"] <= 0):
+            self.refuse(path, f"{key}: step is {value['step']!r}; it takes a number above 0")
         if "log" in value and (not isinstance(value["log"], bool) or "step" in value or value["low"] <= 0):
             self.refuse(path, f"{key}: log is true or false, for numbers above 0 and without step")
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equality of values as YAML has them: 1 is 1.0, but not true."""
-    if isinstance(a, bool) or isinstance(b, bool):
-        return a is b
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b

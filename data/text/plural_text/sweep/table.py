@@ -17,7 +17,7 @@ from plural_text.sweep.expand import Setting
 from plural_text.sweep.files import write_whole
 from plural_text.sweep.folder import SweepFolder
 from plural_text.sweep.identity import Run
-from plural_text.sweep.sweep_file import SweepFile
+from plural_text.sweep.sweep_values import SweepFile
 
 # Words in a figure's name that say which way is better.
 _LOWER = ("incoheren", "perplexity", "loss", "kl_", "self_bleu", "invalid", "cross_entropy", "nats_per_token")
@@ -123,7 +123,7 @@ def _row(folder: SweepFolder, run: Run) -> dict[str, Any]:
 
 
 def _figures(sweep: SweepFile, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    found = dict.fromkeys(name for row in rows for name in row["figures"])
+    found = dict.fromkeys(name for row in rows for name in (*row["figures"], *row["undefined"]))
     return list(sweep.figures or found)
 
 
@@ -139,12 +139,14 @@ def _arm(setting: Setting, rows: Sequence[Mapping[str, Any]], names: Sequence[st
                 "ci_low": mean.low,
                 "ci_high": mean.high,
             }
+    undefined = {name: sum(name in row["undefined"] for row in rows) for name in names}
     return {
         "arm": setting.label,
         "settings": dict(setting.chosen),
         "seeds": sum(row["state"] == "finished" for row in rows),
         "failed": sum(row["state"] == "failed" for row in rows),
         "figures": figures,
+        "undefined": {name: seeds for name, seeds in undefined.items() if seeds},
     }
 
 
@@ -234,7 +236,7 @@ def _arm_lines(table: Mapping[str, Any]) -> list[str]:
     names = table["figures"]
     lines = [f"| setting | seeds | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
     for arm in table["arms"]:
-        cells = [_mean(arm["figures"].get(name)) for name in names]
+        cells = [_mean(arm["figures"].get(name), arm["undefined"].get(name, 0)) for name in names]
         seeds = f"{arm['seeds']}" + (f", {arm['failed']} failed" if arm["failed"] else "")
         lines.append(f"| {arm['arm']} | {seeds} | {' | '.join(cells)} |")
     return lines
@@ -265,8 +267,12 @@ def _comparison_lines(table: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _mean(figure: Mapping[str, Any] | None) -> str:
-    return _span(figure["mean"], figure["ci_low"], figure["ci_high"]) if figure else "-"
+def _mean(figure: Mapping[str, Any] | None, undefined: int) -> str:
+    """undefined: the seeds that the mean is without."""
+    if figure is None:
+        return "undefined" if undefined else "-"
+    span = _span(figure["mean"], figure["ci_low"], figure["ci_high"])
+    return span + (f", undefined for {undefined} seed(s)" if undefined else "")
 
 
 def _span(mean: float, low: float | None, high: float | None) -> str:
