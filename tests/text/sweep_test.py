@@ -165,7 +165,7 @@ class SweepFiles(SweepTest):
         self.refused("drop stands beside search", text % "[1]" + "when: [{if: {}, drop: [b]}]")
         for space, words in (
             ("{low: 0, high: 1, step: 0}", "step is 0; it takes a number above 0"),
-            ("{low: 0, high: 1, step: .nan}", "step is nan"),
+            ("{low: 0, high: 1, step: .nan}", "step is '.nan'"),
             ("{low: 0, high: .inf}", "low: NUMBER"),
             ("{low: .nan, high: 1}", "low: NUMBER"),
             ("[1, 2, 1.0]", "a has 1.0 twice"),

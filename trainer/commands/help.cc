@@ -25,7 +25,7 @@ constexpr auto kCommands = std::to_array<CommandHelp>({
      "train RECIPE.yaml train.epochs=3", true},
     {"Training", "watch", "Shows runs while they train and after: progress, losses, validation, state.",
      "watch runs", false, true},
-    {"Training", "track", "Sends a run's figures to TensorBoard or Weights & Biases.",
+    {"Training", "track", "Sends a run's figures to TensorBoard, Weights & Biases or trackio.",
      "track runs/mine --tensorboard", false, true},
     {"Training", "export", "Merges an adapter into the weights of its model.",
      "export --model MODEL --adapter runs/mine/adapter -o merged"},

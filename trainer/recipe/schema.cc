@@ -270,7 +270,7 @@ std::vector<Key> MakeKeys() {
   add(Integer("train.bucket_bytes", Between(1, kMaxCount), FIELD(train.bucket_bytes),
               "gradients are summed over ranks in pieces of about so many bytes"));
   add(Integer("train.log_every_steps", Between(1, kMaxCount), FIELD(train.log_every_steps),
-              "steps between progress lines; `metrics.jsonl` has every step"));
+              "steps between the step lines of `metrics.jsonl`; the last step always has one"));
 
   add(Number("optimizer.lr", Above(0), FIELD(optimizer.lr), "learning rate of AdamW"));
   Key betas;
