@@ -129,7 +129,7 @@ OF_ALL = {
     r"--ranks N\b": "--ranks 2",
 }
 OF_DOCUMENT = {
-    # The encoder of --align is loaded for one page alone, preparing-data.md.
+    # The encoder of --align is loaded for one page alone, docs/preparing-data.md.
     "README.md": {"runs/starter": "runs/mine", "--baseline beams": "--metrics distinct --baseline beams"},
     "choosing.md": {" --align 6": ""},
     "metrics.md": {r"distinct,semantic,?.*-o": "distinct,self-bleu -o"},
