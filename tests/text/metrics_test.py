@@ -69,6 +69,52 @@ class Results(Metrics):
         self.assertEqual(table[1].split()[:2], ["distinct_1", "0.5556"])
         self.assertRegex(table[-1], r"^valid_rate +undefined +needs the valid answers")
 
+    def test_several_files_stand_side_by_side(self):
+        one = write_lines(self.folder / "one.jsonl", LINES)
+        two = write_lines(self.folder / "two.jsonl", [name_answers("Ann", "Ann", "Bo", "Bo")])
+        output = self.folder / "figures.json"
+        use = ("metrics", one, two, "--metrics", "coverage,latency", "--warmup-prompts", "0", "-o", output)
+        done = run(*use, "--names", "base,tuned")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        rows = {line.split()[0]: line for line in done.stdout.splitlines() if line}
+        self.assertRegex(rows["figure"], r"^figure +base +tuned$")
+        self.assertRegex(rows["coverage_all"], r"^coverage_all +1\.5000 \(.*\) +2 \(.*\)$")
+        self.assertRegex(rows["prompt_seconds_median"], r" 3\.?\d*.* undefined$")
+        self.assertIn("\nprompt_seconds_median of tuned: ", done.stdout)
+        self.assertIn("\ncoverage_valid: needs the valid answers", done.stdout)
+        reports = json.loads(output.read_text())["files"]
+        self.assertEqual([report["name"] for report in reports], ["base", "tuned"])
+        for file, report in ((one, reports[0]), (two, reports[1])):
+            alone = self.folder / "alone.json"
+            done = run("metrics", file, *use[3:-1], alone, "--force")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(json.loads(alone.read_text()), {k: report[k] for k in report if k != "name"})
+
+    def test_names_of_files_are_told_apart(self):
+        one = write_lines(self.folder / "one.jsonl", LINES)
+        for options, said in (
+            ([one, one], "give each file once"),
+            ([one, self.folder / "none.jsonl", "--names", "a"], "--names has 1 names for 2 files"),
+            ([one, "--names", "a,"], "empty name"),
+            ([one, "--values", "0"], "takes 1 or more"),
+        ):
+            done = run("metrics", *options, "--metrics", "distinct")
+            self.assertEqual((done.returncode, done.stderr.count("\n")), (64, 1), done.stderr)
+            self.assertIn(said, done.stderr)
+
+    def test_values_with_count_and_share(self):
+        lines = [name_answers("{Bo}!", "Ann", "Bo", "Cy\nor not", "Ann", "Bo"), LINES[1]]
+        done, report = self.metrics("--metrics", "coverage", "--values", "2", lines=lines)
+        shown = done.stdout.split("\n\n")[1].splitlines()
+        self.assertEqual(shown[0], "names: 3 values of 6 responses")
+        self.assertEqual([line.split() for line in shown[1:3]], [["Bo", "3", "50.0%"], ["Ann", "2", "33.3%"]])
+        self.assertEqual(shown[3].strip(), "and 1 more")
+        first = report["values"][0]
+        self.assertEqual([value["count"] for value in first["values"]], [3, 2, 1])
+        self.assertAlmostEqual(sum(value["share"] for value in first["values"]), 1.0)
+        self.assertEqual((first["id"], first["responses"]), ("names", 6))
+        self.assertNotIn("values", self.metrics("--metrics", "coverage", lines=lines)[1])
+
     def test_the_same_figures_every_time(self):
         names = ("--metrics", "distinct,self-bleu,unigram,latency", "--warmup-prompts", "0")
         self.assertEqual(self.metrics(*names)[1], self.metrics(*names)[1])

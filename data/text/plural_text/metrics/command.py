@@ -1,5 +1,6 @@
-"""Measures an answers file of `plural generate`: a table, and with -o a JSON file.
+"""Measures answers files of `plural generate`: a table, and with -o a JSON file.
 
+Several files are measured alike and stand side by side, a column each.
 Every figure has its unit in its name where it has one, the number of things it is computed from, and a 95 %
 interval. A figure that is undefined has a reason instead of a value. docs/metrics.md defines them all.
 """
@@ -16,8 +17,10 @@ from pathlib import Path
 
 from plural_text.common.errors import UsageError
 from plural_text.common.new_output import add_force
-from plural_text.metrics.figure_report import check_output, table, write_report
-from plural_text.metrics.responses import read_answers
+from plural_text.metrics.figure import Figure
+from plural_text.metrics.figure_report import check_output, report, table, table_of_files, write_report
+from plural_text.metrics.responses import Answers, read_answers
+from plural_text.metrics.values import PromptValues, value_lines, values_of
 
 # Name -> (module, one line for --help). A module has figures(answers, arguments) -> list of Figure, and where
 # it has options add_arguments(parser). Modules import slow libraries when they are asked for figures.
@@ -52,7 +55,13 @@ _NEEDS = {"targets": "coverage", "baseline": "latency", "judge": "incoherence", 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "metrics:\n" + "\n".join(f"  {name:<12} {line}" for name, (_, line) in METRICS.items())
     add = parser.add_argument
-    add("responses", type=Path, metavar="RESPONSES.jsonl", help="answers, one prompt per line")
+    add("responses", type=Path, nargs="+", metavar="RESPONSES.jsonl", help="answers, one prompt per line")
+    add(
+        "--names",
+        type=_words,
+        metavar="NAME,...",
+        help="of several files, in their order (default: the files')",
+    )
     add(
         "--metrics",
         type=_names,
@@ -63,6 +72,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", type=Path, metavar="FIGURES.json", help="all figures; written whole or not at all")
     add_force(add)
     add("--quiet", action="store_true", help="no table")
+    add(
+        "--values",
+        type=_count,
+        nargs="?",
+        const=10,
+        metavar="N",
+        help="also the answers of each prompt with count and share: the N most frequent (10) in the table, "
+        "all of them in FIGURES.json",
+    )
     for module, _ in METRICS.values():
         metric = importlib.import_module(module)
         if hasattr(metric, "add_arguments"):
@@ -73,23 +91,72 @@ def run(arguments: argparse.Namespace) -> int:
     for option, metric in _NEEDS.items():
         if getattr(arguments, option) and metric not in arguments.metrics:
             raise UsageError(f"--{option} is for the metric '{metric}', which --metrics leaves out")
-    check_output(arguments.output, arguments.responses, arguments.force)
-    answers = read_answers(arguments.responses)
-    found = [figure for name in arguments.metrics for figure in _module(name).figures(answers, arguments)]
+    names = _file_names(arguments)
+    for file in arguments.responses:
+        check_output(arguments.output, file, arguments.force)
+    # All files are read before any is measured: a mistake in the last one shows at once.
+    answers = [read_answers(file) for file in arguments.responses]
+    found = [
+        [figure for name in arguments.metrics for figure in _module(name).figures(own, arguments)]
+        for own in answers
+    ]
+    values = [values_of(own) if arguments.values else [] for own in answers]
     if arguments.output:
-        write_report(
-            arguments.output,
-            {
-                "responses_file": str(arguments.responses),
-                "prompts": len(answers),
-                "responses": sum(len(prompt.responses) for prompt in answers),
-                "metrics": list(arguments.metrics),
-            },
-            found,
-        )
+        reports = [
+            _report(file, own, figures, listed, arguments)
+            for file, own, figures, listed in zip(arguments.responses, answers, found, values, strict=True)
+        ]
+        if len(reports) == 1:
+            write_report(arguments.output, reports[0])
+        else:
+            named = [{"name": name} | one for name, one in zip(names, reports, strict=True)]
+            write_report(arguments.output, {"files": named})
     if not arguments.quiet:
-        print("\n".join(table(found)))
+        lines = table(found[0]) if len(found) == 1 else table_of_files(names, found)
+        for name, listed in zip(names, values, strict=True):
+            if listed:
+                lines += ["", *([] if len(found) == 1 else [name]), *value_lines(listed, arguments.values)]
+        print("\n".join(lines))
     return 0
+
+
+def _report(
+    file: Path, answers: list[Answers], figures: list[Figure], listed: list[PromptValues], arguments
+) -> dict:
+    head = {
+        "responses_file": str(file),
+        "prompts": len(answers),
+        "responses": sum(len(prompt.responses) for prompt in answers),
+        "metrics": list(arguments.metrics),
+    }
+    if arguments.values:
+        head["values"] = [prompt.json() for prompt in listed]
+    return report(head, figures)
+
+
+def _file_names(arguments: argparse.Namespace) -> list[str]:
+    """Of the columns. Errors: UsageError."""
+    files = arguments.responses
+    names = arguments.names or [str(file) for file in files]
+    if len(names) != len(files):
+        raise UsageError(f"--names has {len(names)} names for {len(files)} files; give one name per file")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"two files are '{twice}'; give each file once, or tell them apart with --names")
+    return names
+
+
+def _words(text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise argparse.ArgumentTypeError(f"'{text}' has an empty name")
+    return words
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of values; it takes 1 or more")
+    return int(text)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -24,6 +24,41 @@ def table(figures: list[Figure]) -> list[str]:
     ]
 
 
+def table_of_files(names: list[str], found: list[list[Figure]]) -> list[str]:
+    """Lines for people: a column per file, and below it why a figure is undefined in one."""
+    by_name = [{figure.name: figure for figure in figures} for figures in found]
+    rows = [("figure", *names)]
+    without: dict[tuple[str, str], list[str]] = {}  # (figure, reason) -> files
+    for name in dict.fromkeys(figure.name for figures in found for figure in figures):
+        own = [figures.get(name) for figures in by_name]
+        rows.append((name, *(_cell(figure) for figure in own)))
+        for file, figure in zip(names, own, strict=True):
+            if figure is not None and figure.value is None:
+                without.setdefault((name, figure.reason), []).append(file)
+    reasons = [
+        f"{name}{'' if len(files) == len(names) else ' of ' + ', '.join(files)}: {reason}"
+        for (name, reason), files in without.items()
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            [f"{row[0]:<{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))]
+        ).rstrip()
+        for row in rows
+    ]
+    return lines + ([""] if reasons else []) + reasons
+
+
+def _cell(figure: Figure | None) -> str:
+    """ "0.7123 (0.6991 .. 0.7254)"; "-" where the file has no such figure."""
+    if figure is None:
+        return "-"
+    if figure.value is None:
+        return "undefined"
+    spread = figure.interval
+    return _number(figure.value) + (f" ({_number(spread.low)} .. {_number(spread.high)})" if spread else "")
+
+
 def _row(figure: Figure) -> tuple[str, str, str, str]:
     of = f"{figure.count:,} {figure.of}" + (f"; {figure.note}" if figure.note else "")
     if figure.value is None:
@@ -49,10 +84,9 @@ def check_output(output: Path | None, source: Path, force: bool) -> None:
     require_new(output, force)
 
 
-def write_report(path: Path, head: dict, figures: list[Figure]) -> None:
-    """Writes `head` (what was measured) and the figures by name; the file appears whole. Errors:
-    WriteFailed."""
-    report = head | {
+def report(head: dict, figures: list[Figure]) -> dict:
+    """`head` (what was measured) and the figures by name."""
+    return head | {
         "bootstrap": {
             "seed": bootstrap.SEED,
             "resamples": bootstrap.RESAMPLES,
@@ -60,4 +94,8 @@ def write_report(path: Path, head: dict, figures: list[Figure]) -> None:
         },
         "figures": {figure.name: figure.json() for figure in figures},
     }
-    write_whole(path, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+
+
+def write_report(path: Path, content: dict) -> None:
+    """The file appears whole. Errors: WriteFailed."""
+    write_whole(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")

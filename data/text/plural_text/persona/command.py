@@ -27,7 +27,7 @@ from plural_text.common.options import number, whole_number
 from plural_text.common.parallel import Parallel
 from plural_text.common.program import program
 from plural_text.common.progress import Progress
-from plural_text.metrics.figure_report import check_output, table, write_report
+from plural_text.metrics.figure_report import check_output, report, table, write_report
 from plural_text.persona import conversation as talk
 from plural_text.persona import mapping
 from plural_text.persona.conversation import Conversation, ScriptedSeeker, converse
@@ -170,7 +170,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = figures(persona_values(personas, sets, mapped), len(names))
     if arguments.figures:
         head = {"conversations_file": str(arguments.output), "conversations": len(names)}
-        write_report(arguments.figures, head, found)
+        write_report(arguments.figures, report(head, found))
     if not arguments.quiet:
         print("\n".join(table(found)))
     return 0
