@@ -76,7 +76,7 @@ class Results(Metrics):
         use = ("metrics", one, two, "--metrics", "coverage,latency", "--warmup-prompts", "0", "-o", output)
         done = run(*use, "--names", "base,tuned")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
-        rows = {line.split()[0]: line for line in done.stdout.splitlines() if line}
+        rows = {line.split()[0]: line for line in done.stdout.split("\n\n")[0].splitlines()}
         self.assertRegex(rows["figure"], r"^figure +base +tuned$")
         self.assertRegex(rows["coverage_all"], r"^coverage_all +1\.5000 \(.*\) +2 \(.*\)$")
         self.assertRegex(rows["prompt_seconds_median"], r" 3\.?\d*.* undefined$")
