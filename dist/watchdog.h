@@ -35,7 +35,7 @@ struct Deadlines {
   double load = 3600.0;  // also of steps, until five have been seen
   double step = 0.0;  // of data, forward and backward, and sum; 0: ten times the longest, at least a minute
   double checkpoint = 1800.0;
-  double validation = 3600.0;
+  double validation = 86400.0;
 };
 
 class Watchdog {

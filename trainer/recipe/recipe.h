@@ -124,7 +124,7 @@ struct Recipe {
     double load_seconds = 3600.0;
     double step_seconds = 0.0;  // 0: learned from the steps
     double checkpoint_seconds = 1800.0;
-    double validation_seconds = 3600.0;
+    double validation_seconds = 86400.0;
   } watchdog;
 
   struct Profile {
