@@ -42,8 +42,8 @@ struct Pulse {
     Waiting& operator=(const Waiting&) = delete;
 
    private:
-    void Set(bool waits) {
-      pulse_.waits.store(waits, std::memory_order_relaxed);
+    void Set(bool now) {
+      pulse_.waits.store(now, std::memory_order_relaxed);
       pulse_.changes.fetch_add(1, std::memory_order_release);
     }
     Pulse& pulse_;

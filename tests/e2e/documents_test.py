@@ -129,9 +129,12 @@ OF_ALL = {
     r"--ranks N\b": "--ranks 2",
 }
 OF_DOCUMENT = {
-    # The encoder of --align is loaded for one page alone, docs/preparing-data.md.
-    "README.md": {"runs/starter": "runs/mine", "--baseline beams": "--metrics distinct --baseline beams"},
-    "choosing.md": {" --align 6": ""},
+    # Pages with --align load the encoder.
+    "README.md": {
+        "runs/starter": "runs/mine",
+        "--baseline beams": "--metrics distinct,latency --baseline beams",
+    },
+    "coming-from.md": {r"\bRUN\b": "runs/mine"},
     "metrics.md": {r"distinct,semantic,?.*-o": "distinct,self-bleu -o"},
     "report.md": {"metrics tuned.jsonl": "metrics tuned.jsonl --metrics distinct"},
     "running.md": {
