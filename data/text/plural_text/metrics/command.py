@@ -97,8 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
     # All files are read before any is measured: a mistake in the last one shows at once.
     answers = [read_answers(file) for file in arguments.responses]
     found = [
-        [figure for name in arguments.metrics for figure in _module(name).figures(own, arguments)]
-        for own in answers
+        _figures(own, argparse.Namespace(**{**vars(arguments), "responses": file}))
+        for file, own in zip(arguments.responses, answers, strict=True)
     ]
     values = [values_of(own) if arguments.values else [] for own in answers]
     if arguments.output:
@@ -118,6 +118,11 @@ def run(arguments: argparse.Namespace) -> int:
                 lines += ["", *([] if len(found) == 1 else [name]), *value_lines(listed, arguments.values)]
         print("\n".join(lines))
     return 0
+
+
+def _figures(answers: list[Answers], arguments: argparse.Namespace) -> list[Figure]:
+    """Of one file, which is `arguments.responses`."""
+    return [figure for name in arguments.metrics for figure in _module(name).figures(answers, arguments)]
 
 
 def _report(
