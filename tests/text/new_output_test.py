@@ -47,7 +47,7 @@ class NewOutputTest(unittest.TestCase):
             write_whole(path, b"new")
             self.assertEqual((path.read_text(), path.stat().st_mode & 0o777), ("new", 0o640))
             full = mock.patch("os.fsync", side_effect=OSError(28, "No space left on device"))
-            with full, self.assertRaisesRegex(WriteFailed, "file: cannot be written: No space left"):
+            with full, self.assertRaisesRegex(WriteFailed, "mine: cannot be written: No space left"):
                 write_whole(path, b"half")
             self.assertEqual((path.read_text(), os.listdir(name)), ("new", ["mine"]))
             with self.assertRaises(WriteFailed):
