@@ -17,7 +17,7 @@ namespace {
 // Seconds without a beat. A stopped process does not come back by itself; one that is not stopped may be
 // short of memory or of a processor for some time.
 constexpr int kStoppedSeconds = 3;
-constexpr int kSilentSeconds = 60;
+constexpr int kSilentSeconds = 120;
 constexpr int kEndingSeconds = 8;  // which the rank has for ending its job
 constexpr int kExitCode = 76;
 

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <bit>
 #include <stdexcept>
 #include <string>
 
@@ -24,13 +25,12 @@ std::optional<at::Tensor> Combine(std::map<std::pair<int, std::int64_t>, at::Ten
   return left;
 }
 
-int LevelsOf(std::int64_t groups) {
-  int levels = 0;
-  while ((std::int64_t{1} << levels) < groups) ++levels;
-  return levels;
-}
+// Of a tree over so many groups, the root's.
+int LevelOfRoot(std::int64_t groups) { return std::bit_width(static_cast<std::uint64_t>(groups - 1)); }
 
 }  // namespace
+
+std::int64_t OrderedSum::MostBuffers(std::int64_t groups) { return 2 * LevelOfRoot(groups) + 1; }
 
 OrderedSum::OrderedSum(FlatParameters& parameters, const World& world, Collectives& collectives,
                        std::int64_t block_elements)
@@ -74,10 +74,10 @@ void OrderedSum::Take(std::int64_t index) {
 }
 
 void OrderedSum::Finish(std::int64_t groups_in_step) {
-  const int levels = LevelsOf(groups_in_step);
+  const int root = LevelOfRoot(groups_in_step);
   const at::Tensor gradients = parameters_.Gradients();
   if (world_.Size() == 1) {
-    gradients.copy_(*Combine(nodes_, levels, 0, groups_in_step));
+    gradients.copy_(*Combine(nodes_, root, 0, groups_in_step));
   } else {
     std::vector<double> mine;
     for (const auto& [node, sum] : nodes_) {
@@ -105,7 +105,7 @@ void OrderedSum::Finish(std::int64_t groups_in_step) {
           slices[node] = part;
         }
       }
-      collectives_.AllGather(*Combine(slices, levels, 0, groups_in_step), whole);
+      collectives_.AllGather(*Combine(slices, root, 0, groups_in_step), whole);
       gradients.narrow(0, begin, count).copy_(whole.narrow(0, 0, count));
     }
   }

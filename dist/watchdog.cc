@@ -27,10 +27,12 @@ constexpr std::chrono::milliseconds kTurn{200};
 // A turn that took longer was a pause of the whole process, or of its machine.
 constexpr double kLongestTurn = 2.0;
 constexpr double kWaitingExtra = 5.0;
-constexpr double kLeastStep = 60.0, kStepFactor = 10.0;
+constexpr double kLeastStep = 120.0;  // file systems stand still for a minute when their server changes
+constexpr double kStepFactor = 10.0;
 constexpr std::int64_t kStepsToLearn = 5;
 constexpr double kStatusEvery = 10.0;
 constexpr int kMostNamed = 8;
+constexpr std::chrono::seconds kReporting{8};
 
 double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
@@ -214,7 +216,7 @@ void Watchdog::Run() {
       }
     }
     since_status += turn;
-    if (since_status >= kStatusEvery) {
+    if (since_status >= kStatusEvery && !followed.folder.empty() && followed.ranks > 1) {
       since_status = 0.0;
       WriteStatus(followed);
     }
@@ -228,7 +230,6 @@ void Watchdog::Run() {
 // Whole at any moment, since others may read it: written aside and renamed. What cannot be written costs a
 // name in a report.
 void Watchdog::WriteStatus(const Followed& followed) const {
-  if (followed.folder.empty() || followed.ranks < 2) return;
   const fs::path file = StatusFile(followed.folder, pulse_->rank.load());
   const fs::path aside = file.string() + "~";
   {
@@ -274,11 +275,16 @@ void Watchdog::Hang(const Followed& followed, double seconds) const {
   }
   const std::string line =
       "plural: error: " + what + " [exit 76, rank " + std::to_string(rank) + ", phase watchdog]\n";
+  std::fwrite(line.data(), 1, line.size(), stderr);  // one write: the stream has no buffer
+  // Files are next, and may be what hangs.
+  std::thread([] {
+    std::this_thread::sleep_for(kReporting);
+    _exit(static_cast<int>(ExitCode::kPeerLost));
+  }).detach();
   if (!followed.folder.empty()) {
     std::ofstream(HangMark(followed.folder)) << line;
     DumpStacks(followed, "has passed its deadline");
   }
-  std::fwrite(line.data(), 1, line.size(), stderr);  // one write: the stream has no buffer
   EndJob(followed);
 }
 

@@ -33,7 +33,8 @@ struct Deadlines {
   bool enabled = true;
   double start = 300.0;  // until MPI has found all ranks, and again at the end
   double load = 3600.0;  // also of steps, until five have been seen
-  double step = 0.0;  // of data, forward and backward, and sum; 0: ten times the longest, at least a minute
+  double step =
+      0.0;  // of data, forward and backward, and sum; 0: ten times the longest, at least two minutes
   double checkpoint = 1800.0;
   double validation = 86400.0;
 };
@@ -54,7 +55,7 @@ class Watchdog {
   void Follow(const Deadlines& deadlines);
   // From here with this rank's status and reports in `folder`, which is there and all ranks share.
   void ReportIn(const std::filesystem::path& folder);
-  // The longest of all ranks' last steps.
+  // What a step took this rank, its wait for the slowest one included.
   void StepTook(double seconds);
   // Ends the watching, before something else ends the process.
   void Stop();

@@ -27,11 +27,11 @@ class Watchdog(unittest.TestCase):
             cls.recipe, "any", extra=f"train: {{epochs: {STEPS // 4}}}\ncheckpoint: {{every_steps: 2}}"
         )
 
-    def start(self, name, *overrides, fault="", ranks=2):
+    def start(self, name, *overrides, fault="", ranks=2, **variables):
         return subprocess.Popen(
             training.command(self.recipe, f"name={name}", *overrides, ranks=ranks),
             cwd=self.folder,
-            env={**os.environ, "PLURAL_FAULT": fault},
+            env={**os.environ, "PLURAL_FAULT": fault, **variables},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -91,31 +91,37 @@ class Watchdog(unittest.TestCase):
         code, said, error = self.end_of(process)
         self.assertEqual(code, 76, said)
         self.assertRegex(error, r"rank 0 on \S+ has been waiting for other ranks")
+        self.assertRegex(error, r"by their last status these are behind: rank 1 on \S+ \(")
 
-    def test_a_rank_that_never_starts(self):
-        train = training.command(self.recipe, "name=alone", "watchdog.start_seconds=2")
-        process = subprocess.Popen(
-            [*training.mpirun(1), *train, ":", "-np", "1", "sleep", "100"],
+    def test_a_file_system_that_stands_still(self):
+        source, library = self.folder / "still.cc", self.folder / "still.so"
+        source.write_text('#include <unistd.h>\nextern "C" int fsync(int) { for (;;) sleep(1000); }\n')
+        subprocess.run(["g++", "-shared", "-fPIC", "-o", library, source], check=True)
+        process = self.start("still", "watchdog.checkpoint_seconds=2", LD_PRELOAD=str(library))
+        code, said, error = self.end_of(process)
+        self.assertEqual(code, 76, said)
+        self.assertRegex(error, r"rank 0 on \S+ has been at one thing for 2(\.\d)? s \(checkpoint, step")
+        self.assertIn("fsync", self.log("still", "stacks-00000.txt"))
+
+    def start_beside(self, name, other, *overrides):
+        """Rank 0 trains, rank 1 is another program."""
+        train = training.command(self.recipe, f"name={name}", *overrides)
+        return subprocess.Popen(
+            [*training.mpirun(1), *train, ":", "-np", "1", *other],
             cwd=self.folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def test_a_rank_that_never_starts(self):
+        process = self.start_beside("alone", ["sleep", "100"], "watchdog.start_seconds=2")
         code, said, error = self.end_of(process)
         self.assertEqual(code, 76, said)
         self.assertRegex(error, r"waiting for the 2 ranks of the job to start.*watchdog\.start_seconds")
 
     def test_a_rank_that_runs_another_command(self):
-        train = training.command(self.recipe, "name=mixed")
-        doctor = [train[0], "doctor"]
-        process = subprocess.Popen(
-            [*training.mpirun(1), *train, ":", "-np", "1", *doctor],
-            cwd=self.folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        code, said, error = self.end_of(process)
+        code, said, error = self.end_of(self.start_beside("mixed", [training.PLURAL, "doctor"]))
         self.assertEqual(code, 69, said)
         self.assertIn("the command is doctor on rank 1", error)
 

@@ -1,8 +1,8 @@
 #include "trainer/plan/estimate.h"
 
 #include <algorithm>
-#include <bit>
 
+#include "dist/ordered_sum.h"
 #include "trainer/kernels/dtypes.h"
 #include "trainer/ops/nf4.h"
 
@@ -53,10 +53,9 @@ RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config) {
   const bool nf4 = recipe.model.quantize == "nf4" || config.stored_in_nf4;
   run.weight_bytes = lora ? FrozenBytes(config, nf4, element) : 0;
   run.training_bytes = 4 * run.trained_parameters * trained_element;
-  if (recipe.train.canonical) {  // partial sums of gradients (dist/ordered_sum.h): at most so many at a time
-    const auto levels = static_cast<std::int64_t>(
-        std::bit_width(static_cast<std::uint64_t>(recipe.train.groups_per_step - 1)));
-    run.training_bytes += (2 * levels + 1) * run.trained_parameters * trained_element;
+  if (recipe.train.canonical) {
+    run.training_bytes += dist::OrderedSum::MostBuffers(recipe.train.groups_per_step) *
+                          run.trained_parameters * trained_element;
   }
   if (recipe.CopiesCheckpoints()) run.training_bytes += run.checkpoint_bytes;
   return run;

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <map>
 #include <string_view>
+#include <utility>
 
 #include "data/sha256.h"
 #include "trainer/base/error.h"
@@ -17,6 +19,20 @@ namespace {
 
 constexpr std::array<std::string_view, 4> kFileKeys = {"data.train", "data.validation", "model.path",
                                                        "adapter.init_from"};
+
+// Keys that came after checkpoints that runs may go on from: left out where they are what all runs were
+// before.
+constexpr std::array<std::pair<std::string_view, std::string_view>, 1> kLaterKeys = {
+    {{"train.reduction", "fast"}}};
+
+std::map<std::string, nlohmann::json> HashedKeys(const Recipe& recipe) {
+  std::map<std::string, nlohmann::json> keys = DecidingKeys(recipe);
+  for (const auto& [key, before] : kLaterKeys) {
+    const auto found = keys.find(std::string(key));
+    if (found != keys.end() && found->second == before) keys.erase(found);
+  }
+  return keys;
+}
 
 bool NamesAFile(const std::string& key) { return std::ranges::find(kFileKeys, key) != kFileKeys.end(); }
 
@@ -130,13 +146,13 @@ std::map<std::string, nlohmann::json> DecidingKeys(const Recipe& recipe) {
 }
 
 std::string RecipeSha256(const Recipe& recipe) {
-  std::map<std::string, nlohmann::json> keys = DecidingKeys(recipe);
+  std::map<std::string, nlohmann::json> keys = HashedKeys(recipe);
   for (const std::string_view key : kFileKeys) keys.erase(std::string(key));
   return data::Sha256OfBytes(nlohmann::json(keys).dump());
 }
 
 std::string EarlierRecipeSha256(const Recipe& recipe) {
-  return data::Sha256OfBytes(nlohmann::json(DecidingKeys(recipe)).dump());
+  return data::Sha256OfBytes(nlohmann::json(HashedKeys(recipe)).dump());
 }
 
 std::vector<std::string> Differences(const Recipe& now, const Recipe& before) {

@@ -168,8 +168,7 @@ StepFigures TrainingRun::TakeStep(TrainStep& step, StepBatch& batch, double& dat
   Enter(dist::Phase::kCompute, state_.position.step + 1);
   fault_.Before(state_.position.step + 1, state_.parameters);
   StepFigures figures = step.Take(batch, stop_.Requested());
-  watchdog_.StepTook(*std::max_element(figures.rank_seconds.begin(), figures.rank_seconds.end()) +
-                     data_wait_seconds);
+  watchdog_.StepTook(SecondsSince(start));  // with the wait for the others, whose work on a GPU it shows
   return figures;
 }
 

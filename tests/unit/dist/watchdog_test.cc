@@ -32,7 +32,7 @@ TEST(DeadlineOf, EachPhaseHasItsKey) {
 TEST(DeadlineOf, StepsAreLearnt) {
   const Deadlines deadlines{.load = 1000};
   EXPECT_EQ(Of(deadlines, Phase::kCompute, false, 4, 2.0), 1000) << "too few steps to judge";
-  EXPECT_EQ(Of(deadlines, Phase::kCompute, false, 5, 2.0), 60) << "at least a minute";
+  EXPECT_EQ(Of(deadlines, Phase::kCompute, false, 5, 2.0), 120) << "at least two minutes";
   EXPECT_EQ(Of(deadlines, Phase::kCompute, false, 5, 30.0), 300);
 }
 
