@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 from plural_text.common.errors import CannotCreate, WriteFailed
@@ -52,19 +52,18 @@ def write_whole(path: Path, content: bytes | str) -> None:
     """The file appears whole, and stays after a crash of the machine; several may write it at once. Errors:
     WriteFailed."""
     try:
-        handle, partial = tempfile.mkstemp(prefix=f".{path.name[:100]}.partial-", dir=path.parent)
+        partial = path.parent / f".{path.name[:100]}.partial-{secrets.token_hex(8)}"
+        # Not tempfile's: it gives a mode of its own, and a process has one umask for all its threads.
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            with open(handle, "wb") as stream:
+            with open(descriptor, "wb") as stream:
                 stream.write(content.encode("utf-8") if isinstance(content, str) else content)
                 stream.flush()
                 os.fsync(stream.fileno())
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(partial, 0o666 & ~mask)
             os.replace(partial, path)
             _keep_name(path.parent)
         finally:
-            Path(partial).unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise WriteFailed(
             f"{path}: cannot be written: {error.strerror}; free space, then start it again"
