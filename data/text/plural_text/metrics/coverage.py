@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--targets",
         type=Path,
         metavar="FILE",
-        help="coverage: the valid answers: what prepare --format targets reads, or a corpus. "
+        help="coverage, --values: the valid answers: what prepare --format targets reads, or a corpus. "
         "Sets go to prompts by id; a single set is every prompt's",
     )
 
@@ -100,7 +100,7 @@ def figures(answers: list[Answers], arguments) -> list[Figure]:
     sets = match_targets(read_targets(arguments.targets), list(keys), arguments.targets)
     return found + _valid_figures(
         {prompt: keys[prompt] for prompt in sets},
-        {prompt: {answer_key(text) for text in texts} for prompt, texts in sets.items()},
+        {prompt: {answer_key(target.text) for target in own} for prompt, own in sets.items()},
     )
 
 
