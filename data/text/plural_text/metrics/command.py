@@ -87,8 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--by",
         choices=groups.KINDS,
-        help="also the figures of each prompt or task by itself; a task is what stands before the first / or : "
-        "of an id",
+        help="also the figures of each prompt or task by itself; a task is what stands before the first / "
+        "or : of an id",
     )
     for module, _ in METRICS.values():
         metric = importlib.import_module(module)

@@ -1,8 +1,8 @@
 """Figures of the prompts one by one, or task by task.
 
 A task is what stands before the first "/" or ":" of a prompt's id: the folder or the file that `plural
-prepare` made the id of. Owns: which answers belong together, their figures, the form of both outputs. Does not
-own: any figure.
+prepare` made the id of. Owns: which answers belong together, their figures, the form of both outputs. Does
+not own: any figure.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def task_of(prompt_id: str) -> str:
 def groups_of(answers: Sequence[Answers], kind: str, metrics: Sequence[Callable]) -> list[Group]:
     """In the order of their first prompts. metrics: from a list of Answers to a list of Figure.
 
-    The whole file was measured before: what a metric refuses here are prompts that it has nothing for, such as
-    a task without targets.
+    The whole file was measured before: what a metric refuses here are prompts that it has nothing for, such
+    as a task without targets.
     """
     members: dict[str, list[Answers]] = {}
     for prompt in answers:

@@ -59,6 +59,7 @@ def match_targets(sets: dict[str, list[Target]], ids: list[str], path: Path) -> 
 
 def _from_text(path: Path) -> dict[str, list[Target]]:
     records = InputFiles([str(path)], "targets", lambda line: None)
+    records.may_lack_responses = True
     return {
         record.id: [
             Target(text, weight)

@@ -1,8 +1,8 @@
 """The values of the answers to each prompt: which there are, how often, with which share.
 
-A value is the key of an answer (coverage.py). Where a prompt has targets, their shares stand beside those of the
-answers, and targets that were never given are values of count 0. Owns: the counts, their lines. Does not own:
-figures.
+A value is the key of an answer (coverage.py). Where a prompt has targets, their shares stand beside those of
+the answers, and targets that were never given are values of count 0. Owns: the counts, their lines. Does not
+own: figures.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _WIDEST_VALUE = 60  # columns; the JSON file has all of it
 
 @dataclass(frozen=True)
 class PromptValues:
-    """Values with their counts, most frequent first, equals by their share of the targets, then in the order of
-    the alphabet."""
+    """Values with their counts, most frequent first, equals by their share of the targets, then in the order
+    of the alphabet."""
 
     id: str
     prompt: str
@@ -57,12 +57,11 @@ def values_of(answers: Sequence[Answers], targets_file: Path | None) -> list[Pro
     for prompt in answers:
         counts = Counter(answer_key(text) for text in prompt.texts)
         shares = _shares(sets[prompt.id]) if prompt.id in sets else None
-        values = {value: counts[value] for value in (*counts, *(shares or {}))}
-
-        def place(value: str) -> tuple:
-            return -values[value], -(shares or {}).get(value, 0.0), value
-
-        in_order = [(value, values[value]) for value in sorted(values, key=place)]
+        different = {*counts, *(shares or {})}
+        in_order = sorted(
+            ((value, counts[value]) for value in different),
+            key=lambda item, shares=shares or {}: (-item[1], -shares.get(item[0], 0.0), item[0]),
+        )
         found.append(PromptValues(prompt.id, prompt.prompt, len(prompt.responses), in_order, shares))
     return found
 

@@ -13,9 +13,10 @@ formats, found by the keys of the first record, or named with --format:
   preference  {"prompt", "chosen", "rejected"}; the chosen answer is learnt
   text        .txt documents, or {"text": ...}
 Inputs are .jsonl or .json files, for all formats but dialogue and targets also .csv, .tsv, .parquet, .gz,
-JSON arrays and folders that the package datasets saved; another folder means all its files. Every object may
-carry its own "id". Without candidates, targets or responses it is a prompt to generate for. dialogue and chat
-may have "kinds", one per reply, for --align kinds.
+JSON arrays and folders that the package datasets saved; another folder means all its files, of dialogue and
+targets those of its folders, too. Every object may carry its own "id". Without candidates, targets or
+responses it is a prompt to generate for. dialogue and chat may have "kinds", one per reply, for --align
+kinds.
 """
 
 # Owns: the command line, the order of work, warnings. Does not own: any step of it.
@@ -346,9 +347,11 @@ def _end_tokens(
 def _open_inputs(
     arguments: argparse.Namespace, note: Callable[[str], None], prompts_only: bool = False
 ) -> InputFiles:
-    return InputFiles(
+    inputs = InputFiles(
         arguments.inputs, arguments.format, note, prompts_only, arguments.shape, arguments.columns
     )
+    inputs.may_lack_responses = bool(arguments.min_responses)  # which leaves those prompts out
+    return inputs
 
 
 def _open_aligner(arguments: argparse.Namespace, inputs: InputFiles, replies: Replies) -> Aligner | None:

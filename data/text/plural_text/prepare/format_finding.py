@@ -73,7 +73,7 @@ def find_format(inputs: list[str], columns: dict[str, str]) -> Format:
 
 def _first(inputs: list[str]) -> Item | None:
     """The first record, that of a file that is no plain document where there is one."""
-    files = Files(inputs, "text")
+    files = Files(inputs, "text", nested=True)
     files.files.sort(key=lambda file: file.name.endswith((".txt", ".txt.gz")))  # stable
     return next(iter(files), None)
 

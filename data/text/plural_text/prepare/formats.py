@@ -53,7 +53,8 @@ class InputFiles:
     note(line) is called once for each kind of key that is passed over. `bytes_read` of `total_bytes`
     is the position in the stream. With `reads_kinds` every record with responses must have their kinds.
     `shapes` counts the records that another program's shape was read from. shape: of chat, the key that every
-    record must have, "" for any. columns: a key of the input -> the key of the format that it stands for.
+    record must have, "" for any. With `may_lack_responses` records with and without responses may be mixed.
+    columns: a key of the input -> the key of the format that it stands for.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class InputFiles:
         self._columns = columns or {}
         self._unseen = set(self._columns)
         self.reads_kinds = False
+        self.may_lack_responses = False
         self.shapes: Counter[str] = Counter()
         self._with_responses: tuple[bool, str] | None = None  # what the first record said, and where
         self._files = Files(inputs, source_format)
@@ -128,7 +130,7 @@ class InputFiles:
         return renamed
 
     def _check_same_kind(self, record: Record) -> None:
-        if self._format == "text":
+        if self._format == "text" or self.may_lack_responses:
             return
         has = record.responses is not None
         first, where = self._with_responses = self._with_responses or (has, record.where)
@@ -136,7 +138,7 @@ class InputFiles:
             raise BadData(
                 f"{record.where}: {'has' if has else 'has no'} responses, {where} "
                 f"{'has' if first else 'has none'}; a corpus is all for training or all prompts "
-                "(--prompts-only leaves responses out)"
+                "(--prompts-only leaves responses out, --min-responses 1 the prompts without any)"
             )
 
     def _pass_over(self, fields: dict, where: str) -> None:
