@@ -59,10 +59,19 @@ class Files:
     folders, which must not be read together.
     """
 
-    def __init__(self, inputs: list[str], source_format: str, nested: bool | None = None):
-        """nested: None, of the formats of our own."""
+    def __init__(
+        self,
+        inputs: list[str],
+        source_format: str,
+        nested: bool | None = None,
+        any_form: bool | None = None,
+    ):
+        """any_form: whether tables, arrays and compressed files are read, too. None: nested for the formats
+        of our own, any form for the others."""
         self._format = source_format
-        self._nested = source_format not in _ANY_FORM if nested is None else nested
+        ours = source_format not in _ANY_FORM
+        self._nested = ours if nested is None else nested
+        self._any_form = not ours if any_form is None else any_form
         self._folders: dict[Path, str] = {}  # file of a nested folder -> what its ids begin with
         self._suffixes = _SUFFIXES + ((".txt",) if source_format == "text" else ())
         self.files = [file for name in inputs for file in self._expand(Path(name))]
@@ -125,7 +134,7 @@ class Files:
     def _only_lines(self, file: Path, what: str, cure: str) -> None:
         """Formats of our own are JSON lines, or a .json file per record. Errors: BadData for another form
         of file, with how to make lines of it."""
-        if self._format not in _ANY_FORM:
+        if not self._any_form:
             raise BadData(f"{file}: is {what}; --format {self._format} reads plain JSON lines: {cure}")
 
     def _read_file(self, file: Path) -> Iterator[Item]:
