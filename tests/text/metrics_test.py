@@ -150,15 +150,17 @@ class Results(Metrics):
         )
         self.assertEqual(tasks["names"]["figures"]["coverage_all"]["value"], 1.5)
         self.assertEqual(tasks["names"]["figures"]["valid_rate"]["value"], 1.0)
-        self.assertEqual(tasks["days"]["figures"], {})  # no target set: coverage says nothing of it
+        self.assertEqual(tasks["days"]["figures"]["coverage_all"]["value"], 1)
+        self.assertIn("no set for these prompts", tasks["days"]["figures"]["valid_rate"]["reason"])
         table = [line.split() for line in done.stdout.split("\n\n")[1].splitlines()]
         self.assertEqual(table[0][:4], ["task", "prompts", "responses", "coverage_all"])
         self.assertEqual(
-            (table[1][:4], table[2][:4]), (["names", "2", "4", "1.5000"], ["days", "1", "1", "-"])
+            (table[1][:4], table[2][:4]), (["names", "2", "4", "1.5000"], ["days", "1", "1", "1.0000"])
         )
+        self.assertEqual((table[1][-1], table[2][-1]), ("0.3466", "-"))
         _, report = self.metrics(*use, "--by", "prompt", lines=lines)
         found = [row["figures"].get("coverage_all", {}).get("value") for row in report["by_prompt"]]
-        self.assertEqual(found, [2, 1, None])
+        self.assertEqual(found, [2, 1, 1])
 
     def test_the_same_figures_every_time(self):
         names = ("--metrics", "distinct,self-bleu,unigram,latency", "--warmup-prompts", "0")

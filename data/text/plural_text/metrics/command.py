@@ -147,15 +147,19 @@ class _Measured:
 
 def _measure(name: str, file: Path, answers: list[Answers], arguments: argparse.Namespace) -> _Measured:
     # Metrics see one file: judges keep their answers beside it.
-    own = argparse.Namespace(**{**vars(arguments), "responses": file})
-    metrics = [functools.partial(_figures, metric, own) for metric in arguments.metrics]
+    own = {**vars(arguments), "responses": file}
+
+    def metrics(whole_file: bool) -> list:
+        options = argparse.Namespace(**own, whole_file=whole_file)
+        return [functools.partial(_figures, metric, options) for metric in arguments.metrics]
+
     return _Measured(
         name,
         file,
         answers,
-        [figure for metric in metrics for figure in metric(answers)],
+        [figure for metric in metrics(True) for figure in metric(answers)],
         values_of(answers, arguments.targets) if arguments.values else [],
-        groups.groups_of(answers, arguments.by, metrics) if arguments.by else [],
+        groups.groups_of(answers, arguments.by, metrics(False)) if arguments.by else [],
     )
 
 

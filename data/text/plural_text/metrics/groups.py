@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from plural_text.common.errors import BadData
 from plural_text.metrics.figure import Figure
 from plural_text.metrics.figure_report import aligned, number
 from plural_text.metrics.responses import Answers
@@ -22,7 +21,7 @@ _WIDEST_NAME = 40  # columns; the JSON file has all of it
 
 @dataclass(frozen=True)
 class Group:
-    """The figures of some prompts; of a metric that does not fit them there are none."""
+    """The figures of some prompts."""
 
     name: str
     prompts: int
@@ -44,11 +43,7 @@ def task_of(prompt_id: str) -> str:
 
 
 def groups_of(answers: Sequence[Answers], kind: str, metrics: Sequence[Callable]) -> list[Group]:
-    """In the order of their first prompts. metrics: from a list of Answers to a list of Figure.
-
-    The whole file was measured before: what a metric refuses here are prompts that it has nothing for, such
-    as a task without targets.
-    """
+    """In the order of their first prompts. metrics: from a list of Answers to a list of Figure."""
     members: dict[str, list[Answers]] = {}
     for prompt in answers:
         members.setdefault(prompt.id if kind == "prompt" else task_of(prompt.id), []).append(prompt)
@@ -57,18 +52,11 @@ def groups_of(answers: Sequence[Answers], kind: str, metrics: Sequence[Callable]
             name,
             len(own),
             sum(len(prompt.responses) for prompt in own),
-            [figure for metric in metrics for figure in _measured(metric, own)],
+            [figure for metric in metrics for figure in metric(own)],
         )
         for name, own in members.items()
         if any(prompt.responses for prompt in own)
     ]
-
-
-def _measured(metric: Callable, answers: list[Answers]) -> list[Figure]:
-    try:
-        return metric(answers)
-    except BadData:
-        return []
 
 
 def group_lines(groups: Sequence[Group], kind: str) -> list[str]:

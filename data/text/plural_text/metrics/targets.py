@@ -44,12 +44,15 @@ def read_targets(path: Path) -> dict[str, list[Target]]:
     return sets
 
 
-def match_targets(sets: dict[str, list[Target]], ids: list[str], path: Path) -> dict[str, list[Target]]:
-    """The sets of the prompts `ids`, by id; a single set is everybody's. Errors: BadData when none fits."""
+def match_targets(
+    sets: dict[str, list[Target]], ids: list[str], path: Path, required: bool = True
+) -> dict[str, list[Target]]:
+    """The sets of the prompts `ids`, by id; a single set is everybody's. Errors: BadData when none fits,
+    where `required`."""
     if len(sets) == 1:
         return dict.fromkeys(ids, next(iter(sets.values())))
     found = {prompt: sets[prompt] for prompt in ids if prompt in sets}
-    if not found:
+    if not found and required:
         raise BadData(
             f"{path}: no target set has the id of a prompt; prompts have ids such as '{ids[0]}', target "
             f"sets such as '{next(iter(sets))}'"
