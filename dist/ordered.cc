@@ -46,14 +46,14 @@ std::vector<std::string> GatherInOrder(const std::vector<std::string>& mine, Col
 
 std::string BytesOf(std::span<const double> numbers) {
   std::string bytes(numbers.size_bytes(), '\0');
-  std::memcpy(bytes.data(), numbers.data(), bytes.size());
+  if (!numbers.empty()) std::memcpy(bytes.data(), numbers.data(), bytes.size());  // null where empty
   return bytes;
 }
 
 std::vector<double> NumbersIn(const std::string& bytes) {
   if (bytes.size() % sizeof(double) != 0) throw std::logic_error("bytes that are no whole numbers");
   std::vector<double> numbers(bytes.size() / sizeof(double));
-  std::memcpy(numbers.data(), bytes.data(), bytes.size());
+  if (!numbers.empty()) std::memcpy(numbers.data(), bytes.data(), bytes.size());
   return numbers;
 }
 

@@ -84,7 +84,7 @@ std::string StacksOfThreads() {
   std::error_code error;
   const auto self = static_cast<pid_t>(syscall(SYS_gettid));
   for (const auto& task : std::filesystem::directory_iterator("/proc/self/task", error)) {
-    const pid_t thread = std::atoi(task.path().filename().c_str());
+    const auto thread = static_cast<pid_t>(std::strtol(task.path().filename().c_str(), nullptr, 10));
     if (thread == self || thread <= 0) continue;
     text += "thread " + std::to_string(thread) + " " + NameAndState(task.path());
     frames_found.store(-1);

@@ -15,14 +15,14 @@ class NewOutputTest(unittest.TestCase):
     def test_only_files_are_replaced_and_only_by_force(self):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            (folder / "file").write_text("x")
-            (folder / "link").symlink_to("file")
+            (folder / "mine").write_text("x")
+            (folder / "link").symlink_to("mine")
             os.mkfifo(folder / "pipe")
             (folder / "dangling").symlink_to("nowhere")
             (folder / "device").symlink_to("/dev/null")
             (folder / "folder").mkdir()
             require_new(folder / "new", False)
-            for output in ("file", "link"):
+            for output in ("mine", "link"):
                 require_new(folder / output, True)
                 with self.assertRaisesRegex(CannotCreate, "exists; give --force"):
                     require_new(folder / output, False)
@@ -39,7 +39,7 @@ class NewOutputTest(unittest.TestCase):
 
     def test_a_file_appears_whole_or_not_at_all(self):
         with tempfile.TemporaryDirectory() as name:
-            path = Path(name, "file")
+            path = Path(name, "mine")
             write_whole(path, "é")
             self.assertEqual(path.read_bytes(), "é".encode())
             mask = os.umask(0o027)
@@ -47,9 +47,9 @@ class NewOutputTest(unittest.TestCase):
             write_whole(path, b"new")
             self.assertEqual((path.read_text(), path.stat().st_mode & 0o777), ("new", 0o640))
             full = mock.patch("os.fsync", side_effect=OSError(28, "No space left on device"))
-            with full, self.assertRaisesRegex(WriteFailed, "file: cannot be written: No space left"):
+            with full, self.assertRaisesRegex(WriteFailed, "mine: cannot be written: No space left"):
                 write_whole(path, b"half")
-            self.assertEqual((path.read_text(), os.listdir(name)), ("new", ["file"]))
+            self.assertEqual((path.read_text(), os.listdir(name)), ("new", ["mine"]))
             with self.assertRaises(WriteFailed):
                 write_whole(path / "x", b"")
 

@@ -19,6 +19,7 @@ from plural_text.sweep.folder import SweepFolder
 from plural_text.sweep.local import LocalRuns, outcome_code
 from plural_text.sweep.places import Place
 from plural_text.sweep.planned import plan
+from plural_text.sweep.search import SearchStudy
 from plural_text.sweep.searching import run_search
 from text.support import FolderTest, run
 
@@ -352,6 +353,18 @@ class Searches(SweepRunsTest):
             self.plan(text.replace("maximize", "minimize"))
         with self.assertRaisesRegex(BadRecipe, "no figure program.z; a run has train.loss, program.x"):
             run_search(self.plan(text.replace("program.x", "program.z") + "name: z\n"), [Place()])
+
+    def test_choices_of_one_run_are_told_its_figures(self):
+        text = (
+            "seeds: [1]\nsearch:\n  trials: 4\n  sampler: random\n  objectives: {train.loss: minimize}\n"
+            "  space: {log.level: [info, debug]}\n"
+        )
+        planned = self.plan(text)
+        run_search(planned, [Place()] * 4)
+        trials = SearchStudy(planned.sweep, planned.folder)._study.trials
+        self.assertEqual(len({str(trial.params) for trial in trials}), 2)
+        self.assertEqual([trial.values for trial in trials], [[0.5]] * 4)
+        self.assertEqual(len(self.calls("train")), 1)
 
     def test_a_search_ends_at_a_failure_where_it_is_to(self):
         text = (

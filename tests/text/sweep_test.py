@@ -127,6 +127,8 @@ class SweepFiles(SweepTest):
         self.refused("not valid YAML", base + "grid: {a: [")
         self.refused("no text, number or true/false", base + "set: {a: 2026-01-01}")
         self.refused("name is 'a/b'", base + "name: a/b")
+        self.refused(r"name is 'a\\x00b'", base + 'name: "a\\0b"')
+        self.refused(r"^[^\n]*sweep.yaml: unacceptable character #x0001[^\n]*$", base + "name: a\x01")
 
     def test_what_yaml_can_hold_beside_values(self):
         base = "base: base.yaml\n"

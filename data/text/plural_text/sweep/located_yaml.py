@@ -60,9 +60,9 @@ def read_located(file: Path) -> Located:
         raise MissingInput(f"{file}: {error.strerror}; name a sweep file") from None
     except UnicodeDecodeError as error:
         raise BadRecipe(f"{file}: not UTF-8 at byte {error.start}; a sweep is a YAML file") from None
-    loader = _Loader(text)
     found = Located(file, {})
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             raise BadRecipe(f"{file}: is empty; docs/sweeps.md says what a sweep file holds")
@@ -74,10 +74,8 @@ def read_located(file: Path) -> Located:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise BadRecipe(f"{file}:{line}: {error.problem or error.context}; this is not valid YAML") from None
-    except yaml.YAMLError as error:
-        raise BadRecipe(f"{file}: {error}; this is not valid YAML") from None
-    finally:
-        loader.dispose()
+    except yaml.YAMLError as error:  # such as a control character, told in two lines
+        raise BadRecipe(f"{file}: {' '.join(str(error).split())}; this is not valid YAML") from None
     return found
 
 

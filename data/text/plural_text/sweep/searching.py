@@ -32,7 +32,8 @@ def run_search(planned: Planned, places: Sequence[Place]) -> None:
             return None
         found: list[list[float] | None] = []
         for setting in settings:
-            rows = [folder.row(run) for run in batch.runs if run.setting.overrides == setting.overrides]
+            # Two settings that resolve to one run are one setting of the batch.
+            rows = [folder.row(run) for run in with_settings(sweep, folder, [setting]).runs]
             found.append(_means(sweep, rows, objectives))
         return found
 

@@ -112,8 +112,8 @@ class _Reader:
 
     def text(self, key: str, default: str) -> str:
         value = self.at((key,), default)
-        if not isinstance(value, str):
-            self.refuse((key,), f"{key} is {value!r}; it takes a text")
+        if not isinstance(value, str) or not value.isprintable():
+            self.refuse((key,), f"{key} is {value!r}; it takes a text of printable characters")
         return value
 
     def whole(self, path: tuple[Hashable, ...], default: int, least: int) -> int:
