@@ -18,6 +18,7 @@ PROGRAM = re.compile(
 # A sentence may name a command with the option that it speaks of. It shows one to type where this is there.
 WHOLE = {
     "prepare": r" -o ",
+    "build-responses": r" -o ",
     **dict.fromkeys(("generate", "score", "rate", "evaluate", "export"), " --model "),
     **dict.fromkeys(("ask", "serve", "persona"), " --model "),
     **dict.fromkeys(

@@ -12,6 +12,7 @@ import pyarrow.parquet
 
 from plural_text.common.errors import BadData, MissingInput
 from plural_text.prepare import json_records
+from plural_text.prepare.format_finding import find_format
 from plural_text.prepare.formats import InputFiles
 from plural_text.prepare.json_records import JsonArray, Mistake
 from text.support import FolderTest
@@ -80,6 +81,29 @@ class Layouts(Reading):
         (self.folder / "c.md").write_text("no data")
         records = self.read("", source_format="text")
         self.assertEqual([(r.id, r.turns) for r in records], [("a", ["Grüße."]), ("b:1", ["Two."])])
+
+    def test_folders_of_a_folder(self):
+        for name, targets in (("b/two", ["x"]), ("a/one", ["y"]), ("a/c/deeper", ["z"])):
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            (self.folder / f"{name}.json").write_text(json.dumps({"request": "r", "targets": targets}))
+        (self.folder / "b/lines.jsonl").write_text('{"request": "r", "targets": ["w"]}\n')
+        (self.folder / "README.md").write_text("no data")
+        records = self.read("", source_format="targets")
+        self.assertEqual([r.id for r in records], ["a/one", "b/lines:1", "b/two"])
+        self.assertEqual(records[0].responses, ["y"])
+        self.assertEqual(find_format([str(self.folder)], {}).name, "targets")
+        # A data set's folders may be its splits; and a file of the folder's own is all that it holds.
+        self.refused("", None, "no input in this folder", f"such as {self.folder / 'a'}", kind=MissingInput)
+        (self.folder / "mine.jsonl").write_text('{"request": "r", "targets": ["v"]}\n')
+        self.assertEqual([r.id for r in self.read("", source_format="targets")], ["mine:1"])
+
+    def test_records_without_responses_among_others(self):
+        lines = b'{"request": "r", "targets": ["v"]}\n{"request": "s"}\n'
+        with self.assertRaisesRegex(BadData, "d.jsonl:2: has no responses.*--min-responses 1"):
+            self.read("d.jsonl", lines, "targets")
+        inputs = InputFiles([str(self.folder / "d.jsonl")], "targets", print)
+        inputs.may_lack_responses = True
+        self.assertEqual([r.responses for r in inputs], [["v"], None])
 
     def test_a_name_that_is_no_text(self):
         name = os.fsdecode(b"L\xe4ufe.jsonl")

@@ -15,6 +15,7 @@ ALLOWED = {
     "persona": {"common", "prepare", "metrics"},
     "report": {"common", "metrics"},
     "ask": {"common", "prepare"},
+    "build_responses": {"common", "prepare", "ask", "postprocess"},
     "serve": {"common", "prepare", "ask"},
     "track": {"common"},
     "watch": {"common"},

@@ -115,6 +115,53 @@ class Results(Metrics):
         self.assertEqual((first["id"], first["responses"]), ("names", 6))
         self.assertNotIn("values", self.metrics("--metrics", "coverage", lines=lines)[1])
 
+    def test_values_beside_the_targets(self):
+        lines = [{**name_answers("{Bo}", "Ann", "Bo", "Eve"), "id": "names"}, name_answers("Ann")]
+        lines[1]["id"] = "others"
+        sets = [
+            {"id": "names", "request": "r", "targets": ["{Ann}", "Bo", "Cy"], "weights": [2, 5, 1]},
+            {"id": "unused", "request": "r", "targets": ["x"]},
+        ]
+        targets = write_lines(self.folder / "targets.jsonl", sets)
+        done, report = self.metrics("--metrics", "coverage", "--values", "--targets", targets, lines=lines)
+        names, others = report["values"]
+        self.assertEqual(
+            [(value["value"], value["count"], value["target_share"]) for value in names["values"]],
+            [("Bo", 2, 0.625), ("Ann", 1, 0.25), ("Eve", 1, 0.0), ("Cy", 0, 0.125)],
+        )
+        self.assertNotIn("target_share", others["values"][0])
+        shown = done.stdout.split("\n\n")[1].splitlines()
+        self.assertEqual(shown[0], "names: 3 values of 4 responses, 3 targets")
+        self.assertEqual(shown[1].split()[:4], ["Bo", "2", "50.0%", "62.5%"])
+
+    def test_prompts_and_tasks_by_themselves(self):
+        lines = [
+            {**name_answers("Ann", "Bo"), "id": "names/a"},
+            {**name_answers("Ann", "Ann"), "id": "names/b:2"},
+            {**name_answers("Monday"), "id": "days:1"},
+        ]
+        sets = [{"id": line["id"], "request": "r", "targets": ["Ann", "Bo"]} for line in lines[:2]]
+        targets = write_lines(self.folder / "targets.jsonl", sets)
+        use = ("--metrics", "coverage", "--targets", targets)
+        done, report = self.metrics(*use, "--by", "task", lines=lines)
+        tasks = {row["task"]: row for row in report["by_task"]}
+        self.assertEqual(
+            [(name, row["responses"]) for name, row in tasks.items()], [("names", 4), ("days", 1)]
+        )
+        self.assertEqual(tasks["names"]["figures"]["coverage_all"]["value"], 1.5)
+        self.assertEqual(tasks["names"]["figures"]["valid_rate"]["value"], 1.0)
+        self.assertEqual(tasks["days"]["figures"]["coverage_all"]["value"], 1)
+        self.assertIn("no set for these prompts", tasks["days"]["figures"]["valid_rate"]["reason"])
+        table = [line.split() for line in done.stdout.split("\n\n")[1].splitlines()]
+        self.assertEqual(table[0][:4], ["task", "prompts", "responses", "coverage_all"])
+        self.assertEqual(
+            (table[1][:4], table[2][:4]), (["names", "2", "4", "1.5000"], ["days", "1", "1", "1.0000"])
+        )
+        self.assertEqual((table[1][-1], table[2][-1]), ("0.3466", "-"))
+        _, report = self.metrics(*use, "--by", "prompt", lines=lines)
+        found = [row["figures"].get("coverage_all", {}).get("value") for row in report["by_prompt"]]
+        self.assertEqual(found, [2, 1, 1])
+
     def test_the_same_figures_every_time(self):
         names = ("--metrics", "distinct,self-bleu,unigram,latency", "--warmup-prompts", "0")
         self.assertEqual(self.metrics(*names)[1], self.metrics(*names)[1])
@@ -385,7 +432,7 @@ class Table(unittest.TestCase):
             (0.00012, "1.200e-04"),
             (-0.25, "-0.2500"),
         ]:
-            self.assertEqual(figure_report._number(value), shown)
+            self.assertEqual(figure_report.number(value), shown)
 
 
 if __name__ == "__main__":

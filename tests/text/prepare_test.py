@@ -519,6 +519,24 @@ class RealInputs(Prepare):
             self.assertEqual((group.id, len(group.responses)), (file.stem, len(task["targets"])))
             self.assertEqual({r[-1] == 2 for r in group.responses}, {task.get("eos", True)})
 
+    def test_target_sets_in_folders_of_tasks(self):
+        tasks = self.folder / "tasks"
+        for file in sorted((shared_data() / "tasks").glob("*.json")):  # as they are released
+            folder, name = file.name.split(".", 1)
+            (tasks / folder).mkdir(parents=True, exist_ok=True)
+            (tasks / folder / name).symlink_to(file)
+        use = (tasks, "--tokenizer", MISTRAL_V1, "--template", "mistral-targets")
+        done = self.prepare(*use, "--min-responses", "1")
+        left_out = "ficticious-people/ficticious-people"
+        self.assertIn(f"1 prompt with fewer than 1 response left out: {left_out} (0)", done.stderr)
+        _, groups, _ = read_corpus(self.corpus)
+        self.assertEqual(len(groups), 17)
+        by_id = {group.id: group for group in groups}
+        self.assertEqual(len(by_id["day-date/day-0"].responses), 7)
+        self.prepare(*use, "--prompts-only")
+        _, prompts, _ = read_corpus(self.corpus)
+        self.assertEqual({group.id for group in prompts} - by_id.keys(), {left_out})
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -19,6 +19,10 @@ from plural_text.common.errors import CommandError, UsageError, WriteFailed
 COMMANDS = {
     "ask": ("plural_text.ask.command", "asks a model and prints its answers; a dialogue in the terminal"),
     "prepare": ("plural_text.prepare.command", "text to a pre-tokenized corpus"),
+    "build-responses": (
+        "plural_text.build_responses.command",
+        "several different replies to each prompt, from a model",
+    ),
     "postprocess": ("plural_text.postprocess", "texts of generated responses, cleaned step by step"),
     "metrics": (
         "plural_text.metrics.command",
@@ -49,7 +53,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _usage() -> str:
-    rows = "\n".join(f"  {word:<12} {line}" for word, (_, line) in COMMANDS.items())
+    rows = "\n".join(f"  {word:<15} {line}" for word, (_, line) in COMMANDS.items())
     return f"usage: plural COMMAND ...\n\nText commands:\n{rows}\n\nplural COMMAND --help tells more.\n"
 
 

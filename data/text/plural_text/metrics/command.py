@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import functools
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from plural_text.common.errors import UsageError
 from plural_text.common.new_output import add_force
+from plural_text.metrics import groups
 from plural_text.metrics.figure import Figure
 from plural_text.metrics.figure_report import check_output, report, table, table_of_files, write_report
 from plural_text.metrics.responses import Answers, read_answers
@@ -79,7 +82,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=10,
         metavar="N",
         help="also the answers of each prompt with count and share: the N most frequent (10) in the table, "
-        "all of them in FIGURES.json",
+        "all of them in FIGURES.json; with --targets beside the targets' shares",
+    )
+    add(
+        "--by",
+        choices=groups.KINDS,
+        help="also the figures of each prompt or task by itself; a task is what stands before the first / "
+        "or : of an id",
     )
     for module, _ in METRICS.values():
         metric = importlib.import_module(module)
@@ -97,46 +106,82 @@ def run(arguments: argparse.Namespace) -> int:
     # All files are read before any is measured: a mistake in the last one shows at once.
     answers = [read_answers(file) for file in arguments.responses]
     found = [
-        _figures(own, argparse.Namespace(**{**vars(arguments), "responses": file}))
-        for file, own in zip(arguments.responses, answers, strict=True)
+        _measure(name, file, own, arguments)
+        for name, file, own in zip(names, arguments.responses, answers, strict=True)
     ]
-    values = [values_of(own) if arguments.values else [] for own in answers]
     if arguments.output:
-        reports = [
-            _report(file, own, figures, listed, arguments)
-            for file, own, figures, listed in zip(arguments.responses, answers, found, values, strict=True)
-        ]
-        if len(reports) == 1:
-            write_report(arguments.output, reports[0])
+        if len(found) == 1:
+            write_report(arguments.output, found[0].report(arguments))
         else:
-            named = [{"name": name} | one for name, one in zip(names, reports, strict=True)]
+            named = [{"name": one.name} | one.report(arguments) for one in found]
             write_report(arguments.output, {"files": named})
     if not arguments.quiet:
-        lines = table(found[0]) if len(found) == 1 else table_of_files(names, found)
-        for name, listed in zip(names, values, strict=True):
-            if listed:
-                lines += ["", *([] if len(found) == 1 else [name]), *value_lines(listed, arguments.values)]
-        print("\n".join(lines))
+        print("\n".join(_lines(found, arguments)))
     return 0
 
 
-def _figures(answers: list[Answers], arguments: argparse.Namespace) -> list[Figure]:
-    """Of one file, which is `arguments.responses`."""
-    return [figure for name in arguments.metrics for figure in _module(name).figures(answers, arguments)]
+@dataclass(frozen=True)
+class _Measured:
+    """A file with what was measured of it."""
+
+    name: str
+    file: Path
+    answers: list[Answers]
+    figures: list[Figure]
+    values: list[PromptValues]
+    groups: list[groups.Group]
+
+    def report(self, arguments: argparse.Namespace) -> dict:
+        head = {
+            "responses_file": str(self.file),
+            "prompts": len(self.answers),
+            "responses": sum(len(prompt.responses) for prompt in self.answers),
+            "metrics": list(arguments.metrics),
+        }
+        if arguments.by:
+            head[f"by_{arguments.by}"] = [group.json(arguments.by) for group in self.groups]
+        if arguments.values:
+            head["values"] = [prompt.json() for prompt in self.values]
+        return report(head, self.figures)
 
 
-def _report(
-    file: Path, answers: list[Answers], figures: list[Figure], listed: list[PromptValues], arguments
-) -> dict:
-    head = {
-        "responses_file": str(file),
-        "prompts": len(answers),
-        "responses": sum(len(prompt.responses) for prompt in answers),
-        "metrics": list(arguments.metrics),
-    }
-    if arguments.values:
-        head["values"] = [prompt.json() for prompt in listed]
-    return report(head, figures)
+def _measure(name: str, file: Path, answers: list[Answers], arguments: argparse.Namespace) -> _Measured:
+    # Metrics see one file: judges keep their answers beside it.
+    own = {**vars(arguments), "responses": file}
+
+    def metrics(whole_file: bool) -> list:
+        options = argparse.Namespace(**own, whole_file=whole_file)
+        return [functools.partial(_figures, metric, options) for metric in arguments.metrics]
+
+    return _Measured(
+        name,
+        file,
+        answers,
+        [figure for metric in metrics(True) for figure in metric(answers)],
+        values_of(answers, arguments.targets) if arguments.values else [],
+        groups.groups_of(answers, arguments.by, metrics(False)) if arguments.by else [],
+    )
+
+
+def _figures(metric: str, arguments: argparse.Namespace, answers: list[Answers]) -> list[Figure]:
+    return importlib.import_module(METRICS[metric][0]).figures(answers, arguments)
+
+
+def _lines(found: list[_Measured], arguments: argparse.Namespace) -> list[str]:
+    several = len(found) > 1
+    lines = (
+        table_of_files([one.name for one in found], [one.figures for one in found])
+        if several
+        else table(found[0].figures)
+    )
+    for one in found:
+        for more in (
+            groups.group_lines(one.groups, arguments.by) if one.groups else [],
+            value_lines(one.values, arguments.values) if one.values else [],
+        ):
+            if more:
+                lines += ["", *([one.name] if several else []), *more]
+    return lines
 
 
 def _file_names(arguments: argparse.Namespace) -> list[str]:
@@ -174,7 +219,3 @@ def _names(text: str) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"'{text}' names a metric twice")
     return names
-
-
-def _module(name: str):
-    return importlib.import_module(METRICS[name][0])

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--targets",
         type=Path,
         metavar="FILE",
-        help="coverage: the valid answers: what prepare --format targets reads, or a corpus. "
+        help="coverage, --values: the valid answers: what prepare --format targets reads, or a corpus. "
         "Sets go to prompts by id; a single set is every prompt's",
     )
 
@@ -94,13 +94,16 @@ def key_figures(keys: Sequence[str]) -> KeyFigures:
 def figures(answers: list[Answers], arguments) -> list[Figure]:
     keys = {prompt.id: [answer_key(text) for text in prompt.texts] for prompt in answers if prompt.responses}
     found = _both("", [key_figures(own) for own in keys.values()])
-    if arguments.targets is None:
-        reason = "needs the valid answers: --targets FILE"
+    sets, reason = {}, "needs the valid answers: --targets FILE"
+    if arguments.targets:
+        sets = read_targets(arguments.targets)
+        sets = match_targets(sets, list(keys), arguments.targets, required=arguments.whole_file)
+        reason = f"{arguments.targets} has no set for these prompts"
+    if not sets:
         return found + [undefined(name, 0, "prompts", reason) for name in ("coverage_valid", "valid_rate")]
-    sets = match_targets(read_targets(arguments.targets), list(keys), arguments.targets)
     return found + _valid_figures(
         {prompt: keys[prompt] for prompt in sets},
-        {prompt: {answer_key(text) for text in texts} for prompt, texts in sets.items()},
+        {prompt: {answer_key(target.text) for target in own} for prompt, own in sets.items()},
     )
 
 

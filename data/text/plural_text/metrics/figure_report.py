@@ -6,6 +6,7 @@ Owns: the form of both. Does not own: figures.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from plural_text.common.errors import UsageError
@@ -39,14 +40,18 @@ def table_of_files(names: list[str], found: list[list[Figure]]) -> list[str]:
         f"{name}{'' if len(files) == len(names) else ' of ' + ', '.join(files)}: {reason}"
         for (name, reason), files in without.items()
     ]
+    return aligned(rows) + ([""] if reasons else []) + reasons
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table whose columns, but for the first, end at the same place."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
+    return [
         "  ".join(
             [f"{row[0]:<{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))]
         ).rstrip()
         for row in rows
     ]
-    return lines + ([""] if reasons else []) + reasons
 
 
 def _cell(figure: Figure | None) -> str:
@@ -56,18 +61,18 @@ def _cell(figure: Figure | None) -> str:
     if figure.value is None:
         return "undefined"
     spread = figure.interval
-    return _number(figure.value) + (f" ({_number(spread.low)} .. {_number(spread.high)})" if spread else "")
+    return number(figure.value) + (f" ({number(spread.low)} .. {number(spread.high)})" if spread else "")
 
 
 def _row(figure: Figure) -> tuple[str, str, str, str]:
     of = f"{figure.count:,} {figure.of}" + (f"; {figure.note}" if figure.note else "")
     if figure.value is None:
         return figure.name, "undefined", "", figure.reason
-    spread = f"{_number(figure.interval.low)} .. {_number(figure.interval.high)}" if figure.interval else "-"
-    return figure.name, _number(figure.value), spread, of
+    spread = f"{number(figure.interval.low)} .. {number(figure.interval.high)}" if figure.interval else "-"
+    return figure.name, number(figure.value), spread, of
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Four decimals as the papers print them; small values keep four significant digits."""
     if value == int(value) and abs(value) > 1:
         return f"{value:,.0f}"

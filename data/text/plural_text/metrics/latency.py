@@ -54,7 +54,7 @@ def figures(answers: list[Answers], arguments) -> list[Figure]:
     baseline = None
     if arguments.baseline:
         baseline = {prompt.id: prompt for prompt in read_answers(arguments.baseline)}
-        if not any(prompt.id in baseline for prompt in answers):
+        if arguments.whole_file and not any(prompt.id in baseline for prompt in answers):
             raise BadData(
                 f"{arguments.baseline}: has no prompt with the id of one of ours, such as "
                 f"'{answers[0].id}'; a baseline answers the same prompts"

@@ -8,6 +8,7 @@ The value can exceed 1.
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,9 +72,7 @@ def figures(answers: list[Answers], arguments) -> list[Figure]:
             undefined("semantic_diversity", 0, "pairs", _NO_PAIRS),
             undefined("semantic_diversity_macro", 0, "prompts", _NO_PAIRS),
         ]
-    from plural_text.common.encoder import SentenceEncoder
-
-    encoder = SentenceEncoder(arguments.encoder)
+    encoder = _opened(arguments.encoder)
     found = diversity(vectors_of([prompt.texts for prompt in answers], encoder))
     alone = sum(len(prompt.responses) < 2 for prompt in answers)
     note = f"encoder {encoder.name} {encoder.sha256[:12]}"
@@ -85,6 +84,14 @@ def figures(answers: list[Answers], arguments) -> list[Figure]:
             "semantic_diversity_macro", found.macro, found.prompts, "prompts", found.macro_interval, note=note
         ),
     ]
+
+
+@functools.cache
+def _opened(folder: Path | None):
+    """One encoder for all files and groups of prompts that are measured."""
+    from plural_text.common.encoder import SentenceEncoder
+
+    return SentenceEncoder(folder)
 
 
 def vectors_of(texts_by_prompt: Sequence[Sequence[str]], encoder) -> list:

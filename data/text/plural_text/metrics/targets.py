@@ -1,4 +1,4 @@
-"""Target sets of prompts, by prompt id: which answers are valid.
+"""Target sets of prompts, by prompt id: which answers are valid, with which weights.
 
 Owns: reading them from what `plural prepare --format targets` reads, or from the corpus it wrote. Does not
 own: what they are compared with (coverage.py).
@@ -7,6 +7,7 @@ own: what they are compared with (coverage.py).
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
 
 from plural_text.common.errors import BadData, MissingInput
@@ -20,13 +21,20 @@ _DATASETS = (
     "group_responses",
     "response_offsets",
     "response_tokens",
+    "response_weights",
     "vocab_offsets",
     "vocab_bytes",
 )
 
 
-def read_targets(path: Path) -> dict[str, list[str]]:
-    """Prompt id -> texts of its targets. Errors: MissingInput; BadData also when there are none."""
+@dataclass(frozen=True)
+class Target:
+    text: str
+    weight: float  # as written; those of a prompt need not sum to 1
+
+
+def read_targets(path: Path) -> dict[str, list[Target]]:
+    """Prompt id -> its targets. Errors: MissingInput; BadData also when there are none."""
     sets = _from_corpus(path) if path.suffix in _CORPUS else _from_text(path)
     sets = {prompt: targets for prompt, targets in sets.items() if targets}
     if not sets:
@@ -36,12 +44,15 @@ def read_targets(path: Path) -> dict[str, list[str]]:
     return sets
 
 
-def match_targets(sets: dict[str, list[str]], ids: list[str], path: Path) -> dict[str, list[str]]:
-    """The sets of the prompts `ids`, by id; a single set is everybody's. Errors: BadData when none fits."""
+def match_targets(
+    sets: dict[str, list[Target]], ids: list[str], path: Path, required: bool = True
+) -> dict[str, list[Target]]:
+    """The sets of the prompts `ids`, by id; a single set is everybody's. Errors: BadData when none fits,
+    where `required`."""
     if len(sets) == 1:
         return dict.fromkeys(ids, next(iter(sets.values())))
     found = {prompt: sets[prompt] for prompt in ids if prompt in sets}
-    if not found:
+    if not found and required:
         raise BadData(
             f"{path}: no target set has the id of a prompt; prompts have ids such as '{ids[0]}', target "
             f"sets such as '{next(iter(sets))}'"
@@ -49,12 +60,20 @@ def match_targets(sets: dict[str, list[str]], ids: list[str], path: Path) -> dic
     return found
 
 
-def _from_text(path: Path) -> dict[str, list[str]]:
+def _from_text(path: Path) -> dict[str, list[Target]]:
     records = InputFiles([str(path)], "targets", lambda line: None)
-    return {record.id: record.responses or [] for record in records}
+    records.may_lack_responses = True
+    return {
+        record.id: [
+            Target(text, weight)
+            for text, weight in zip(texts, record.weights or [1.0] * len(texts), strict=True)
+        ]
+        for record in records
+        for texts in [record.responses or []]
+    }
 
 
-def _from_corpus(path: Path) -> dict[str, list[str]]:
+def _from_corpus(path: Path) -> dict[str, list[Target]]:
     import h5py
 
     if not path.is_file():
@@ -68,7 +87,7 @@ def _from_corpus(path: Path) -> dict[str, list[str]]:
         raise BadData(f"{path}: not a corpus written by plural prepare: {error}") from None
 
 
-def _target_sets(data: dict, eos: int) -> dict[str, list[str]]:
+def _target_sets(data: dict, eos: int) -> dict[str, list[Target]]:
     def rows(name: str, values: str) -> list:
         offsets = data[f"{name}_offsets"].tolist()
         return [data[values][a:b] for a, b in itertools.pairwise(offsets)]
@@ -79,4 +98,9 @@ def _target_sets(data: dict, eos: int) -> dict[str, list[str]]:
         for row in rows("response", "response_tokens")
     ]
     edges = data["group_responses"].tolist()
-    return {row.tobytes().decode(): texts[a:b] for row, a, b in zip(rows("id", "id_bytes"), edges, edges[1:])}
+    targets = [
+        Target(text, weight) for text, weight in zip(texts, data["response_weights"].tolist(), strict=True)
+    ]
+    return {
+        row.tobytes().decode(): targets[a:b] for row, a, b in zip(rows("id", "id_bytes"), edges, edges[1:])
+    }

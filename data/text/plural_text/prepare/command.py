@@ -11,11 +11,13 @@ formats, found by the keys of the first record, or named with --format:
   alpaca      {"instruction", "input", "output"}
   completion  {"prompt", "completion"}, as texts or as messages
   preference  {"prompt", "chosen", "rejected"}; the chosen answer is learnt
+  story       a row per story: storyid, storytitle, sentence1 to sentence5, as ROCStories; read as dialogue
   text        .txt documents, or {"text": ...}
 Inputs are .jsonl or .json files, for all formats but dialogue and targets also .csv, .tsv, .parquet, .gz,
-JSON arrays and folders that the package datasets saved; another folder means all its files. Every object may
-carry its own "id". Without candidates, targets or responses it is a prompt to generate for. dialogue and chat
-may have "kinds", one per reply, for --align kinds.
+JSON arrays and folders that the package datasets saved; another folder means all its files, of dialogue and
+targets those of its folders, too. Every object may carry its own "id". Without candidates, targets or
+responses it is a prompt to generate for. dialogue and chat may have "kinds", one per reply, for --align
+kinds.
 """
 
 # Owns: the command line, the order of work, warnings. Does not own: any step of it.
@@ -44,6 +46,8 @@ from plural_text.prepare.masks import ENGLISH, MODES, WORD_RULES, MaskBuilder, S
 from plural_text.prepare.ratings import RatingBuilder
 from plural_text.prepare.replies import Replies, unreported
 from plural_text.prepare.replies import add_arguments as add_reply_arguments
+from plural_text.prepare.stories import CONTEXT_SENTENCES, SENTENCES, STORY
+from plural_text.prepare.stories import TEMPLATE as STORY_TEMPLATE
 from plural_text.prepare.summary import Summary
 from plural_text.prepare.templates import DEFAULTS, ChatTemplate, Template, open_template, template_names
 from plural_text.prepare.tokenizer import Tokenizer
@@ -80,6 +84,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=parse_columns,
         metavar="NAME=KEY,...",
         help="the inputs' own names of a format's keys, such as question=prompt,answer=completion",
+    )
+    add(
+        "--story-sentences",
+        type=int,
+        choices=range(1, len(SENTENCES)),
+        help=f"of --format story: how many sentences the prompt has (default: {CONTEXT_SENTENCES}); the "
+        "others are the reply",
     )
     add(
         "-o",
@@ -177,6 +188,8 @@ def run(arguments: argparse.Namespace) -> int:
     if form.found and not arguments.quiet:
         print(f"plural: format {form.name}: {form.found}", file=sys.stderr)
     arguments.format, arguments.shape = form.name, form.shape
+    if arguments.story_sentences and form.shape != STORY:
+        raise UsageError("--story-sentences is for --format story; leave it out")
     limits = _limits(arguments)
     progress = None
 
@@ -191,7 +204,8 @@ def run(arguments: argparse.Namespace) -> int:
     replies = Replies.of(arguments)
     stop_words = StopWords(arguments.stopwords)
     tokenizer = open_tokenizer(arguments.tokenizer, arguments.bos, arguments.eos, warn)
-    template = open_template(arguments.template, arguments.format, tokenizer)
+    by_default = STORY_TEMPLATE if arguments.shape == STORY else None
+    template = open_template(arguments.template or by_default, arguments.format, tokenizer)
     if arguments.template is None and arguments.format in ("dialogue", "targets") and tokenizer.chat_template:
         warn(
             f"{tokenizer.path.parent} has a chat template, and {template.name} writes prompts without it: a "
@@ -346,9 +360,12 @@ def _end_tokens(
 def _open_inputs(
     arguments: argparse.Namespace, note: Callable[[str], None], prompts_only: bool = False
 ) -> InputFiles:
-    return InputFiles(
+    inputs = InputFiles(
         arguments.inputs, arguments.format, note, prompts_only, arguments.shape, arguments.columns
     )
+    inputs.story_sentences = arguments.story_sentences or CONTEXT_SENTENCES
+    inputs.may_lack_responses = bool(arguments.min_responses)  # which leaves those prompts out
+    return inputs
 
 
 def _open_aligner(arguments: argparse.Namespace, inputs: InputFiles, replies: Replies) -> Aligner | None:

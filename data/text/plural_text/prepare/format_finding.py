@@ -14,6 +14,7 @@ from plural_text.prepare.foreign_shapes import NAMED_SHAPES, shape_of
 from plural_text.prepare.formats import FORMATS, KNOWN_KEYS
 from plural_text.prepare.input_files import Files, Item
 from plural_text.prepare.json_records import Mistake, parse
+from plural_text.prepare.stories import SENTENCES, STORY, is_story
 
 # Kinds of file, which people name where the format is asked for.
 _FILES = ("csv", "tsv", "json", "jsonl", "parquet", "arrow", "datasets", "gzip")
@@ -23,7 +24,8 @@ _REPLIES = {"dialogue": ("context", "candidates"), "targets": ("request", "targe
 @dataclass(frozen=True)
 class Format:
     name: str  # of FORMATS
-    shape: str = ""  # of chat: the key that every record must have, "" for any of its shapes
+    # Of chat: the key that every record must have, "" for any of its shapes; of dialogue: STORY or "".
+    shape: str = ""
     found: str = ""  # where it was found and by what, "" when it was named
 
 
@@ -33,7 +35,9 @@ def named_format(text: str) -> Format:
         return Format(text)
     if text in NAMED_SHAPES:
         return Format("chat", NAMED_SHAPES[text])
-    allowed = ", ".join((*FORMATS, *NAMED_SHAPES))
+    if text == STORY:
+        return Format("dialogue", STORY)
+    allowed = ", ".join((*FORMATS, *NAMED_SHAPES, STORY))
     if text.lower() in _FILES:
         raise argparse.ArgumentTypeError(
             f"'{text}' is a kind of file, which is told by itself; leave --format out, or say what a record "
@@ -52,6 +56,8 @@ def find_format(inputs: list[str], columns: dict[str, str]) -> Format:
     try:
         fields = item.content if isinstance(item.content, dict) else parse(item.content)
         keys = {columns.get(key, key): None for key in fields}
+        if is_story(keys.keys()):
+            return Format("dialogue", STORY, f"{item.where} has '{SENTENCES[0]}' to '{SENTENCES[-1]}'")
         name, shape = _told_by(set(keys))
         shape = shape_of(keys) if name == "chat" else shape
     except Mistake as mistake:
@@ -73,7 +79,7 @@ def find_format(inputs: list[str], columns: dict[str, str]) -> Format:
 
 def _first(inputs: list[str]) -> Item | None:
     """The first record, that of a file that is no plain document where there is one."""
-    files = Files(inputs, "text")
+    files = Files(inputs, "text", nested=True)
     files.files.sort(key=lambda file: file.name.endswith((".txt", ".txt.gz")))  # stable
     return next(iter(files), None)
 

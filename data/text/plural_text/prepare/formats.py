@@ -17,6 +17,7 @@ from plural_text.common.errors import BadData
 from plural_text.prepare.foreign_shapes import own_shape, refuse_foreign_shape, require_shape
 from plural_text.prepare.input_files import Files, Item
 from plural_text.prepare.json_records import Mistake, kind_of, parse
+from plural_text.prepare.stories import CONTEXT_SENTENCES, STORY, story_fields
 
 FORMATS = ("dialogue", "targets", "chat", "text")
 MAX_ID_BYTES = 4096
@@ -52,8 +53,10 @@ class InputFiles:
 
     note(line) is called once for each kind of key that is passed over. `bytes_read` of `total_bytes`
     is the position in the stream. With `reads_kinds` every record with responses must have their kinds.
-    `shapes` counts the records that another program's shape was read from. shape: of chat, the key that every
-    record must have, "" for any. columns: a key of the input -> the key of the format that it stands for.
+    `shapes` counts the records that another program's shape was read from. With `may_lack_responses` records
+    with and without responses may be mixed. shape: of chat, the key that every record must have, "" for any;
+    of dialogue, STORY for stories, whose first `story_sentences` sentences are the context. columns: a key of
+    the input -> the key of the format that it stands for.
     """
 
     def __init__(
@@ -73,9 +76,11 @@ class InputFiles:
         self._columns = columns or {}
         self._unseen = set(self._columns)
         self.reads_kinds = False
+        self.may_lack_responses = False
+        self.story_sentences = CONTEXT_SENTENCES
         self.shapes: Counter[str] = Counter()
         self._with_responses: tuple[bool, str] | None = None  # what the first record said, and where
-        self._files = Files(inputs, source_format)
+        self._files = Files(inputs, source_format, any_form=True if shape == STORY else None)
         self.files = self._files.files
         self.total_bytes = self._files.total_bytes
 
@@ -101,6 +106,8 @@ class InputFiles:
                     require_shape(fields, self._shape)
                 fields, shape = own_shape(fields, self._prompts_only)
                 self.shapes.update([shape] if shape else ())
+            elif self._shape == STORY:
+                fields = story_fields(fields, self.story_sentences)
             elif self._format in _CONTENT:
                 refuse_foreign_shape(fields, self._format, _CONTENT[self._format])
             self._pass_over(fields, where)
@@ -128,7 +135,7 @@ class InputFiles:
         return renamed
 
     def _check_same_kind(self, record: Record) -> None:
-        if self._format == "text":
+        if self._format == "text" or self.may_lack_responses:
             return
         has = record.responses is not None
         first, where = self._with_responses = self._with_responses or (has, record.where)
@@ -136,7 +143,7 @@ class InputFiles:
             raise BadData(
                 f"{record.where}: {'has' if has else 'has no'} responses, {where} "
                 f"{'has' if first else 'has none'}; a corpus is all for training or all prompts "
-                "(--prompts-only leaves responses out)"
+                "(--prompts-only leaves responses out, --min-responses 1 the prompts without any)"
             )
 
     def _pass_over(self, fields: dict, where: str) -> None:

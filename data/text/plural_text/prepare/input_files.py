@@ -52,10 +52,27 @@ class Item:
 
 
 class Files:
-    """The items of a list of files and folders, in order. `bytes_read` of `total_bytes` is the position."""
+    """The items of a list of files and folders, in order. `bytes_read` of `total_bytes` is the position.
 
-    def __init__(self, inputs: list[str], source_format: str):
+    Where `nested`, a folder without a file of ours stands for those of its folders, one level down: ids made
+    of their names begin with the folder's, "day-date/june-0". Other programs' data have their splits in
+    folders, which must not be read together.
+    """
+
+    def __init__(
+        self,
+        inputs: list[str],
+        source_format: str,
+        nested: bool | None = None,
+        any_form: bool | None = None,
+    ):
+        """any_form: whether tables, arrays and compressed files are read, too. None: nested for the formats
+        of our own, any form for the others."""
         self._format = source_format
+        ours = source_format not in _ANY_FORM
+        self._nested = ours if nested is None else nested
+        self._any_form = not ours if any_form is None else any_form
+        self._folders: dict[Path, str] = {}  # file of a nested folder -> what its ids begin with
         self._suffixes = _SUFFIXES + ((".txt",) if source_format == "text" else ())
         self.files = [file for name in inputs for file in self._expand(Path(name))]
         self.total_bytes = sum(file.stat().st_size for file in self.files)
@@ -83,13 +100,31 @@ class Files:
                 files = sorted(p for p in (path / "data").iterdir() if self._knows(p) and p.is_file())
             tables.check_one_split(path, files)
             if not files:
-                raise MissingInput(f"{path}: no input in this folder; looked for {known}")
+                files = self._in_folders(path, known)
             return files
         if not path.is_file():
             raise MissingInput(f"{path}: input not found")
         if not self._knows(path):
             raise BadData(f"{path}: cannot tell what this file holds; --format {self._format} reads {known}")
         return [path]
+
+    def _in_folders(self, path: Path, known: str) -> list[Path]:
+        """Errors: MissingInput."""
+        folders = sorted(folder for folder in path.iterdir() if folder.is_dir())
+        nested = {
+            file: f"{_text_of(folder.name)}/"
+            for folder in folders
+            for file in sorted(folder.iterdir())
+            if self._knows(file) and file.is_file()
+        }
+        if not nested or not self._nested:
+            first = next(iter(nested)).parent.name if nested else ""
+            raise MissingInput(
+                f"{path}: no input in this folder; looked for {known}"
+                + (f"; name one of its folders, such as {path / first}" if first else "")
+            )
+        self._folders |= nested
+        return list(nested)
 
     def _knows(self, path: Path) -> bool:
         return (
@@ -99,11 +134,11 @@ class Files:
     def _only_lines(self, file: Path, what: str, cure: str) -> None:
         """Formats of our own are JSON lines, or a .json file per record. Errors: BadData for another form
         of file, with how to make lines of it."""
-        if self._format not in _ANY_FORM:
+        if not self._any_form:
             raise BadData(f"{file}: is {what}; --format {self._format} reads plain JSON lines: {cure}")
 
     def _read_file(self, file: Path) -> Iterator[Item]:
-        name = _text_of(_unpacked(file).stem)
+        name = self._folders.get(file, "") + _text_of(_unpacked(file).stem)
         lines = f"{_unpacked(file).stem}.jsonl"
         if file.suffix in tables.SUFFIXES:
             self._only_lines(file, "a table", f"pandas' to_json({lines!r}, orient='records', lines=True)")
