@@ -15,6 +15,8 @@ constexpr std::size_t kColumns = 100;
 constexpr auto kCommands = std::to_array<CommandHelp>({
     {"Data", "prepare", "Turns text into a corpus: tokens, masks and prompts with possibility numbers.",
      "prepare my.jsonl --format dialogue --tokenizer MODEL -o my.h5", false, true},
+    {"Data", "build-responses", "Has a model list several different replies to each prompt.",
+     "build-responses prompts.jsonl --model MODEL -o replies.jsonl", false, true},
     {"Data", "inspect", "Shows what a corpus, a checkpoint or an adapter holds.",
      "inspect my.h5 --examples 2"},
     {"Training", "validate", "Checks a recipe and prints it in full, with the origin of each value.",
