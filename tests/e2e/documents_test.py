@@ -79,6 +79,8 @@ NOT_TYPED = {
     "the network": [
         f".venv/bin/hf download {MODEL}",
         ".venv/bin/hf download NAME",
+        "launch/plural build-responses prompts.jsonl --endpoint https://api.openai.com/v1 --model NAME "
+        "-o replies.jsonl",
         ".venv/bin/pip install --no-deps -r data/text/requirements-search.txt",
         ".venv/bin/pip install --no-deps -r data/text/requirements-plot.txt",
         ".venv/bin/pip install --no-deps -r data/text/requirements-tracking.txt",
@@ -111,6 +113,9 @@ NOT_TYPED = {
         "launch/plural sweep submit unlikelihood.yaml",
         "launch/plural sweep submit unlikelihood.yaml --max-parallel 8 --sbatch=--time=4:00:00",
     ],
+    "lists that a model of random weights does not write; build_responses_test.py has them": [
+        "launch/plural build-responses prompts.jsonl --model MODEL_DIR -o replies.jsonl",
+    ],
     "a setting, which no command follows": [
         "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
         "export OMPI_MCA_btl_vader_single_copy_mechanism=none",
@@ -135,6 +140,7 @@ OF_DOCUMENT = {
         "--baseline beams": "--metrics distinct,latency --baseline beams",
     },
     "coming-from.md": {r"\bRUN\b": "runs/mine"},
+    "data.md": {r" data/": " released/"},
     "metrics.md": {r"distinct,semantic,?.*-o": "distinct,self-bleu -o"},
     "report.md": {"metrics tuned.jsonl": "metrics tuned.jsonl --metrics distinct"},
     "running.md": {
@@ -300,7 +306,27 @@ class Documents(unittest.TestCase):
             self.assertEqual(done.returncode, 0, done.stderr)
         shutil.copy(reader.folder / "answers.jsonl", reader.folder / "tuned.jsonl")
 
+    def write_released(self, reader):
+        """Files with the names and the form of those that the papers' authors released."""
+        for folder in ("corpora", "released"):
+            (reader.folder / folder).mkdir()
+        for name in ("train_dialogs_1k", "train_dialogs_4k", "test_dialogs"):
+            reader.write_dialogues(f"released/{name}.jsonl")
+        header = "storyid,storytitle," + ",".join(f"sentence{place}" for place in range(1, 6))
+        story = "s1,Bread,Ann is hungry.,She has flour.,She bakes bread.,It burns.,She laughs."
+        (reader.folder / "rocstories.csv").write_text(f"{header}\n{story}\n")
+        tasks = "baby-names continent-countries day-date fruits numbers occupations ficticious-people"
+        for task in tasks.split():
+            file = reader.folder / "prompts" / task / f"{task}-train.json"
+            file.parent.mkdir(parents=True)
+            record = {"request": f"Give one of {task}.", "response": "", "targets": ["one", "two"]}
+            file.write_text(json.dumps(record))
+        answers = [{"id": "fruits/fruits-train", "prompt": "p", "responses": [{"text": "one"}]}]
+        for name in ("base.jsonl", "tuned.jsonl"):
+            reader.write_lines(name, answers)
+
     NEEDS = {
+        "data.md": write_released,
         "report.md": write_two_runs,
         "preparing-data.md": write_rating_template,
         "corpus-format.md": write_example_corpus,
