@@ -114,8 +114,10 @@ class SlurmTest(SlurmCluster):
 
     def is_rank(self, process):
         try:
-            return os.path.samefile(process / "exe", training.PLURAL) and os.path.samefile(
-                process / "cwd", self.folder
+            return (
+                os.path.samefile(process / "exe", training.PLURAL)
+                and os.path.samefile(process / "cwd", self.folder)
+                and (process / "comm").read_text() != "plural-guard\n"  # the process beside each rank
             )
         except OSError:  # it has ended
             return False
