@@ -90,12 +90,14 @@ std::string RanksBehind(const fs::path& folder, const Pulse& pulse, int size) {
   int named = 0;
   for (int rank = 0; rank < size && !folder.empty(); ++rank) {
     Status status;
-    if (rank == pulse.rank.load() || !ReadStatus(folder, rank, status)) continue;
-    if (status.waits && status.step >= pulse.step.load()) continue;
+    if (rank == pulse.rank.load()) continue;
+    const bool told = ReadStatus(folder, rank, status);
+    if (told && status.waits && status.step >= pulse.step.load()) continue;
     if (++named > kMostNamed) continue;
-    text += (text.empty() ? "; by their last status these are behind: rank " : ", rank ") +
-            std::to_string(rank) + " on " + status.host + " (" + status.phase + ", step " +
-            std::to_string(status.step) + ")";
+    text +=
+        (text.empty() ? "; by their last status these are behind: rank " : ", rank ") + std::to_string(rank);
+    text += told ? " on " + status.host + " (" + status.phase + ", step " + std::to_string(status.step) + ")"
+                 : " (it has told nothing)";
   }
   if (named > kMostNamed) text += " and " + std::to_string(named - kMostNamed) + " more";
   return text;

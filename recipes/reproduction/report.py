@@ -67,6 +67,7 @@ class Row:
     key: str
     title: str
     published: dict[str, float] = field(default_factory=dict)  # figure key -> published value
+    paper_alone: bool = False  # nothing is measured for it
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,11 @@ class Report:
     # Tables and checks.
 
     def table(self, title: str, rows: list[Row], figures: list[Figure]) -> None:
-        """Shows the rows that were measured, each figure beside the published one where there is one."""
-        shown = [row for row in rows if any(self.values(row.key, figure.key) for figure in figures)]
-        if shown:
+        """Shows the rows that were measured, each figure beside the published one where there is one, and the
+        paper's own."""
+        measured = [row for row in rows if any(self.values(row.key, figure.key) for figure in figures)]
+        shown = [row for row in rows if row in measured or row.paper_alone]
+        if measured:
             self._tables.append((title, shown, figures))
 
     def note(self, line: str) -> None:

@@ -62,6 +62,15 @@ NOT_TYPED = {
         "launch/reproduce distributions",
         "launch/reproduce real-text DIALOGUES_DIR",
     ],
+    "hours; papers_test.py runs it on a tiny model": [
+        "launch/reproduce TABLE --model DIR --data DIR",
+        "launch/reproduce possibility-1 --model mistralai/Mistral-7B-Instruct-v0.2 --data data "
+        "--plan --tflops 400",
+        "launch/reproduce possibility-1 --model mistralai/Mistral-7B-Instruct-v0.2 --data data "
+        "--set model.device=cuda",
+        "launch/reproduce diffuse-5-6 --model mistralai/Mistral-7B-Instruct-v0.2 --data . --submit "
+        "--sbatch=--time=8:00:00",
+    ],
     "hours": [
         "tests/fuzz/run build 3600",
         "tests/fuzz/run build 3600 adapter",

@@ -81,7 +81,7 @@ class SlurmTest(SlurmCluster):
         two = self.submit("two", self.recipe("two", 20))
         one = self.submit("one", self.recipe("one", 20), nodes=1, ranks_per_node=2)
         for name, job in (("two", two), ("one", one)):
-            self.assertEqual(self.wait(job, 60)["JobState"], "COMPLETED", self.log(name))
+            self.assertEqual(self.wait(job, 180)["JobState"], "COMPLETED", self.log(name))
             self.assertIn("2 ranks", self.log(name))
         self.assertEqual(
             (self.folder / "runs/one" / ADAPTER).read_bytes(),
@@ -95,7 +95,7 @@ class SlurmTest(SlurmCluster):
             ("missing", ("none.yaml",), 66),
             ("no-recipe", (), 64),
         ):
-            state = self.wait(self.submit(name, *arguments), 60)
+            state = self.wait(self.submit(name, *arguments), 180)
             self.assertEqual(
                 (state["JobState"], state["ExitCode"], state["Restarts"]),
                 ("FAILED", f"{code}:0", "0"),
@@ -109,7 +109,7 @@ class SlurmTest(SlurmCluster):
         ranks = [path for path in Path("/proc").glob("[0-9]*") if self.is_rank(path)]
         self.assertEqual(len(ranks), 2)
         os.kill(int(ranks[0].name), signal.SIGKILL)
-        state = self.wait(job, 20)
+        state = self.wait(job, 60)
         self.assertEqual((state["JobState"], state["ExitCode"], state["Restarts"]), ("FAILED", "137:0", "0"))
 
     def is_rank(self, process):
@@ -126,14 +126,14 @@ class SlurmTest(SlurmCluster):
         job = self.submit("early", self.recipe("early", ENDLESS))
         self.wait_for_log("early", "train.sbatch: job")  # the launcher starts now, ranks come later
         self.slurm("scancel", "--batch", "--signal=USR1", job)
-        self.wait(job, 30, until=lambda state: state["Restarts"] == "1")
+        self.wait(job, 90, until=lambda state: state["Restarts"] == "1")
         self.assertIn("train.sbatch: ended with 75", self.log("early"))
 
     def test_a_cancelled_job_stays_cancelled(self):
         job = self.submit("cancelled", self.recipe("cancelled", ENDLESS))
         self.wait_for_log("cancelled", "train 1/")
         self.slurm("scancel", job)
-        state = self.wait(job, 30)
+        state = self.wait(job, 90)
         time.sleep(2)  # what the script does after its launcher has ended
         self.assertEqual(
             (self.show(job)["JobState"], state["Restarts"]), ("CANCELLED", "0"), self.log("cancelled")

@@ -84,6 +84,10 @@ class Watchdog(unittest.TestCase):
         """Held by a debugger, say: neither its thread nor its guard ends it, and it keeps its last status."""
         process = self.start("gone", "watchdog.step_seconds=3", fault="sleep@1:5")
         rank = self.wait_for_rank(process, 1, "gone")
+        status = self.folder / "runs/gone/log/status-00001"
+        until = time.monotonic() + 60
+        while not status.exists() and time.monotonic() < until:
+            time.sleep(0.1)
         guards = [pid for pid in self.children(rank) if self.name_of(pid) == "plural-guard"]
         self.assertEqual(len(guards), 1)
         os.kill(guards[0], signal.SIGKILL)

@@ -21,6 +21,7 @@ from plural_text.sweep.places import Place
 from plural_text.sweep.planned import plan
 from plural_text.sweep.search import SearchStudy
 from plural_text.sweep.searching import run_search
+from plural_text.sweep.table import make_table
 from text.support import FolderTest, run
 
 # Reads recipes line by line: no key that it needs has a namesake in another section.
@@ -129,6 +130,71 @@ class Names(SweepRunsTest):
             planned = plan(self.folder / "sweep.yaml")
             planned.check()
             self.assertEqual(len(self.calls("dry-run")), asked, extra)
+
+
+class Untrained(SweepRunsTest):
+    SWEEP = (
+        "grid: {method: [one, two]}\nuntrained: true\nseeds: [1, 2]\nset: {model.path: MODEL}\n"
+        "baseline: {untrained: true}\n"
+        "when: [{if: {untrained: true}, set: {evaluate.t1.generate.responses: 7}}]\n"
+        "evaluate:\n"
+        "  - {name: t1, generate: {corpus: CORPUS, responses: 5}}\n"
+        "  - {name: beams, if: {untrained: true}, generate: {corpus: CORPUS}}\n"
+    )
+
+    def setUp(self):
+        super().setUp()
+        model = self.folder / "model"
+        model.mkdir()
+        (model / "weights").write_text("base")
+        program = self.folder / "program"
+        program.write_text(program.read_text().replace("path: null", f"path: {model}"))
+        self.sweep = self.SWEEP.replace("MODEL", str(model)).replace("CORPUS", f"{self.folder}/corpus.h5")
+        self.model = model
+
+    def test_the_model_as_it_is_is_measured_and_not_trained(self):
+        planned = self.plan(self.sweep)
+        self.assertEqual([one.label for one in planned.settings], ["one", "two", "untrained"])
+        planned.check()
+        self.assertEqual(len(self.calls("dry-run")), 2)  # nothing of it to predict
+        self.assertEqual(self.run_all(planned), ["finished"] * 6)
+        self.assertEqual(len(self.calls("train")), 4)
+        asked = [words for words in self.calls("generate") if words[:2] == ["--model", str(self.model)]]
+        self.assertEqual(len(asked), 4)  # two evaluations of two seeds
+        self.assertFalse(any("--adapter" in words for words in asked))
+        responses = {words[words.index("--responses") + 1] for words in asked if "--responses" in words}
+        self.assertEqual(responses, {"7"})
+        # beams is of the untrained alone.
+        self.assertEqual(len([words for words in self.calls("generate") if "-o" in words]), 4 + 4)
+        table = make_table(planned.sweep, planned.folder, planned.settings, planned.runs, planned.baseline)
+        self.assertEqual(table["baseline"], "untrained")
+        self.assertEqual({row["run"] for row in table["rows"] if row["arm"] == "untrained"}, {None})
+
+    def test_a_started_again_sweep_does_nothing_and_another_model_is_measured_anew(self):
+        planned = self.plan(self.sweep)
+        self.run_all(planned)
+        before = len(self.calls("generate"))
+        self.run_all(self.plan(self.sweep))
+        self.assertEqual(len(self.calls("generate")), before)
+        (self.model / "weights").write_text("other")
+        planned = self.plan(self.sweep)
+        states = {run.label: planned.folder.state(run) for run in planned.runs}
+        self.assertEqual(states["untrained-s1"], "waiting")
+
+    def test_a_member_of_an_array_that_only_trains_has_nothing_to_do(self):
+        planned = self.plan(self.sweep)
+        one = [run for run in planned.runs if run.untrained]
+        LocalRuns(planned.sweep, planned.folder, one, [Place()], measure=False).run_all()
+        self.assertEqual(self.calls("generate"), [])
+        self.assertEqual(outcome_code(planned.folder, one, print, measured=False), 0)
+
+    def test_what_it_needs(self):
+        for text, words in (
+            (self.sweep.replace("untrained: true\nseeds", "untrained: 1\nseeds"), "takes true or false"),
+            (self.sweep.replace("untrained: true\nseeds", "seeds"), "when names untrained, which neither"),
+        ):
+            with self.assertRaisesRegex(BadRecipe, words):
+                self.plan(text)
 
 
 class Ends(SweepRunsTest):

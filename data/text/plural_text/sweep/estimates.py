@@ -31,7 +31,8 @@ from plural_text.sweep.sweep_values import SweepFile
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one run's training. `seconds`: None where no run has been measured yet."""
+    """Of one run's training, all 0 where nothing is trained. `seconds`: None where no run has been measured
+    yet."""
 
     steps: int
     gflop: float
@@ -46,6 +47,8 @@ def check_settings(sweep: SweepFile, folder: SweepFolder, runs: Sequence[Run]) -
     setting."""
     firsts: dict[str, Run] = {}
     for run in runs:
+        if run.untrained:
+            continue
         firsts.setdefault(run.setting.label, run)
     found: dict[str, dict[str, Any]] = {}
     asked = []
@@ -72,11 +75,12 @@ def estimates(
 ) -> dict[str, Estimate]:
     """Run id -> estimate. The time is that of finished runs of the setting, else their mean rate of
     arithmetic over the sweep."""
+    found = {run.id: Estimate(0, 0.0, 0, 0, 0.0) for run in runs if run.untrained}
+    runs = [run for run in runs if not run.untrained]
     measured = {run.id: seconds for run in runs if (seconds := training_seconds(folder.run_folder(run)))}
     gflop = {run.id: _gflop(work[run.setting.label]) for run in runs}
     total = sum(measured.values())
     rate = sum(gflop[run_id] for run_id in measured) / total if total else None
-    found = {}
     for run in runs:
         same = [measured[other.id] for other in runs if other.setting is run.setting and other.id in measured]
         seconds = sum(same) / len(same) if same else gflop[run.id] / rate if rate else None

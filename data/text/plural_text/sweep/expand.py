@@ -16,6 +16,7 @@ from plural_text.common.errors import BadRecipe
 from plural_text.sweep.sweep_values import Evaluation, SweepFile, same
 
 _LABEL_CHARACTERS = 80
+_UNTRAINED = "untrained"  # stands among recipe keys in conditions
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Setting:
     chosen: Mapping[str, Any]
     overrides: Mapping[str, Any]
     evaluations: tuple[Evaluation, ...]
+
+    @property
+    def untrained(self) -> bool:
+        """Whether it is the model as it is."""
+        return _UNTRAINED in self.chosen
 
 
 def settings_of(sweep: SweepFile) -> list[Setting]:
@@ -41,6 +47,8 @@ def settings_of(sweep: SweepFile) -> list[Setting]:
             continue
         if not any(_equal(values, other) for other in chosen):
             chosen.append(values)
+    if sweep.untrained:
+        chosen.append({_UNTRAINED: True})
     if not chosen:
         raise BadRecipe(f"{sweep.file}: exclude leaves no setting; take a line of it away")
     return settle(sweep, chosen)
@@ -51,13 +59,22 @@ def settle(sweep: SweepFile, chosen: list[dict[str, Any]]) -> list[Setting]:
     labels = _labels(chosen)
     found = []
     for label, values in zip(labels, chosen):
+        facts = {_UNTRAINED: False, **sweep.common, **values}
         overrides = {**sweep.common, **values}
+        if overrides.pop(_UNTRAINED, False):
+            # Its recipe is complete with what another setting trains on, of which nothing is used.
+            others = {key: one for key, one in chosen[0].items() if not key.startswith("model.")}
+            overrides = {**others, **overrides}
         options: dict[str, Any] = {}
         for when in sweep.when:
-            if matches(when.where, overrides):
+            if matches(when.where, facts):
                 for key, value in when.values.items():
-                    (options if key.startswith("evaluate.") else overrides)[key] = value
-        found.append(Setting(label, values, overrides, _with_options(sweep, options)))
+                    if key.startswith("evaluate."):
+                        options[key] = value
+                    else:
+                        facts[key] = overrides[key] = value
+        evaluations = tuple(one for one in _with_options(sweep, options) if matches(one.where, facts))
+        found.append(Setting(label, values, overrides, evaluations))
     return found
 
 
@@ -67,7 +84,7 @@ def baseline_of(sweep: SweepFile, settings: list[Setting]) -> Setting | None:
         return None
     # Exactly these values, or else all that have them.
     found = [one for one in settings if _equal(sweep.baseline, one.chosen)]
-    found = found or [one for one in settings if matches(sweep.baseline, one.overrides)]
+    found = found or [one for one in settings if not one.untrained and matches(sweep.baseline, one.overrides)]
     if len(found) != 1:
         which = "no setting" if not found else f"{len(found)}: {', '.join(one.label for one in found[:5])}"
         known = ", ".join(one.label for one in settings[:10])
@@ -93,7 +110,12 @@ def _combinations(sweep: SweepFile) -> Iterator[dict[str, Any]]:
 
 def check_conditions(sweep: SweepFile) -> None:
     """Errors: BadRecipe where a condition names no key that the sweep sets."""
-    known = {*sweep.common, *sweep.grid, *(key for one in (*sweep.zips, *sweep.include) for key in one)}
+    known = {
+        *sweep.common,
+        *sweep.grid,
+        *((_UNTRAINED,) if sweep.untrained else ()),
+        *(key for one in (*sweep.zips, *sweep.include) for key in one),
+    }
     if sweep.search:
         known |= set(sweep.search.space)
     seen = [*sweep.grid, *(key for one in sweep.zips for key in one)]
@@ -103,6 +125,7 @@ def check_conditions(sweep: SweepFile) -> None:
     asked = [("exclude", one) for one in sweep.exclude]
     asked += [("when", when.where) for when in sweep.when]
     asked += [("when", dict.fromkeys(when.drop)) for when in sweep.when]
+    asked += [("evaluate", one.where) for one in sweep.evaluations]
     asked += [("baseline", sweep.baseline)] if sweep.baseline else []
     for part, where in asked:
         for key in where:
@@ -126,7 +149,7 @@ def _equal(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 def _with_options(sweep: SweepFile, options: Mapping[str, Any]) -> tuple[Evaluation, ...]:
     """The evaluations with these evaluate.STEP.OPTION (or evaluate.NAME.STEP.OPTION) in them."""
     evaluations = [
-        Evaluation(one.name, {step: dict(given) for step, given in one.steps.items()})
+        Evaluation(one.name, {step: dict(given) for step, given in one.steps.items()}, one.where)
         for one in sweep.evaluations
     ]
     for key, value in options.items():
@@ -160,8 +183,10 @@ def _labels(chosen: list[dict[str, Any]]) -> list[str]:
 
 
 def _word(key: str, value: Any) -> str:
+    if key == _UNTRAINED:
+        return key
     if isinstance(value, str):
-        return value.rstrip("/").rpartition("/")[2]
+        return value.rstrip("/").rpartition("/")[2].removesuffix(".h5")
     if isinstance(value, list):
         text = "+".join(map(str, value))
     else:

@@ -32,9 +32,19 @@ class Figures:
 
 
 def measured(file: Path) -> Figures:
-    """Those of plural metrics. Errors: BadData, MissingInput."""
+    """Those of plural metrics; behind "TASK." or "PROMPT." those of each by itself, where --by asked for
+    them. Errors: BadData, MissingInput."""
+    whole = _object(file)
+    found = _figures_of(whole, file)
+    for kind in ("prompt", "task"):
+        for group in whole.get(f"by_{kind}") or []:
+            found.add(_figures_of(_mapping(group, file, f"by_{kind}"), file), f"{group[kind]}.")
+    return found
+
+
+def _figures_of(values: Mapping[str, Any], file: Path) -> Figures:
     found = Figures()
-    for name, figure in _mapping(_object(file).get("figures"), file, "figures").items():
+    for name, figure in _mapping(values.get("figures"), file, "figures").items():
         value = _mapping(figure, file, f"figures.{name}").get("value")
         if is_finite(value):
             found.defined[name] = value

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from plural_text.common.errors import CannotCreate
+from plural_text.common.run_state import RunFolder
 from plural_text.sweep.files import read_json, write_whole
 from plural_text.sweep.identity import Run
 
@@ -64,6 +65,10 @@ class SweepFolder:
     def keep_row(self, run: Run, row: dict[str, Any]) -> None:
         write_whole(self.measured(run) / "row.json", json.dumps(row, indent=1) + "\n")
         self.forget_failure(run)
+
+    def is_trained(self, run: Run) -> bool:
+        """Whether there is something to measure."""
+        return run.untrained or RunFolder(self.run_folder(run)).is_finished()
 
     def failure(self, run: Run) -> dict[str, Any] | None:
         return read_json(self._failure_file(run))

@@ -53,6 +53,11 @@ class Run:
     evaluations: tuple[Evaluation, ...]
 
     @property
+    def untrained(self) -> bool:
+        """Whether it is the model as it is: nothing is trained."""
+        return self.setting.untrained
+
+    @property
     def label(self) -> str:
         return f"{self.setting.label}-s{self.seed}"
 
@@ -65,6 +70,8 @@ def runs_of(sweep: SweepFile, settings: list[Setting], contents: Contents) -> li
     found: dict[str, Run] = {}
     for setting, recipe in zip(settings, resolved):
         asks = any(step in one.steps for one in setting.evaluations for step in ("generate", "evaluate"))
+        if setting.untrained and not recipe["model"]["path"]:
+            raise BadRecipe(f"{sweep.file}: untrained measures the model of model.path; give that key")
         if asks and recipe["adapter"]["type"] != "none" and not recipe["model"]["path"]:
             raise BadRecipe(
                 f"{sweep.file}: setting {setting.label}: evaluate asks an adapter of a random model, "
@@ -76,6 +83,8 @@ def runs_of(sweep: SweepFile, settings: list[Setting], contents: Contents) -> li
                 Evaluation(one.name, _with_seed(one.steps, seed)) for one in setting.evaluations
             )
             identity = _without(values)
+            if setting.untrained:
+                identity = {"untrained": True, "seed": seed, "model": identity["model"]}
             identity["contents"] = _inputs(sweep, values, setting, contents)
             run_id = _digest(identity)
             steps = [[one.name, one.steps] for one in evaluations]
@@ -130,6 +139,8 @@ def _inputs(
 ) -> dict[str, str]:
     found = {}
     for (section, key), what in _CONTENTS.items():
+        if setting.untrained and (section, key) != ("model", "path"):
+            continue
         given = recipe[section][key]
         if not given:
             continue
@@ -164,9 +175,14 @@ def _step_inputs(sweep: SweepFile, evaluations: Sequence[Evaluation], contents: 
             for option, value in named.items():
                 if option == "corpus" and not (isinstance(value, str) and Path(value).is_file()):
                     raise MissingInput(f"{sweep.file}: evaluate.{step}.corpus: no corpus at '{value}'")
-                if isinstance(value, str) and Path(value).is_file():
+                if isinstance(value, str) and names_input(option, value):
                     found[f"{one.name}.{step}.{option}"] = contents.of(Path(value))
     return found
+
+
+def names_input(option: str | int, value: str) -> bool:
+    """A folder counts where an option takes one: a word such as 'sample' may be a folder's name, too."""
+    return Path(value).is_file() or (option == "targets" and Path(value).is_dir())
 
 
 def _without(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from plural_text.common.errors import CommandError
-from plural_text.common.run_state import RunFolder
 from plural_text.sweep.folder import SweepFolder
 from plural_text.sweep.identity import Run
 from plural_text.sweep.places import Place
@@ -146,11 +145,7 @@ def outcome_code(
 ) -> int:
     """0 where all runs are finished, else the exit code of the first failure, with a line about each; 70
     where runs are unfinished without one. measured: False takes a trained run for finished."""
-    open_runs = [
-        run
-        for run in runs
-        if not folder.row(run) and (measured or not RunFolder(folder.run_folder(run)).is_finished())
-    ]
+    open_runs = [run for run in runs if not folder.row(run) and (measured or not folder.is_trained(run))]
     failures = [(run, found) for run in open_runs if (found := folder.failure(run))]
     if not open_runs:
         return 0

@@ -39,6 +39,13 @@ SWEEP = (
         "Values that go together: the first of each list, the second of each, and so on.",
     ),
     Key("include", f"list; each a {_CHOSEN}", "[]", "Further settings beside those of `grid` and `zip`."),
+    Key(
+        "untrained",
+        "true or false",
+        "false",
+        "Whether the model of `model.path` as it is stands beside the settings: measured, not trained. "
+        "Conditions and `baseline` name it by `{untrained: true}`.",
+    ),
     Key("exclude", f"list; each a {_CHOSEN}", "[]", "Settings that have all these values are left out."),
     Key(
         "when",
@@ -69,6 +76,7 @@ SWEEP = (
 )
 STEPS = (
     Key("name", "text without '.' and '/'", "none", "Stands before the names of the figures."),
+    Key("if", _CHOSEN, "{}", "Only settings with these values are measured so."),
     Key("generate", "mapping of options of `plural generate`", "none", "Answers to a corpus of prompts."),
     Key("metrics", "mapping of options of `plural metrics`", "none", "Figures of those answers."),
     Key("evaluate", "mapping of options of `plural evaluate`", "none", "Exact figures on a corpus."),

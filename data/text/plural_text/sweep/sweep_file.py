@@ -59,6 +59,7 @@ class _Reader:
                 for i, one in enumerate(zips if isinstance(zips, list) else [zips])
             ),
             include=self.mappings("include"),
+            untrained=self.flag("untrained"),
             exclude=self.mappings("exclude"),
             when=tuple(self.condition(i, one) for i, one in enumerate(self.list_of("when"))),
             seeds=self.seeds(),
@@ -72,7 +73,7 @@ class _Reader:
             search=self.search(),
         )
         if sweep.search:
-            for key in ("grid", "zip", "include", "exclude", "baseline"):
+            for key in ("grid", "zip", "include", "untrained", "exclude", "baseline"):
                 if values.get(key):
                     self.refuse(
                         (key,), f"{key} stands beside search, which chooses settings; leave one of them"
@@ -114,6 +115,12 @@ class _Reader:
         value = self.at((key,), default)
         if not isinstance(value, str) or not value.isprintable():
             self.refuse((key,), f"{key} is {value!r}; it takes a text of printable characters")
+        return value
+
+    def flag(self, key: str) -> bool:
+        value = self.at((key,), False)
+        if not isinstance(value, bool):
+            self.refuse((key,), f"{key} is {value!r}; it takes true or false")
         return value
 
     def whole(self, path: tuple[Hashable, ...], default: int, least: int) -> int:
@@ -245,7 +252,10 @@ class _Reader:
                 )
             if any(name == other.name for other in found):
                 self.refuse((*path, "name"), f"the name '{name}' stands there twice")
-            steps = {key: {} if given is None else given for key, given in one.items() if key != "name"}
+            where = self.recipe_keys((*path, "if"), one.get("if", {}))
+            steps = {
+                key: {} if given is None else given for key, given in one.items() if key not in ("name", "if")
+            }
             for step, options in steps.items():
                 if step != "program":
                     self.step((*path, step), options)
@@ -259,7 +269,7 @@ class _Reader:
                     (*path, "program"), "program reads {responses}, what generate answers; add generate"
                 )
             if steps:
-                found.append(Evaluation(name, steps))
+                found.append(Evaluation(name, steps, where))
         return tuple(found)
 
     def step(self, path: tuple[Hashable, ...], options: Any) -> None:

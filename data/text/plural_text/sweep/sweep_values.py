@@ -18,6 +18,7 @@ class Evaluation:
 
     name: str  # "" for a single one
     steps: Mapping[str, Mapping[str, Any]]  # generate, metrics, evaluate -> option -> value
+    where: Mapping[str, Any] = field(default_factory=dict)  # which settings are measured so
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class SweepFile:
     grid: Mapping[str, list] = field(default_factory=dict)
     zips: tuple[Mapping[str, list], ...] = ()
     include: tuple[Mapping[str, Any], ...] = ()
+    untrained: bool = False
     exclude: tuple[Mapping[str, Any], ...] = ()
     when: tuple[When, ...] = ()
     seeds: tuple[int, ...] = ()  # none: the recipe's own

@@ -117,7 +117,7 @@ def _row(folder: SweepFolder, run: Run) -> dict[str, Any]:
         "figures": row["figures"] if row else {},
         "undefined": row.get("undefined", {}) if row else {},
         "failure": None if row else folder.failure(run),
-        "run": os.path.relpath(folder.run_folder(run), folder.root),
+        "run": None if run.untrained else os.path.relpath(folder.run_folder(run), folder.root),
         "responses": os.path.relpath(answers[0], folder.root) if answers else None,
     }
 

@@ -25,7 +25,7 @@ from plural_text.sweep.expand import Evaluation
 from plural_text.sweep.figures import Figures, evaluated, measured, numbers, own_figures
 from plural_text.sweep.files import write_whole
 from plural_text.sweep.folder import SweepFolder
-from plural_text.sweep.identity import Run, recipe_text
+from plural_text.sweep.identity import Run, names_input, recipe_text
 from plural_text.sweep.places import Place
 from plural_text.sweep.processes import Processes
 from plural_text.sweep.step_options import TEXT_COMMANDS, command_line, environment, words_of
@@ -82,7 +82,7 @@ class Worker:
         """Nothing where the run is finished. Errors: Failure, StopRequested."""
         folder = self._folder
         name = folder.name_of(run)
-        if self._result(run) is not None:
+        if run.untrained or self._result(run) is not None:
             return
         recipe = folder.root / "recipes" / f"{name}.yaml"
         values = {
@@ -122,6 +122,8 @@ class Worker:
     def _trained_figures(self, run: Run) -> Figures:
         """Loss parts of the last step, figures of the last validation."""
         last: dict[str, Mapping[str, Any]] = {}
+        if run.untrained:
+            return Figures()
         try:
             for _, line in read_objects(RunFolder(self._folder.run_folder(run)).metrics):
                 last[str(line.get("event"))] = line
@@ -165,8 +167,8 @@ class Worker:
     def _own_figures(self, run: Run, place: Place, before: str, evaluation: Evaluation) -> Figures:
         """Those of the user's program."""
         folder = self._folder.measured(run) / evaluation.name
-        output, result = folder / "program.json", self._result(run)
-        assert result is not None
+        output = folder / "program.json"
+        result = self._model(run)[1][-1]
         responses = folder / "responses.jsonl"
         places = {
             "{output}": output,
@@ -189,7 +191,10 @@ class Worker:
         return self._make(f"{before}program", words, inputs, output, own_figures, work)
 
     def _model(self, run: Run) -> tuple[list[str], list[Path]]:
-        """The options that name the trained model, and its folders."""
+        """The options that name the model to measure, and its folders; the last is what was trained."""
+        if run.untrained:
+            given = run.recipe["model"]["path"]
+            return ["--model", str(given)], [hub_folder(Path(given), "model.path", "folder of a model")]
         result = self._result(run)
         assert result is not None
         if result.name == "model":
@@ -282,7 +287,11 @@ class Worker:
 
 
 def _files(options: Mapping[str, Any]) -> list[Path]:
-    return [Path(value) for value in options.values() if isinstance(value, str) and Path(value).is_file()]
+    return [
+        Path(value)
+        for option, value in options.items()
+        if isinstance(value, str) and names_input(option, value)
+    ]
 
 
 def _error_line(log: Path, begin: int, code: int) -> str:

@@ -1,0 +1,75 @@
+"""What a table would take, before anything starts: arithmetic of training and of answers, hours, disk.
+
+Owns: the count of what answering costs at most. Does not own: what training costs (plural dry-run).
+Thread rule: values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from plural_text.sweep.files import read_json
+from plural_text.sweep.planned import Planned
+
+_PRESETS = {"dialogue": 5, "distribution": 1000}
+_MOST_TOKENS = 64
+
+
+def cost_lines(planned: Planned, model: Path, tflops: float | None) -> Sequence[str]:
+    """tflops: that a card sustains, of training and of answers; without it no hours."""
+    work = planned.check()
+    left = [run for run in planned.runs if planned.folder.state(run) != "finished"]
+    training = answers = 0.0
+    config = read_json(model / "config.json") or {}
+    parameters = matrix_parameters(config)
+    for run in left:
+        if not run.untrained:
+            sizes = work[run.setting.label]
+            training += sizes["gflop_per_group"] * sizes["groups_per_step"] * sizes["steps"]
+        for one in run.evaluations:
+            if "generate" in one.steps:
+                answers += answer_gflop(parameters, one.steps["generate"])
+    disk = sum(work[run.setting.label]["disk_bytes"] for run in left if not run.untrained)
+    lines = [
+        f"weights that a token passes: {parameters:,}",
+        f"left: training {training:,.0f} GFLOP; answers at most {answers:,.0f} GFLOP; "
+        f"disk {disk / 2**30:,.1f} GiB",
+    ]
+    if tflops:
+        hours = (training + answers) / (tflops * 1e3) / 3600
+        lines.append(
+            f"at {tflops:g} TFLOP per second: {hours:,.1f} hours on one card, {hours / 8:,.1f} on eight"
+        )
+    else:
+        lines.append("hours: --tflops N says how many TFLOP per second a card reaches")
+    return lines
+
+
+def answer_gflop(parameters: int, options: Mapping[str, Any]) -> float:
+    """2 x weights x tokens, of the prompts once and of answers as long as they may be. Attention's own part,
+    which these short texts have little of, is left out."""
+    with h5py.File(options["corpus"]) as corpus:
+        offsets = corpus["prompt_offsets"][()]
+    prompts = len(offsets) - 1
+    limit = int(options.get("limit") or prompts)
+    prompts = min(prompts, limit)
+    tokens = int(offsets[prompts] - offsets[0])
+    responses = int(options.get("responses") or _PRESETS.get(str(options.get("preset")), 5))
+    each = int(options.get("max-new-tokens") or (1024 if options.get("method") == "list" else _MOST_TOKENS))
+    if options.get("method") == "list":
+        responses = 1
+    return 2e-9 * parameters * (tokens + prompts * responses * each)
+
+
+def matrix_parameters(config: Mapping[str, Any]) -> int:
+    """Of the matrices that each token is multiplied with: the blocks' and the head's."""
+    width = int(config["hidden_size"])
+    heads = int(config["num_attention_heads"])
+    head = int(config.get("head_dim") or width // heads)
+    key_value = int(config.get("num_key_value_heads") or heads) * head
+    block = width * (2 * heads * head + 2 * key_value) + 3 * width * int(config["intermediate_size"])
+    return int(config["num_hidden_layers"]) * block + width * int(config["vocab_size"])

@@ -1,0 +1,322 @@
+"""Tables of the papers: their definitions, what becomes of figures, what they would cost. No model."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+for folder in ("reproduction", "papers"):
+    sys.path.insert(0, str(ROOT / "recipes" / folder))
+
+import yaml
+
+import cost
+import definition
+import outcome
+import reproduce
+from plural_text.common.errors import BadData, BadRecipe, MissingInput, UsageError
+from plural_text.common.program import program
+from plural_text.sweep.expand import matches, settings_of
+from plural_text.sweep.sweep_file import read_sweep
+from text.support import FolderTest
+
+PLACES = {"model": "MODEL", "data": "DATA", "corpora": "CORPORA", "recipes": str(ROOT / "recipes")}
+# Recipe keys that say where things are; all others of a table's run are the recipe's.
+OWN_PLACES = ("name", "base", "model", "data", "run", "seed", "log")
+MISTRAL_7B = {
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "num_hidden_layers": 32,
+    "vocab_size": 32000,
+}
+
+
+def tables():
+    for name in reproduce.table_names():
+        file = reproduce.TABLES / f"{name}.yaml"
+        for family in definition.families_of(file):
+            yield definition.read_table(file, family, PLACES)
+
+
+class Definitions(FolderTest):
+    def settings(self, table):
+        file = self.folder / "sweep.yaml"
+        file.write_text(yaml.safe_dump({**table.sweep, "dir": str(self.folder)}))
+        sweep = read_sweep(file)
+        return sweep, settings_of(sweep)
+
+    def test_every_row_is_one_setting_that_is_measured_so(self):
+        for table in tables():
+            _, settings = self.settings(table)
+            for row in table.rows:
+                if row.setting is None:
+                    self.assertTrue(row.published, row.title)
+                    continue
+                with self.subTest(table=table.name, family=table.family, row=row.title):
+                    found = [one for one in settings if matches(row.setting, one.chosen)]
+                    self.assertEqual(len(found), 1)
+                    name, step, *_ = row.at.split(".")
+                    (evaluation,) = [one for one in found[0].evaluations if one.name == name]
+                    self.assertIn(step, evaluation.steps)
+                    corpus = Path(evaluation.steps["generate"]["corpus"])
+                    self.assertIn(corpus.stem, [one.name for one in table.corpora if one.prompts_only])
+
+    def test_what_is_published_stands_in_a_column(self):
+        for table in tables():
+            columns = {column.figure for column in table.columns}
+            for row in table.rows:
+                self.assertLessEqual(set(row.published), columns, f"{table.name}: {row.title}")
+            titles = [row.title for row in table.rows]
+            self.assertEqual(len(titles), len(set(titles)))
+            self.assertLessEqual({column.of for column in table.columns} - {""}, set(titles))
+
+    def test_runs_have_the_settings_of_the_shipped_recipes(self):
+        """Those that the papers and their code have (docs/methods.md); precision alone is the table's."""
+        shipped = {
+            ("possibility-1", "otoft"): "otoft-mistral-7b",
+            ("possibility-1", "otmft"): "otmft-mistral-7b",
+            ("possibility-1", "poexft"): "poexft-mistral-7b",
+            ("possibility-2", "otmft"): "otmft-llama2-7b",
+            ("possibility-2", "poexft"): "poexft-llama2-7b",
+            ("diffuse-5-6", "all-tasks"): "distribution-matching-mistral-7b",
+        }
+        compared = 0
+        for table in tables():
+            if table.family == "gemma":
+                continue
+            sweep, settings = self.settings(table)
+            for setting in settings:
+                name = shipped.get((table.name, setting.label))
+                if name is None or (table.name.startswith("diffuse") and table.family != "mistral"):
+                    continue
+                with self.subTest(table=table.name, setting=setting.label):
+                    text = {
+                        "base": [str(base) for base in sweep.bases],
+                        "name": "x",
+                        **_nested(setting.overrides),
+                    }
+                    ours, theirs = (
+                        self.resolved(text),
+                        self.resolved({"base": str(ROOT / f"recipes/{name}.yaml")}),
+                    )
+                    self.assertEqual(ours, theirs)
+                    compared += 1
+        self.assertEqual(compared, len(shipped))
+
+    def resolved(self, recipe):
+        file = self.folder / "recipe.yaml"
+        file.write_text(yaml.safe_dump(recipe))
+        done = subprocess.run([program(), "validate", str(file)], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return {key: value for key, value in yaml.safe_load(done.stdout).items() if key not in OWN_PLACES}
+
+    def test_mistakes_in_a_definition(self):
+        good = (reproduce.TABLES / "diffuse-4.yaml").read_text()
+        file = self.folder / "table.yaml"
+        for old, new, words in (
+            (
+                "  mistral: {template",
+                "  mistral7: {template",
+                "has no 'mistral'; its models are of gemma, llama2",
+            ),
+            ('rising: ["RNG, base"', 'rising: ["RNG base"', "names 'RNG base', which is the title of no row"),
+            ("picture:", "pictures:", "pictures is no key; known are title, source"),
+        ):
+            self.assertEqual(good.count(old), 1, old)
+            file.write_text(good.replace(old, new))
+            with self.assertRaisesRegex(BadRecipe, words):
+                definition.read_table(file, "mistral", PLACES)
+
+
+def _nested(values):
+    found = {}
+    for key, value in values.items():
+        inner = found
+        *sections, last = key.split(".")
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = value
+    return found
+
+
+class Outcome(unittest.TestCase):
+    def table(self):
+        row = definition.Row
+        return definition.Table(
+            "t",
+            "Title",
+            "a paper, Table 9",
+            "mistral",
+            (),
+            {},
+            (
+                definition.Column("diversity", "diversity", 2, ""),
+                definition.Column("steps", "x base", 1, "base"),
+            ),
+            (
+                row("base", {"untrained": True}, "hot.metrics", {"diversity": 0.3, "steps": 1}),
+                row("tuned", {"method": "otmft"}, "cold.metrics", {"diversity": 0.5}),
+                row("natural", None, "", {"diversity": 0.9}),
+            ),
+            (
+                definition.Check("rises", "diversity", ("base", "tuned"), None, None),
+                definition.Check("stays low", "diversity", ("tuned",), None, 0.2),
+            ),
+            ("steps", "diversity"),
+            ("A word of ours.",),
+        )
+
+    SWEPT = {
+        "arms": [
+            {"arm": "otmft", "settings": {"method": "otmft"}},
+            {"arm": "untrained", "settings": {"untrained": True}},
+        ],
+        "rows": [
+            {
+                "arm": "otmft",
+                "seed": seed,
+                "figures": {"cold.metrics.diversity": 0.4, "cold.metrics.steps": 30},
+            }
+            for seed in (1, 2)
+        ]
+        + [
+            {
+                "arm": "untrained",
+                "seed": 1,
+                "figures": {"hot.metrics.diversity": 0.1, "hot.metrics.steps": 10},
+            },
+            {
+                "arm": "untrained",
+                "seed": 2,
+                "figures": {"hot.metrics.diversity": 0.3, "hot.metrics.steps": 20},
+            },
+        ],
+    }
+
+    def test_rows_have_their_figures_beside_the_published_ones(self):
+        found = outcome.fill(self.table(), self.SWEPT)
+        # A multiple is of the same seed: 30 / 10 and 30 / 20.
+        self.assertEqual(found.values("tuned", "steps"), {1: 3.0, 2: 1.5})
+        lines = [
+            [cell.strip() for cell in line.split("|")[1:-1]]
+            for line in found.text().splitlines()
+            if "|" in line
+        ]
+        by_title = {line[0]: line for line in lines}
+        self.assertTrue(by_title["tuned"][1].startswith("0.40 ±"))
+        self.assertEqual(by_title["tuned"][2], "0.50")
+        self.assertEqual(by_title["natural"], ["natural", "-", "0.90", "-", "-"])
+        self.assertIn("yes  rises", found.text())
+        self.assertIn("NO   stays low", found.text())
+        self.assertFalse(found.all_hold)
+        self.assertIn("Published: a paper, Table 9.\nA word of ours.", found.text())
+
+    def test_a_row_that_means_no_setting_or_several(self):
+        for arms in ([], [*self.SWEPT["arms"], {"arm": "otmft+2", "settings": {"method": "otmft"}}]):
+            with self.assertRaisesRegex(BadData, "row '.*' means (0|2) settings"):
+                outcome.fill(self.table(), {**self.SWEPT, "arms": arms})
+
+    def test_the_picture_has_ours_filled_and_the_paper_open(self):
+        table = self.table()
+        drawn = outcome.picture(table, outcome.fill(table, self.SWEPT))
+        by_name = {trace["name"]: trace for trace in drawn.traces}
+        self.assertEqual(set(by_name), {"base", "base (published)", "tuned"})
+        self.assertEqual((by_name["tuned"]["x"], by_name["tuned"]["y"]), ([2.25], [0.4]))
+        self.assertGreater(by_name["tuned"]["error_x"]["array"][0], 0)
+        self.assertEqual(by_name["base (published)"]["marker"]["symbol"], "circle-open")
+        self.assertEqual(drawn.layout["yaxis"]["title"]["text"], "diversity")
+
+
+class Cost(unittest.TestCase):
+    def test_weights_of_mistral_7b(self):
+        # 7,241,732,096 in all, without the table of embeddings and the weights of norms.
+        norms = (2 * 32 + 1) * 4096
+        self.assertEqual(cost.matrix_parameters(MISTRAL_7B), 7_241_732_096 - 32000 * 4096 - norms)
+
+    def test_answers_cost_their_prompts_once_and_their_tokens(self):
+        import h5py
+
+        with tempfile.TemporaryDirectory() as folder:
+            corpus = Path(folder) / "prompts.h5"
+            with h5py.File(corpus, "w") as file:
+                file["prompt_offsets"] = [0, 10, 30, 60]
+            asked = {"corpus": corpus, "preset": "dialogue"}
+            self.assertAlmostEqual(cost.answer_gflop(10**9, asked), 2 * (60 + 3 * 5 * 64))
+            asked |= {"limit": 2, "responses": 3, "max-new-tokens": 7}
+            self.assertAlmostEqual(cost.answer_gflop(10**9, asked), 2 * (30 + 2 * 3 * 7))
+
+
+class CommandLine(FolderTest):
+    def setUp(self):
+        super().setUp()
+        self.model = self.folder / "model"
+        self.model.mkdir()
+        self.config = {"model_type": "mistral"}
+        (self.model / "config.json").write_text(json.dumps(self.config))
+        (self.folder / "data").mkdir()
+
+    def call(self, *words):
+        usual = ("--model", str(self.model), "--data", str(self.folder / "data"))
+        return reproduce.run(reproduce.parse(["diffuse-4", str(self.folder / "out"), *usual, *words]))
+
+    def test_mistakes(self):
+        with self.assertRaisesRegex(
+            MissingInput, "rng-0.json: not there; docs/data.md says where it comes from"
+        ):
+            self.call()
+        with self.assertRaisesRegex(UsageError, "1 --judge and 0 --judge-model"):
+            self.call("--judge", "http://localhost:1/v1")
+        with self.assertRaisesRegex(BadRecipe, "has no 'qwen'; its models are of gemma, llama2, mistral"):
+            self.call("--family", "qwen")
+        with self.assertRaisesRegex(UsageError, "invalid choice: 'diffuse-9'"):
+            reproduce.parse(["diffuse-9", "--model", "m", "--data", "d"])
+        (self.model / "config.json").write_text('{"model_type": "qwen2"}')
+        with self.assertRaisesRegex(
+            UsageError, "model_type is 'qwen2', and the table is about gemma, llama2"
+        ):
+            self.call()
+
+    def test_judges_are_asked_only_where_there_are_some(self):
+        file = reproduce.TABLES / "possibility-1.yaml"
+        table = definition.read_table(file, "mistral", PLACES)
+        usual = [
+            "possibility-1",
+            "--model",
+            "m",
+            "--data",
+            "d",
+            "--generate",
+            "limit=3",
+            "--set",
+            "optimizer.lr=1e-4",
+        ]
+        judges = [
+            "--judge",
+            "http://a/v1",
+            "--judge-model",
+            "a",
+            "--judge",
+            "http://b/v1",
+            "--judge-model",
+            "b",
+        ]
+        for words, asked in (([], False), (judges, True)):
+            changed = reproduce.write_sweep(table, self.folder, reproduce.parse([*usual, *words]))
+            sweep = yaml.safe_load((self.folder / "sweep.yaml").read_text())
+            for one in sweep["evaluate"]:
+                self.assertEqual("incoherence" in one["metrics"]["metrics"], asked)
+                self.assertEqual(
+                    one["metrics"].get("judge"), ["http://a/v1", "http://b/v1"] if asked else None
+                )
+                self.assertEqual(one["generate"]["limit"], 3)
+            self.assertEqual(sweep["set"]["optimizer.lr"], 1e-4)
+            self.assertEqual(changed, ["optimizer.lr = 0.0001", "limit = 3"])
+
+
+if __name__ == "__main__":
+    unittest.main()
