@@ -82,6 +82,8 @@ class Definitions(FolderTest):
             ("possibility-1", "otmft"): "otmft-mistral-7b",
             ("possibility-1", "poexft"): "poexft-mistral-7b",
             ("possibility-2", "otmft"): "otmft-llama2-7b",
+            ("possibility-3", "cvf"): "cvf-mistral-7b",
+            ("possibility-3", "poexft"): "poexft-mistral-7b",
             ("possibility-2", "poexft"): "poexft-llama2-7b",
             ("diffuse-5-6", "all-tasks"): "distribution-matching-mistral-7b",
         }
