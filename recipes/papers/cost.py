@@ -32,7 +32,7 @@ def cost_lines(planned: Planned, model: Path, tflops: float | None) -> Sequence[
             training += sizes["gflop_per_group"] * sizes["groups_per_step"] * sizes["steps"]
         for one in run.evaluations:
             if "generate" in one.steps:
-                answers += answer_gflop(parameters, one.steps["generate"])
+                answers += answer_gflop(parameters, one.steps["generate"], run.recipe["cvf"]["latents"])
     disk = sum(work[run.setting.label]["disk_bytes"] for run in left if not run.untrained)
     lines = [
         f"weights that a token passes: {parameters:,}",
@@ -49,20 +49,30 @@ def cost_lines(planned: Planned, model: Path, tflops: float | None) -> Sequence[
     return lines
 
 
-def answer_gflop(parameters: int, options: Mapping[str, Any]) -> float:
-    """2 x weights x tokens, of the prompts once and of answers as long as they may be. Attention's own part,
-    which these short texts have little of, is left out."""
-    with h5py.File(options["corpus"]) as corpus:
-        offsets = corpus["prompt_offsets"][()]
-    prompts = len(offsets) - 1
-    limit = int(options.get("limit") or prompts)
-    prompts = min(prompts, limit)
-    tokens = int(offsets[prompts] - offsets[0])
+def answer_gflop(parameters: int, options: Mapping[str, Any], latents: int) -> float:
+    """2 x weights x tokens, of the prompts once and of answers as long as they may be; where answers are
+    rated, also of the question about each with the answer in it. Attention's own part, which these short
+    texts have little of, is left out. latents: of the adapter; each answers where the options say all."""
+    prompts, tokens = _prompts(options["corpus"], options.get("limit"))
     responses = int(options.get("responses") or _PRESETS.get(str(options.get("preset")), 5))
     each = int(options.get("max-new-tokens") or (1024 if options.get("method") == "list" else _MOST_TOKENS))
     if options.get("method") == "list":
         responses = 1
-    return 2e-9 * parameters * (tokens + prompts * responses * each)
+    if options.get("latents") == "all":
+        responses = latents
+    passed = tokens + prompts * responses * each
+    if "rating-corpus" in options:
+        _, question = _prompts(options["rating-corpus"], options.get("limit"))
+        passed += responses * (question + prompts * each)
+    return 2e-9 * parameters * passed
+
+
+def _prompts(corpus: str, limit: int | None) -> tuple[int, int]:
+    """How many are answered, and their tokens."""
+    with h5py.File(corpus) as file:
+        offsets = file["prompt_offsets"][()]
+    prompts = min(len(offsets) - 1, limit or len(offsets) - 1)
+    return prompts, int(offsets[prompts] - offsets[0])
 
 
 def matrix_parameters(config: Mapping[str, Any]) -> int:

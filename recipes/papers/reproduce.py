@@ -45,6 +45,7 @@ from plural_text.sweep.processes import Processes
 from plural_text.sweep.showing import plan_lines
 from plural_text.sweep.step_options import environment
 from plural_text.sweep.steps import make_once
+from study import seed_numbers
 
 TABLES = Path(__file__).resolve().parent
 STOPPED = 75
@@ -81,7 +82,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         metavar="NAME",
         help="whose figures stand beside ours (default: by the model's config.json)",
     )
-    add("--seeds", type=_seeds, default=[1, 2, 3], metavar="1,2,3", help="(default: 1,2,3)")
+    add("--seeds", type=seed_numbers, default=[1, 2, 3], metavar="1,2,3", help="(default: 1,2,3)")
     add("--judge", action="append", default=[], metavar="BASE_URL", help="an OpenAI-compatible endpoint that "
         "rates coherence; twice for two judges, as the possibility exploration paper has them")  # fmt: skip
     add("--judge-model", action="append", default=[], metavar="NAME", help="its model, one for each --judge")
@@ -203,10 +204,14 @@ def write_sweep(table: Table, folder: Path, options: argparse.Namespace) -> list
     sweep |= {"name": "runs", "dir": str(folder), "seeds": options.seeds, "threads": options.threads}
     recipe = dict(map(_pair, options.set))
     answers = dict(map(_pair, options.generate))
-    sweep["set"] = {**sweep.get("set", {}), **recipe}
+    # Last and of all settings: what the table sets for some of them gives way, too.
+    asked = {
+        f"evaluate.{one['name']}.generate.{option}": value
+        for one in sweep["evaluate"]
+        for option, value in answers.items()
+    }
+    sweep.setdefault("when", []).append({"if": {}, "set": {**recipe, **asked}})
     for one in sweep["evaluate"]:
-        if answers:
-            one["generate"] = {**one["generate"], **answers}
         _judge(one.get("metrics", {}), options)
     write_whole(folder / "sweep.yaml", yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True))
     return [f"{key} = {value}" for key, value in {**recipe, **answers}.items()]
@@ -278,16 +283,6 @@ def _pair(text: str) -> tuple[str, Any]:
     if not sign or not key:
         raise UsageError(f"'{text}' is no KEY=VALUE")
     return key, plain_value(value)
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        seeds = [int(part) for part in text.split(",")]
-    except ValueError:
-        seeds = []
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a list of different seeds such as 1,2,3")
-    return seeds
 
 
 def main(words: Sequence[str]) -> int:

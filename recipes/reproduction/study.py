@@ -269,7 +269,9 @@ def arguments(name: str, description: str, add=None) -> argparse.Namespace:
         default=ROOT / "runs" / "reproduce" / name,
         help=f"where results stay (default: runs/reproduce/{name}); finished steps are kept",
     )
-    parser.add_argument("--seeds", type=_seeds, default=[1, 2, 3], help="seeds, such as 1,2,3 (default)")
+    parser.add_argument(
+        "--seeds", type=seed_numbers, default=[1, 2, 3], help="seeds, such as 1,2,3 (default)"
+    )
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="seeds side by side (default: cores)"
     )
@@ -299,7 +301,8 @@ def run(name: str, description: str, work, add=None) -> int:
     return study.finish()
 
 
-def _seeds(text: str) -> list[int]:
+def seed_numbers(text: str) -> list[int]:
+    """Of an option such as 1,2,3."""
     try:
         seeds = [int(part) for part in text.split(",")]
     except ValueError:

@@ -248,9 +248,13 @@ class Cost(unittest.TestCase):
             with h5py.File(corpus, "w") as file:
                 file["prompt_offsets"] = [0, 10, 30, 60]
             asked = {"corpus": corpus, "preset": "dialogue"}
-            self.assertAlmostEqual(cost.answer_gflop(10**9, asked), 2 * (60 + 3 * 5 * 64))
+            self.assertAlmostEqual(cost.answer_gflop(10**9, asked, 20), 2 * (60 + 3 * 5 * 64))
             asked |= {"limit": 2, "responses": 3, "max-new-tokens": 7}
-            self.assertAlmostEqual(cost.answer_gflop(10**9, asked), 2 * (30 + 2 * 3 * 7))
+            self.assertAlmostEqual(cost.answer_gflop(10**9, asked, 20), 2 * (30 + 2 * 3 * 7))
+            # Every latent answers, and the question about each answer is read with it.
+            asked |= {"latents": "all", "rerank": 5, "rating-corpus": corpus}
+            passed = 30 + 2 * 20 * 7 + 20 * (30 + 2 * 7)
+            self.assertAlmostEqual(cost.answer_gflop(10**9, asked, 20), 2 * passed)
 
 
 class CommandLine(FolderTest):
@@ -315,9 +319,19 @@ class CommandLine(FolderTest):
                 self.assertEqual(
                     one["metrics"].get("judge"), ["http://a/v1", "http://b/v1"] if asked else None
                 )
-                self.assertEqual(one["generate"]["limit"], 3)
-            self.assertEqual(sweep["set"]["optimizer.lr"], 1e-4)
             self.assertEqual(changed, ["optimizer.lr = 0.0001", "limit = 3"])
+
+    def test_what_the_user_sets_goes_before_what_the_table_sets_for_some(self):
+        table = definition.read_table(reproduce.TABLES / "possibility-3.yaml", "mistral", PLACES)
+        words = ["--set", "train.groups_per_step=5", "--generate", "responses=3"]
+        usual = ["possibility-3", "--model", "m", "--data", "d"]
+        reproduce.write_sweep(table, self.folder, reproduce.parse([*usual, *words]))
+        settings = settings_of(read_sweep(self.folder / "sweep.yaml"))
+        self.assertEqual([one.label for one in settings], ["cvf", "poexft", "untrained"])
+        for setting in settings:
+            self.assertEqual(setting.overrides["train.groups_per_step"], 5)
+            asked = {one.name: one.steps["generate"]["responses"] for one in setting.evaluations}
+            self.assertEqual(set(asked.values()), {3})
 
 
 if __name__ == "__main__":
