@@ -77,6 +77,22 @@ def _stop(_signum, _frame):
     raise KeyboardInterrupt
 
 
+def _stop_again(dropped) -> None:
+    """Python drops what is raised inside a finalizer or a callback of C code, a stop, too, and goes on: such a stop
+    is raised again, at the next instruction outside."""
+    if not issubclass(dropped.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(dropped)
+    elif not sys.is_finalizing():
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+
+def take_stops() -> None:
+    """TERM, USR1 and Ctrl-C end a command by KeyboardInterrupt in the main thread."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM):
+        signal.signal(number, _stop)
+    sys.unraisablehook = _stop_again
+
+
 def _report_stop(stop: KeyboardInterrupt) -> int:
     """Commands that keep lines say so in notes on the exception (common/kept_lines.py)."""
     kept = "; ".join(getattr(stop, "__notes__", []))
@@ -110,8 +126,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 def main(arguments: list[str]) -> int:
     """Runs one command; returns its exit code. Only here are errors turned into lines."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, _stop)
+    take_stops()
     _show_every_character()
     word = arguments[0] if arguments else ""
     try:

@@ -68,8 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
         server.answering = answering
         if not arguments.quiet:
             print(f"plural: asks with {description(prompts, choice)}", file=sys.stderr)
-        print(f"plural: serves {name} at http://{HOST}:{server.server_port}/v1, Ctrl-C ends it", flush=True)
-        try:
+        try:  # from the line on: who reads it may stop the server at once
+            print(
+                f"plural: serves {name} at http://{HOST}:{server.server_port}/v1, Ctrl-C ends it", flush=True
+            )
             server.ended.wait()
         except KeyboardInterrupt:
             return 0
