@@ -78,8 +78,8 @@ def _stop(_signum, _frame):
 
 
 def _stop_again(dropped) -> None:
-    """Python drops what is raised inside a finalizer or a callback of C code, a stop, too, and goes on: such a stop
-    is raised again, at the next instruction outside."""
+    """Python drops what is raised inside a finalizer or a callback of C code, a stop, too, and goes on: such
+    a stop is raised again, at the next instruction outside."""
     if not issubclass(dropped.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(dropped)
     elif not sys.is_finalizing():
