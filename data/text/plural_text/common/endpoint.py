@@ -59,12 +59,14 @@ class Endpoint:
         self._clock, self._sleep = clock, sleep
         self._next = clock()
 
-    def ask(self, messages: list[dict], temperature: float, max_tokens: int) -> str:
-        """The answer's text, empty where the model said nothing. Errors: EndpointFailed."""
+    def ask(self, messages: list[dict], temperature: float, max_tokens: int, seed: int | None = None) -> str:
+        """The answer's text, empty where the model said nothing. seed: of the server's draws. Errors:
+        EndpointFailed."""
         self._wait()
+        seeded = {} if seed is None else {"seed": seed}
         try:
             completion = self._client.chat.completions.create(
-                model=self.model, messages=messages, temperature=temperature, max_tokens=max_tokens
+                model=self.model, messages=messages, temperature=temperature, max_tokens=max_tokens, **seeded
             )
         except self._openai.APIConnectionError as error:  # a time-out, too
             raise self._failed(f"no answer: {error.__cause__ or error}") from None

@@ -19,6 +19,7 @@ from plural_text.metrics.responses import Answers
 from plural_text.metrics.unigram import text_figures
 
 ATTRIBUTES = ("first_name", "last_name", "gender", "birth_year", "birth_place", "profession")
+COUNTRY = "birth_country"  # beside ATTRIBUTES, where the place names one
 GENDERS = ("Female", "Male", "Non-binary")
 
 _FIELDS = ("name", "gender", "birth_date", "birth_place", "profession", "accomplishments")
@@ -32,8 +33,8 @@ def parse(text: str) -> dict[str, str] | None:
     fields.
 
     The name's first and last words are first_name and last_name (a name of one word has no last name), the
-    last year of the date is birth_year, birth_place is the city, up to the first comma. Where the prompt
-    ended with the first opening brace it is put back.
+    last year of the date is birth_year, birth_place is the city, up to the first comma, birth_country what
+    stands behind the last one. Where the prompt ended with the first opening brace it is put back.
     """
     if "}" in text and "{" not in text[: text.index("}")]:
         text = "{" + text
@@ -51,19 +52,22 @@ def parse(text: str) -> dict[str, str] | None:
         fields["last_name"] = name[-1]
     if years := _YEAR.findall(fields.pop("birth_date", "")):
         fields["birth_year"] = years[-1]
-    if place := fields.pop("birth_place", "").partition(",")[0].strip():
-        fields["birth_place"] = place
+    city, _, rest = fields.pop("birth_place", "").partition(",")
+    if city := city.strip():
+        fields["birth_place"] = city
+    if country := rest.rpartition(",")[2].strip():
+        fields[COUNTRY] = country
     return fields
 
 
 def attribute_values(texts: Iterable[str]) -> dict[str, list[str]]:
-    """Attribute -> its values over the biographies that have it."""
-    values: dict[str, list[str]] = {name: [] for name in ATTRIBUTES}
+    """Attribute, or COUNTRY -> its values over the biographies that have it."""
+    values: dict[str, list[str]] = {name: [] for name in (*ATTRIBUTES, COUNTRY)}
     for text in texts:
         fields = parse(text) or {}
-        for name in ATTRIBUTES:
+        for name, own in values.items():
             if name in fields:
-                values[name].append(fields[name])
+                own.append(fields[name])
     return values
 
 
@@ -92,8 +96,8 @@ def figures(answers: list[Answers], arguments) -> list[Figure]:
         )
     ]
     values = attribute_values(texts)
-    for name in ATTRIBUTES:
-        found += _attribute_figures(name, values[name])
+    for name, own in values.items():
+        found += _attribute_figures(name, own)
     distance = gender_distance(values["gender"])
     found.append(
         undefined("gender_distance_from_uniform", 0, "biographies", "no biography names a gender")

@@ -1,0 +1,283 @@
+"""The pictures of a table.
+
+    scatter  {x, y}: two figures of each row against each other, ours filled and with intervals, the paper's
+             open
+    ranked   {title, rows: [titles], prompt: id}: shares of all answers to a prompt, most frequent first
+    shares   {title, rows: [titles], top: N}: of each attribute of personas the most frequent values
+    lines    {title, x, y, rows: [titles], points: {X: figure}}: a figure over what differs between figures'
+             names, numbers or words, means over seeds with intervals; limit: entropy, with the entropy of
+             X equal values beside them
+    map      {title, rows: [titles]}: where the people of biographies were born
+
+Owns: which points and bars, their labels. Does not own: the look of a page (plural_text.report), files.
+Answers of all seeds are counted together. Thread rule: free of state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import report
+from definition import Row, Table
+from gazetteer import Gazetteer
+from measured import Measured
+from plural_text.metrics.biography import COUNTRY, parse
+from plural_text.metrics.coverage import answer_key
+from plural_text.report.figure import COLOURS, SYMBOLS, Figure, axes, colour, dash
+
+_REST = "#bbbbbb"  # all values behind the most frequent ones
+_LABEL_CHARACTERS = 22
+_ROW_PIXELS = 26
+_LARGEST_PIXELS = 40
+
+
+def pictures(
+    table: Table, found: report.Report, measured: Measured, wanted: Sequence[Mapping[str, Any]]
+) -> list[Figure]:
+    """Those that have something to show. Errors: BadData."""
+    drawn = []
+    for place, one in enumerate(wanted):
+        name = table.name if place == 0 else f"{table.name}-{place + 1}"
+        if one["kind"] == "scatter":
+            drawn.append(_scatter(table, found, name, one["x"], one["y"]))
+        elif one["kind"] == "lines":
+            drawn.append(_lines(found, name, one))
+        else:
+            draw: Callable[[str, Mapping[str, Any], Measured], Figure] = {
+                "ranked": _ranked,
+                "shares": _shares,
+            }[one["kind"]]
+            drawn.append(draw(name, one, measured))
+    return [figure for figure in drawn if figure.traces]
+
+
+def _scatter(table: Table, found: report.Report, name: str, x: str, y: str) -> Figure:
+    traces: list[dict[str, Any]] = []
+    rows = [row for row in table.rows if row.setting is not None]
+    for place, row in enumerate(rows):
+        look = {"color": COLOURS[place % len(COLOURS)], "size": 11}
+        symbol = SYMBOLS[place % len(SYMBOLS)]
+        traces += _measured_point(found, row, x, y, {**look, "symbol": symbol})
+        if x in row.published and y in row.published:
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "name": f"{row.title} (published)",
+                    "x": [row.published[x]],
+                    "y": [row.published[y]],
+                    "marker": {**look, "symbol": f"{symbol}-open"},
+                }
+            )
+    titles = {column.figure: column.title for column in table.columns}
+    return Figure(name, "papers", table.title, traces, axes(titles[x], titles[y]))
+
+
+def _measured_point(
+    found: report.Report, row: Row, x: str, y: str, marker: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    ours = [found.values(row.title, figure) for figure in (x, y)]
+    if not all(ours):
+        return []
+    means = [report.summarize(list(one.values())) for one in ours]
+    errors = [{"type": "data", "array": [one.half_width or 0.0], "color": marker["color"]} for one in means]
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": row.title,
+            "x": [means[0].mean],
+            "y": [means[1].mean],
+            "error_x": errors[0],
+            "error_y": errors[1],
+            "marker": marker,
+        }
+    ]
+
+
+def _lines(found: report.Report, name: str, one: Mapping[str, Any]) -> Figure:
+    numbers = all(isinstance(at, (int, float)) for at in one["points"])
+    traces: list[dict[str, Any]] = []
+    for place, title in enumerate(one["rows"]):
+        values = {at: found.values(title, figure) for at, figure in one["points"].items()}
+        means = {at: report.summarize(list(own.values())) for at, own in values.items() if own}
+        if means:
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines+markers" if numbers else "markers",
+                    "name": title,
+                    "x": list(means),
+                    "y": [one.mean for one in means.values()],
+                    "error_y": {"type": "data", "array": [one.half_width or 0.0 for one in means.values()]},
+                    "line": {"color": colour(place), "dash": dash(place), "width": 2},
+                    "marker": {"color": colour(place), "symbol": SYMBOLS[place % len(SYMBOLS)], "size": 9},
+                }
+            )
+    if traces and one.get("limit") == "entropy":
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": "all values alike",
+                "x": list(one["points"]),
+                "y": [math.log(at) for at in one["points"]],
+                "line": {"color": _REST, "width": 2},
+            }
+        )
+    layout = axes(one["x"], one["y"])
+    if numbers:
+        layout["xaxis"]["type"] = "log"
+        layout["xaxis"] |= {"tickvals": list(one["points"]), "ticktext": [f"{at:,}" for at in one["points"]]}
+    layout["yaxis"]["rangemode"] = "tozero"
+    return Figure(name, "papers", one["title"], traces, layout)
+
+
+def _ranked(name: str, one: Mapping[str, Any], measured: Measured) -> Figure:
+    traces = []
+    for place, title in enumerate(one["rows"]):
+        counts: Counter[str] = Counter()
+        for answers in measured.answers(measured.row(title)):
+            counts.update(
+                answer_key(text) for each in answers if each.id == one["prompt"] for text in each.texts
+            )
+        ranked = sorted(counts.values(), reverse=True)
+        if ranked:
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines+markers" if len(ranked) < 30 else "lines",
+                    "name": title,
+                    "x": list(range(1, len(ranked) + 1)),
+                    "y": [count / counts.total() for count in ranked],
+                    "line": {"color": colour(place), "dash": dash(place), "width": 2},
+                }
+            )
+    layout = axes("place of the value, most frequent first", "share of all answers")
+    layout["yaxis"]["tickformat"] = ".1%"
+    layout["yaxis"]["rangemode"] = "tozero"
+    return Figure(name, "papers", one["title"], traces, layout)
+
+
+def _shares(name: str, one: Mapping[str, Any], measured: Measured) -> Figure:
+    """A bar per attribute and row, cut into the most frequent values and the rest."""
+    counted: dict[str, dict[str, Counter[str]]] = {}
+    for title in one["rows"]:
+        for values in measured.persona_values(measured.row(title)):
+            for attribute, counts in values.items():
+                counted.setdefault(attribute, {}).setdefault(title, Counter()).update(counts)
+    bars = [
+        (f"{attribute}, {title}", counts)
+        for attribute, by_row in counted.items()
+        for title, counts in by_row.items()
+        if counts.total()
+    ]
+    traces = []
+    for place in range(one["top"]):
+        parts = [(bar, counts, counts.most_common(place + 1)) for bar, counts in bars if len(counts) > place]
+        traces.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": f"value {place + 1}",
+                "y": [bar for bar, _, _ in parts],
+                "x": [ranked[place][1] / counts.total() for _, counts, ranked in parts],
+                "text": [_short(ranked[place][0]) for _, _, ranked in parts],
+                "textposition": "inside",
+                "insidetextanchor": "middle",
+                "marker": {"color": colour(place), "line": {"color": "#ffffff", "width": 1}},
+            }
+        )
+    rest = [
+        (bar, 1 - sum(count for _, count in counts.most_common(one["top"])) / counts.total())
+        for bar, counts in bars
+    ]
+    traces.append(
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": "all others",
+            "y": [bar for bar, _ in rest],
+            "x": [share for _, share in rest],
+            "marker": {"color": _REST, "line": {"color": "#ffffff", "width": 1}},
+        }
+    )
+    layout = axes("share of the personas", "", barmode="stack", height=140 + _ROW_PIXELS * len(bars))
+    layout["yaxis"] |= {
+        "autorange": "reversed",
+        "categoryorder": "array",
+        "categoryarray": [b for b, _ in bars],
+    }
+    layout["xaxis"] |= {"tickformat": ".0%", "range": [0, 1]}
+    return Figure(name, "papers", one["title"], traces if bars else [], layout)
+
+
+def _map(name: str, one: Mapping[str, Any], measured: Measured) -> Figure:
+    """Circles whose area is the number of people; all cities behind them, which show the land."""
+    gazetteer = Gazetteer()
+    traces = [
+        {
+            "type": "scattergl",
+            "mode": "markers",
+            "name": "cities",
+            "x": [east for east, _ in gazetteer.cities],
+            "y": [north for _, north in gazetteer.cities],
+            "marker": {"color": _REST, "size": 2},
+            "hoverinfo": "skip",
+            "showlegend": False,
+        }
+    ]
+    told = []
+    for place, title in enumerate(one["rows"]):
+        texts = [
+            text
+            for answers in measured.answers(measured.row(title))
+            for each in answers
+            for text in each.texts
+        ]
+        born = [
+            (fields.get("birth_place", ""), fields.get(COUNTRY, ""))
+            for text in texts
+            if (fields := parse(text))
+        ]
+        points = Counter(point for where in born if (point := gazetteer.find(*where)))
+        if not points:
+            continue
+        told.append(f"{title}: {points.total():,} of {len(born):,} people, {len(points):,} places")
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": title,
+                "x": [east for east, _ in points],
+                "y": [north for _, north in points],
+                "text": [f"{count:,}" for count in points.values()],
+                "marker": {
+                    "color": colour(place),
+                    "opacity": 0.7,
+                    "size": list(points.values()),
+                    "sizemode": "area",
+                    "sizemin": 2,
+                    "sizeref": 2 * max(points.values()) / _LARGEST_PIXELS**2,
+                    "line": {"width": 0},
+                },
+            }
+        )
+    layout = axes("longitude, degrees east", "latitude, degrees north")
+    layout["xaxis"] |= {"range": [-180, 180], "showgrid": False, "zeroline": False}
+    layout["yaxis"] |= {"range": [-60, 80], "showgrid": False, "zeroline": False}
+    return Figure(name, "papers", one["title"], traces if told else [], layout, note="; ".join(told))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LABEL_CHARACTERS else f"{text[: _LABEL_CHARACTERS - 1]}…"
+
+
+_DRAW: Mapping[str, Callable[[str, Mapping[str, Any], Measured], Figure]] = {
+    "ranked": _ranked,
+    "shares": _shares,
+    "map": _map,
+}
