@@ -130,7 +130,7 @@ class Names(SweepRunsTest):
             (self.folder / f"s{seed}.yaml").write_text(f"width: {seed}\n")
             (self.folder / f"model-{seed}").mkdir()
             (self.folder / f"model-{seed}/weights").write_text(str(seed))
-        text = "seeds: [1, 2]\nset: {model.path: '%s/model-{seed}'}\n" % self.folder
+        text = f"seeds: [1, 2]\nset: {{model.path: '{self.folder}/model-{{seed}}'}}\n"
         planned = self.plan(text + "grid: {base: ['s{seed}.yaml']}\ninclude: [{base: base.yaml, seed: 7}]\n")
         self.assertEqual(self.run_all(planned), ["finished"] * 4)
         recipes = {one.label: self.recipe_of(planned, one) for one in planned.runs}
@@ -138,7 +138,7 @@ class Names(SweepRunsTest):
         self.assertEqual({label: one["seed"] for label, one in recipes.items()},
             {"s-s1": 1, "s-s2": 2, "base-seed7-s1": 7, "base-seed7-s2": 7})  # fmt: skip
         with self.assertRaisesRegex(BadRecipe, "setting seed7 sets seed, and nothing else differs"):
-            self.plan("seeds: [1, 2]\nset: {model.path: %s/model-1}\ninclude: [{seed: 7}]\n" % self.folder)
+            self.plan(f"seeds: [1, 2]\nset: {{model.path: {self.folder}/model-1}}\ninclude: [{{seed: 7}}]\n")
 
     def recipe_of(self, planned, run):
         name = planned.folder.name_of(run)

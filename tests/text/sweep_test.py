@@ -163,7 +163,7 @@ class SweepFiles(SweepTest):
         base = "base: base.yaml\n"
         self.refused("there are no seeds; give seeds", "base: 's{seed}.yaml'\n")
         (self.folder / "s1.yaml").write_text("seed: 1\n")
-        text = f"base: [base.yaml, 's{{seed}}.yaml']\nseeds: [1]\ngrid: {{base: [s1.yaml, base.yaml]}}\n"
+        text = "base: [base.yaml, 's{seed}.yaml']\nseeds: [1]\ngrid: {base: [s1.yaml, base.yaml]}\n"
         sweep = self.read(text)
         settings = settings_of(sweep)
         self.assertEqual([one.label for one in settings], ["s1", "base"])

@@ -27,7 +27,8 @@ SWEEP = (
         "base",
         "recipe file, or a list",
         "",
-        "What every run inherits, from the sweep file's folder; `{seed}` in it is the run's seed. In `grid`, `zip` and `include`, `base` is a recipe file that some settings inherit over these.",
+        "What every run inherits, from the sweep file's folder; `{seed}` in it is the run's seed. "
+        "In `grid`, `zip` and `include`, `base` is a recipe file that some settings inherit over these.",
     ),
     Key(
         "set",
@@ -63,8 +64,8 @@ SWEEP = (
         "seeds",
         "list of different whole numbers, at least 0",
         "that of the recipe",
-        "Each setting is run with each. A setting of `include` may have a `seed` of its own, which then decides "
-        "what training draws.",
+        "Each setting is run with each. A setting of `include` may have a `seed` of its own, which then "
+        "decides what training draws.",
     ),
     Key("baseline", _CHOSEN, "none", "The one setting that all others are compared with, seed by seed."),
     Key(
