@@ -20,7 +20,10 @@ from stages import meant
 
 
 def fill(
-    definition: Definition, swept: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], only: str | None = None
+    definition: Definition,
+    swept: Mapping[str, Mapping[str, Any]],
+    seeds: Sequence[int],
+    only: str | None = None,
 ) -> report.Report:
     """The report of these seeds. swept: stage -> its table.json. only: what the user's --only left out is no
     error. Errors: BadData where a row means no run."""
@@ -45,7 +48,9 @@ def fill(
     if only is not None:
         found.run_in_part("--only")
     for table in definition.tables:
-        shown = [report.Row(row.key, row.title, dict(row.published), row.setting is None) for row in table.rows]
+        shown = [
+            report.Row(row.key, row.title, dict(row.published), row.setting is None) for row in table.rows
+        ]
         found.table(table.title, shown, [_column(column) for column in table.columns])
     for check in definition.checks:
         _check(found, check, by_figure)

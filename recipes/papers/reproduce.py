@@ -43,9 +43,10 @@ from plural_text.report import images
 from plural_text.sweep.files import read_json, write_whole
 from plural_text.sweep.planned import plan
 from plural_text.sweep.showing import plan_lines
-from stages import changes, link_models, needed, run_stage, sweep_file, table_of, write_sweep
+from stages import changes, link_models, measures, needed, run_stage, sweep_file, table_of, write_sweep
 
 STUDIES = Path(__file__).resolve().parent
+JUDGES = STUDIES.parents[1] / "data" / "text" / "judges"
 STOPPED = 75
 # model_type of config.json -> family of the papers' models
 _FAMILIES = {"mistral": "mistral", "llama": "llama2", "gemma": "gemma"}
@@ -88,7 +89,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     add("--small", action="store_true", help="of toys: smaller models and fewer texts, for a first look")
     add("--only", metavar="TEXT", help="only runs with this in their name, and the models that they need")
     add("--judge", action="append", default=[], metavar="BASE_URL", help="an OpenAI-compatible endpoint that "
-        "rates coherence; twice for two judges, as the possibility exploration paper has them")  # fmt: skip
+        "rates coherence and talks with personas; twice for two judges of coherence, as the possibility "
+        "exploration paper has them")  # fmt: skip
     add("--judge-model", action="append", default=[], metavar="NAME", help="its model, one for each --judge")
     add("--judge-key-variable", action="append", default=[], metavar="NAME",
         help="environment variable with its key")  # fmt: skip
@@ -109,6 +111,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         "model.device=cuda or loss.normalize=sequence_sum")  # fmt: skip
     add("--generate", action="append", default=[], metavar="OPTION=VALUE",
         help="an option of plural generate for all rows, such as limit=20")  # fmt: skip
+    add("--persona", action="append", default=[], metavar="OPTION=VALUE",
+        help="an option of plural persona for all rows, such as conversations=20")  # fmt: skip
     add("--png", action="store_true", help="also the picture as PNG, which needs Chromium")
     options = parser.parse_args(words)
     if len(options.judge_model) != len(options.judge):
@@ -167,6 +171,7 @@ def places(model: Path | None, data: Path | None, folder: Path) -> dict[str, str
         "recipes": str(recipes),
         "toys": str(recipes / "reproduction"),
         "python": sys.executable,
+        "judges": str(JUDGES),
     }
 
 
@@ -175,11 +180,13 @@ def finish(
 ) -> int:
     """Tables, results, picture."""
     found = outcome.fill(definition, swept, options.seeds, options.only)
-    if changed := changes(options):
+    if changed := changes(definition, options):
         found.note(f"Not as in the paper: {', '.join(changed)}.")
     columns = [column.figure for table in definition.tables for column in table.columns]
     if not options.judge and any("incoherence" in name for name in columns):
         found.note("Incoherence needs --judge.")
+    if not options.judge and any(measures(stage, "persona") for stage in definition.stages):
+        found.note("Asked by the script recipes/papers/persona-questions.jsonl, since there was no --judge.")
     about = {"date": date.today().isoformat(), "seeds": options.seeds}
     about |= {"model": str(options.model)} if options.model else {}
     about |= {"size": SMALL} if options.small else {}

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from definition import Definition, Stage
+from judges import put_judges
 from plural_text.common.errors import BadData, UsageError
 from plural_text.common.run_state import RunFolder
 from plural_text.sweep import command as sweep_command
@@ -42,22 +43,38 @@ def write_sweep(stage: Stage, folder: Path, options: argparse.Namespace) -> None
     evaluations = evaluations if isinstance(evaluations, list) else [evaluations]
     # Last and of all settings: what the study sets for some of them gives way, too.
     asked = {
-        f"evaluate.{one['name'] + '.' if 'name' in one else ''}generate.{option}": value
+        f"evaluate.{one['name'] + '.' if 'name' in one else ''}{step}.{option}": value
         for one in evaluations
-        if "generate" in one
-        for option, value in map(pair, options.generate)
+        for step, given in _given(options).items()
+        for option, value in given.items()
+        if step in one
     }
     own = {**dict(map(pair, options.set)), **asked}
     if own:
         sweep["when"] = [*sweep.get("when", []), {"if": {}, "set": own}]
     for one in evaluations:
-        _judge(one.get("metrics", {}), options)
+        put_judges(one, options)
     write_whole(sweep_file(folder, stage), yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True))
 
 
-def changes(options: argparse.Namespace) -> list[str]:
+def changes(definition: Definition, options: argparse.Namespace) -> list[str]:
     """What the user asks for that the study does not say, for its foot."""
-    return [f"{key} = {value}" for key, value in map(pair, [*options.set, *options.generate])]
+    found = dict(map(pair, options.set))
+    for step, given in _given(options).items():
+        if any(measures(stage, step) for stage in definition.stages):
+            found |= given
+    return [f"{key} = {value}" for key, value in found.items()]
+
+
+def measures(stage: Stage, step: str) -> bool:
+    """Whether the stage has an evaluation with this step."""
+    evaluations = stage.sweep.get("evaluate", [])
+    return any(step in one for one in (evaluations if isinstance(evaluations, list) else [evaluations]))
+
+
+def _given(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Options of steps of the user's."""
+    return {"generate": dict(map(pair, options.generate)), "persona": dict(map(pair, options.persona))}
 
 
 def needed(definition: Definition, folder: Path, only: str | None) -> list[Stage]:
@@ -124,20 +141,6 @@ def meant(where: Mapping[str, Any], choices: Sequence[Mapping[str, Any]]) -> lis
     """Which settings `where` means: the one that has exactly these values, or else all that have them."""
     exact = [i for i, chosen in enumerate(choices) if matches(where, chosen) and matches(chosen, where)]
     return exact or [i for i, chosen in enumerate(choices) if matches(where, chosen)]
-
-
-def _judge(metrics: dict[str, Any], options: argparse.Namespace) -> None:
-    """Puts the judges to the metric of incoherence, which goes where there are none."""
-    names = str(metrics.get("metrics", "")).split(",")
-    if "incoherence" not in names:
-        return
-    if options.judge:
-        metrics |= {"judge": options.judge, "judge-model": options.judge_model}
-        if options.judge_key_variable:
-            metrics["judge-key-variable"] = options.judge_key_variable
-    else:
-        metrics["metrics"] = ",".join(name for name in names if name != "incoherence")
-        metrics.pop("judge-contexts", None)
 
 
 def _sweep(words: Sequence[str]) -> int:

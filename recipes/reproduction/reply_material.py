@@ -49,7 +49,9 @@ def write_texts(grammar: ReplyGrammar, seed: int, folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("grammar", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, required=True)
