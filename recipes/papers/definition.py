@@ -1,175 +1,142 @@
-"""A table of a paper as a file defines it: corpora, a sweep, rows with what is published, checks.
+"""A study of a paper as a file defines it: material, corpora, sweeps, tables with what is published, checks.
 
-Owns: reading and checking such a file, the values of its placeholders. Does not own: the sweep in it, which
-`plural sweep` checks; what is done with any of it. Thread rule: values.
+Owns: the values of such a file. Does not own: reading it (definition_file.py), the sweeps in it, which `plural
+sweep` checks; what is done with any of it. Thread rule: values.
 
-    title, source   what the table is, and where it stands
+    title, source   what the study is, and where the published figures stand
     families        family of models -> its placeholders, such as {template}; one is that of the user's model
-    corpora         name -> {input: file or list, within --data; format, template: of plural prepare;
-                    prompts-only: true}
-    sweep           a sweep file (docs/sweeps.md) with {model}, {data}, {corpora}, {recipes} and the family's
+    sizes           full and small (--small) -> their placeholders
+    material        {program: words, reads: files}: writes texts, a tokenizer, recipes to {material}; once, or
+                    with {seed} in its words once per seed
+    corpora         name -> {input: file or list, within --data or {material}; format, template, tokenizer: of
+                    plural prepare (default: that of --model); prompts-only: true; options: mapping of further
+                    ones}. One with {seed} or {material} in it is made per seed.
+    sweep           a sweep file (docs/sweeps.md) with placeholders
+    stages          or a list of them, done in this order: {name, sweep; models: {NAME: a setting}, which later
+                    stages find at {models}/NAME-seed-{seed}; seeds_plus: added to every seed}
+    tables          list of {title, columns, rows}; or columns and rows alone, for one of the study's title
     columns         {figure, title, digits}, and `of` where a figure is divided by that of another row
-    rows            {title, setting, at, published: {family: {figure: value}}}; without `setting` the row is
-                    the paper's alone. `at` stands before the figures' names.
-    checks          {says, figure, rising: [titles]}, or {says, figure, row: title, at_least, at_most}
-    picture         {x, y}: two figures
-    foot            lines below the table: what differs from the paper
+    rows            {title, setting, at, stage, published: figure -> value, of families by family}; without
+                    `setting` the row is the paper's alone. `at` stands before the figures' names, or in the
+                    place of {at} in them; `stage` is the last one unless it is named; `name` tells rows with
+                    one title apart.
+    checks          {says, figure, rising: [rows]}, each above the one before, `by` so much or so many `times`;
+                    {says, figure, row, at_least, at_most};
+                    {says, figure, way: [rows], more_than: figure}: the share of the way from the first to the
+                    last row that the second has gone. `figure` may be a list: it holds for each.
+    picture         {x, y}: two figures of the first table
+    foot            lines below the tables: what differs from the paper
+    parts           whatever other keys take by YAML's anchors
+
+{model} and {data} are what the user names, {material}, {corpora} and {models} lie in the study's folder,
+{recipes}, {toys} and {python} are the project's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from plural_text.common.errors import BadRecipe
-from plural_text.sweep.located_yaml import Located, read_located
 
-_KEYS = ("title", "source", "families", "corpora", "sweep", "columns", "rows", "checks", "picture", "foot")
-_CORPUS = ("input", "format", "template", "prompts-only")
-_COLUMN = ("figure", "title", "digits", "of")
-_ROW = ("title", "setting", "at", "published")
-_CHECK = ("says", "figure", "rising", "row", "at_least", "at_most")
+@dataclass(frozen=True)
+class Material:
+    words: tuple[str, ...]
+    reads: tuple[str, ...]
+
+    @property
+    def by_seed(self) -> bool:
+        return any("{seed}" in word for word in self.words)
 
 
 @dataclass(frozen=True)
 class Corpus:
     name: str
-    inputs: tuple[str, ...]  # within the user's data
+    inputs: tuple[str, ...]  # within the user's data, or absolute
     format: str
-    template: str
-    prompts_only: bool
+    template: str = ""
+    tokenizer: str = ""
+    prompts_only: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def by_seed(self) -> bool:
+        options = tuple(str(value) for value in self.options.values())
+        return any("{seed}" in text for text in (*self.inputs, self.template, self.tokenizer, *options))
 
 
 @dataclass(frozen=True)
-class Column:
-    figure: str
-    title: str
-    digits: int
-    of: str  # title of the row that all are divided by, or ""
+class Stage:
+    name: str  # "" for a single one
+    sweep: Mapping[str, Any]
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seeds_plus: int = 0
 
 
 @dataclass(frozen=True)
 class Row:
     title: str
     setting: Mapping[str, Any] | None  # None: published only
-    at: str
-    published: Mapping[str, float]
+    at: str = ""
+    published: Mapping[str, float] = field(default_factory=dict)
+    stage: str = ""
+    name: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.name or self.title
+
+    def figure(self, name: str) -> str:
+        """The name in the sweep of a figure of a column or check."""
+        if "{at}" in name:
+            return name.replace("{at}", self.at)
+        return f"{self.at}.{name}" if self.at else name
 
 
 @dataclass(frozen=True)
-class Check:
-    says: str
+class Column:
     figure: str
-    rows: tuple[str, ...]  # their means rise in this order; one alone lies within the bounds
-    at_least: float | None
-    at_most: float | None
+    title: str
+    digits: int = 3
+    of: Row | None = None  # what all are divided by
 
 
 @dataclass(frozen=True)
 class Table:
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Check:
+    """Of each figure: the rows' means rise in their order; or that of a single row lies within the bounds; or,
+    with more_than, a share of the way."""
+
+    says: str
+    figures: tuple[str, ...]
+    rows: tuple[str, ...]
+    at_least: float | None = None
+    at_most: float | None = None
+    by: float = 0.0
+    times: float = 1.0
+    more_than: str = ""
+
+
+@dataclass(frozen=True)
+class Definition:
     name: str
     title: str
     source: str
     family: str
+    material: Material | None
     corpora: tuple[Corpus, ...]
-    sweep: Mapping[str, Any]
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    stages: tuple[Stage, ...]
+    tables: tuple[Table, ...]
     checks: tuple[Check, ...]
     picture: tuple[str, str] | None
     foot: tuple[str, ...]
 
-
-def read_table(file: Path, family: str, places: Mapping[str, str]) -> Table:
-    """The table for a family of models, every placeholder of `places` and of the family filled in. Errors:
-    BadRecipe with file and line."""
-    reader = _Reader(read_located(file))
-    values = reader.source.values
-    reader.known((), values, _KEYS)
-    families = values["families"]
-    if family not in families:
-        reader.refuse(("families",), f"has no '{family}'; its models are of {', '.join(families)}")
-    places = {**places, **{name: str(value) for name, value in families[family].items()}}
-    filled = _filled(values, places)
-    return Table(
-        file.stem,
-        filled["title"],
-        filled["source"],
-        family,
-        tuple(reader.corpus(name, one) for name, one in filled["corpora"].items()),
-        filled["sweep"],
-        tuple(reader.column(i, one) for i, one in enumerate(filled["columns"])),
-        tuple(reader.row(i, one, family) for i, one in enumerate(filled["rows"])),
-        tuple(reader.check(i, one) for i, one in enumerate(filled.get("checks", ()))),
-        (filled["picture"]["x"], filled["picture"]["y"]) if "picture" in filled else None,
-        tuple(filled.get("foot", ())),
-    )
-
-
-def families_of(file: Path) -> Sequence[str]:
-    """The families of models that the table is about. Errors: BadRecipe."""
-    return list(read_located(file).values.get("families", ()))
-
-
-class _Reader:
-    def __init__(self, source: Located):
-        self.source = source
-
-    def refuse(self, path: tuple, message: str) -> None:
-        raise BadRecipe(f"{self.source.where(*path)}: {'.'.join(map(str, path))} {message}")
-
-    def known(self, path: tuple, values: Any, keys: Sequence[str]) -> None:
-        if not isinstance(values, dict):
-            self.refuse(path, f"is a mapping of {', '.join(keys)}")
-        for key in values:
-            if key not in keys:
-                self.refuse((*path, key), f"is no key; known are {', '.join(keys)}")
-
-    def corpus(self, name: str, values: Any) -> Corpus:
-        self.known(("corpora", name), values, _CORPUS)
-        inputs = values["input"]
-        return Corpus(
-            name,
-            tuple(inputs) if isinstance(inputs, list) else (inputs,),
-            values["format"],
-            values["template"],
-            bool(values.get("prompts-only", False)),
-        )
-
-    def column(self, i: int, values: Any) -> Column:
-        self.known(("columns", i), values, _COLUMN)
-        return Column(values["figure"], values["title"], values.get("digits", 3), values.get("of", ""))
-
-    def row(self, i: int, values: Any, family: str) -> Row:
-        self.known(("rows", i), values, _ROW)
-        return Row(
-            values["title"],
-            values.get("setting"),
-            values.get("at", ""),
-            values.get("published", {}).get(family, {}),
-        )
-
-    def check(self, i: int, values: Any) -> Check:
-        path = ("checks", i)
-        self.known(path, values, _CHECK)
-        if ("rising" in values) == ("row" in values):
-            self.refuse(path, "has either rising, a list of rows, or row with at_least or at_most")
-        rows = tuple(values["rising"]) if "rising" in values else (values["row"],)
-        titles = [row["title"] for row in self.source.values["rows"]]
-        for row in rows:
-            if row not in titles:
-                self.refuse(path, f"names '{row}', which is the title of no row")
-        return Check(values["says"], values["figure"], rows, values.get("at_least"), values.get("at_most"))
-
-
-def _filled(value: Any, places: Mapping[str, str]) -> Any:
-    """Every text with the places' values in it; {seed} and what else a sweep knows stay."""
-    if isinstance(value, str):
-        for name, text in places.items():
-            value = value.replace(f"{{{name}}}", text)
-        return value
-    if isinstance(value, dict):
-        return {_filled(key, places): _filled(item, places) for key, item in value.items()}
-    return [_filled(item, places) for item in value] if isinstance(value, list) else value
+    @property
+    def rows(self) -> dict[str, Row]:
+        return {row.key: row for table in self.tables for row in table.rows}

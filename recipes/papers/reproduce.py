@@ -1,62 +1,59 @@
-"""A table of one of the two papers with a model and data of your own.
+"""A study of one of the two papers: the tables of its file, with a model and data of your own, or on toys.
 
-Prepares the corpora, trains and measures every row with every seed, prints our table beside the published
-one. What is done already is kept: the same command goes on where it stopped.
+Makes material and corpora, trains and measures every row with every seed, prints our tables beside the
+published ones. What is done already is kept: the same command goes on where it stopped.
 
-    FOLDER/corpora/      corpora of the released data
-    FOLDER/sweep.yaml    the sweep: launch/plural sweep status FOLDER/sweep.yaml
-    FOLDER/runs/         its folder
+    FOLDER/material/     what the study's own program wrote, where it has one
+    FOLDER/corpora/      the corpora
+    FOLDER/sweep.yaml    the sweep: launch/plural sweep status FOLDER/sweep.yaml; a study of several stages has
+                         FOLDER/STAGE.yaml of each
+    FOLDER/runs/         its folder, or those of the stages
     FOLDER/table.md      ours beside the paper's; results.json has every figure by seed
-    FOLDER/picture.html  two of the figures against each other (--png: also picture.png)
+    FOLDER/picture.html  two of the figures against each other, where the study has one (--png: also
+                         picture.png)
 """
 
-# Owns: the command line, the order of work. Does not own: what a table is (definition.py), runs and figures
-# (plural_text.sweep), what came out (outcome.py).
+# Owns: the command line, the order of work. Does not own: what a study is (definition.py), its corpora
+# (corpora.py), its sweeps (stages.py), runs and figures (plural_text.sweep), what came out (outcome.py).
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import plotly.io
-import yaml
 
 import outcome
+from corpora import Corpora
 from cost import cost_lines
-from definition import Corpus, Table, families_of, read_table
-from judges import put_judges
-from plural_text.common.errors import BadData, CommandError, MissingInput, UsageError
+from definition import Definition
+from definition_file import FULL, SMALL, families_of, placeholders_of, read_definition
+from plural_text.common.errors import CommandError, MissingInput, UsageError
 from plural_text.common.hub import hub_folder
 from plural_text.common.options import number, whole_number
 from plural_text.common.places import PROJECT
 from plural_text.common.progress import Progress
 from plural_text.report import images
-from plural_text.sweep import command as sweep_command
-from plural_text.sweep.contents import Contents
 from plural_text.sweep.files import read_json, write_whole
-from plural_text.sweep.located_yaml import plain_value
 from plural_text.sweep.planned import plan
-from plural_text.sweep.processes import Processes
 from plural_text.sweep.showing import plan_lines
-from plural_text.sweep.step_options import environment
-from plural_text.sweep.steps import make_once
-from study import seed_numbers
+from stages import changes, link_models, measures, needed, run_stage, sweep_file, table_of, write_sweep
 
-TABLES = Path(__file__).resolve().parent
-JUDGES = TABLES.parents[1] / "data" / "text" / "judges"
+STUDIES = Path(__file__).resolve().parent
+JUDGES = STUDIES.parents[1] / "data" / "text" / "judges"
 STOPPED = 75
 # model_type of config.json -> family of the papers' models
 _FAMILIES = {"mistral": "mistral", "llama": "llama2", "gemma": "gemma"}
 
 
-def table_names() -> list[str]:
-    return sorted(file.stem for file in TABLES.glob("*.yaml"))
+def study_names() -> list[str]:
+    return sorted(file.stem for file in STUDIES.glob("*.yaml"))
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -64,27 +61,33 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str):
-            raise UsageError(f"{message} (see launch/reproduce TABLE --help)")
+            raise UsageError(f"{message} (see launch/reproduce NAME --help)")
 
     parser = Parser(
-        prog="launch/reproduce TABLE",
+        prog="launch/reproduce NAME",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("table", choices=table_names(), metavar="TABLE", help=", ".join(table_names()))
-    add("folder", type=Path, nargs="?", help="where results stay (default: runs/papers/TABLE)")
+    add("study", type=_study, metavar="NAME", help=f"{', '.join(study_names())}; or a file of your own, "
+        "NAME.yaml (docs/reproduction.md)")  # fmt: skip
     add(
-        "--model", type=Path, required=True, metavar="DIR", help="folder of the model, or its name on the Hub"
+        "folder",
+        type=Path,
+        nargs="?",
+        help="where results stay (default: runs/papers/NAME, of toys runs/reproduce/NAME)",
     )
-    add("--data", type=Path, required=True, metavar="DIR", help="the released files (docs/data.md)")
+    add("--model", type=Path, metavar="DIR", help="folder of the model, or its name on the Hub")
+    add("--data", type=Path, metavar="DIR", help="the released files (docs/data.md)")
     add(
         "--family",
         metavar="NAME",
         help="whose figures stand beside ours (default: by the model's config.json)",
     )
     add("--seeds", type=seed_numbers, default=[1, 2, 3], metavar="1,2,3", help="(default: 1,2,3)")
+    add("--small", action="store_true", help="of toys: smaller models and fewer texts, for a first look")
+    add("--only", metavar="TEXT", help="only runs with this in their name, and the models that they need")
     add("--judge", action="append", default=[], metavar="BASE_URL", help="an OpenAI-compatible endpoint that "
         "rates coherence and talks with personas; twice for two judges of coherence, as the possibility "
         "exploration paper has them")  # fmt: skip
@@ -121,132 +124,75 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> int:
     """Exit code: 0, 1 where a check does not hold, or that of what failed."""
-    folder = (options.folder or Path("runs/papers") / options.table).resolve()
-    model = hub_folder(options.model, "--model", "folder of a model").resolve()
-    if not options.data.is_dir():
-        raise MissingInput(
-            f"--data '{options.data}': no such folder; docs/data.md says where the files come from"
-        )
-    file = TABLES / f"{options.table}.yaml"
-    places = {
-        "model": str(model),
-        "data": str(options.data.resolve()),
+    file: Path = options.study
+    model, data = _given(options, placeholders_of(file))
+    families = families_of(file)
+    folder = (options.folder or Path("runs/papers" if families else "runs/reproduce") / file.stem).resolve()
+    family = (options.family or _family(model, families)) if families else ""
+    definition = read_definition(file, family, SMALL if options.small else FULL, places(model, data, folder))
+    jobs = options.jobs or os.cpu_count() or 1
+    corpora = Corpora(definition, model, data, folder)
+    for stage in definition.stages:
+        write_sweep(stage, folder, options)
+    corpora.make_material(options.seeds, jobs)
+    wanted = needed(definition, folder, options.only)
+    corpora.make_corpora(wanted, options.seeds, jobs)
+    swept: dict[str, Any] = {}
+    for stage in wanted:
+        title = stage.name or definition.name
+        planned = plan(sweep_file(folder, stage))
+        if options.plan:
+            print("\n".join([f"{title}:" if stage.name else "", *plan_lines(planned)]).strip())
+            if model:
+                print("\n".join(cost_lines(planned, model, options.tflops)))
+            if stage.models and not _all_finished(planned):
+                print(f"later stages start from what {title} makes, and can be planned when it is there")
+                return 0
+        else:
+            if stage.name:
+                print(f"== {title}", flush=True)
+            code = run_stage(planned, stage, folder, options)
+            if code or code is None:
+                return code or 0
+        link_models(stage, planned, folder)
+        swept[stage.name] = table_of(planned)
+    return 0 if options.plan else finish(definition, swept, folder, options)
+
+
+def places(model: Path | None, data: Path | None, folder: Path) -> dict[str, str]:
+    """The placeholders of every definition."""
+    recipes = STUDIES.parent
+    return {
+        "model": str(model or ""),
+        "data": str(data or ""),
         "corpora": str(folder / "corpora"),
-        "recipes": str(TABLES.parent),
+        "material": str(folder / "material"),
+        "models": str(folder / "models"),
+        "recipes": str(recipes),
+        "toys": str(recipes / "reproduction"),
+        "python": sys.executable,
         "judges": str(JUDGES),
     }
-    table = read_table(file, options.family or _family(model, families_of(file)), places)
-    prepare_all(table, model, options.data.resolve(), folder)
-    changed = write_sweep(table, folder, options)
-    planned = plan(folder / "sweep.yaml")
-    if options.plan:
-        print("\n".join([*plan_lines(planned), *cost_lines(planned, model, options.tflops)]))
-        return 0
-    words = ["submit", str(folder / "sweep.yaml"), *(f"--sbatch={option}" for option in options.sbatch)]
-    if not options.submit:
-        words = ["run", str(folder / "sweep.yaml"), *(["--jobs", str(options.jobs)] if options.jobs else [])]
-    unfinished = any(planned.folder.state(one) != "finished" for one in planned.runs)
-    code = 0
-    if unfinished or not (planned.folder.root / "table.json").exists():
-        code = _sweep(words)
-    if options.submit and unfinished:
-        return code
-    return code or finish(table, planned.folder.root, folder, options, changed)
-
-
-def prepare_all(table: Table, model: Path, data: Path, folder: Path) -> None:
-    """The corpora that are not there yet from these files. Errors: MissingInput, those of plural prepare."""
-    (folder / "corpora").mkdir(parents=True, exist_ok=True)
-    contents = Contents(folder / "corpora" / "inputs.json")
-    with Progress("preparing", len(table.corpora), "corpora", sys.stderr) as progress:
-        for done, corpus in enumerate(table.corpora, 1):
-            _prepare(corpus, model, data, folder / "corpora", contents)
-            progress.update(done, done)
-    contents.keep()
-
-
-def _prepare(corpus: Corpus, model: Path, data: Path, folder: Path, contents: Contents) -> None:
-    inputs = [data / name for name in corpus.inputs]
-    for file in inputs:
-        if not file.exists():
-            raise MissingInput(
-                f"{file}: not there; docs/data.md says where it comes from, --data names its folder"
-            )
-    made = folder / f"{corpus.name}.h5"
-    read = [_together(inputs, folder / corpus.name)] if all(file.is_dir() for file in inputs) else inputs
-    words = ["prepare", *map(str, read), "--tokenizer", str(model), "--format", corpus.format]
-    words += ["--template", corpus.template, "--quiet", "-o", str(made), "--force"]
-    words += ["--prompts-only"] if corpus.prompts_only else []
-    log = folder / f"{corpus.name}.log"
-
-    def work() -> None:
-        log.unlink(missing_ok=True)
-        command = [sys.executable, "-P", "-m", "plural_text", *words]
-        code = Processes().run(command, environment(), log)
-        if code:
-            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no word"]
-            error = CommandError(
-                lines[-1].removeprefix("plural: error: ").rpartition(" [exit")[0] or lines[-1]
-            )
-            error.exit_code = code if code > 0 else CommandError.exit_code
-            raise error
-
-    make_once(folder / f"{corpus.name}.made.json", words, inputs, [made], contents, work)
-
-
-def _together(folders: Sequence[Path], view: Path) -> Path:
-    """A folder of these folders: ids of prompts then begin with the name of theirs, the task."""
-    view.mkdir(exist_ok=True)
-    for folder in folders:
-        link = view / folder.name
-        link.unlink(missing_ok=True)
-        link.symlink_to(folder)
-    return view
-
-
-def write_sweep(table: Table, folder: Path, options: argparse.Namespace) -> list[str]:
-    """FOLDER/sweep.yaml; what is not as the table says, for its foot. Errors: UsageError."""
-    sweep: dict[str, Any] = json.loads(json.dumps(table.sweep))
-    sweep |= {"name": "runs", "dir": str(folder), "seeds": options.seeds, "threads": options.threads}
-    recipe = dict(map(_pair, options.set))
-    steps = {"generate": dict(map(_pair, options.generate)), "persona": dict(map(_pair, options.persona))}
-    # Last and of all settings: what the table sets for some of them gives way, too.
-    asked = {
-        f"evaluate.{one['name']}.{step}.{option}": value
-        for one in sweep["evaluate"]
-        for step, given in steps.items()
-        for option, value in given.items()
-        if step in one
-    }
-    sweep.setdefault("when", []).append({"if": {}, "set": {**recipe, **asked}})
-    for one in sweep["evaluate"]:
-        put_judges(one, options)
-    write_whole(folder / "sweep.yaml", yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True))
-    for step, given in steps.items():
-        if any(step in one for one in sweep["evaluate"]):
-            recipe |= given
-    return [f"{key} = {value}" for key, value in recipe.items()]
 
 
 def finish(
-    table: Table, swept: Path, folder: Path, options: argparse.Namespace, changed: Sequence[str]
+    definition: Definition, swept: Mapping[str, Any], folder: Path, options: argparse.Namespace
 ) -> int:
-    """Table, results, picture. Errors: BadData."""
-    read = read_json(swept / "table.json")
-    if read is None:
-        raise BadData(
-            f"{swept / 'table.json'}: holds no table; launch/plural sweep report {folder / 'sweep.yaml'}"
-        )
-    found = outcome.fill(table, read)
-    if changed:
+    """Tables, results, picture."""
+    found = outcome.fill(definition, swept, options.seeds, options.only)
+    if changed := changes(definition, options):
         found.note(f"Not as in the paper: {', '.join(changed)}.")
-    if not options.judge and any("incoherence" in column.figure for column in table.columns):
+    columns = [column.figure for table in definition.tables for column in table.columns]
+    if not options.judge and any("incoherence" in name for name in columns):
         found.note("Incoherence needs --judge.")
-    if not options.judge and any("persona" in one for one in table.sweep["evaluate"]):
+    if not options.judge and any(measures(stage, "persona") for stage in definition.stages):
         found.note("Asked by the script recipes/papers/persona-questions.jsonl, since there was no --judge.")
-    file = outcome.keep(found, folder, {"model": str(options.model), "seeds": options.seeds})
+    about = {"date": date.today().isoformat(), "seeds": options.seeds}
+    about |= {"model": str(options.model)} if options.model else {}
+    about |= {"size": SMALL} if options.small else {}
+    file = outcome.keep(found, folder, about)
     print(f"\n{found.text()}\n{file}, {folder / 'results.json'}")
-    drawn = outcome.picture(table, found)
+    drawn = outcome.picture(definition, found)
     if drawn:
         drawing = images.for_paper(drawn, drawn.title, 1000, 640)
         write_whole(folder / "picture.html", plotly.io.to_html(drawing, validate=False))
@@ -258,13 +204,47 @@ def finish(
     return 0 if found.all_hold else 1
 
 
-def _sweep(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser()
-    sweep_command.add_arguments(parser)
-    return sweep_command.run(parser.parse_args(list(words)))
+def seed_numbers(text: str) -> list[int]:
+    """Of an option such as 1,2,3."""
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of different seeds such as 1,2,3")
+    return seeds
 
 
-def _family(model: Path, known: Sequence[str]) -> str:
+def _study(text: str) -> Path:
+    if text.endswith(".yaml"):
+        return Path(text).resolve()
+    if text not in study_names():
+        raise argparse.ArgumentTypeError(f"'{text}' is no study; there are {', '.join(study_names())}")
+    return STUDIES / f"{text}.yaml"
+
+
+def _given(options: argparse.Namespace, wanted: set[str]) -> tuple[Path | None, Path | None]:
+    """The model and the data, where the study uses them. Errors: UsageError, MissingInput."""
+    for name in ("model", "data"):
+        given = getattr(options, name)
+        if name in wanted and given is None:
+            raise UsageError(f"{options.study.stem} needs --{name} DIR (docs/reproduction.md)")
+        if name not in wanted and given is not None:
+            raise UsageError(f"{options.study.stem} takes no --{name}: it makes its own; leave it out")
+    model = hub_folder(options.model, "--model", "folder of a model").resolve() if options.model else None
+    if options.data and not options.data.is_dir():
+        raise MissingInput(
+            f"--data '{options.data}': no such folder; docs/data.md says where the files come from"
+        )
+    return model, options.data.resolve() if options.data else None
+
+
+def _all_finished(planned) -> bool:
+    return all(planned.folder.state(run) == "finished" for run in planned.runs)
+
+
+def _family(model: Path | None, known: Sequence[str]) -> str:
+    assert model is not None
     config = read_json(model / "config.json")
     if config is None:
         raise MissingInput(f"{model / 'config.json'}: not there; --model takes the folder of a model")
@@ -275,13 +255,6 @@ def _family(model: Path, known: Sequence[str]) -> str:
         f"{model / 'config.json'}: model_type is '{config.get('model_type')}', and the table is about "
         f"{', '.join(known)}; --family names the one whose prompts and figures are meant"
     )
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    key, sign, value = text.partition("=")
-    if not sign or not key:
-        raise UsageError(f"'{text}' is no KEY=VALUE")
-    return key, plain_value(value)
 
 
 def main(words: Sequence[str]) -> int:

@@ -39,14 +39,14 @@ class Prompt:
 
 
 class ReplyGrammar:
-    """`name`: dialogue or story; `categories`: use only the first so many; `reading`: as READING.
+    """`file`: dialogue.json or story.json; `categories`: use only the first so many; `reading`: as READING.
 
     Thread rule: immutable.
     """
 
-    def __init__(self, name: str, categories: int | None = None, reading: tuple[dict, ...] = READING):
+    def __init__(self, file: Path, categories: int | None = None, reading: tuple[dict, ...] = READING):
         self._reading = reading
-        spec = json.loads((_HERE / f"{name}.json").read_text(encoding="utf-8"))
+        spec = json.loads(file.read_text(encoding="utf-8"))
         topics = json.loads((_HERE.parent / "quickstart" / "questions.json").read_text(encoding="utf-8"))
         self._categories = {entry["name"]: entry for entry in spec["categories"][:categories]}
         self._topics = {

@@ -1,6 +1,6 @@
 """The common part of the toy studies: a word tokenizer, files, templates.
 
-Owns: writing tokenizer folders and JSON lines. Does not own: any grammar.
+Owns: writing tokenizer folders, JSON lines and figures. Does not own: any grammar.
 """
 
 from __future__ import annotations
@@ -20,6 +20,17 @@ def write_lines(path: Path, rows: Iterable[dict]) -> None:
 def read_lines(path: Path) -> list[dict]:
     with open(path, encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
+
+
+def write_figures(path: Path, figures: dict) -> None:
+    """As a sweep reads them of a program."""
+    path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def write_vocabulary_size(path: Path, tokens: int, **config: int) -> None:
+    """A base of recipes for a model from nothing."""
+    config = {"vocab_size": tokens, **config}
+    path.write_text(json.dumps({"model": {"config": config}}) + "\n", encoding="utf-8")  # JSON is YAML
 
 
 def write_tokenizer(folder: Path, texts: Iterable[str]) -> int:

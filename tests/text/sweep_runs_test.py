@@ -10,7 +10,10 @@ import os
 import stat
 import sys
 import threading
+from pathlib import Path
 from unittest import mock
+
+import yaml
 
 from plural_text.common.errors import BadRecipe, MissingInput, UsageError
 from plural_text.sweep import command, step_options
@@ -47,7 +50,8 @@ else:
     name, method, seed = (recipe.get(key, "x") for key in ("name", "method", "seed"))
     if command == "validate":
         lr = recipe.get("lr", "1")
-        print(f"name: {name}\\nmethod: {method}\\nseed: 42\\noptimizer: {{lr: {lr}}}\\nmodel: {{path: null}}")
+        print(f"name: {name}\\nmethod: {method}\\nseed: 42\\noptimizer: {{lr: {lr}}}")
+        print(f"model: {{path: {json.dumps(recipe.get('path'))}}}")
         print(f"adapter: {{type: {recipe.get('type', 'none')}, init_from: null}}")
         print("data: {train: CORPUS, validation: null}")
     elif command == "dry-run":
@@ -124,6 +128,25 @@ class Names(SweepRunsTest):
                 "when: [{if: {log.level: debug}, set: {evaluate.evaluate.seed: 1}}]\n"
                 "evaluate: {evaluate: {seed: 2}}\n"
             )
+
+    def test_a_base_of_each_seed_and_a_seed_of_a_setting(self):
+        for seed in (1, 2):
+            (self.folder / f"s{seed}.yaml").write_text(f"width: {seed}\n")
+            (self.folder / f"model-{seed}").mkdir()
+            (self.folder / f"model-{seed}/weights").write_text(str(seed))
+        text = f"seeds: [1, 2]\nset: {{model.path: '{self.folder}/model-{{seed}}'}}\n"
+        planned = self.plan(text + "grid: {base: ['s{seed}.yaml']}\ninclude: [{base: base.yaml, seed: 7}]\n")
+        self.assertEqual(self.run_all(planned), ["finished"] * 4)
+        recipes = {one.label: self.recipe_of(planned, one) for one in planned.runs}
+        self.assertEqual([Path(file).name for file in recipes["s-s2"]["base"]], ["base.yaml", "s2.yaml"])
+        self.assertEqual({label: one["seed"] for label, one in recipes.items()},
+            {"s-s1": 1, "s-s2": 2, "base-seed7-s1": 7, "base-seed7-s2": 7})  # fmt: skip
+        with self.assertRaisesRegex(BadRecipe, "setting seed7 sets seed, and nothing else differs"):
+            self.plan(f"seeds: [1, 2]\nset: {{model.path: {self.folder}/model-1}}\ninclude: [{{seed: 7}}]\n")
+
+    def recipe_of(self, planned, run):
+        name = planned.folder.name_of(run)
+        return yaml.safe_load((planned.folder.root / "recipes" / f"{name}.yaml").read_text())
 
     def test_memory_is_asked_again_for_other_ranks_and_threads(self):
         for extra, asked in (("", 1), ("", 1), ("ranks: 2", 2), ("threads: 2", 3)):

@@ -157,6 +157,21 @@ class SweepFiles(SweepTest):
             self.refused(f"{option} is given by the sweep", condition % f"{{evaluate.generate.{option}: a}}")
         self.refused("is given by the sweep", condition % "{evaluate: {generate: {output: a}}}")
         self.refused("words of a program are the same", condition % "{evaluate.program.words: [a]}")
+        self.refused("base of all runs is a key beside set", base + "set: {base: base.yaml}")
+
+    def test_bases_of_some_settings_and_of_a_seed(self):
+        base = "base: base.yaml\n"
+        self.refused("there are no seeds; give seeds", "base: 's{seed}.yaml'\n")
+        (self.folder / "s1.yaml").write_text("seed: 1\n")
+        text = "base: [base.yaml, 's{seed}.yaml']\nseeds: [1]\ngrid: {base: [s1.yaml, base.yaml]}\n"
+        sweep = self.read(text)
+        settings = settings_of(sweep)
+        self.assertEqual([one.label for one in settings], ["s1", "base"])
+        files = sweep.bases_of(settings[0].overrides, 1)
+        self.assertEqual([file.name for file in files], ["base.yaml", "s1.yaml", "s1.yaml"])
+        self.refused("no recipe at '.*s2.yaml'", text.replace("[1]", "[1, 2]"), MissingInput)
+        self.refused("no recipe at '.*none.yaml'", base + "include: [{base: none.yaml}]", MissingInput)
+        self.refused("base is a recipe file, here is 3", base + "grid: {base: [3]}")
 
     def test_what_a_search_cannot_have(self):
         text = (

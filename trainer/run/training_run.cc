@@ -189,6 +189,7 @@ void TrainingRun::LogStart() {
   line["step"] = first_step_;
   line["last_step"] = last_step_;
   line["steps_per_epoch"] = steps_per_epoch_;
+  line["log_every_steps"] = recipe_.train.log_every_steps;
   line["groups"] = groups_;
   std::int64_t trained = 0;
   for (const auto& span : state_.parameters.Spans()) trained += span.size;

@@ -116,14 +116,12 @@ def estimate_file(sweep: SweepFile, folder: SweepFolder, run: Run) -> Path:
 def _dry_run(sweep: SweepFile, folder: SweepFolder, run: Run) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="plural-sweep-") as place:
         file = Path(place) / "recipe.yaml"
-        values = {
-            **run.overrides,
+        own = {
             "name": folder.name_of(run),  # the name itself is checked, too
-            "seed": run.seed,
             "run.dir": place,
             "run.threads": sweep.threads,
         }
-        file.write_text(recipe_text(sweep, values, file.parent.resolve()), encoding="utf-8")
+        file.write_text(recipe_text(sweep, run, own, file.parent.resolve()), encoding="utf-8")
         words = [program(), "dry-run", str(file), "--json", "--ranks", str(sweep.ranks)]
         done = subprocess.run(words, capture_output=True, text=True, errors="replace")
     if done.returncode:

@@ -186,7 +186,8 @@ def _word(key: str, value: Any) -> str:
     if key == _UNTRAINED:
         return key
     if isinstance(value, str):
-        return value.rstrip("/").rpartition("/")[2].removesuffix(".h5")
+        name = value.replace("{seed}", "").rstrip("/").rpartition("/")[2]
+        return name.removesuffix(".h5").removesuffix(".yaml").rstrip("-")
     if isinstance(value, list):
         text = "+".join(map(str, value))
     else:

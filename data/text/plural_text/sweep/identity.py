@@ -65,20 +65,11 @@ class Run:
 def runs_of(sweep: SweepFile, settings: list[Setting], contents: Contents) -> list[Run]:
     """Every setting with every seed; runs whose recipes resolve to the same are one. Errors: BadRecipe, also
     where one run would be measured in two ways; MissingInput."""
-    with ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1))) as pool:
-        resolved = list(pool.map(lambda one: _resolve(sweep, one), settings))
     found: dict[str, Run] = {}
-    for setting, recipe in zip(settings, resolved):
-        asks = any(step in one.steps for one in setting.evaluations for step in ("generate", "evaluate"))
-        if setting.untrained and not recipe["model"]["path"]:
-            raise BadRecipe(f"{sweep.file}: untrained measures the model of model.path; give that key")
-        if asks and recipe["adapter"]["type"] != "none" and not recipe["model"]["path"]:
-            raise BadRecipe(
-                f"{sweep.file}: setting {setting.label}: evaluate asks an adapter of a random model, "
-                "which nothing keeps; give model.path, or train all weights (adapter.type: none)"
-            )
-        for seed in sweep.seeds or (recipe["seed"],):
-            values = {**_with_seed(recipe, seed), "seed": seed}
+    for setting, recipes in zip(settings, _recipes(sweep, settings)):
+        for seed, recipe in recipes:
+            _check_measured(sweep, setting, recipe)
+            values = {**_with_seed(recipe, seed), "seed": setting.overrides.get("seed", seed)}
             evaluations = tuple(
                 Evaluation(one.name, _with_seed(one.steps, seed)) for one in setting.evaluations
             )
@@ -92,6 +83,11 @@ def runs_of(sweep: SweepFile, settings: list[Setting], contents: Contents) -> li
             overrides = _with_seed(setting.overrides, seed)
             run = Run(run_id, measured, setting, seed, values, overrides, evaluations)
             first = found.setdefault(run_id, run)
+            if first.setting is setting and first.seed != seed:
+                raise BadRecipe(
+                    f"{sweep.file}: setting {setting.label} sets seed, and nothing else differs between its "
+                    f"runs {first.seed} and {seed}; leave seed to the key seeds"
+                )
             if first.measured_id != measured:
                 raise BadRecipe(
                     f"{sweep.file}: settings {first.setting.label} and {setting.label} train the same run "
@@ -100,17 +96,53 @@ def runs_of(sweep: SweepFile, settings: list[Setting], contents: Contents) -> li
     return list(found.values())
 
 
-def recipe_text(sweep: SweepFile, run_values: Mapping[str, Any], below: Path) -> str:
-    """A recipe file that inherits the sweep's bases, for a place in the folder `below`."""
-    bases = [os.path.relpath(base, below) for base in sweep.bases]
-    return yaml.safe_dump({"base": bases, **_nested(run_values)}, sort_keys=False, allow_unicode=True)
+def recipe_text(sweep: SweepFile, run: Run, own: Mapping[str, Any], below: Path) -> str:
+    """The recipe file of a run, with these keys of its own, for a place in the folder `below`."""
+    bases = [os.path.relpath(base, below) for base in sweep.bases_of(run.overrides, run.seed)]
+    values = _nested({**_without_base(run.overrides), "seed": run.recipe["seed"], **own})
+    return yaml.safe_dump({"base": bases, **values}, sort_keys=False, allow_unicode=True)
 
 
-def _resolve(sweep: SweepFile, setting: Setting) -> dict[str, Any]:
+def _check_measured(sweep: SweepFile, setting: Setting, recipe: Mapping[str, Any]) -> None:
+    """Errors: BadRecipe where there is no model to measure."""
+    asks = any(step in one.steps for one in setting.evaluations for step in ("generate", "evaluate"))
+    if setting.untrained and not recipe["model"]["path"]:
+        raise BadRecipe(f"{sweep.file}: untrained measures the model of model.path; give that key")
+    if asks and recipe["adapter"]["type"] != "none" and not recipe["model"]["path"]:
+        raise BadRecipe(
+            f"{sweep.file}: setting {setting.label}: evaluate asks an adapter of a random model, "
+            "which nothing keeps; give model.path, or train all weights (adapter.type: none)"
+        )
+
+
+def _recipes(sweep: SweepFile, settings: list[Setting]) -> list[list[tuple[int, dict[str, Any]]]]:
+    """Per setting its seeds, each with the resolved recipe, which is asked for once where no base depends on
+    the seed."""
+    by_seed = [any("{seed}" in str(base) for base in sweep.bases_of(one.overrides, None)) for one in settings]
+    asked = [
+        (one, seed) for one, each in zip(settings, by_seed) for seed in (sweep.seeds if each else (None,))
+    ]
+    with ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1))) as pool:
+        resolved = iter(list(pool.map(lambda one: _resolve(sweep, *one), asked)))
+    found = []
+    for each in by_seed:
+        if each:
+            found.append([(seed, next(resolved)) for seed in sweep.seeds])
+        else:
+            recipe = next(resolved)
+            found.append([(seed, recipe) for seed in sweep.seeds or (recipe["seed"],)])
+    return found
+
+
+def _without_base(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in overrides.items() if key != "base"}
+
+
+def _resolve(sweep: SweepFile, setting: Setting, seed: int | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="plural-sweep-") as folder:
         file = Path(folder) / "recipe.yaml"
-        bases = {"base": [str(base.resolve()) for base in sweep.bases]}
-        values = {"name": "run", **setting.overrides}
+        bases = {"base": [str(base.resolve()) for base in sweep.bases_of(setting.overrides, seed)]}
+        values = {"name": "run", **_without_base(setting.overrides)}
         try:
             recipe = {**bases, **_nested(values)}
         except BadRecipe as error:

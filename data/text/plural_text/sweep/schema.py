@@ -23,7 +23,13 @@ _CHOSEN = "mapping of recipe keys to one value each"
 SWEEP = (
     Key("name", "text without '/'", "the file's name", "The sweep's folder within `dir`."),
     Key("dir", "folder", "runs/sweeps", "Where sweeps lie, from the folder that the command starts in."),
-    Key("base", "recipe file, or a list", "", "What every run inherits, from the sweep file's folder."),
+    Key(
+        "base",
+        "recipe file, or a list",
+        "",
+        "What every run inherits, from the sweep file's folder; `{seed}` in it is the run's seed. "
+        "In `grid`, `zip` and `include`, `base` is a recipe file that some settings inherit over these.",
+    ),
     Key(
         "set",
         "mapping of recipe keys to values",
@@ -58,7 +64,8 @@ SWEEP = (
         "seeds",
         "list of different whole numbers, at least 0",
         "that of the recipe",
-        "Each setting is run with each.",
+        "Each setting is run with each. A setting of `include` may have a `seed` of its own, which then "
+        "decides what training draws.",
     ),
     Key("baseline", _CHOSEN, "none", "The one setting that all others are compared with, seed by seed."),
     Key(

@@ -1,8 +1,8 @@
 """Commands whose outputs are made once: again only when the words or the contents of the inputs have changed.
 
-Owns: when a step is done, its stamp beside its outputs. Does not own: which steps there are (work.py, the
-studies of recipes/reproduction), processes. Thread rule: may be called from
-several threads, which may share their Contents; no two calls at a time make the same output.
+Owns: when a step is done, its stamp beside its outputs. Does not own: which steps there are (work.py,
+recipes/papers), processes. Thread rule: may be called from several threads, which may share their Contents;
+no two calls at a time make the same output.
 
 A stamp is a JSON file: {"command": [...], "inputs": {PATH: SHA-256}}. It is written when the command has
 ended well, and removed before it starts, so that a step that was killed is not done.

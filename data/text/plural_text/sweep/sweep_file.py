@@ -24,7 +24,7 @@ _RUN_KEYS = {
     "name": "the sweep names its runs",
     "run.dir": "runs lie in the sweep's folder",
     "run.threads": "the key threads gives them",
-    "seed": "the key seeds gives them: [1, 2, 3]",
+    "seed": "the key seeds gives them: [1, 2, 3]; a setting of include may have one of its own",
 }
 _STEP_OPTIONS = {
     "model",
@@ -167,13 +167,21 @@ class _Reader:
         for i, file in enumerate(files):
             if not isinstance(file, str):
                 self.refuse(("base", i), f"base is a recipe file or a list of them, here is {file!r}")
-            if not (self.source.file.parent / file).is_file():
-                found = self.source.file.parent / file
-                where = self.source.where("base", i)
-                raise MissingInput(
-                    f"{where}: base: no recipe at '{found}'; a path starts in the sweep's folder"
-                )
+            self.base_file(("base", i), file)
         return tuple(self.source.file.parent / file for file in files)
+
+    def base_file(self, path: tuple[Hashable, ...], file: Any) -> None:
+        if not isinstance(file, str):
+            self.refuse(path, f"base is a recipe file, here is {file!r}")
+        if "{seed}" in file and not self.seeds():
+            self.refuse(path, f"base has {{seed}} in '{file}', and there are no seeds; give seeds")
+        for seed in self.seeds() if "{seed}" in file else (0,):
+            found = self.source.file.parent / file.replace("{seed}", str(seed))
+            if not found.is_file():
+                raise MissingInput(
+                    f"{self.source.where(*path)}: base: no recipe at '{found}'; a path starts in the "
+                    "sweep's folder"
+                )
 
     def recipe_keys(self, path: tuple[Hashable, ...], values: Any) -> dict[str, Any]:
         """Dotted keys; a section may also be written as a mapping. Not those that the sweep itself sets."""
@@ -202,8 +210,12 @@ class _Reader:
 
     def not_of_runs(self, path: tuple[Hashable, ...]) -> None:
         """path: ends with a dotted recipe key."""
-        if path[-1] in _RUN_KEYS:
+        if path[-1] in _RUN_KEYS and (path[0], path[-1]) != ("include", "seed"):
             self.refuse(path, f"{path[-1]} cannot be set in a sweep: {_RUN_KEYS[path[-1]]}")
+        if path[-1] == "base" and "set" in path[:-1]:
+            self.refuse(
+                path, "base of all runs is a key beside set, that of some stands in grid, zip or include"
+            )
 
     def lists(self, path: tuple[Hashable, ...], values: Any) -> dict[str, list]:
         found = self.recipe_keys(path, values)
@@ -211,6 +223,8 @@ class _Reader:
             if not isinstance(items, list) or not items:
                 self.refuse((*path, key), f"{key} is {items!r}; {path[0]} takes a list of values per key")
             for i, item in enumerate(items):
+                if key == "base":
+                    self.base_file((*path, key, i), item)
                 if any(same(item, other) for other in items[:i]) and path[0] == "grid":
                     self.refuse((*path, key, i), f"{key} has {item!r} twice; leave one")
         return found
@@ -224,7 +238,11 @@ class _Reader:
         return found
 
     def mappings(self, key: str) -> tuple[dict[str, Any], ...]:
-        return tuple(self.recipe_keys((key, i), one) for i, one in enumerate(self.list_of(key)))
+        found = tuple(self.recipe_keys((key, i), one) for i, one in enumerate(self.list_of(key)))
+        for i, one in enumerate(found):
+            if key == "include" and "base" in one:
+                self.base_file((key, i, "base"), one["base"])
+        return found
 
     def condition(self, i: int, values: Any) -> When:
         path = ("when", i)

@@ -47,7 +47,8 @@ class Search:
 
 @dataclass(frozen=True)
 class SweepFile:
-    """`folder`: of the sweep. `bases`: recipe files. Mappings of recipe keys have dotted keys."""
+    """`folder`: of the sweep. `bases`: recipe files, {seed} in them is a run's seed. Mappings of recipe keys
+    have dotted keys."""
 
     file: Path
     name: str
@@ -69,6 +70,12 @@ class SweepFile:
     ranks: int = 1
     threads: int = 1
     search: Search | None = None
+
+    def bases_of(self, overrides: Mapping[str, Any], seed: int | None) -> list[Path]:
+        """What a run inherits: the sweep's bases, then that of its setting. Without a seed, as written."""
+        own = [self.file.parent / overrides["base"]] if "base" in overrides else []
+        files = [*self.bases, *own]
+        return files if seed is None else [Path(str(one).replace("{seed}", str(seed))) for one in files]
 
 
 def same(a: Any, b: Any) -> bool:

@@ -92,14 +92,12 @@ class Worker:
         if run.untrained or self._result(run) is not None:
             return
         recipe = folder.root / "recipes" / f"{name}.yaml"
-        values = {
-            **run.overrides,
+        own = {
             "name": name,
-            "seed": run.seed,
             "run.dir": str(folder.root / "runs"),
             "run.threads": self._sweep.threads,
         }
-        write_whole(recipe, recipe_text(self._sweep, values, recipe.parent))
+        write_whole(recipe, recipe_text(self._sweep, run, own, recipe.parent))
         words = self._start(["train", str(recipe)])
         self._command(run, place, "train", words, self._environment(place), wait_for_lock=True)
         if self._result(run) is None:

@@ -13,6 +13,7 @@ import itertools
 import json
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -150,17 +151,43 @@ class Report:
         self._checks.append(result)
         return bool(result["holds"])
 
-    def check_increasing(self, name: str, figure: Figure, rows: list[str]) -> bool:
-        """Checks that the means of `rows` rise strictly in this order."""
-        means = [self.mean(row, figure.key) for row in rows]
-        seeds = set.intersection(*(set(self.values(row, figure.key)) for row in rows))
-        in_order = sum(_rises([self.values(row, figure.key)[seed] for row in rows]) for seed in seeds)
-        detail = " < ".join(figure.form.format(mean) for mean in means)
+    def check_increasing(
+        self,
+        name: str,
+        figure: Figure | Sequence[Figure],
+        rows: list[str],
+        by: float = 0.0,
+        times: float = 1.0,
+    ) -> bool:
+        """Checks that the means of `rows` rise strictly in this order, of every figure; each by more than `by`,
+        and to more than `times` the one before."""
+        figures = [figure] if isinstance(figure, Figure) else list(figure)
+        holds, details = True, []
+        for one in figures:
+            means = [self.mean(row, one.key) for row in rows]
+            seeds = set.intersection(*(set(self.values(row, one.key)) for row in rows))
+            in_order = sum(
+                _rises([self.values(row, one.key)[seed] for row in rows], by, times) for seed in seeds
+            )
+            holds = holds and _rises(means, by, times)
+            told = " < ".join(one.form.format(mean) for mean in means)
+            details.append(f"{told}; in {in_order} of {len(seeds)} seeds")
+        return self.check(
+            name, holds, ", and ".join(details), [(row, one.key) for one in figures for row in rows]
+        )
+
+    def check_way(self, name: str, figure: Figure, than: Figure, rows: list[str]) -> bool:
+        """Checks that the second of three rows has gone a larger share of the way from the first to the third in
+        `figure` than in `than`."""
+        shares = []
+        for one in (figure, than):
+            first, here, last = (self.mean(row, one.key) for row in rows)
+            shares.append((here - first) / (last - first) if last != first else 0.0)
         return self.check(
             name,
-            _rises(means),
-            f"{detail}; in {in_order} of {len(seeds)} seeds",
-            [(row, figure.key) for row in rows],
+            shares[0] > shares[1],
+            f"{shares[0]:.2f} of the way in {figure.title}, {shares[1]:.2f} in {than.title}",
+            [(row, one.key) for row in rows for one in (figure, than)],
         )
 
     def check_bound(
@@ -233,8 +260,8 @@ class Report:
         return ours, "-" if published is None else figure.form.format(published)
 
 
-def _rises(values: list[float]) -> bool:
-    return all(a < b for a, b in itertools.pairwise(values))
+def _rises(values: list[float], by: float, times: float) -> bool:
+    return all(b - a > by and b > times * a for a, b in itertools.pairwise(values))
 
 
 def _markdown(title: str, rows: list[Row], figures: list[Figure], cell) -> str:
