@@ -1,6 +1,6 @@
 """Asks a model questions of two turns each; a judge rates every answer: what is left of its general ability.
 
-    ability.py --output FIGURES.json --model DIR [--adapter DIR] --judge BASE_URL --judge-model NAME
+    ability.py --output FIGURES.json --model DIR [--tuned DIR] --judge BASE_URL --judge-model NAME
 
 Owns: the conversations and the figures: mean ratings of all answers, of each turn and of each category. Does
 not own: answering (plural serve), the judge's question (data/text/judges/ability.json), the user's questions
@@ -46,7 +46,7 @@ def main(words: list[str]) -> int:
     )
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--adapter")
+    parser.add_argument("--tuned", type=Path, help="an adapter of the model, or the model itself")
     parser.add_argument("--questions", type=Path, default=QUESTIONS)
     parser.add_argument("--judge", required=True)
     parser.add_argument("--judge-model", required=True)
@@ -69,7 +69,8 @@ def served(options: argparse.Namespace) -> Iterator[str]:
     """The address of the model's own endpoint. Errors: CommandError with the server's line."""
     command = [sys.executable, "-P", "-m", "plural_text", "serve", "--model", options.model, "--port", "0"]
     command += ["--template", "chat", "--name", "model", "--quiet"]
-    command += ["--adapter", options.adapter] if options.adapter else []
+    if options.tuned and (options.tuned / "adapter_config.json").exists():
+        command += ["--adapter", str(options.tuned)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None

@@ -24,7 +24,8 @@ sweep` checks; what is done with any of it. Thread rule: values.
                     {says, figure, row, at_least, at_most};
                     {says, figure, way: [rows], more_than: figure}: the share of the way from the first to the
                     last row that the second has gone. `figure` may be a list: it holds for each.
-    picture         {x, y}: two figures of the first table
+    extracts        what table.md has of the answers themselves (extracts.py)
+    pictures        list of pictures (pictures.py)
     foot            lines below the tables: what differs from the paper
     parts           whatever other keys take by YAML's anchors
 
@@ -134,7 +135,8 @@ class Definition:
     stages: tuple[Stage, ...]
     tables: tuple[Table, ...]
     checks: tuple[Check, ...]
-    picture: tuple[str, str] | None
+    extracts: tuple[Mapping[str, Any], ...]
+    pictures: tuple[Mapping[str, Any], ...]
     foot: tuple[str, ...]
 
     @property

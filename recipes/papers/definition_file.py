@@ -27,7 +27,8 @@ _KEYS = (
     "columns",
     "rows",
     "checks",
-    "picture",
+    "extracts",
+    "pictures",
     "foot",
     "parts",
 )
@@ -39,6 +40,19 @@ _COLUMN = ("figure", "title", "digits", "of")
 _ROW = ("title", "name", "setting", "at", "stage", "published")
 _CHECK = ("says", "figure", "rising", "by", "times", "row", "at_least", "at_most", "way", "more_than")
 FULL, SMALL = "full", "small"
+# Kind -> its keys; those that may be left out have a question mark.
+EXTRACTS = {
+    "values": ("title", "rows", "prompts", "top"),
+    "attributes": ("title", "rows", "top"),
+    "examples": ("title", "rows", "prompts", "responses"),
+}
+PICTURES = {
+    "scatter": ("x", "y"),
+    "ranked": ("title", "rows", "prompt"),
+    "shares": ("title", "rows", "top"),
+    "lines": ("title", "rows", "x", "y", "points", "limit?"),
+    "map": ("title", "rows"),
+}
 
 
 def read_definition(file: Path, family: str, size: str, places: Mapping[str, str]) -> Definition:
@@ -116,7 +130,8 @@ class _Reader:
             stages,
             tables,
             tuple(self.check(i, one, rows) for i, one in enumerate(filled.get("checks", ()))),
-            (filled["picture"]["x"], filled["picture"]["y"]) if "picture" in filled else None,
+            self.shown("extracts", filled, EXTRACTS, rows),
+            self.shown("pictures", filled, PICTURES, rows),
             tuple(filled.get("foot", ())),
         )
 
@@ -201,6 +216,21 @@ class _Reader:
                 first = seen.setdefault(row.key, row)
                 if (first.stage, first.setting, first.at) != (row.stage, row.setting, row.at):
                     self.refuse((), f"has two rows '{row.key}'; give one of them a name")
+
+    def shown(
+        self, part: str, filled: Mapping[str, Any], kinds: Mapping[str, Sequence[str]], known: set[str]
+    ) -> tuple[Mapping[str, Any], ...]:
+        for i, one in enumerate(filled.get(part, ())):
+            path = (part, i)
+            kind = one.get("kind") if isinstance(one, dict) else None
+            if kind not in kinds:
+                self.refuse(path, f"has kind {kind!r}; kinds are {', '.join(kinds)}")
+            needed = [key for key in kinds[kind] if not key.endswith("?")]
+            self.known(path, one, ["kind", *(key.rstrip("?") for key in kinds[kind])], needed)
+            for row in one.get("rows", ()):
+                if row not in known:
+                    self.refuse(path, f"names '{row}', which is the title of no row")
+        return tuple(filled.get(part, ()))
 
     def check(self, i: int, values: Any, known: set[str]) -> Check:
         path = ("checks", i)

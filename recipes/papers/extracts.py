@@ -20,11 +20,13 @@ from plural_text.metrics.biography import attribute_values
 from plural_text.metrics.coverage import answer_key
 from plural_text.metrics.responses import Answers
 
+_VALUE_CHARACTERS = 40
 
-def extracts(found: Measured, wanted: Sequence[Mapping[str, Any]]) -> list[str]:
+
+def extracts(found: Measured) -> list[str]:
     """A section of Markdown for each that is wanted and has an answer. Errors: BadData."""
     sections = []
-    for one in wanted:
+    for one in found.definition.extracts:
         kind = {"values": _values, "attributes": _attributes, "examples": _examples}[one["kind"]]
         answered = [(title, _first_seed(found, title)) for title in one["rows"]]
         body = kind(one, [(title, answers) for title, answers in answered if answers])
@@ -68,7 +70,7 @@ def _side_by_side(head: str, columns: Sequence[tuple[str, Counter[str]]], top: i
     """Of each column the most frequent values with their counts; equals in the order of the alphabet."""
     shown = [
         [
-            f"{value} ({count:,})"
+            f"{_short(value)} ({count:,})"
             for value, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         ]
         for _, counts in columns
@@ -94,6 +96,11 @@ def _examples(one: Mapping[str, Any], answered: Sequence[tuple[str, Sequence[Ans
 
 def _quoted(text: str) -> str:
     return "\n".join(f"> {line}".rstrip() for line in text.strip().splitlines())
+
+
+def _short(text: str) -> str:
+    text = _one_line(text)
+    return text if len(text) <= _VALUE_CHARACTERS else f"{text[: _VALUE_CHARACTERS - 1]}…"
 
 
 def _one_line(text: str) -> str:

@@ -53,9 +53,11 @@ class Gazetteer:
         self.cities: Sequence[Point] = [(city["longitude"], city["latitude"]) for city in largest_first]
 
     def find(self, city: str, country: str) -> Point | None:
-        """The largest city of the name in the country, or anywhere where the country is none; the country's
+        """The largest city of the name in the country, or anywhere where none is named; the country's
         capital, else its largest city, where it has no such city. None: neither is known."""
         code = self._country(country)
+        if country.strip() and not code:
+            return None
         for where, point in self._cities.get(city.strip().casefold(), ()):
             if code in ("", where):
                 return point

@@ -1,6 +1,6 @@
 """What came out of a study's sweeps, beside what the paper prints.
 
-Owns: which figure of which run stands in which row, the checks, the picture. Does not own: figures and their
+Owns: which figure of which run stands in which row, the checks. Does not own: figures and their
 statistics (plural_text.sweep), how a table is drawn (report.py). Thread rule: values.
 """
 
@@ -14,7 +14,6 @@ from typing import Any
 import report
 from definition import Check, Column, Definition, Row
 from plural_text.common.errors import BadData
-from plural_text.report.figure import COLOURS, SYMBOLS, Figure
 from plural_text.sweep.files import write_whole
 from stages import meant
 
@@ -108,55 +107,10 @@ class _Values:
         return {run["seed"]: run["figures"] for run in table["rows"] if run["arm"] == arm}
 
 
-def picture(definition: Definition, found: report.Report) -> Figure | None:
-    """Two figures of each row against each other, ours filled and with intervals, the paper's open."""
-    if definition.picture is None:
-        return None
-    x, y = definition.picture
-    table = definition.tables[0]
-    traces: list[dict[str, Any]] = []
-    rows = [row for row in table.rows if row.setting is not None]
-    for place, row in enumerate(rows):
-        look = {"color": COLOURS[place % len(COLOURS)], "size": 11}
-        symbol = SYMBOLS[place % len(SYMBOLS)]
-        ours = [found.values(row.key, name) for name in (x, y)]
-        if all(ours):
-            values = [report.summarize(list(one.values())) for one in ours]
-            errors = [
-                {"type": "data", "array": [one.half_width or 0.0], "color": look["color"]} for one in values
-            ]
-            traces.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "name": row.title,
-                    "x": [values[0].mean],
-                    "y": [values[1].mean],
-                    "error_x": errors[0],
-                    "error_y": errors[1],
-                    "marker": {**look, "symbol": symbol},
-                }
-            )
-        if x in row.published and y in row.published:
-            traces.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "name": f"{row.title} (published)",
-                    "x": [row.published[x]],
-                    "y": [row.published[y]],
-                    "marker": {**look, "symbol": f"{symbol}-open"},
-                }
-            )
-    titles = {column.figure: column.title for column in table.columns}
-    layout = {"xaxis": {"title": {"text": titles[x]}}, "yaxis": {"title": {"text": titles[y]}}}
-    return Figure(definition.name, "papers", definition.title, traces, layout)
-
-
-def keep(found: report.Report, folder: Path, about: Mapping[str, Any]) -> Path:
-    """The table and results.json in the folder; the first. Errors: WriteFailed."""
+def keep(found: report.Report, sections: Sequence[str], folder: Path, about: Mapping[str, Any]) -> Path:
+    """The tables with further sections, and results.json in the folder; the first. Errors: WriteFailed."""
     file = folder / "table.md"
-    write_whole(file, found.text())
+    write_whole(file, "\n\n".join([found.text().rstrip("\n"), *sections]) + "\n")
     found.write(folder / "results.json", **about)
     return file
 

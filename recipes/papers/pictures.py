@@ -1,7 +1,7 @@
-"""The pictures of a table.
+"""The pictures of a study.
 
-    scatter  {x, y}: two figures of each row against each other, ours filled and with intervals, the paper's
-             open
+    scatter  {x, y}: two figures of each row of the first table against each other, ours filled and with
+             intervals, the paper's open
     ranked   {title, rows: [titles], prompt: id}: shares of all answers to a prompt, most frequent first
     shares   {title, rows: [titles], top: N}: of each attribute of personas the most frequent values
     lines    {title, x, y, rows: [titles], points: {X: figure}}: a figure over what differs between figures'
@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import report
-from definition import Row, Table
+from definition import Definition, Row
 from gazetteer import Gazetteer
 from measured import Measured
 from plural_text.metrics.biography import COUNTRY, parse
@@ -34,28 +34,23 @@ _ROW_PIXELS = 26
 _LARGEST_PIXELS = 40
 
 
-def pictures(
-    table: Table, found: report.Report, measured: Measured, wanted: Sequence[Mapping[str, Any]]
-) -> list[Figure]:
+def pictures(definition: Definition, found: report.Report, measured: Measured) -> list[Figure]:
     """Those that have something to show. Errors: BadData."""
     drawn = []
-    for place, one in enumerate(wanted):
-        name = table.name if place == 0 else f"{table.name}-{place + 1}"
+    for place, one in enumerate(definition.pictures):
+        name = definition.name if place == 0 else f"{definition.name}-{place + 1}"
         if one["kind"] == "scatter":
-            drawn.append(_scatter(table, found, name, one["x"], one["y"]))
+            drawn.append(_scatter(definition, found, name, one["x"], one["y"]))
         elif one["kind"] == "lines":
             drawn.append(_lines(found, name, one))
         else:
-            draw: Callable[[str, Mapping[str, Any], Measured], Figure] = {
-                "ranked": _ranked,
-                "shares": _shares,
-            }[one["kind"]]
-            drawn.append(draw(name, one, measured))
+            drawn.append(_DRAW[one["kind"]](name, one, measured))
     return [figure for figure in drawn if figure.traces]
 
 
-def _scatter(table: Table, found: report.Report, name: str, x: str, y: str) -> Figure:
+def _scatter(definition: Definition, found: report.Report, name: str, x: str, y: str) -> Figure:
     traces: list[dict[str, Any]] = []
+    table = definition.tables[0]
     rows = [row for row in table.rows if row.setting is not None]
     for place, row in enumerate(rows):
         look = {"color": COLOURS[place % len(COLOURS)], "size": 11}
@@ -73,13 +68,13 @@ def _scatter(table: Table, found: report.Report, name: str, x: str, y: str) -> F
                 }
             )
     titles = {column.figure: column.title for column in table.columns}
-    return Figure(name, "papers", table.title, traces, axes(titles[x], titles[y]))
+    return Figure(name, "papers", definition.title, traces, axes(titles[x], titles[y]))
 
 
 def _measured_point(
     found: report.Report, row: Row, x: str, y: str, marker: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    ours = [found.values(row.title, figure) for figure in (x, y)]
+    ours = [found.values(row.key, figure) for figure in (x, y)]
     if not all(ours):
         return []
     means = [report.summarize(list(one.values())) for one in ours]
@@ -99,10 +94,11 @@ def _measured_point(
 
 
 def _lines(found: report.Report, name: str, one: Mapping[str, Any]) -> Figure:
-    numbers = all(isinstance(at, (int, float)) for at in one["points"])
+    numbers = all(at.isdecimal() for at in one["points"])
+    points = {int(at) if numbers else at: figure for at, figure in one["points"].items()}
     traces: list[dict[str, Any]] = []
     for place, title in enumerate(one["rows"]):
-        values = {at: found.values(title, figure) for at, figure in one["points"].items()}
+        values = {at: found.values(title, figure) for at, figure in points.items()}
         means = {at: report.summarize(list(own.values())) for at, own in values.items() if own}
         if means:
             traces.append(
@@ -123,15 +119,15 @@ def _lines(found: report.Report, name: str, one: Mapping[str, Any]) -> Figure:
                 "type": "scatter",
                 "mode": "lines",
                 "name": "all values alike",
-                "x": list(one["points"]),
-                "y": [math.log(at) for at in one["points"]],
+                "x": list(points),
+                "y": [math.log(at) for at in points],
                 "line": {"color": _REST, "width": 2},
             }
         )
     layout = axes(one["x"], one["y"])
     if numbers:
         layout["xaxis"]["type"] = "log"
-        layout["xaxis"] |= {"tickvals": list(one["points"]), "ticktext": [f"{at:,}" for at in one["points"]]}
+        layout["xaxis"] |= {"tickvals": list(points), "ticktext": [f"{at:,}" for at in points]}
     layout["yaxis"]["rangemode"] = "tozero"
     return Figure(name, "papers", one["title"], traces, layout)
 

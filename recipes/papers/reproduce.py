@@ -9,21 +9,21 @@ published ones. What is done already is kept: the same command goes on where it 
                          FOLDER/STAGE.yaml of each
     FOLDER/runs/         its folder, or those of the stages
     FOLDER/table.md      ours beside the paper's; results.json has every figure by seed
-    FOLDER/picture.html  two of the figures against each other, where the study has one (--png: also
-                         picture.png)
+    FOLDER/picture.html  its pictures, where the study has some (--png: also picture.png, picture-2.png, ...)
 """
 
 # Owns: the command line, the order of work. Does not own: what a study is (definition.py), its corpora
-# (corpora.py), its sweeps (stages.py), runs and figures (plural_text.sweep), what came out (outcome.py).
+# (corpora.py), its sweeps (stages.py), runs and figures (plural_text.sweep), what came out (outcome.py,
+# extracts.py, pictures.py).
 
 from __future__ import annotations
 
 import argparse
+import html
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from datetime import date
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,17 @@ import plotly.io
 import outcome
 from corpora import Corpora
 from cost import cost_lines
-from definition import Definition
 from definition_file import FULL, SMALL, families_of, placeholders_of, read_definition
+from extracts import extracts
+from measured import Measured
+from pictures import pictures
 from plural_text.common.errors import CommandError, MissingInput, UsageError
 from plural_text.common.hub import hub_folder
 from plural_text.common.options import number, whole_number
 from plural_text.common.places import PROJECT
 from plural_text.common.progress import Progress
 from plural_text.report import images
+from plural_text.report.figure import Figure
 from plural_text.sweep.files import read_json, write_whole
 from plural_text.sweep.planned import plan
 from plural_text.sweep.showing import plan_lines
@@ -48,6 +51,7 @@ from stages import changes, link_models, measures, needed, run_stage, sweep_file
 STUDIES = Path(__file__).resolve().parent
 JUDGES = STUDIES.parents[1] / "data" / "text" / "judges"
 STOPPED = 75
+_WIDTH, _HEIGHT = 1000, 640  # of a picture, pixels
 # model_type of config.json -> family of the papers' models
 _FAMILIES = {"mistral": "mistral", "llama": "llama2", "gemma": "gemma"}
 
@@ -138,6 +142,7 @@ def run(options: argparse.Namespace) -> int:
     wanted = needed(definition, folder, options.only)
     corpora.make_corpora(wanted, options.seeds, jobs)
     swept: dict[str, Any] = {}
+    folders: dict[str, Path] = {}
     for stage in wanted:
         title = stage.name or definition.name
         planned = plan(sweep_file(folder, stage))
@@ -156,7 +161,8 @@ def run(options: argparse.Namespace) -> int:
                 return code or 0
         link_models(stage, planned, folder)
         swept[stage.name] = table_of(planned)
-    return 0 if options.plan else finish(definition, swept, folder, options)
+        folders[stage.name] = planned.folder.root
+    return 0 if options.plan else finish(Measured(definition, folders, swept), folder, options)
 
 
 def places(model: Path | None, data: Path | None, folder: Path) -> dict[str, str]:
@@ -175,11 +181,10 @@ def places(model: Path | None, data: Path | None, folder: Path) -> dict[str, str
     }
 
 
-def finish(
-    definition: Definition, swept: Mapping[str, Any], folder: Path, options: argparse.Namespace
-) -> int:
-    """Tables, results, picture."""
-    found = outcome.fill(definition, swept, options.seeds, options.only)
+def finish(measured: Measured, folder: Path, options: argparse.Namespace) -> int:
+    """Tables, results, pictures."""
+    definition = measured.definition
+    found = outcome.fill(definition, measured.swept, options.seeds, options.only)
     if changed := changes(definition, options):
         found.note(f"Not as in the paper: {', '.join(changed)}.")
     columns = [column.figure for table in definition.tables for column in table.columns]
@@ -187,21 +192,38 @@ def finish(
         found.note("Incoherence needs --judge.")
     if not options.judge and any(measures(stage, "persona") for stage in definition.stages):
         found.note("Asked by the script recipes/papers/persona-questions.jsonl, since there was no --judge.")
-    about = {"date": date.today().isoformat(), "seeds": options.seeds}
+    about = {"seeds": options.seeds}
     about |= {"model": str(options.model)} if options.model else {}
     about |= {"size": SMALL} if options.small else {}
-    file = outcome.keep(found, folder, about)
+    sections = extracts(measured)
+    file = outcome.keep(found, sections, folder, about)
     print(f"\n{found.text()}\n{file}, {folder / 'results.json'}")
-    drawn = outcome.picture(definition, found)
-    if drawn:
-        drawing = images.for_paper(drawn, drawn.title, 1000, 640)
-        write_whole(folder / "picture.html", plotly.io.to_html(drawing, validate=False))
-        print(folder / "picture.html")
-        if options.png:
-            with Progress("drawing", 1, "pictures", sys.stderr) as progress:
-                (content,) = images.draw([drawing], "png", 2, progress)
-            (folder / "picture.png").write_bytes(content)
+    if sections:
+        print(f"{len(sections)} more sections in {file.name}: values and answers")
+    _draw(pictures(definition, found, measured), folder, options.png)
     return 0 if found.all_hold else 1
+
+
+def _draw(figures: Sequence[Figure], folder: Path, png: bool) -> None:
+    """picture.html with all of them; picture.png, picture-2.png and so on."""
+    if not figures:
+        return
+    drawings = [images.for_paper(one, one.title, _WIDTH, _HEIGHT) for one in figures]
+    parts = [
+        plotly.io.to_html(
+            one, validate=False, full_html=False, include_plotlyjs=place == 0, div_id=f"picture-{place + 1}"
+        )
+        for place, one in enumerate(drawings)
+    ]
+    notes = [f"<p>{html.escape(one.note)}</p>" if one.note else "" for one in figures]
+    body = "\n".join(part + note for part, note in zip(parts, notes))
+    write_whole(folder / "picture.html", f'<!doctype html><meta charset="utf-8">\n{body}\n')
+    print(folder / "picture.html")
+    if png:
+        with Progress("drawing", len(drawings), "pictures", sys.stderr) as progress:
+            contents = images.draw(drawings, "png", 2, progress)
+        for place, content in enumerate(contents, 1):
+            (folder / f"picture{'' if place == 1 else f'-{place}'}.png").write_bytes(content)
 
 
 def seed_numbers(text: str) -> list[int]:

@@ -18,14 +18,14 @@ from typing import Any
 import yaml
 
 from definition import Definition, Stage
-from judges import put_judges
+from judges import asks_a_judge, put_judges
 from plural_text.common.errors import BadData, UsageError
 from plural_text.common.run_state import RunFolder
 from plural_text.sweep import command as sweep_command
 from plural_text.sweep.expand import matches, settings_of
 from plural_text.sweep.files import read_json, write_whole
 from plural_text.sweep.located_yaml import plain_value
-from plural_text.sweep.planned import Planned, plan
+from plural_text.sweep.planned import Planned
 from plural_text.sweep.sweep_file import read_sweep
 from plural_text.sweep.table import make_table
 
@@ -41,6 +41,8 @@ def write_sweep(stage: Stage, folder: Path, options: argparse.Namespace) -> None
     sweep |= {"seeds": [seed + stage.seeds_plus for seed in options.seeds], "threads": options.threads}
     evaluations = sweep.get("evaluate", [])
     evaluations = evaluations if isinstance(evaluations, list) else [evaluations]
+    if not options.judge:
+        sweep["evaluate"] = evaluations = [one for one in evaluations if not asks_a_judge(one)]
     # Last and of all settings: what the study sets for some of them gives way, too.
     asked = {
         f"evaluate.{one['name'] + '.' if 'name' in one else ''}{step}.{option}": value

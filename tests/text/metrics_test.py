@@ -286,6 +286,7 @@ class Biography(Metrics):
                 "gender": "Female",
                 "birth_year": "1934",
                 "birth_place": "Rajshahi",
+                "birth_country": "Bangladesh",
                 "profession": "Chemist",
                 "accomplishments": "Found a {rare} salt",
             },
