@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import report
@@ -31,7 +31,9 @@ from plural_text.report.figure import COLOURS, SYMBOLS, Figure, axes, colour, da
 _REST = "#bbbbbb"  # all values behind the most frequent ones
 _LABEL_CHARACTERS = 22
 _ROW_PIXELS = 26
-_LARGEST_PIXELS = 40
+_LARGEST_PIXELS = 60
+_MAP_PIXELS, _LAND_CITIES = 440, 4000
+_FEW = 30  # values that are points of their own
 
 
 def pictures(definition: Definition, found: report.Report, measured: Measured) -> list[Figure]:
@@ -145,7 +147,7 @@ def _ranked(name: str, one: Mapping[str, Any], measured: Measured) -> Figure:
             traces.append(
                 {
                     "type": "scatter",
-                    "mode": "lines+markers" if len(ranked) < 30 else "lines",
+                    "mode": "lines+markers" if len(ranked) < _FEW else "lines",
                     "name": title,
                     "x": list(range(1, len(ranked) + 1)),
                     "y": [count / counts.total() for count in ranked],
@@ -153,8 +155,9 @@ def _ranked(name: str, one: Mapping[str, Any], measured: Measured) -> Figure:
                 }
             )
     layout = axes("place of the value, most frequent first", "share of all answers")
-    layout["yaxis"]["tickformat"] = ".1%"
-    layout["yaxis"]["rangemode"] = "tozero"
+    layout["yaxis"] |= {"tickformat": "~%", "rangemode": "tozero"}
+    if any(len(trace["x"]) >= _FEW for trace in traces):
+        layout["xaxis"]["type"] = layout["yaxis"]["type"] = "log"
     return Figure(name, "papers", one["title"], traces, layout)
 
 
@@ -184,6 +187,7 @@ def _shares(name: str, one: Mapping[str, Any], measured: Measured) -> Figure:
                 "text": [_short(ranked[place][0]) for _, _, ranked in parts],
                 "textposition": "inside",
                 "insidetextanchor": "middle",
+                "textangle": 0,
                 "marker": {"color": colour(place), "line": {"color": "#ffffff", "width": 1}},
             }
         )
@@ -201,7 +205,13 @@ def _shares(name: str, one: Mapping[str, Any], measured: Measured) -> Figure:
             "marker": {"color": _REST, "line": {"color": "#ffffff", "width": 1}},
         }
     )
-    layout = axes("share of the personas", "", barmode="stack", height=140 + _ROW_PIXELS * len(bars))
+    layout = axes(
+        "share of the personas",
+        "",
+        barmode="stack",
+        uniformtext={"minsize": 10, "mode": "hide"},
+        height=140 + _ROW_PIXELS * len(bars),
+    )
     layout["yaxis"] |= {
         "autorange": "reversed",
         "categoryorder": "array",
@@ -212,22 +222,13 @@ def _shares(name: str, one: Mapping[str, Any], measured: Measured) -> Figure:
 
 
 def _map(name: str, one: Mapping[str, Any], measured: Measured) -> Figure:
-    """Circles whose area is the number of people; all cities behind them, which show the land."""
+    """A map per row: circles whose area is the share of its people; large cities behind them, which show the
+    land."""
     gazetteer = Gazetteer()
-    traces = [
-        {
-            "type": "scattergl",
-            "mode": "markers",
-            "name": "cities",
-            "x": [east for east, _ in gazetteer.cities],
-            "y": [north for _, north in gazetteer.cities],
-            "marker": {"color": _REST, "size": 2},
-            "hoverinfo": "skip",
-            "showlegend": False,
-        }
-    ]
+    land = gazetteer.cities[:_LAND_CITIES]
+    traces: list[dict[str, Any]] = []
     told = []
-    for place, title in enumerate(one["rows"]):
+    for title in one["rows"]:
         texts = [
             text
             for answers in measured.answers(measured.row(title))
@@ -243,29 +244,44 @@ def _map(name: str, one: Mapping[str, Any], measured: Measured) -> Figure:
         if not points:
             continue
         told.append(f"{title}: {points.total():,} of {len(born):,} people, {len(points):,} places")
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": title,
-                "x": [east for east, _ in points],
-                "y": [north for _, north in points],
-                "text": [f"{count:,}" for count in points.values()],
-                "marker": {
-                    "color": colour(place),
-                    "opacity": 0.7,
-                    "size": list(points.values()),
-                    "sizemode": "area",
-                    "sizemin": 2,
-                    "sizeref": 2 * max(points.values()) / _LARGEST_PIXELS**2,
-                    "line": {"width": 0},
-                },
-            }
-        )
-    layout = axes("longitude, degrees east", "latitude, degrees north")
-    layout["xaxis"] |= {"range": [-180, 180], "showgrid": False, "zeroline": False}
-    layout["yaxis"] |= {"range": [-60, 80], "showgrid": False, "zeroline": False}
-    return Figure(name, "papers", one["title"], traces if told else [], layout, note="; ".join(told))
+        panel = {"xaxis": f"x{len(told)}", "yaxis": f"y{len(told)}"} if len(told) > 1 else {}
+        grey = {"color": _REST, "size": 2}
+        traces.append(_dots("cities", land, grey) | panel | {"hoverinfo": "skip", "showlegend": False})
+        circles = {
+            "color": colour(len(told) - 1),
+            "opacity": 0.7,
+            "size": [count / points.total() for count in points.values()],
+            "sizemode": "area",
+            "sizemin": 2,
+            "sizeref": 2 / _LARGEST_PIXELS**2,  # all people in one place
+            "line": {"width": 0},
+        }
+        counts = {"text": [f"{count:,}" for count in points.values()]}
+        traces.append(_dots(title, list(points), circles) | panel | counts)
+    return Figure(name, "papers", one["title"], traces, _panels(len(told)), note="; ".join(told))
+
+
+def _dots(name: str, points: Sequence[tuple[float, float]], marker: Mapping[str, Any]) -> dict[str, Any]:
+    x, y = [east for east, _ in points], [north for _, north in points]
+    return {"type": "scatter", "mode": "markers", "name": name, "x": x, "y": y, "marker": marker}
+
+
+def _panels(count: int) -> dict[str, Any]:
+    """Axes of maps below each other."""
+    layout: dict[str, Any] = {"height": _MAP_PIXELS * max(count, 1)}
+    plain = {"showgrid": False, "zeroline": False}
+    for place in range(count):
+        end = "" if place == 0 else str(place + 1)
+        top = 1 - place / count
+        axes_of_panel = axes("longitude, degrees east", "latitude, degrees north")
+        layout[f"xaxis{end}"] = {**axes_of_panel["xaxis"], **plain, "range": [-180, 180], "anchor": f"y{end}"}
+        layout[f"yaxis{end}"] = {
+            **axes_of_panel["yaxis"],
+            **plain,
+            "range": [-60, 80],
+            "domain": [top - 0.8 / count, top],
+        }
+    return layout
 
 
 def _short(text: str) -> str:

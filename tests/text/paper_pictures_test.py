@@ -138,7 +138,7 @@ class Shown(FolderTest):
         self.answer("otmft", 1, people=[PERSON.format("Ann", "Female", place) for place in people])
         (figure,) = self.draw(kind="map")
         self.assertEqual(figure.note, "tuned: 3 of 4 people, 2 places")
-        self.assertEqual(sorted(figure.traces[1]["marker"]["size"]), [1, 2])
+        self.assertEqual(sorted(figure.traces[1]["text"]), ["1", "2"])
 
     def test_nothing_measured_is_no_picture(self):
         for kind in ({"kind": "ranked", "prompt": "names"}, {"kind": "shares", "top": 2}, {"kind": "map"}):
