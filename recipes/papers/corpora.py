@@ -52,12 +52,12 @@ class Corpora:
     def make_material(self, seeds: Sequence[int], jobs: int) -> None:
         """That which is not there yet, of the seeds of all stages. Errors: MissingInput, CommandError;
         KeyboardInterrupt when it was stopped."""
-        every = (seed + stage.seeds_plus for stage in self._definition.stages for seed in seeds)
+        every = (seed for stage in self._definition.stages for seed in stage.seeds(seeds))
         self._make("material", self._material(every), jobs)
 
     def make_corpora(self, stages: Sequence[Stage], seeds: Sequence[int], jobs: int) -> None:
         """Those that these stages name. Errors: as above, those of plural prepare."""
-        wanted = [(stage, seed + stage.seeds_plus) for stage in stages for seed in seeds]
+        wanted = [(stage, seed) for stage in stages for seed in stage.seeds(seeds)]
         self._make("corpora", self._corpora(wanted), jobs)
 
     def path(self, corpus: Corpus) -> str:

@@ -1,7 +1,7 @@
 """A study of a paper as a file defines it: material, corpora, sweeps, tables with what is published, checks.
 
-Owns: the values of such a file. Does not own: reading it (definition_file.py), the sweeps in it, which `plural
-sweep` checks; what is done with any of it. Thread rule: values.
+Owns: the values of such a file. Does not own: reading it (definition_file.py), the sweeps in it, which
+`plural sweep` checks; what is done with any of it. Thread rule: values.
 
     title, source   what the study is, and where the published figures stand
     families        family of models -> its placeholders, such as {template}; one is that of the user's model
@@ -12,15 +12,17 @@ sweep` checks; what is done with any of it. Thread rule: values.
                     plural prepare (default: that of --model); prompts-only: true; options: mapping of further
                     ones}. One with {seed} or {material} in it is made per seed.
     sweep           a sweep file (docs/sweeps.md) with placeholders
-    stages          or a list of them, done in this order: {name, sweep; models: {NAME: a setting}, which later
-                    stages find at {models}/NAME-seed-{seed}; seeds_plus: added to every seed}
+    stages          or a list of them, done in this order: {name, sweep; models: {NAME: a setting}, which
+                    later stages find at {models}/NAME-seed-{seed}; seeds_plus: added to every seed; once:
+                    true for the first seed alone, whose models are {models}/NAME}
     tables          list of {title, columns, rows}; or columns and rows alone, for one of the study's title
     columns         {figure, title, digits}, and `of` where a figure is divided by that of another row
     rows            {title, setting, at, stage, published: figure -> value, of families by family}; without
                     `setting` the row is the paper's alone. `at` stands before the figures' names, or in the
-                    place of {at} in them; `stage` is the last one unless it is named; `name` tells rows with
-                    one title apart.
-    checks          {says, figure, rising: [rows]}, each above the one before, `by` so much or so many `times`;
+                    place of {at} in them, and is left out of /FIGURE; `stage` is the last one unless it is
+                    named; `name` tells rows with one title apart.
+    checks          {says, figure, rising: [rows]}, each above the one before, `by` so much, or so many
+                    `times` it;
                     {says, figure, row, at_least, at_most};
                     {says, figure, way: [rows], more_than: figure}: the share of the way from the first to the
                     last row that the second has gone. `figure` may be a list: it holds for each.
@@ -35,7 +37,7 @@ sweep` checks; what is done with any of it. Thread rule: values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +74,15 @@ class Stage:
     sweep: Mapping[str, Any]
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seeds_plus: int = 0
+    once: bool = False
+
+    def seeds(self, asked: Sequence[int]) -> list[int]:
+        """Those of its runs, where these are asked for."""
+        return [seed + self.seeds_plus for seed in (asked[:1] if self.once else asked)]
+
+    def link(self, model: str) -> str:
+        """Within {models}, with {seed} where there is one per seed."""
+        return model if self.once else f"{model}-seed-{{seed}}"
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,8 @@ class Row:
 
     def figure(self, name: str) -> str:
         """The name in the sweep of a figure of a column or check."""
+        if name.startswith("/"):
+            return name[1:]
         if "{at}" in name:
             return name.replace("{at}", self.at)
         return f"{self.at}.{name}" if self.at else name
@@ -111,8 +124,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Check:
-    """Of each figure: the rows' means rise in their order; or that of a single row lies within the bounds; or,
-    with more_than, a share of the way."""
+    """Of each figure: the rows' means rise in their order; or that of a single row lies within the bounds;
+    or, with more_than, a share of the way."""
 
     says: str
     figures: tuple[str, ...]

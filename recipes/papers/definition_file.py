@@ -34,7 +34,7 @@ _KEYS = (
 )
 _MATERIAL = ("program", "reads")
 _CORPUS = ("input", "format", "template", "tokenizer", "prompts-only", "options")
-_STAGE = ("name", "sweep", "models", "seeds_plus")
+_STAGE = ("name", "sweep", "models", "seeds_plus", "once")
 _TABLE = ("title", "columns", "rows")
 _COLUMN = ("figure", "title", "digits", "of")
 _ROW = ("title", "name", "setting", "at", "stage", "published")
@@ -56,8 +56,8 @@ PICTURES = {
 
 
 def read_definition(file: Path, family: str, size: str, places: Mapping[str, str]) -> Definition:
-    """The definition for a family of models (or "") and a size, every placeholder of `places`, family and size
-    filled in. Errors: BadRecipe with file and line."""
+    """The definition for a family of models (or "") and a size, every placeholder of `places`, family and
+    size filled in. Errors: BadRecipe with file and line."""
     reader = _Reader(read_located(file), family)
     values = reader.source.values
     reader.known((), values, _KEYS)
@@ -162,7 +162,13 @@ class _Reader:
             if any(one["name"] == other.name for other in found):
                 self.refuse(path, f"has the name '{one['name']}', as an earlier stage")
             found.append(
-                Stage(one["name"], one["sweep"], one.get("models", {}), int(one.get("seeds_plus", 0)))
+                Stage(
+                    one["name"],
+                    one["sweep"],
+                    one.get("models", {}),
+                    int(one.get("seeds_plus", 0)),
+                    bool(one.get("once", False)),
+                )
             )
         if not found:
             self.refuse(("stages",), "is empty")
@@ -260,8 +266,8 @@ class _Reader:
 
 
 def _filled(value: Any, places: Mapping[str, Any]) -> Any:
-    """Every text with the places' values in it; {seed} and what else a sweep knows stay. A text that is a place
-    alone becomes its value, which may be a number."""
+    """Every text with the places' values in it; {seed} and what else a sweep knows stay. A text that is a
+    place alone becomes its value, which may be a number."""
     if isinstance(value, str):
         for name, given in places.items():
             if value == f"{{{name}}}":

@@ -159,8 +159,8 @@ class Report:
         by: float = 0.0,
         times: float = 1.0,
     ) -> bool:
-        """Checks that the means of `rows` rise strictly in this order, of every figure; each by more than `by`,
-        and to more than `times` the one before."""
+        """Checks that the means of `rows` rise strictly in this order, of every figure; each by more than
+        `by`, and to more than `times` the one before."""
         figures = [figure] if isinstance(figure, Figure) else list(figure)
         holds, details = True, []
         for one in figures:
@@ -177,8 +177,8 @@ class Report:
         )
 
     def check_way(self, name: str, figure: Figure, than: Figure, rows: list[str]) -> bool:
-        """Checks that the second of three rows has gone a larger share of the way from the first to the third in
-        `figure` than in `than`."""
+        """Checks that the second of three rows has gone a larger share of the way from the first to the
+        third in `figure` than in `than`."""
         shares = []
         for one in (figure, than):
             first, here, last = (self.mean(row, one.key) for row in rows)

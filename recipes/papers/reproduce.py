@@ -5,8 +5,8 @@ published ones. What is done already is kept: the same command goes on where it 
 
     FOLDER/material/     what the study's own program wrote, where it has one
     FOLDER/corpora/      the corpora
-    FOLDER/sweep.yaml    the sweep: launch/plural sweep status FOLDER/sweep.yaml; a study of several stages has
-                         FOLDER/STAGE.yaml of each
+    FOLDER/sweep.yaml    the sweep: launch/plural sweep status FOLDER/sweep.yaml; of several stages
+                         FOLDER/STAGE.yaml each
     FOLDER/runs/         its folder, or those of the stages
     FOLDER/table.md      ours beside the paper's; results.json has every figure by seed
     FOLDER/picture.html  its pictures, where the study has some (--png: also picture.png, picture-2.png, ...)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def write_sweep(stage: Stage, folder: Path, options: argparse.Namespace) -> None
     """The stage's sweep with what the user asks for."""
     sweep: dict[str, Any] = json.loads(json.dumps(stage.sweep))
     sweep |= {"name": stage.name or "runs", "dir": str(folder / "runs" if stage.name else folder)}
-    sweep |= {"seeds": [seed + stage.seeds_plus for seed in options.seeds], "threads": options.threads}
+    sweep |= {"seeds": stage.seeds(options.seeds), "threads": options.threads}
     evaluations = sweep.get("evaluate", [])
     evaluations = evaluations if isinstance(evaluations, list) else [evaluations]
     if not options.judge:
@@ -87,7 +88,9 @@ def needed(definition: Definition, folder: Path, only: str | None) -> list[Stage
     found: list[Stage] = []
     for stage in reversed(definition.stages):
         wanted = any(
-            f"{folder}/models/{name}-seed-" in str(later.sweep) for name in stage.models for later in found
+            re.search(rf"{re.escape(f'{folder}/models/{stage.link(name)}')}(?![\w-])", str(later.sweep))
+            for name in stage.models
+            for later in found
         )
         if wanted or (not stage.models and _names(folder, stage, only)):
             found.insert(0, stage)
@@ -132,7 +135,7 @@ def link_models(stage: Stage, planned: Planned, folder: Path) -> None:
         for run in (one for one in planned.runs if one.setting.label == label):
             made = RunFolder(planned.folder.run_folder(run)).root
             result = next(made / kind for kind in ("adapter", "model") if (made / kind).is_dir())
-            link = folder / "models" / f"{name}-seed-{run.seed}"
+            link = folder / "models" / stage.link(name).replace("{seed}", str(run.seed))
             link.parent.mkdir(exist_ok=True)
             new = link.with_name(f".{link.name}-{os.getpid()}")
             new.symlink_to(os.path.relpath(result, link.parent))

@@ -23,11 +23,23 @@ from pathlib import Path
 _SPEC = Path(__file__).resolve().parent / "distribution.json"
 CUES = ("usual", "variety", "random")
 FIELDS = ("first_name", "last_name", "gender", "birth_year", "birth_place", "profession")
-# Documents that the model reads: of a peaked cue a request, of the flat cue an answer, of either cue for
-# records.
-PEAKED_DOCUMENTS, FLAT_DOCUMENTS_PER_ANSWER, RECORD_DOCUMENTS = 200, 8, 700
-NAME_PEAKED_DOCUMENTS, NAME_FLAT_DOCUMENTS_PER_ANSWER = 1000, 4
-UNRELATED_SENTENCES, UNRELATED_HELD_OUT = 3000, 300
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How many documents the model from nothing reads: per request with a peaked cue, per answer with the
+    flat one (names have their own), records per cue, and sentences that nothing asks for."""
+
+    peaked: int
+    flat_per_answer: int
+    name_peaked: int
+    name_flat_per_answer: int
+    records: int
+    unrelated: int
+
+
+ALL = Reading(200, 8, 1000, 4, 700, 3000)
+FEW = Reading(50, 4, 50, 1, 50, 300)
 
 
 @dataclass(frozen=True)
@@ -112,27 +124,27 @@ class DistributionGrammar:
 
     # The texts for the model from nothing.
 
-    def model_documents(self, draw: random.Random) -> list[str]:
+    def model_documents(self, draw: random.Random, reading: Reading) -> list[str]:
         documents = []
         for request in (self.rng, self.binomial, *(r for requests in self.tasks.values() for r in requests)):
             names = request.task == "names"
-            peaked = NAME_PEAKED_DOCUMENTS if names else PEAKED_DOCUMENTS
+            peaked = reading.name_peaked if names else reading.peaked
             for cue in ("usual", "random"):
                 documents += [
                     self._document(request, cue, answer)
                     for answer in _in_proportion(request.answers, request.peaked, peaked, draw)
                 ]
             if request not in (self.rng, self.binomial):
-                copies = NAME_FLAT_DOCUMENTS_PER_ANSWER if names else FLAT_DOCUMENTS_PER_ANSWER
+                copies = reading.name_flat_per_answer if names else reading.flat_per_answer
                 documents += [
                     self._document(request, "variety", answer) for answer in request.answers * copies
                 ]
         for cue in CUES:
             documents += [
                 self._cues[cue].format(self._bio["request"]) + "\n" + self._biography(cue, draw)
-                for _ in range(RECORD_DOCUMENTS)
+                for _ in range(reading.records)
             ]
-        documents += [self.unrelated_sentence(draw) for _ in range(UNRELATED_SENTENCES)]
+        documents += [self.unrelated_sentence(draw) for _ in range(reading.unrelated)]
         draw.shuffle(documents)
         return documents
 

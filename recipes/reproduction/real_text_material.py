@@ -1,9 +1,16 @@
-"""The real-text study's material: conversations and written replies, as the commands read them.
+"""Writes the texts of the real-text study: conversations and written replies, as the commands read them.
 
-Owns: reading the three files, what the model from nothing reads, the tokenizer. Does not own: commands.
-The model reads whole conversations and, as lines without their context, further replies. It never sees a
-reply that a method is tuned on later: not the first ones of the one-to-one file, none to a one-to-many
-context.
+    python real_text_material.py DIALOGUES_DIR TEMPLATE.json FOLDER
+
+    FOLDER/base.jsonl                           what the model from nothing reads
+    FOLDER/one-to-one.jsonl, written.jsonl      one reply per context
+    FOLDER/one-to-many.jsonl, test.jsonl        all of them
+    FOLDER/template-K.json                      TEMPLATE with the prompt of number K alone; 0: of none
+    FOLDER/tokenizer/, model.yaml               byte-level BPE; a base of recipes: vocabulary and end token
+
+Owns: reading the three files, these texts, the tokenizer. Does not own: commands. The model reads whole
+conversations and, as lines without their context, further replies. It never sees a reply that a method is
+tuned on later: not the first ones of the one-to-one file, none to a one-to-many context.
 """
 
 from __future__ import annotations
@@ -13,9 +20,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from words import BEGIN, write_lines
+from words import BEGIN, write_lines, write_vocabulary_size
 
 VOCABULARY = 4096
+NUMBERS = 9
 LOOSE_REPLIES = 3  # a context at most: some have ten, most four
 _NEWLINE = "\u010a"  # the byte-level alphabet's sign: the end of a line is the end token
 
@@ -28,11 +36,8 @@ class Material:
         self._one_to_many = _read(folder / "dialogues_one_to_many.jsonl")
         self._test = _read(folder / "dialogues_test.jsonl")
 
-    def write(self, out: Path) -> tuple[int, int]:
-        """Writes the tokenizer and all texts; returns the size of the vocabulary and the end token.
-
-        one-to-one.jsonl and written.jsonl have one reply a context, one-to-many.jsonl and test.jsonl all.
-        """
+    def write(self, out: Path) -> None:
+        """The tokenizer, its base of recipes, and all texts."""
         documents = list(self._documents())
         write_lines(out / "base.jsonl", ({"text": document} for document in documents))
         for name, rows, replies in (
@@ -52,7 +57,8 @@ class Material:
                     for i, row in enumerate(rows)
                 ),
             )
-        return _write_tokenizer(out / "tokenizer", documents)
+        tokens, end = _write_tokenizer(out / "tokenizer", documents)
+        write_vocabulary_size(out / "model.yaml", tokens, eos_token_id=end)
 
     def write_template(self, path: Path, original: Path, label: str) -> None:
         """A template without numbers whose prompt ends with `label`."""
@@ -77,11 +83,9 @@ def _read(path: Path) -> list[dict]:
             row["context"] = "\n".join(" ".join(turn.split()) for turn in row["context"].split("\n"))
             row["candidates"] = [" ".join(reply.split()) for reply in row["candidates"]]
     except OSError as error:
-        sys.exit(
-            f"launch/reproduce real-text: error: {path}: {error.strerror}; give the folder that holds it"
-        )
+        sys.exit(f"{path}: {error.strerror}; give the folder that holds it")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        sys.exit(f"launch/reproduce real-text: error: {path}: not lines of context and candidates: {error!r}")
+        sys.exit(f"{path}: not lines of context and candidates: {error!r}")
     return rows
 
 
@@ -109,3 +113,15 @@ def _write_tokenizer(folder: Path, documents: list[str]) -> tuple[int, int]:
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": BEGIN, "eos_token": _NEWLINE}
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     return tokenizer.get_vocab_size(), tokenizer.token_to_id(_NEWLINE)
+
+
+def main(dialogues: Path, template: Path, folder: Path) -> None:
+    material = Material(dialogues)
+    material.write(folder)
+    for number in range(NUMBERS + 1):
+        label = f"\nB {number}:" if number else "\nB:"
+        material.write_template(folder / f"template-{number}.json", template, label)
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

@@ -1,5 +1,5 @@
-"""How much tuning a run had: passes over its prompts, optimizer steps, replies read per prompt, and the mean loss
-of the last pass in nats, before each step of it.
+"""How much tuning a run had: passes over its prompts, optimizer steps, replies read per prompt, and the mean
+loss of the last pass in nats, before each step of it.
 
     python training_figures.py RUN OUTPUT.json
 

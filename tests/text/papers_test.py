@@ -17,6 +17,8 @@ import cost
 import definition
 import outcome
 import reproduce
+import stages
+from definition_file import FULL, families_of, read_definition
 from plural_text.common.errors import BadData, BadRecipe, MissingInput, UsageError
 from plural_text.common.program import program
 from plural_text.sweep.expand import matches, settings_of
@@ -43,23 +45,28 @@ MISTRAL_7B = {
 
 
 def tables():
-    for name in reproduce.table_names():
-        file = reproduce.TABLES / f"{name}.yaml"
-        for family in definition.families_of(file):
-            yield definition.read_table(file, family, PLACES)
+    """The studies of real weights, which have one table each."""
+    for name in reproduce.study_names():
+        file = reproduce.STUDIES / f"{name}.yaml"
+        for family in families_of(file):
+            yield read_definition(file, family, FULL, PLACES)
+
+
+def first_stage(name, family="mistral"):
+    return read_definition(reproduce.STUDIES / f"{name}.yaml", family, FULL, PLACES).stages[0]
 
 
 class Definitions(FolderTest):
     def settings(self, table):
         file = self.folder / "sweep.yaml"
-        file.write_text(yaml.safe_dump({**table.sweep, "dir": str(self.folder)}))
+        file.write_text(yaml.safe_dump({**table.stages[0].sweep, "dir": str(self.folder)}))
         sweep = read_sweep(file)
         return sweep, settings_of(sweep)
 
     def test_every_row_is_one_setting_that_is_measured_so(self):
         for table in tables():
             _, settings = self.settings(table)
-            for row in table.rows:
+            for row in table.rows.values():
                 if row.setting is None:
                     self.assertTrue(row.published, row.title)
                     continue
@@ -76,12 +83,11 @@ class Definitions(FolderTest):
 
     def test_what_is_published_stands_in_a_column(self):
         for table in tables():
-            columns = {column.figure for column in table.columns}
-            for row in table.rows:
+            columns = {column.figure for column in table.tables[0].columns}
+            for row in table.rows.values():
                 self.assertLessEqual(set(row.published), columns, f"{table.name}: {row.title}")
-            titles = [row.title for row in table.rows]
+            titles = [row.title for row in table.tables[0].rows]
             self.assertEqual(len(titles), len(set(titles)))
-            self.assertLessEqual({column.of for column in table.columns} - {""}, set(titles))
 
     def test_runs_have_the_settings_of_the_shipped_recipes(self):
         """Those that the papers and their code have (docs/methods.md); precision alone is the table's."""
@@ -143,7 +149,7 @@ class Definitions(FolderTest):
                 self.assertEqual(found, [300, 50, 1.0, 9 if label == "poexft" else 0])
 
     def test_mistakes_in_a_definition(self):
-        good = (reproduce.TABLES / "diffuse-4.yaml").read_text()
+        good = (reproduce.STUDIES / "diffuse-4.yaml").read_text()
         file = self.folder / "table.yaml"
         for old, new, words in (
             (
@@ -157,7 +163,7 @@ class Definitions(FolderTest):
             self.assertEqual(good.count(old), 1, old)
             file.write_text(good.replace(old, new))
             with self.assertRaisesRegex(BadRecipe, words):
-                definition.read_table(file, "mistral", PLACES)
+                read_definition(file, "mistral", FULL, PLACES)
 
 
 def _nested(values):
@@ -172,28 +178,34 @@ def _nested(values):
 
 
 class Outcome(unittest.TestCase):
-    def table(self):
-        row = definition.Row
-        return definition.Table(
+    def study(self, *checks, stages=None):
+        row, column = definition.Row, definition.Column
+        base = row("base", {"untrained": True}, "hot.metrics", {"diversity": 0.3, "steps": 1})
+        tables = (
+            definition.Table(
+                "Title",
+                (column("diversity", "diversity", 2), column("steps", "x base", 1, base)),
+                (
+                    base,
+                    row("tuned", {"method": "otmft"}, "cold.metrics", {"diversity": 0.5}),
+                    row("natural", None, "", {"diversity": 0.9}),
+                ),
+            ),
+        )
+        checks = checks or (
+            definition.Check("rises", ("diversity",), ("base", "tuned")),
+            definition.Check("stays low", ("diversity",), ("tuned",), at_most=0.2),
+        )
+        return definition.Definition(
             "t",
             "Title",
             "a paper, Table 9",
             "mistral",
+            None,
             (),
-            {},
-            (
-                definition.Column("diversity", "diversity", 2, ""),
-                definition.Column("steps", "x base", 1, "base"),
-            ),
-            (
-                row("base", {"untrained": True}, "hot.metrics", {"diversity": 0.3, "steps": 1}),
-                row("tuned", {"method": "otmft"}, "cold.metrics", {"diversity": 0.5}),
-                row("natural", None, "", {"diversity": 0.9}),
-            ),
-            (
-                definition.Check("rises", "diversity", ("base", "tuned"), None, None),
-                definition.Check("stays low", "diversity", ("tuned",), None, 0.2),
-            ),
+            stages or (definition.Stage("", {}),),
+            tables,
+            checks,
             ("steps", "diversity"),
             ("A word of ours.",),
         )
@@ -226,7 +238,7 @@ class Outcome(unittest.TestCase):
     }
 
     def test_rows_have_their_figures_beside_the_published_ones(self):
-        found = outcome.fill(self.table(), self.SWEPT)
+        found = outcome.fill(self.study(), {"": self.SWEPT}, [1, 2])
         # A multiple is of the same seed: 30 / 10 and 30 / 20.
         self.assertEqual(found.values("tuned", "steps"), {1: 3.0, 2: 1.5})
         lines = [
@@ -246,11 +258,50 @@ class Outcome(unittest.TestCase):
     def test_a_row_that_means_no_setting_or_several(self):
         for arms in ([], [*self.SWEPT["arms"], {"arm": "otmft+2", "settings": {"method": "otmft"}}]):
             with self.assertRaisesRegex(BadData, "row '.*' means (0|2) settings"):
-                outcome.fill(self.table(), {**self.SWEPT, "arms": arms})
+                outcome.fill(self.study(), {"": {**self.SWEPT, "arms": arms}}, [1, 2])
+
+    def test_a_setting_that_others_extend_is_meant_where_it_is_named_exactly(self):
+        settings = [{"method": "otmft", "train.epochs": 8}, {"method": "otmft"}, {"untrained": True}]
+        self.assertEqual(stages.meant({"method": "otmft"}, settings), [1])
+        self.assertEqual(stages.meant({"train.epochs": 8}, settings), [0])
+        self.assertEqual(stages.meant({"method": "cvf"}, settings), [])
+
+    def test_a_row_of_a_stage_with_other_seeds_is_that_of_the_seed_asked_for(self):
+        swept = {**self.SWEPT, "rows": [{**run, "seed": run["seed"] + 1000} for run in self.SWEPT["rows"]]}
+        moved = self.study(stages=(definition.Stage("", {}, seeds_plus=1000),))
+        self.assertEqual(outcome.fill(moved, {"": swept}, [1, 2]).values("tuned", "steps"), {1: 3.0, 2: 1.5})
+        self.assertEqual(outcome.fill(moved, {"": swept}, [2]).values("tuned", "steps"), {2: 1.5})
+
+    def test_what_only_left_out_is_not_run_and_no_failure(self):
+        check = definition.Check("stays", ("diversity",), ("tuned",), at_least=0.1)
+        found = outcome.fill(self.study(check), {}, [1, 2], "untrained")
+        self.assertIn("not run  stays  (no figures of tuned, which --only left out)", found.text())
+        self.assertTrue(found.all_hold)
+        self.assertFalse(outcome.fill(self.study(check), {}, [1, 2]).all_hold)
+
+    def test_rising_by_so_much_or_so_many_times_in_each_figure(self):
+        # Means: 0.2 and 0.4, of steps over the base's 1 and 2.25.
+        for holds, how in (
+            (True, {"by": 0.19}),
+            (False, {"by": 0.21}),
+            (True, {"times": 1.9}),
+            (False, {"times": 2.1}),
+        ):
+            check = definition.Check("rises", ("diversity", "steps"), ("base", "tuned"), **how)
+            found = outcome.fill(self.study(check), {"": self.SWEPT}, [1, 2])
+            self.assertEqual(found.all_hold, holds, how)
+        check = definition.Check("rises", ("steps", "diversity"), ("tuned", "base"))
+        self.assertFalse(outcome.fill(self.study(check), {"": self.SWEPT}, [1, 2]).all_hold)
+
+    def test_figures_are_named_with_at_before_in_or_without(self):
+        row = definition.Row("r", {}, "best-")
+        self.assertEqual(row.figure("{at}t050.program.x"), "best-t050.program.x")
+        self.assertEqual(row.figure("/training.program.steps"), "training.program.steps")
+        self.assertEqual(definition.Row("r", {}, "t").figure("program.x"), "t.program.x")
 
     def test_the_picture_has_ours_filled_and_the_paper_open(self):
-        table = self.table()
-        drawn = outcome.picture(table, outcome.fill(table, self.SWEPT))
+        study = self.study()
+        drawn = outcome.picture(study, outcome.fill(study, {"": self.SWEPT}, [1, 2]))
         by_name = {trace["name"]: trace for trace in drawn.traces}
         self.assertEqual(set(by_name), {"base", "base (published)", "tuned"})
         self.assertEqual((by_name["tuned"]["x"], by_name["tuned"]["y"]), ([2.25], [0.4]))
@@ -312,7 +363,7 @@ class CommandLine(FolderTest):
             self.call("--judge", "http://localhost:1/v1")
         with self.assertRaisesRegex(BadRecipe, "has no 'qwen'; its models are of gemma, llama2, mistral"):
             self.call("--family", "qwen")
-        with self.assertRaisesRegex(UsageError, "invalid choice: 'diffuse-9'"):
+        with self.assertRaisesRegex(UsageError, "'diffuse-9' is no study; there are ablations, dialogue, "):
             reproduce.parse(["diffuse-9", "--model", "m", "--data", "d"])
         (self.model / "config.json").write_text('{"model_type": "qwen2"}')
         with self.assertRaisesRegex(
@@ -320,9 +371,13 @@ class CommandLine(FolderTest):
         ):
             self.call()
 
+        with self.assertRaisesRegex(UsageError, r"story takes no --model: it makes its own"):
+            reproduce.run(reproduce.parse(["story", "--model", str(self.model)]))
+        with self.assertRaisesRegex(UsageError, r"diffuse-4 needs --data DIR"):
+            reproduce.run(reproduce.parse(["diffuse-4", "--model", str(self.model)]))
+
     def test_judges_are_asked_only_where_there_are_some(self):
-        file = reproduce.TABLES / "possibility-1.yaml"
-        table = definition.read_table(file, "mistral", PLACES)
+        study = read_definition(reproduce.STUDIES / "possibility-1.yaml", "mistral", FULL, PLACES)
         usual = [
             "possibility-1",
             "--model",
@@ -345,21 +400,22 @@ class CommandLine(FolderTest):
             "b",
         ]
         for words, asked in (([], False), (judges, True)):
-            changed = reproduce.write_sweep(table, self.folder, reproduce.parse([*usual, *words]))
+            options = reproduce.parse([*usual, *words])
+            stages.write_sweep(study.stages[0], self.folder, options)
             sweep = yaml.safe_load((self.folder / "sweep.yaml").read_text())
             for one in sweep["evaluate"]:
                 self.assertEqual("incoherence" in one["metrics"]["metrics"], asked)
                 self.assertEqual(
                     one["metrics"].get("judge"), ["http://a/v1", "http://b/v1"] if asked else None
                 )
-            self.assertEqual(changed, ["optimizer.lr = 0.0001", "limit = 3"])
+            self.assertEqual(stages.changes(study, options), ["optimizer.lr = 0.0001", "limit = 3"])
 
     def test_the_first_judge_talks_with_personas_else_a_script_does(self):
-        table = definition.read_table(reproduce.TABLES / "possibility-4.yaml", "mistral", PLACES)
+        stage = first_stage("possibility-4")
         usual = ["possibility-4", "--model", "m", "--data", "d", "--persona", "conversations=7"]
         judge = ["--judge", "http://a/v1", "--judge-model", "a", "--judge-key-variable", "KEY"]
         for words in ([], judge):
-            reproduce.write_sweep(table, self.folder, reproduce.parse([*usual, *words]))
+            stages.write_sweep(stage, self.folder, reproduce.parse([*usual, *words]))
             for setting in settings_of(read_sweep(self.folder / "sweep.yaml")):
                 asked = setting.evaluations[0].steps["persona"]
                 self.assertEqual(asked["conversations"], 7)
@@ -370,10 +426,10 @@ class CommandLine(FolderTest):
                 self.assertEqual(asked.get("key-variable"), "KEY" if words else None)
 
     def test_what_the_user_sets_goes_before_what_the_table_sets_for_some(self):
-        table = definition.read_table(reproduce.TABLES / "possibility-3.yaml", "mistral", PLACES)
+        stage = first_stage("possibility-3")
         words = ["--set", "train.groups_per_step=5", "--generate", "responses=3"]
         usual = ["possibility-3", "--model", "m", "--data", "d"]
-        reproduce.write_sweep(table, self.folder, reproduce.parse([*usual, *words]))
+        stages.write_sweep(stage, self.folder, reproduce.parse([*usual, *words]))
         settings = settings_of(read_sweep(self.folder / "sweep.yaml"))
         self.assertEqual([one.label for one in settings], ["cvf", "poexft", "untrained"])
         for setting in settings:

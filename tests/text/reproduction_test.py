@@ -1,7 +1,6 @@
-"""The reproduction's grammars, figures over seeds and the step cache, without any model."""
+"""The toys: their grammars, figures over seeds, their studies' definitions, material; without any model."""
 
 import argparse
-import contextlib
 import json
 import math
 import pathlib
@@ -10,23 +9,27 @@ import re
 import sys
 import tempfile
 import unittest
-from types import SimpleNamespace
-from typing import ClassVar
-from unittest import mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "recipes/reproduction"))
+TOYS = ROOT / "recipes/reproduction"
+for folder in ("reproduction", "papers"):
+    sys.path.insert(0, str(ROOT / "recipes" / folder))
 
 import yaml
 
-import dialogue
-import distributions
-import study as study_module
+import harm_figures
+import reproduce
+import stages
+import training_figures
+from corpora import Corpora
+from definition_file import FULL, SMALL, families_of, placeholders_of, read_definition
 from persona_grammar import PersonaGrammar
+from plural_text.common.errors import BadRecipe, CommandError
+from plural_text.sweep.expand import settings_of
+from plural_text.sweep.sweep_file import read_sweep
 from reply_grammar import ReplyGrammar
 from report import Figure, Report, Row, summarize
-from study import RECIPES, Seed, StepFailed, Study
-from study import arguments as study_options
+from text.support import FolderTest
 from words import write_lines
 
 DIV = Figure("diversity", "diversity")
@@ -107,175 +110,229 @@ class OverSeeds(unittest.TestCase):
         self.assertLess(row["interval"][0], row["mean"])
 
 
-class StudiesInPart(unittest.TestCase):
-    """What a study prints whose figures are only those of some methods or parts."""
+class StudiesTest(FolderTest):
+    """Those of toys, as a run would find them, with empty parts of recipes in the place of material."""
 
-    def printed(self, module, rows, *words):
-        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-            words = [module.__name__, folder, "--seeds", "1,2", *words]
-            stack.enter_context(mock.patch.object(sys, "argv", words))
-            stack.enter_context(mock.patch.object(Study, "each_seed", lambda *_: {}))
-            options = study_options(module.__name__, "in part", module.add_options)
-            study = Study(module.__name__, options)
-            for row, figures in rows.items():
-                for seed in (1, 2):
-                    study.report.add(row, seed, figures)
-            module.work(study)
-            return study.report.text()
-
-    def test_dialogue_names_the_methods_that_checks_need(self):
-        figures = {"diversity": 0.5, "different": 3.5, "incoherent_percent": 0.1, "distinct_2": 0.1}
-        text = self.printed(dialogue, {"peft@0.5": figures}, "--methods", "peft")
-        self.assertIn("yes  random numbers, 1 pass: 3.1 to 3.6 different of 5", text)
-        self.assertRegex(
-            text,
-            r"not run  diversity at t = 0.5: base < OTOFT < OTMFT < POEXFT  "
-            r"\(no figures of base@0.5, otoft@0.5, otmft@0.5, which --methods left out\)",
+    def study(self, name, size=FULL):
+        places = reproduce.places(None, self.folder / "data", self.folder)
+        found = read_definition(reproduce.STUDIES / f"{name}.yaml", "", size, places)
+        options = argparse.Namespace(
+            seeds=[1], threads=1, set=[], generate=[], persona=[], judge=[], judge_model=[]
         )
-        self.assertRegex(text, "not run  diverse beam search .*no figures of base@0.0, dbs, which --meth")
-        self.assertNotRegex(text, "nan|NO ")
+        for folder in ("", "seed-1", "seed-1001"):
+            part = self.folder / "material" / folder / "model.yaml"
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text("model: {config: {vocab_size: 9}}\n")
+        for stage in found.stages:
+            stages.write_sweep(stage, self.folder, options)
+        return found
+
+    def settings(self, study):
+        """Stage -> its settings."""
+        return {
+            stage.name: settings_of(read_sweep(stages.sweep_file(self.folder, stage)))
+            for stage in study.stages
+        }
+
+    def names(self):
+        return [
+            name for name in reproduce.study_names() if not families_of(reproduce.STUDIES / f"{name}.yaml")
+        ]
+
+
+class Studies(StudiesTest):
+    def test_every_row_is_one_setting_and_every_figure_is_measured(self):
+        self.assertEqual(
+            self.names(), ["ablations", "dialogue", "distributions", "persona", "real-text", "story"]
+        )
+        for name in self.names():
+            study = self.study(name)
+            settings = self.settings(study)
+            for table in study.tables:
+                shown = set()
+                for row in table.rows:
+                    with self.subTest(study=name, table=table.title, row=row.key):
+                        choices = settings[row.stage]
+                        (chosen,) = stages.meant(row.setting, [one.chosen for one in choices])
+                        steps = {
+                            f"{one.name}.{step}" if one.name else step
+                            for one in choices[chosen].evaluations
+                            for step in one.steps
+                        }
+                        has = {
+                            column.figure
+                            for column in table.columns
+                            if row.figure(column.figure).rpartition(".")[0] in steps
+                        }
+                        self.assertTrue(has)
+                        shown |= has
+                        beside = {
+                            column.figure
+                            for other in study.tables
+                            for column in other.columns
+                            if row in other.rows
+                        }
+                        self.assertLessEqual(set(row.published), beside)
+                self.assertEqual(shown, {column.figure for column in table.columns}, table.title)
+
+    def test_every_corpus_is_used_and_all_that_are_used_are_there(self):
+        for name in self.names():
+            study = self.study(name)
+            text = " ".join(str(stage.sweep) for stage in study.stages)
+            corpora = Corpora(study, None, self.folder / "data", self.folder)
+            known = {str(self.folder / corpora.path(corpus)) for corpus in study.corpora}
+            self.assertEqual(set(re.findall(r"[^'\s,=]+\.h5", text)), known, name)
+
+    def test_small_ones_are_the_same_study(self):
+        for name in self.names():
+            sizes = yaml.safe_load((reproduce.STUDIES / f"{name}.yaml").read_text()).get("sizes")
+            if sizes:
+                self.assertEqual(set(sizes), {FULL, SMALL})
+                self.assertEqual(set(sizes[FULL]), set(sizes[SMALL]))
+                self.assertEqual(len(self.study(name, SMALL).rows), len(self.study(name).rows))
+            else:
+                with self.assertRaisesRegex(BadRecipe, "has no 'small'"):
+                    self.study(name, SMALL)
+
+    def test_what_the_user_has_to_name(self):
+        asked = {name: placeholders_of(reproduce.STUDIES / f"{name}.yaml") for name in self.names()}
+        self.assertEqual(asked.pop("real-text"), {"data"})
+        self.assertEqual(set(map(tuple, asked.values())), {()})
+        self.assertEqual(placeholders_of(reproduce.STUDIES / "diffuse-4.yaml"), {"model", "data"})
+
+    def test_only_takes_the_stages_that_its_runs_need(self):
+        study = self.study("dialogue")
+        needed = lambda only: [stage.name for stage in stages.needed(study, self.folder, only)]
+        self.assertEqual(needed("cvf"), ["base", "tuned"])
+        self.assertEqual(needed("s1001"), ["second-base", "second"])
+        self.assertEqual(needed("epochs4"), ["base", "passes"])
+        self.assertEqual(needed(None), ["base", "second-base", "second", "passes", "tuned"])
+
+
+class DialogueStudy(StudiesTest):
+    def setUp(self):
+        super().setUp()
+        self.found = self.study("dialogue")
+
+    def passes(self, file, corpus):
+        return {
+            setting.chosen["train.epochs"]
+            for settings in self.settings(self.found).values()
+            for setting in settings
+            if setting.overrides.get("base") == str(TOYS / file)
+            and corpus in setting.overrides["data.train"]
+            and "train.epochs" in setting.chosen
+        }
+
+    def test_both_kinds_of_numbers_are_tuned_for_as_long(self):
+        self.assertEqual(self.passes("peft.yaml", "train.h5"), {1, 2, 4, 8})
+        self.assertEqual(self.passes("peft-aligned.yaml", "train-kinds.h5"), {1, 2, 4, 8})
+        random_numbers, aligned = (
+            yaml.safe_load((TOYS / file).read_text()) for file in ("peft.yaml", "peft-aligned.yaml")
+        )
+        for part in ("train", "optimizer", "loss"):
+            self.assertEqual(random_numbers[part], aligned[part])
+
+    def test_tables_show_aligned_numbers_beside_random_ones_of_as_many_passes(self):
+        """Also where a table shows several temperatures."""
+        for table in self.found.tables:
+            shown = {"peft.yaml": set(), "peft-aligned.yaml": set()}
+            for row in table.rows:
+                file = pathlib.Path(row.setting.get("base", "")).name
+                if file in shown and "best" not in row.at:
+                    shown[file].add((row.setting.get("train.epochs"), row.at))
+            random_numbers, aligned = shown.values()
+            self.assertLessEqual(aligned, random_numbers, table.title)
+
+    def test_table_2_is_of_a_model_of_its_own(self):
+        by_name = {stage.name: stage for stage in self.found.stages}
+        (table,) = [table for table in self.found.tables if table.title.startswith("Table 2")]
+        self.assertEqual({row.stage for row in table.rows}, {"second"})
+        self.assertEqual(by_name["second"].seeds([4]), [1004])
+        path = by_name["second"].sweep["set"]["model.path"]
+        self.assertEqual(path, f"{self.folder}/models/second-seed-{{seed}}")
+        shapes = []
+        for stage in ("base", "second-base"):
+            (recipe, _) = by_name[stage].sweep["base"]
+            shapes.append(yaml.safe_load(pathlib.Path(recipe).read_text())["model"])
+        self.assertNotEqual(*shapes)
+
+
+class Training(FolderTest):
+    def test_passes_steps_and_the_loss_of_the_last_pass(self):
+        steps = [(0, 5.0), (0, 4.0), (1, 3.0), (1, 1.0)]
+        write_lines(
+            self.folder / "metrics.jsonl",
+            [{"event": "step", "epoch": epoch, "loss": loss} for epoch, loss in steps] + [{"event": "end"}],
+        )
+        for responses, read in ((4, {"replies_per_prompt": 8}), (0, {})):
+            (self.folder / "recipe.yaml").write_text(f"group: {{responses: {responses}}}\n")
+            training_figures.main(self.folder, self.folder / "out.json")
+            self.assertEqual(
+                json.loads((self.folder / "out.json").read_text()),
+                {"passes": 2, "steps": 4, "loss_nats": 2.0, **read},
+            )
 
     def test_harm_to_a_few_sentences_is_told_from_harm_to_all(self):
         """One sentence of twenty loses 2 nats a token, or each loses a little."""
         whole = {"base_logprob_nats": -20.0, "logprob_nats": -20.0, "response_tokens": 10}
         worse = whole | {"logprob_nats": -40.0}
         a_little = whole | {"logprob_nats": -20.9}  # 9.4 %
-        self.assertEqual(distributions.harmed_percent([whole] * 19 + [worse]), 5.0)
-        self.assertEqual(distributions.harmed_percent([a_little] * 20), 0.0)
-        self.assertEqual(distributions.harmed_percent([whole | {"logprob_nats": -21.0}] * 2), 100.0)  # 10.5 %
-
-    def test_one_row_of_an_order_is_no_order(self):
-        figures = {"entropy_nats": 2.0, "exact_entropy_nats": 2.0}
-        rows = {f"{task} id": figures for task in ("names", "fruits")}
-        text = self.printed(distributions, rows, "--parts", "leave_one_in")
-        self.assertIn("not run  names: exact entropy base < ood < id  (no figures of names base, ", text)
-        self.assertNotRegex(text, "nan|NO |yes ")
+        self.assertEqual(harm_figures.harmed_percent([whole] * 19 + [worse]), 5.0)
+        self.assertEqual(harm_figures.harmed_percent([a_little] * 20), 0.0)
+        self.assertEqual(harm_figures.harmed_percent([whole | {"logprob_nats": -21.0}] * 2), 100.0)  # 10.5 %
 
 
-class RecordedSeed(Seed):
-    """Trains nothing: keeps what it was asked to, and answers with the first kinds of reply there are."""
+class Material(FolderTest):
+    STUDY = """
+title: t
+source: ""
+material: {program: ["{python}", PROGRAM, "{material}", "{seed}"], reads: [READ]}
+sweep: {base: []}
+columns: [{figure: x, title: x}]
+rows: [{title: r, setting: {}}]
+"""
 
-    trained: ClassVar[list] = []  # (folder's name, run, recipe, overrides)
+    def make(self, *seeds):
+        file = self.folder / "study.yaml"
+        text = self.STUDY.replace("PROGRAM", str(self.folder / "program.py"))
+        file.write_text(text.replace("READ", str(self.folder / "read")))
+        study = read_definition(file, "", FULL, reproduce.places(None, None, self.folder / "out"))
+        Corpora(study, None, None, self.folder / "out").make_material(seeds, 2)
+        return {path.parent.name: path.read_text() for path in sorted((self.folder / "out").rglob("written"))}
 
-    def prepare(self, inputs, output, **_):
-        return self.path(output)
-
-    def train(self, name, recipe, overrides):
-        self.trained.append((self.folder.name, name, recipe, overrides))
-        settings = yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8"))
-        passes = overrides.get("train.epochs", settings["train"]["epochs"])
-        run = self.path("runs") / name
-        run.mkdir(parents=True, exist_ok=True)
-        write_lines(run / "metrics.jsonl", ({"event": "step", "epoch": epoch} for epoch in range(passes)))
-        return run
-
-    def generate(self, output, *, adapter=None, **_):
-        """Different replies: two of the first model, three of the second, one more after several passes."""
-        grammar, draw = ReplyGrammar("dialogue", categories=3), random.Random(1)
-        kinds = (2 if self.folder.name == "seed-1" else 3) + (
-            adapter is not None and "passes" in adapter.name
+    def test_it_is_made_once_per_seed_and_again_after_a_change(self):
+        program, read = self.folder / "program.py", self.folder / "read"
+        program.write_text(
+            "import sys, pathlib\n"
+            f"text = open('{read}').read() + sys.argv[2]\n"
+            "pathlib.Path(sys.argv[1], 'written').write_text(text)\n"
         )
-        return [
-            {
-                "id": prompt.id,
-                "decode_steps": 5,
-                "responses": [{"text": grammar.reply(prompt.category, i % kinds, draw)} for i in range(5)],
-            }
-            for prompt in grammar.prompts_to_ask()
-        ]
+        with self.assertRaisesRegex(CommandError, "read: No such file"):
+            self.make(1)
+        read.write_text("a")
+        self.assertEqual(self.make(1, 2), {"seed-1": "a1", "seed-2": "a2"})
+        kept = self.folder / "out/material/seed-1/kept"
+        kept.write_text("")
+        self.make(1)
+        self.assertTrue(kept.exists())
+        read.write_text("b")
+        self.assertEqual(self.make(1), {"seed-1": "b1", "seed-2": "a2"})
+        self.assertFalse(kept.exists())
 
-
-class DialogueStudy(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        RecordedSeed.trained.clear()
-        with tempfile.TemporaryDirectory() as folder:
-            words = ["dialogue", folder, "--seeds", "1", "--jobs", "1", "--small"]
-            with (
-                mock.patch.object(sys, "argv", words),
-                mock.patch.object(study_module, "Seed", RecordedSeed),
-                mock.patch.object(dialogue.reply_study, "write_texts", lambda *_: 500),
-                mock.patch.object(dialogue.reply_study, "distinct_n", lambda *_: SimpleNamespace(value=0.1)),
-            ):
-                study = Study("dialogue", study_options("dialogue", "recorded", dialogue.add_options))
-                dialogue.work(study)
-        cls.text = study.report.text()
-        cls.trained = RecordedSeed.trained
-
-    def table(self, title):
-        """Title of a row -> its cells."""
-        _, _, rest = self.text.partition(f"**{title}")
-        lines = rest.split("\n\n")[1].splitlines()
-        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-        return {row[0]: dict(zip(rows[0][1:], row[1:])) for row in rows[2:]}
-
-    def test_both_kinds_of_numbers_are_tuned_for_as_long(self):
-        made = {recipe: set() for recipe in ("peft", "peft-aligned")}
-        settings = {
-            recipe: yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8"))
-            for recipe in made
-        }
-        for folder, _, recipe, overrides in self.trained:
-            if recipe in made and folder == "seed-1":
-                made[recipe].add(overrides.get("train.epochs", settings[recipe]["train"]["epochs"]))
-        self.assertEqual(made, {"peft": {1, 2, 4, 8}, "peft-aligned": {1, 2, 4, 8}})
-        for part in ("train", "optimizer", "loss"):
-            self.assertEqual(settings["peft"][part], settings["peft-aligned"][part])
-
-    def test_the_curve_over_passes_has_both_kinds_of_numbers(self):
-        curve = self.table("Both kinds of numbers after the same training")
-        self.assertEqual(
-            list(curve),
-            [
-                f"{kind} numbers, {passes}"
-                for passes in ("1 pass", "2 passes", "4 passes", "8 passes")
-                for kind in ("random", "aligned")
-            ],
-        )
-        self.assertEqual({row["different of 5"] for row in curve.values()}, {"2.00", "3.00"})
-
-    def test_tables_show_aligned_numbers_beside_random_ones_of_as_many_passes(self):
-        trained = self.table("Training that each method had")
-        passes = {title: row["passes over the prompts"] for title, row in trained.items()}
-        self.assertEqual(passes["POEXFT, aligned numbers, 8 passes"], "8")
-        self.assertEqual(passes["CVF"], "12")  # not as long as the others: the table says it
-        for title in ("Table 1", "Table 3", "Over temperatures: different of 5"):
-            rows = [row.partition(", t =")[0] for row in self.table(title)]
-            of = {
-                kind: {
-                    passes.get(row, passes.get(row.replace("POEXFT", "POEXFT, random numbers", 1)))
-                    for row in rows
-                    if kind(row)
-                }
-                for kind in (
-                    lambda row: "aligned" in row,
-                    lambda row: row.startswith("POEXFT") and "aligned" not in row and "best" not in row,
-                )
-            }
-            aligned, random_numbers = of.values()
-            self.assertEqual(aligned, random_numbers, title)
-
-    def test_table_2_is_of_a_model_of_its_own(self):
-        bases = {folder: overrides for folder, name, _, overrides in self.trained if name == "base"}
-        self.assertEqual(set(bases), {"seed-1", "second"})
-        shape = {key for key in bases["second"] if key.startswith("model.config.")} - {
-            "model.config.vocab_size"
-        }
-        self.assertTrue(any(bases["second"][key] != bases["seed-1"].get(key) for key in shape), shape)
-        tuned = {
-            name: overrides["model.path"]
-            for folder, name, _, overrides in self.trained
-            if folder == "second" and name != "base"
-        }
-        self.assertEqual(set(tuned), {"otoft", "otmft", "peft"})
-        self.assertEqual({path.parts[-3:] for path in tuned.values()}, {("second", "runs", "base")})
-        self.assertEqual({row["different of 5"] for row in self.table("Table 2").values()}, {"3.00"})
-        self.assertEqual(self.table("Table 1")["OTOFT, t = 1.00"]["different of 5"], "2.00")
+    def test_a_failure_is_one_line_and_made_again(self):
+        program = self.folder / "program.py"
+        (self.folder / "read").write_text("")
+        program.write_text("import sys; sys.exit('no luck')")
+        with self.assertRaisesRegex(CommandError, "no luck"):
+            self.make(1)
+        program.write_text("import sys; open(sys.argv[1] + '/written', 'w').write('well')")
+        self.assertEqual(self.make(1), {"seed-1": "well"})
 
 
 class ReplyMeaning(unittest.TestCase):
     def setUp(self):
-        self.grammar = ReplyGrammar("dialogue")
+        self.grammar = ReplyGrammar(TOYS / "dialogue.json")
 
     def line(self, *texts):
         return {"id": "cities/Riga/0", "responses": [{"text": text} for text in texts]}
@@ -314,7 +371,7 @@ class ReplyMeaning(unittest.TestCase):
 
     def test_every_story_and_reply_parses_and_is_unique(self):
         for name in ("dialogue", "story"):
-            grammar, draw = ReplyGrammar(name), random.Random(1)
+            grammar, draw = ReplyGrammar(TOYS / f"{name}.json"), random.Random(1)
             for prompt in grammar.prompts_to_ask():
                 replies, kinds = grammar.replies(prompt, 4, draw)
                 self.assertEqual(
@@ -346,36 +403,6 @@ class Persona(unittest.TestCase):
         )
         self.assertEqual((counts["age"], counts["gender"]), ({"twenties": 1}, {"male": 2}))
         self.assertAlmostEqual(invalid, 25.0)
-
-
-class Steps(unittest.TestCase):
-    def setUp(self):
-        self.folder = tempfile.TemporaryDirectory()
-        self.addCleanup(self.folder.cleanup)
-        study = Study("test", argparse.Namespace(folder=pathlib.Path(self.folder.name), seeds=[1], jobs=1))
-        study.say = lambda *_: None
-        self.seed = Seed(study, 1)
-        self.program = self.seed.path("program.py")
-        self.program.write_text("import sys; open(sys.argv[2], 'a').write(open(sys.argv[1]).read())")
-
-    def run_step(self):
-        self.seed.python("copy", [self.program, self.seed.path("in"), self.seed.path("out")], ["out"])
-        return self.seed.path("out").read_text()
-
-    def test_a_step_runs_again_only_when_an_input_changed(self):
-        self.seed.path("in").write_text("a")
-        self.assertEqual(self.run_step(), "a")
-        self.assertEqual(self.run_step(), "a")
-        self.seed.path("in").write_text("b")
-        self.assertEqual(self.run_step(), "ab")
-        self.seed.path("out").unlink()
-        self.assertEqual(self.run_step(), "b")
-
-    def test_a_failed_step_is_told_and_run_again(self):
-        with self.assertRaisesRegex(StepFailed, "seed 1: copy: exit 1"):
-            self.run_step()
-        self.seed.path("in").write_text("a")
-        self.assertEqual(self.run_step(), "a")
 
 
 if __name__ == "__main__":

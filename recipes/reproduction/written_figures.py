@@ -1,0 +1,64 @@
+"""How likely a model of the real-text study finds written replies.
+
+    python written_figures.py --base MODEL RESULT RUN OUTPUT.json WRITTEN-0.h5 WRITTEN-1.h5 ...
+
+perplexity: exp of minus the mean log-probability per token; of a model with M possibility numbers that of
+their even mixture, log (1/M) sum_k p(reply | number k); undefined for latents, since nothing says which one
+a written reply would have. The corpora have the replies behind no number, behind the first, and so on. Owns:
+this file of figures. Does not own: exact log-probabilities (plural evaluate).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import yaml
+
+from commands import Commands
+from words import write_figures
+
+
+def perplexity(options: argparse.Namespace, numbers: int) -> float:
+    folder = options.output.parent / "written"
+    commands = Commands(folder)
+    model = ["--model", str(options.base)]
+    if (options.result / "adapter_config.json").is_file():
+        model += ["--adapter", str(options.result)]
+    by_number = []
+    for number in range(1, numbers + 1) if numbers else (0,):
+        exact = folder / f"{number}.json"
+        corpus = str(options.written[number])
+        commands.plural("evaluate", *model, "--corpus", corpus, "--threads", "1", output=exact)
+        by_number.append(json.loads(exact.read_text(encoding="utf-8"))["groups"])
+    nats = tokens = 0.0
+    for replies in zip(*by_number, strict=True):
+        values = [reply["logprob_nats"] for reply in replies]
+        top = max(values)
+        nats -= top + math.log(math.fsum(math.exp(value - top) for value in values) / len(values))
+        tokens += replies[0]["response_tokens"]
+    return math.exp(nats / tokens)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    for name in ("result", "run", "output"):
+        add(name, type=Path)
+    add("--base", type=Path, required=True)
+    add("written", type=Path, nargs="+")
+    options = parser.parse_args()
+    recipe, trained = {"method": ""}, options.run / "recipe.yaml"
+    if trained.is_file():  # not of the model as it is
+        recipe = yaml.safe_load(trained.read_text(encoding="utf-8"))
+    numbers = recipe["group"]["possibilities"] if recipe["method"] == "poexft" else 0
+    found = None if recipe["method"] == "cvf" else perplexity(options, numbers)
+    write_figures(options.output, {"perplexity": found})
+
+
+if __name__ == "__main__":
+    main()
