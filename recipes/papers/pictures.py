@@ -268,7 +268,7 @@ def _dots(name: str, points: Sequence[tuple[float, float]], marker: Mapping[str,
 
 def _panels(count: int) -> dict[str, Any]:
     """Axes of maps below each other."""
-    layout: dict[str, Any] = {"height": _MAP_PIXELS * max(count, 1)}
+    layout: dict[str, Any] = {"height": _MAP_PIXELS * max(count, 1), "legend": {"itemsizing": "constant"}}
     plain = {"showgrid": False, "zeroline": False}
     for place in range(count):
         end = "" if place == 0 else str(place + 1)

@@ -42,7 +42,7 @@ def write_sweep(stage: Stage, folder: Path, options: argparse.Namespace) -> None
     sweep |= {"seeds": stage.seeds(options.seeds), "threads": options.threads}
     evaluations = sweep.get("evaluate", [])
     evaluations = evaluations if isinstance(evaluations, list) else [evaluations]
-    if not options.judge:
+    if not options.judge and any(map(asks_a_judge, evaluations)):
         sweep["evaluate"] = evaluations = [one for one in evaluations if not asks_a_judge(one)]
     # Last and of all settings: what the study sets for some of them gives way, too.
     asked = {

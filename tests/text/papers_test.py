@@ -16,9 +16,11 @@ import yaml
 import cost
 import definition
 import outcome
+import pictures
 import reproduce
 import stages
 from definition_file import FULL, families_of, read_definition
+from measured import Measured
 from plural_text.common.errors import BadData, BadRecipe, MissingInput, UsageError
 from plural_text.common.program import program
 from plural_text.sweep.expand import matches, settings_of
@@ -57,22 +59,30 @@ def first_stage(name, family="mistral"):
 
 
 class Definitions(FolderTest):
-    def settings(self, table):
+    def settings(self, table, stage=0):
         file = self.folder / "sweep.yaml"
-        file.write_text(yaml.safe_dump({**table.stages[0].sweep, "dir": str(self.folder)}))
+        file.write_text(yaml.safe_dump({**table.stages[stage].sweep, "dir": str(self.folder)}))
         sweep = read_sweep(file)
         return sweep, settings_of(sweep)
 
     def test_every_row_is_one_setting_that_is_measured_so(self):
         for table in tables():
-            _, settings = self.settings(table)
+            of_stage = {
+                stage.name: self.settings(table, place)[1] for place, stage in enumerate(table.stages)
+            }
             for row in table.rows.values():
                 if row.setting is None:
                     self.assertTrue(row.published, row.title)
                     continue
                 with self.subTest(table=table.name, family=table.family, row=row.title):
-                    found = [one for one in settings if matches(row.setting, one.chosen)]
+                    found = [one for one in of_stage[row.stage] if matches(row.setting, one.chosen)]
                     self.assertEqual(len(found), 1)
+                    measured = {f"{one.name}.{step}" for one in found[0].evaluations for step in one.steps}
+                    if not row.at:  # the columns name evaluation and step
+                        figures = [column.figure for one in table.tables for column in one.columns]
+                        own = [figure for figure in figures if not figure.startswith("moved.")]
+                        self.assertLessEqual({".".join(name.split(".")[:2]) for name in own}, measured)
+                        continue
                     name, step, *_ = row.at.split(".")
                     (evaluation,) = [one for one in found[0].evaluations if one.name == name]
                     self.assertIn(step, evaluation.steps)
@@ -83,11 +93,12 @@ class Definitions(FolderTest):
 
     def test_what_is_published_stands_in_a_column(self):
         for table in tables():
-            columns = {column.figure for column in table.tables[0].columns}
-            for row in table.rows.values():
-                self.assertLessEqual(set(row.published), columns, f"{table.name}: {row.title}")
-            titles = [row.title for row in table.tables[0].rows]
-            self.assertEqual(len(titles), len(set(titles)))
+            for one in table.tables:
+                columns = {column.figure for column in one.columns}
+                for row in one.rows:
+                    self.assertLessEqual(set(row.published), columns, f"{table.name}: {row.title}")
+                titles = [row.title for row in one.rows]
+                self.assertEqual(len(titles), len(set(titles)))
 
     def test_runs_have_the_settings_of_the_shipped_recipes(self):
         """Those that the papers and their code have (docs/methods.md); precision alone is the table's."""
@@ -158,7 +169,9 @@ class Definitions(FolderTest):
                 "has no 'mistral'; its models are of gemma, llama2",
             ),
             ('rising: ["RNG, base"', 'rising: ["RNG base"', "names 'RNG base', which is the title of no row"),
-            ("picture:", "pictures:", "pictures is no key; known are title, source"),
+            ("pictures:", "picture:", "picture is no key; known are title, source"),
+            ("kind: scatter", "kind: pie", "has kind 'pie'; kinds are scatter, ranked"),
+            ("prompts: [rng-0]", "top_k: 1", "top_k is no key; known are kind, title"),
         ):
             self.assertEqual(good.count(old), 1, old)
             file.write_text(good.replace(old, new))
@@ -206,7 +219,8 @@ class Outcome(unittest.TestCase):
             stages or (definition.Stage("", {}),),
             tables,
             checks,
-            ("steps", "diversity"),
+            (),
+            ({"kind": "scatter", "x": "steps", "y": "diversity"},),
             ("A word of ours.",),
         )
 
@@ -301,7 +315,9 @@ class Outcome(unittest.TestCase):
 
     def test_the_picture_has_ours_filled_and_the_paper_open(self):
         study = self.study()
-        drawn = outcome.picture(study, outcome.fill(study, {"": self.SWEPT}, [1, 2]))
+        swept = {"": self.SWEPT}
+        measured = Measured(study, {}, swept)
+        (drawn,) = pictures.pictures(study, outcome.fill(study, swept, [1, 2]), measured)
         by_name = {trace["name"]: trace for trace in drawn.traces}
         self.assertEqual(set(by_name), {"base", "base (published)", "tuned"})
         self.assertEqual((by_name["tuned"]["x"], by_name["tuned"]["y"]), ([2.25], [0.4]))
