@@ -16,6 +16,7 @@ Answers of all seeds are counted together. Thread rule: free of state.
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ import report
 from definition import Definition, Row
 from gazetteer import Gazetteer
 from measured import Measured
+from plural_text.common.errors import NotInstalled
 from plural_text.metrics.biography import COUNTRY, parse
 from plural_text.metrics.coverage import answer_key
 from plural_text.report.figure import COLOURS, SYMBOLS, Figure, axes, colour, dash
@@ -46,7 +48,10 @@ def pictures(definition: Definition, found: report.Report, measured: Measured) -
         elif one["kind"] == "lines":
             drawn.append(_lines(found, name, one))
         else:
-            drawn.append(_DRAW[one["kind"]](name, one, measured))
+            try:
+                drawn.append(_DRAW[one["kind"]](name, one, measured))
+            except NotInstalled as missing:  # a picture less
+                print(f"plural: warning: {missing}", file=sys.stderr)
     return [figure for figure in drawn if figure.traces]
 
 
