@@ -1,9 +1,9 @@
 """What tuning did to text that it was not about, from what `plural evaluate --compare-base` wrote beside
 OUTPUT.
 
-    python harm_figures.py CORPUS.h5 OUTPUT.json
+    python harm_figures.py OUTPUT.json
 
-CORPUS: that of the evaluation, named so that another one is measured anew. Owns: this file of figures.
+Owns: this file of figures.
 """
 
 from __future__ import annotations
@@ -36,4 +36,4 @@ def main(output: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

@@ -60,7 +60,7 @@ NOT_TYPED = {
         "launch/reproduce story",
         "launch/reproduce ablations --seeds 4,5,6",
         "launch/reproduce distributions",
-        "launch/reproduce real-text DIALOGUES_DIR",
+        "launch/reproduce real-text --data DIALOGUES_DIR",
     ],
     "hours; papers_test.py runs it on a tiny model": [
         "launch/reproduce TABLE --model DIR --data DIR",

@@ -1,6 +1,6 @@
-"""launch/reproduce distributions, much reduced: one seed, a model that has read a tenth, two parts of the
-study."""
+"""Distribution matching, much reduced: one seed, a model that has read a tenth, some of the study's rows."""
 
+import json
 import math
 import os
 import pathlib
@@ -9,24 +9,13 @@ import subprocess
 import sys
 import tempfile
 import unittest
-from unittest import mock
+
+import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "recipes" / "reproduction"))
 
-import distribution_grammar
-import distributions
-import study
-from distribution_grammar import DistributionGrammar
-
-FEWER = {
-    "PEAKED_DOCUMENTS": 50,
-    "FLAT_DOCUMENTS_PER_ANSWER": 4,
-    "RECORD_DOCUMENTS": 0,
-    "NAME_PEAKED_DOCUMENTS": 50,
-    "NAME_FLAT_DOCUMENTS_PER_ANSWER": 1,
-    "UNRELATED_SENTENCES": 300,
-}
+from distribution_grammar import ALL, DistributionGrammar
 
 
 class Grammar(unittest.TestCase):
@@ -61,7 +50,7 @@ class Grammar(unittest.TestCase):
         self.assertTrue(all(target.count("{") == 4 and target.endswith("}") for target in row["targets"]))
 
     def test_a_cue_alone_separates_peaked_from_flat(self):
-        documents = self.grammar.model_documents(random.Random(3))
+        documents = self.grammar.model_documents(random.Random(3), ALL)
         for cue, most in (("usual", True), ("random", True), ("variety", False)):
             asked = self.grammar.ask(self.grammar.tasks["fruits"][0], cue) + "\n"
             answers = [text[len(asked) :] for text in documents if text.startswith(asked)]
@@ -69,58 +58,67 @@ class Grammar(unittest.TestCase):
             self.assertEqual(top > 0.5, most, cue)
 
 
+def reduced_study():
+    """distributions.yaml with the closed sets and one task that is left out."""
+    study = yaml.safe_load((ROOT / "recipes/papers/distributions.yaml").read_text())
+    stages = {stage["name"]: stage for stage in study["stages"]}
+    sweep = stages["tuned"]["sweep"]
+    kept = ("rng", "binomial", "without-dates")
+    name_of = lambda one: pathlib.Path(one["data.train"]).stem
+    sweep["include"] = [one for one in sweep["include"] if name_of(one) in kept]
+    sweep["evaluate"] = [
+        one for one in sweep["evaluate"] if one["name"] in ("answers", "training", "rng", "binomial", "dates")
+    ]
+    closed, _, left_out, *_ = study["tables"]
+    left_out["rows"] = [row for row in left_out["rows"] if row["title"].startswith("dates")]
+    study["tables"] = [closed, left_out]
+    titles = [row["title"] for table in study["tables"] for row in table["rows"]]
+    study["checks"] = [
+        check for check in study["checks"] if set(check.get("rising", [check.get("row")])) <= set(titles)
+    ]
+    return {**study, "stages": [stages["base"], stages["tuned"]]}
+
+
 class Study(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(cls.folder.cleanup)
-        words = ["distributions", cls.folder.name, "--seeds", "1", "--parts", "closed_sets"]
-        with mock.patch.object(sys, "argv", words), mock.patch.multiple(distribution_grammar, **FEWER):
-            options = study.arguments("distributions", "reduced", distributions.add_options)
-            cls.study = study.Study("distributions", options)
-            runs = distributions.Runs(study.Seed(cls.study, 1), cls.study.report)
-            runs.closed_sets()
-            runs.leave_one_out(["dates"])
-        cls.report = cls.study.report
-
-    def test_tuning_makes_random_numbers_uniform(self):
-        self.assertGreater(self.report.mean("rng base", "kl_nats"), 0.4)
-        self.assertLess(self.report.mean("rng tuned", "kl_nats"), 0.05)
-        self.assertEqual(self.report.mean("rng tuned", "coverage_valid"), 10)
-        self.assertGreater(self.report.mean("rng tuned", "entropy_nats"), 2.25)
-        # The minimum of the loss is the target's entropy; 1e-5: fp32 sums of ten log-probabilities.
-        self.assertGreater(self.report.mean("rng tuned", "loss_nats"), math.log(10) - 1e-5)
-
-    def test_tuning_matches_a_distribution_that_is_not_uniform(self):
-        self.assertLess(self.report.mean("binomial tuned", "kl_nats"), 0.05)
-
-    def test_a_task_that_tuning_never_saw_flattens(self):
-        gain = self.report.mean("dates ood", "entropy_nats") - self.report.mean("dates base", "entropy_nats")
-        self.assertGreater(gain, 0.3)
-
-    def test_finished_steps_are_kept(self):
-        stamps = {
-            path: path.stat().st_mtime_ns
-            for path in pathlib.Path(self.folder.name).rglob("steps/train-*.json")
-        }
-        self.assertEqual(len(stamps), 4)
-        with mock.patch.multiple(distribution_grammar, **FEWER):
-            distributions.Runs(study.Seed(self.study, 1), self.study.report).closed_sets()
-        self.assertEqual(stamps, {path: path.stat().st_mtime_ns for path in stamps})
-
-
-class CommandLine(unittest.TestCase):
-    def test_an_unknown_part_is_one_line(self):
-        path = {"PYTHONPATH": f"{ROOT}/recipes/reproduction:{ROOT}/data/text"}
-        done = subprocess.run(
-            [sys.executable, ROOT / "recipes/reproduction/distributions.py", "--parts", "numbers"],
+        folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        (folder / "reduced.yaml").write_text(yaml.safe_dump(reduced_study()))
+        words = [sys.executable, "-P", ROOT / "recipes/papers/reproduce.py", folder / "reduced.yaml"]
+        path = os.pathsep.join(map(str, (ROOT / "recipes/papers", ROOT / "data/text")))
+        cls.done = subprocess.run(
+            [*words, folder / "out", "--small", "--seeds", "1"],
             capture_output=True,
             text=True,
-            timeout=60,
-            env={**os.environ, **path},
+            timeout=600,
+            env={**os.environ, "PYTHONPATH": path},
         )
-        self.assertEqual(done.returncode, 2)
-        self.assertIn("no part 'numbers'; there are closed_sets, names,", done.stderr)
+        file = folder / "out/results.json"
+        cls.results = json.loads(file.read_text()) if file.exists() else {}
+
+    def mean(self, row, figure):
+        self.assertTrue(self.results, self.done.stderr)
+        return self.results["rows"][row][figure]["mean"]
+
+    def test_tuning_makes_random_numbers_uniform(self):
+        base, tuned = "numbers 1 to 10, base", "numbers 1 to 10, tuned"
+        self.assertGreater(self.mean(base, "evaluate.kl_nats"), 0.4)
+        self.assertLess(self.mean(tuned, "evaluate.kl_nats"), 0.05)
+        self.assertEqual(self.mean(tuned, "program.coverage_valid"), 10)
+        self.assertGreater(self.mean(tuned, "program.entropy_nats"), 2.25)
+        # The minimum of the loss is the target's entropy; 1e-5: fp32 sums of ten log-probabilities.
+        self.assertGreater(self.mean(tuned, "/training.program.loss_nats"), math.log(10) - 1e-5)
+        self.assertEqual(self.results["rows"][base]["program.coverage"]["published"], 7)
+
+    def test_tuning_matches_a_distribution_that_is_not_uniform(self):
+        self.assertLess(self.mean("binomial B(10, 0.2), tuned", "evaluate.kl_nats"), 0.05)
+
+    def test_a_task_that_tuning_never_saw_flattens(self):
+        base, tuned = (self.mean(f"dates: {way}", "program.entropy_nats") for way in ("base", "tuned, OOD"))
+        self.assertGreater(tuned - base, 0.3)
+        self.assertEqual(len(self.results["checks"]), 7)
+        (check,) = [check for check in self.results["checks"] if check["name"].startswith("dates: unseen")]
+        self.assertTrue(check["holds"], check)
 
 
 if __name__ == "__main__":

@@ -395,20 +395,22 @@ class Measured(SweepRunsTest):
     def test_what_a_program_reads_is_looked_at(self):
         program = self.own_program('echo "{\\"x\\": 1}" >"$1"; echo one >>"$0.calls"\n')
         program = program.replace("{result}", "{responses}").replace("]", ', "."]')
-        planned = self.plan(f"seeds: [1]\nevaluate: {{generate: {{}}, program: {program}}}\n")
+        planned = self.plan(f"seeds: [1]\nevaluate: {{generate: {{}}, evaluate: {{}}, program: {program}}}\n")
         counts = self.folder / "own.sh.calls"
         one, measured = planned.runs[0], planned.folder.measured(planned.runs[0])
         stamp = measured / "program.json.made.json"
-        for change, count in ((None, 1), (None, 1), ("answers", 2), ("weights", 3)):
+        for change, count in ((None, 1), (None, 1), ("answers", 2), ("figures", 3), ("weights", 4)):
             if change == "answers":
                 (measured / "responses.jsonl").write_text("other\n")
+            if change == "figures":
+                (measured / "evaluate.json").write_text('{"summary": {}}')
             if change == "weights":
                 (planned.folder.run_folder(one) / "model/weights").write_text("other")
             (measured / "row.json").unlink(missing_ok=True)
             self.assertEqual(self.run_all(planned), ["finished"])
             self.assertEqual(counts.read_text().count("one"), count, change)
         # The folder where the program starts is none of its inputs.
-        self.assertEqual(len(json.loads(stamp.read_text())["inputs"]), 3)
+        self.assertEqual(len(json.loads(stamp.read_text())["inputs"]), 4)
 
     def test_the_error_line_is_that_of_the_last_attempt(self):
         program = self.own_program('echo "plural: error: first [exit 3]"; exit 3\n')

@@ -199,8 +199,11 @@ class Worker:
         words = list(evaluation.steps["program"]["words"])
         for name, path in places.items():
             words = [word.replace(name, str(path)) for word in words]
-        # What a program measures is what it was given, however its words say so.
+        # What a program measures is what it was given, however its words say so, and what lies beside it.
         inputs = [result, *([responses] if "generate" in evaluation.steps else [])]
+        inputs += [
+            folder / f"{step}.json" for step, read in _READ_BY.items() if read and step in evaluation.steps
+        ]
         named = [Path(word) for word in words if word != str(output) and Path(word).is_file()]
         own = {**os.environ, "OMP_NUM_THREADS": str(self._sweep.threads), **place.environment}
 
