@@ -175,5 +175,72 @@ class Verify(Guards):
         self.assert_ends(verify(self.folder, "lives"), 0, "runs/lives: unfinished")
 
 
+class Resume(Guards):
+    def start(self, name, resume, *overrides):
+        return training.train(self.folder, "r.yaml", f"name={name}", f"resume={resume}", *overrides)
+
+    def files(self, name):
+        run = self.run_folder(name)
+        return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} if run.exists() else {}
+
+    def adapter(self, name):
+        return (self.run_folder(name) / "adapter/adapter_model.safetensors").read_bytes()
+
+    def test_never_begins_where_nothing_is(self):
+        for name, word in (("stopped", "holds checkpoints"), ("whole", "holds checkpoints")):
+            before = self.files(name)
+            self.assert_ends(self.start(name, "never"), 73, word, "resume is never")
+            self.assertEqual(self.files(name), before)
+        shutil.rmtree(self.copy("whole", "result") / "checkpoints")
+        self.assert_ends(self.start("result", "never"), 73, "holds a result")
+        self.assert_ends(self.start("fresh", "never", "train.steps=1"), 0, "steps 1 to 1")
+
+    def test_require_begins_nothing(self):
+        self.assert_ends(self.start("nothing", "require"), 66, "resume is require")
+        self.assertFalse(self.run_folder("nothing").exists())
+        self.stop("required", 6)
+        self.assert_ends(self.start("required", "require"), 0, "resumed after step 4 of 12")
+        self.assert_ends(self.start("required", "require"), 0, "is finished")
+
+    def test_a_checkpoint_of_another_run(self):
+        before = self.files("stopped")
+        path = "runs/stopped/checkpoints/step-00000004"
+        self.assert_ends(self.start("branch", f"{path}/"), 0, "resumed after step 4 of 12")
+        self.assertEqual(self.adapter("branch"), self.adapter("whole"))
+        first, *lines = training.metrics(self.folder, "branch")
+        self.assertEqual((first["event"], first["step"], first["restarts"]), ("resume", 4, 0))
+        self.assertEqual(first["resumed_from"], f"{path}/")
+        self.assertEqual([line["step"] for line in lines if line["event"] == "step"], list(range(5, 13)))
+        self.assertEqual(self.files("stopped"), before)
+        self.assert_ends(verify(self.folder, "branch"), 0)
+        # From another folder and by another spelling of the corpus; to a run that is killed and goes on.
+        self.stop("moved", 10, f"resume={self.folder / path}", f"data.train={self.folder / 'corpus.h5'}")
+        self.assert_ends(self.start("moved", self.folder / path), 0, "resumed after step 8 of 12")
+        self.assertEqual(self.adapter("moved"), self.adapter("whole"))
+
+    def test_checkpoints_that_do_not_fit(self):
+        path = "runs/whole/checkpoints/step-00000004"
+        refused = [
+            (78, ("seed: 8 (was 7)",), path, "seed=8"),
+            (65, ("another corpus",), path, "data.train=other.h5"),
+            (78, ("must be auto",), "runs/whole", "seed=7"),
+            (78, ("must be auto",), "alway", "seed=7"),
+            (66, ("no checkpoint is there",), "runs/whole/checkpoints/step-00000005", "seed=7"),
+        ]
+        training.write_corpus(self.folder / "other.h5", training.random_groups(8, seed=1))
+        for code, words, resume, override in refused:
+            self.assert_ends(self.start("branch-2", resume, override), code, *words)
+        self.assert_ends(self.start("whole", path), 78, "of this run itself")
+        copy = self.copy("whole", "alone")
+        (copy / "recipe.yaml").unlink()
+        self.assert_ends(
+            self.start("branch-2", "runs/alone/checkpoints/step-00000004"), 66, "no recipe.yaml two folders"
+        )
+        weights = self.copy("whole", "broken") / "checkpoints/step-00000004/trainable.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1])
+        self.assert_ends(self.start("branch-3", weights.parent.relative_to(self.folder)), 65, "bytes")
+        self.assertTrue(weights.exists(), "a checkpoint of another run is not set aside")
+
+
 if __name__ == "__main__":
     unittest.main()

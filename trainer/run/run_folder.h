@@ -77,5 +77,8 @@ std::string GoOnFrom(const Recipe& recipe);
 // "optimizer.lr: 0.1 (was 0.2)" for each deciding key that differs. Two spellings of a path to the same file
 // do not.
 std::vector<std::string> Differences(const Recipe& now, const Recipe& before);
+// The same between runs of different names, without the keys that name files: what is in those is compared
+// by identity.h.
+std::vector<std::string> DifferencesOfRuns(const Recipe& now, const Recipe& before);
 
 }  // namespace plural::trainer
