@@ -281,7 +281,8 @@ class Spikes(Guards):
         self.assert_ends(done, 0, "step 26 stands out: its gradient norm", "groups: 50, 51; it was left out")
         self.start("skip-2", "skip", ranks=2)
         kill = {"PLURAL_FAULT": f"kill@0:{self.SPIKE - 1}"}
-        self.start("skip-kill", "skip", "checkpoint.every_steps=21", environment=kill, ranks=2)
+        saves = ("checkpoint.every_steps=21", "checkpoint.asynchronous=off")
+        self.start("skip-kill", "skip", *saves, environment=kill, ranks=2)
         self.assert_ends(self.start("skip-kill", "skip"), 0, "resumed after step 21")
         (found,) = self.spikes("skip")
         self.assertEqual((found["step"], found["action"], found["figure"]), (self.SPIKE, "skip", "grad_norm"))
