@@ -291,7 +291,7 @@ SumAndNorm Decoder::RunLayer(std::size_t l, const LayersContext& context, at::Te
   const RotaryTable& table = slides ? context.sliding_rotary : context.rotary;
   const auto heads = [this](const at::Tensor& x) { return x.unflatten(1, {-1, config_.head_dim}); };
   const Dropout all_rows = context.dropout.At(l);
-  const Dropout row_dropout = some_rows ? all_rows.Rows(context.rows.host) : all_rows;
+  const Dropout row_dropout = some_rows ? all_rows.Rows(context.rows) : all_rows;
 
   const auto qkv = QueriesKeysValues(layer, x_NE, all_rows.At(kAttentionInput));
   at::Tensor mixed = context.attention(static_cast<std::int64_t>(l), heads(Rotate(qkv[0], table)),
