@@ -186,8 +186,7 @@ void Decoder::AddAdapter(const AdapterSettings& settings, std::uint64_t seed) {
     lora.dropout = settings.dropout;
     // Kaiming-uniform with a = sqrt 5: bound sqrt(6 / (1 + a^2) / in).
     const double bound = 1.0 / std::sqrt(static_cast<double>(in));
-    data::CounterRandom random = DrawsFor(seed, path + ".lora_A.weight");
-    Fill(lora.a_KI, [&random, bound] { return bound * (2.0 * random.Uniform() - 1.0); });
+    FillUniform(lora.a_KI, bound, DrawsFor(seed, path + ".lora_A.weight"));
     lora.a_KI.set_requires_grad(true);
     lora.b_OK.set_requires_grad(true);
   };
