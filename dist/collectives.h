@@ -73,8 +73,10 @@ std::unique_ptr<Collectives> MakeNcclCollectives(const World& world, int device)
 // Errors: ResourceError as above, and when this machine runs more ranks than it has GPUs.
 int LocalCudaDevice(const World& world);
 bool NcclCompiled();
-std::string NcclVersion();  // "2.28.9", or "not compiled"
-int CudaRuntimeVersion();   // of the build, as 1000 major + 10 minor; 0: not compiled
+std::string NcclVersion();  // compiled for: "2.28.9", or "not compiled"
+// Of the library that this process has loaded, or "" where it loads none. Takes seconds, as NcclProblem.
+std::string LoadedNcclVersionText();
+int CudaRuntimeVersion();  // of the build, as 1000 major + 10 minor; 0: not compiled
 // The reason why the NCCL part cannot be used in this process, in one line; empty when it loads.
 // Loading takes seconds where the libraries are installed.
 std::string NcclProblem();

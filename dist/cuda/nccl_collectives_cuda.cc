@@ -189,8 +189,11 @@ class NcclCollectives : public Collectives {
     for (std::size_t other = 0; other < identities.size(); ++other) {
       if (static_cast<int>(other) != rank &&
           identities[other] == identities[static_cast<std::size_t>(rank)]) {
-        throw ResourceError("ranks " + std::to_string(rank) + " and " + std::to_string(other) +
-                            " use the same GPU; start one rank a GPU");
+        throw ResourceError(
+            "ranks " + std::to_string(rank) + " and " + std::to_string(other) +
+            " use the same GPU; start one rank per GPU, and ask Slurm for --gpus-per-node=N with N "
+            "the ranks of a node: --gpus-per-task shows one GPU to all ranks of a node, since "
+            "mpirun is one task there; instances of one MIG card cannot reduce together");
       }
     }
     c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
@@ -225,6 +228,7 @@ extern "C" {
 
 plural::dist::MakeNccl plural_make_nccl;
 plural::dist::CudaDeviceCount plural_cuda_device_count;
+plural::dist::LoadedNcclVersion plural_nccl_version;
 
 void plural_make_nccl(int rank, int size, int device, std::unique_ptr<plural::dist::Collectives> control,
                       std::unique_ptr<plural::dist::Collectives>& result) {
@@ -232,4 +236,9 @@ void plural_make_nccl(int rank, int size, int device, std::unique_ptr<plural::di
 }
 
 int plural_cuda_device_count() { return c10::cuda::device_count(); }
+
+int plural_nccl_version() {
+  int version = 0;
+  return ncclGetVersion(&version) == ncclSuccess ? version : 0;
+}
 }
