@@ -9,6 +9,7 @@
 #include "dist/collectives.h"
 #include "dist/cuda/module.h"
 #include "dist/error.h"
+#include "dist/patience.h"
 
 #ifdef PLURAL_NCCL
 #include <cuda_runtime_api.h>
@@ -143,10 +144,12 @@ int LocalCudaDevice(const World& world) {
   return world.LocalRank();
 }
 
-std::unique_ptr<Collectives> MakeNcclCollectives(const World& world, int device) {
+std::unique_ptr<Collectives> MakeNcclCollectives(const World& world, int device, double wait_seconds) {
   MakeNccl* make = Entry<MakeNccl>(kMakeNcclName);
+  std::unique_ptr<Collectives> control = MakeMpiCollectives(world);
+  const Patience patience{wait_seconds, PeersOf(control->AllGather(world.Host()), world.Rank())};
   std::unique_ptr<Collectives> result;
-  make(world.Rank(), world.Size(), device, MakeMpiCollectives(world), result);
+  make(world.Rank(), world.Size(), device, patience, std::move(control), result);
   return result;
 }
 

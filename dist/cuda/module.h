@@ -11,6 +11,7 @@
 #include <string>
 
 #include "dist/collectives.h"
+#include "dist/patience.h"
 
 namespace plural::dist {
 
@@ -18,8 +19,8 @@ inline constexpr char kNcclModule[] = "libplural_nccl.so";
 
 // Makes the NCCL collectives of `rank` of `size` on CUDA `device`; `control` is their MPI side. COLLECTIVE.
 inline constexpr char kMakeNcclName[] = "plural_make_nccl";
-using MakeNccl = void(int rank, int size, int device, std::unique_ptr<Collectives> control,
-                      std::unique_ptr<Collectives>& result);
+using MakeNccl = void(int rank, int size, int device, const Patience& patience,
+                      std::unique_ptr<Collectives> control, std::unique_ptr<Collectives>& result);
 
 // The number of CUDA devices visible to this process; 0 without a driver.
 inline constexpr char kCudaDeviceCountName[] = "plural_cuda_device_count";

@@ -161,7 +161,7 @@ constexpr auto kForeignNames = std::to_array<ForeignName>({
     {"run_name", "name"},
     {"num_threads", "run.threads"},
     {"ddp_timeout", "watchdog.step_seconds"},
-    {"nccl_timeout", "watchdog.step_seconds"},
+    {"nccl_timeout", "watchdog.nccl_seconds"},
     {"save_steps", "checkpoint.every_steps"},
     {"saves_per_epoch", "checkpoint.every_steps"},
     {"save_total_limit", "checkpoint.keep"},
