@@ -25,6 +25,7 @@ WHOLE = {
         (
             "train",
             "validate",
+            "verify",
             "dry-run",
             "inspect",
             "postprocess",

@@ -25,6 +25,7 @@
 #include "trainer/commands/score.h"
 #include "trainer/commands/train.h"
 #include "trainer/commands/validate.h"
+#include "trainer/commands/verify.h"
 #include "trainer/recipe/suggest.h"
 
 namespace plural::trainer {
@@ -93,6 +94,8 @@ int Run(Session& session) {
   AddExportOptions(*add("export"), export_options);
   InspectOptions inspect;
   AddInspectOptions(*add("inspect"), inspect);
+  VerifyOptions verify;
+  AddVerifyOptions(*add("verify"), verify);
   ValidateOptions validate;
   AddValidateOptions(*add("validate"), validate);
   DryRunOptions dry_run;
@@ -117,6 +120,7 @@ int Run(Session& session) {
     throw ExitError(ExitCode::kUsage, command + " works on one rank alone; start it without mpirun");
   }
   if (command == "inspect") return RunInspect(inspect);
+  if (command == "verify") return RunVerify(verify);
   if (command == "export") return RunExport(export_options);
   if (command == "validate") return RunValidate(validate);
   if (command == "dry-run") return RunDryRun(dry_run);

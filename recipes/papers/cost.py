@@ -17,6 +17,8 @@ from plural_text.sweep.planned import Planned
 
 _PRESETS = {"dialogue": 5, "distribution": 1000}
 _MOST_TOKENS = 64
+# Of a conversation (docs/metrics.md).
+_CONVERSATIONS, _OPENING, _UTTERANCES = 300, 4, 30
 
 
 def cost_lines(planned: Planned, model: Path, tflops: float | None) -> Sequence[str]:
@@ -33,6 +35,8 @@ def cost_lines(planned: Planned, model: Path, tflops: float | None) -> Sequence[
         for one in run.evaluations:
             if "generate" in one.steps:
                 answers += answer_gflop(parameters, one.steps["generate"], run.recipe["cvf"]["latents"])
+            if "persona" in one.steps:
+                answers += persona_gflop(parameters, one.steps["persona"])
     disk = sum(work[run.setting.label]["disk_bytes"] for run in left if not run.untrained)
     lines = [
         f"weights that a token passes: {parameters:,}",
@@ -65,6 +69,15 @@ def answer_gflop(parameters: int, options: Mapping[str, Any], latents: int) -> f
         _, question = _prompts(options["rating-corpus"], options.get("limit"))
         passed += responses * (question + prompts * each)
     return 2e-9 * parameters * passed
+
+
+def persona_gflop(parameters: int, options: Mapping[str, Any]) -> float:
+    """2 x weights x tokens of the longest conversations that `plural persona` holds, every turn as long as
+    the model's may be: it says every second utterance behind the opening, and reads all that was said
+    before."""
+    each = int(options.get("max-new-tokens") or _MOST_TOKENS)
+    passed = sum(each * utterance for utterance in range(_OPENING + 2, _UTTERANCES + 1, 2))
+    return 2e-9 * parameters * int(options.get("conversations") or _CONVERSATIONS) * passed
 
 
 def _prompts(corpus: str, limit: int | None) -> tuple[int, int]:

@@ -30,6 +30,7 @@ import yaml
 import outcome
 from cost import cost_lines
 from definition import Corpus, Table, families_of, read_table
+from judges import put_judges
 from plural_text.common.errors import BadData, CommandError, MissingInput, UsageError
 from plural_text.common.hub import hub_folder
 from plural_text.common.options import number, whole_number
@@ -48,6 +49,7 @@ from plural_text.sweep.steps import make_once
 from study import seed_numbers
 
 TABLES = Path(__file__).resolve().parent
+JUDGES = TABLES.parents[1] / "data" / "text" / "judges"
 STOPPED = 75
 # model_type of config.json -> family of the papers' models
 _FAMILIES = {"mistral": "mistral", "llama": "llama2", "gemma": "gemma"}
@@ -84,7 +86,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     )
     add("--seeds", type=seed_numbers, default=[1, 2, 3], metavar="1,2,3", help="(default: 1,2,3)")
     add("--judge", action="append", default=[], metavar="BASE_URL", help="an OpenAI-compatible endpoint that "
-        "rates coherence; twice for two judges, as the possibility exploration paper has them")  # fmt: skip
+        "rates coherence and talks with personas; twice for two judges of coherence, as the possibility "
+        "exploration paper has them")  # fmt: skip
     add("--judge-model", action="append", default=[], metavar="NAME", help="its model, one for each --judge")
     add("--judge-key-variable", action="append", default=[], metavar="NAME",
         help="environment variable with its key")  # fmt: skip
@@ -105,6 +108,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         "model.device=cuda or loss.normalize=sequence_sum")  # fmt: skip
     add("--generate", action="append", default=[], metavar="OPTION=VALUE",
         help="an option of plural generate for all rows, such as limit=20")  # fmt: skip
+    add("--persona", action="append", default=[], metavar="OPTION=VALUE",
+        help="an option of plural persona for all rows, such as conversations=20")  # fmt: skip
     add("--png", action="store_true", help="also the picture as PNG, which needs Chromium")
     options = parser.parse_args(words)
     if len(options.judge_model) != len(options.judge):
@@ -128,6 +133,7 @@ def run(options: argparse.Namespace) -> int:
         "data": str(options.data.resolve()),
         "corpora": str(folder / "corpora"),
         "recipes": str(TABLES.parent),
+        "judges": str(JUDGES),
     }
     table = read_table(file, options.family or _family(model, families_of(file)), places)
     prepare_all(table, model, options.data.resolve(), folder)
@@ -203,32 +209,23 @@ def write_sweep(table: Table, folder: Path, options: argparse.Namespace) -> list
     sweep: dict[str, Any] = json.loads(json.dumps(table.sweep))
     sweep |= {"name": "runs", "dir": str(folder), "seeds": options.seeds, "threads": options.threads}
     recipe = dict(map(_pair, options.set))
-    answers = dict(map(_pair, options.generate))
+    steps = {"generate": dict(map(_pair, options.generate)), "persona": dict(map(_pair, options.persona))}
     # Last and of all settings: what the table sets for some of them gives way, too.
     asked = {
-        f"evaluate.{one['name']}.generate.{option}": value
+        f"evaluate.{one['name']}.{step}.{option}": value
         for one in sweep["evaluate"]
-        for option, value in answers.items()
+        for step, given in steps.items()
+        for option, value in given.items()
+        if step in one
     }
     sweep.setdefault("when", []).append({"if": {}, "set": {**recipe, **asked}})
     for one in sweep["evaluate"]:
-        _judge(one.get("metrics", {}), options)
+        put_judges(one, options)
     write_whole(folder / "sweep.yaml", yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True))
-    return [f"{key} = {value}" for key, value in {**recipe, **answers}.items()]
-
-
-def _judge(metrics: dict[str, Any], options: argparse.Namespace) -> None:
-    """Puts the judges to the metric of incoherence, which goes where there are none."""
-    names = str(metrics.get("metrics", "")).split(",")
-    if "incoherence" not in names:
-        return
-    if options.judge:
-        metrics |= {"judge": options.judge, "judge-model": options.judge_model}
-        if options.judge_key_variable:
-            metrics["judge-key-variable"] = options.judge_key_variable
-    else:
-        metrics["metrics"] = ",".join(name for name in names if name != "incoherence")
-        metrics.pop("judge-contexts", None)
+    for step, given in steps.items():
+        if any(step in one for one in sweep["evaluate"]):
+            recipe |= given
+    return [f"{key} = {value}" for key, value in recipe.items()]
 
 
 def finish(
@@ -245,6 +242,8 @@ def finish(
         found.note(f"Not as in the paper: {', '.join(changed)}.")
     if not options.judge and any("incoherence" in column.figure for column in table.columns):
         found.note("Incoherence needs --judge.")
+    if not options.judge and any("persona" in one for one in table.sweep["evaluate"]):
+        found.note("Asked by the script recipes/papers/persona-questions.jsonl, since there was no --judge.")
     file = outcome.keep(found, folder, {"model": str(options.model), "seeds": options.seeds})
     print(f"\n{found.text()}\n{file}, {folder / 'results.json'}")
     drawn = outcome.picture(table, found)

@@ -7,7 +7,9 @@ import unittest
 from pathlib import Path
 
 BINARY = os.environ["PLURAL_BINARY"]
-COMMANDS = ["train", "generate", "score", "rate", "evaluate", "inspect", "validate", "dry-run", "doctor"]
+COMMANDS = [
+    *("train", "verify", "generate", "score", "rate", "evaluate", "inspect", "validate", "dry-run", "doctor")
+]
 MPIRUN = ["mpirun", "-np", "2", "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"]
 
 

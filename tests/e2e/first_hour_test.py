@@ -429,7 +429,7 @@ class FirstHour(unittest.TestCase):
 
     def test_help_lists_every_command(self):
         text = self.run_plural("--help").stdout
-        own = ["train", "generate", "score", "rate", "evaluate", "export", "inspect", "validate", "dry-run"]
+        own = "train verify generate score rate evaluate export inspect validate dry-run".split()
         text_side = ["prepare", "postprocess", "metrics", "persona", "report", "plot", "ask", "serve"]
         for word in [*own, *text_side, "doctor", "launch"]:
             self.assertRegex(text, rf"(?m)^  {word} +[A-Z].*\.$")

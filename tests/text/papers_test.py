@@ -23,7 +23,13 @@ from plural_text.sweep.expand import matches, settings_of
 from plural_text.sweep.sweep_file import read_sweep
 from text.support import FolderTest
 
-PLACES = {"model": "MODEL", "data": "DATA", "corpora": "CORPORA", "recipes": str(ROOT / "recipes")}
+PLACES = {
+    "model": "MODEL",
+    "data": "DATA",
+    "corpora": "CORPORA",
+    "recipes": str(ROOT / "recipes"),
+    "judges": str(reproduce.JUDGES),
+}
 # Recipe keys that say where things are; all others of a table's run are the recipe's.
 OWN_PLACES = ("name", "base", "model", "data", "run", "seed", "log")
 MISTRAL_7B = {
@@ -63,6 +69,8 @@ class Definitions(FolderTest):
                     name, step, *_ = row.at.split(".")
                     (evaluation,) = [one for one in found[0].evaluations if one.name == name]
                     self.assertIn(step, evaluation.steps)
+                    if step == "persona":
+                        continue
                     corpus = Path(evaluation.steps["generate"]["corpus"])
                     self.assertIn(corpus.stem, [one.name for one in table.corpora if one.prompts_only])
 
@@ -84,6 +92,10 @@ class Definitions(FolderTest):
             ("possibility-2", "otmft"): "otmft-llama2-7b",
             ("possibility-3", "cvf"): "cvf-mistral-7b",
             ("possibility-3", "poexft"): "poexft-mistral-7b",
+            ("possibility-4", "otoft"): "otoft-mistral-7b",
+            ("possibility-4", "poexft"): "poexft-mistral-7b",
+            ("possibility-5", "cvf"): "cvf-mistral-7b",
+            ("possibility-5", "poexft"): "poexft-mistral-7b",
             ("possibility-2", "poexft"): "poexft-llama2-7b",
             ("diffuse-5-6", "all-tasks"): "distribution-matching-mistral-7b",
         }
@@ -116,6 +128,19 @@ class Definitions(FolderTest):
         done = subprocess.run([program(), "validate", str(file)], capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stderr)
         return {key: value for key, value in yaml.safe_load(done.stdout).items() if key not in OWN_PLACES}
+
+    def test_personas_are_asked_as_published(self):
+        """P1, appendix A.4 (docs/methods.md): 300 conversations, 50 likeliest tokens, t = 1, nine numbers."""
+        for table in (one for one in tables() if one.name == "possibility-4"):
+            _, settings = self.settings(table)
+            asked = {one.label: one.evaluations[0].steps["persona"] for one in settings}
+            self.assertEqual(set(asked), {"otoft", "otmft", "poexft", "untrained"})
+            for label, options in asked.items():
+                found = [
+                    options.get(name, 0)
+                    for name in ("conversations", "top-k", "temperature", "possibilities")
+                ]
+                self.assertEqual(found, [300, 50, 1.0, 9 if label == "poexft" else 0])
 
     def test_mistakes_in_a_definition(self):
         good = (reproduce.TABLES / "diffuse-4.yaml").read_text()
@@ -235,6 +260,14 @@ class Outcome(unittest.TestCase):
 
 
 class Cost(unittest.TestCase):
+    def test_conversations_cost_what_each_turn_reads_and_says(self):
+        # Behind openings of four turns the model says every second utterance, the 6th to the 30th; a turn has
+        # at most 10 tokens here, and all before it are read.
+        said = range(6, 31, 2)
+        tokens = sum(10 * (utterance - 1) + 10 for utterance in said)
+        asked = {"conversations": 2, "max-new-tokens": 10}
+        self.assertAlmostEqual(cost.persona_gflop(10**9, asked), 2 * 2 * tokens)
+
     def test_weights_of_mistral_7b(self):
         # 7,241,732,096 in all, without the table of embeddings and the weights of norms.
         norms = (2 * 32 + 1) * 4096
@@ -320,6 +353,21 @@ class CommandLine(FolderTest):
                     one["metrics"].get("judge"), ["http://a/v1", "http://b/v1"] if asked else None
                 )
             self.assertEqual(changed, ["optimizer.lr = 0.0001", "limit = 3"])
+
+    def test_the_first_judge_talks_with_personas_else_a_script_does(self):
+        table = definition.read_table(reproduce.TABLES / "possibility-4.yaml", "mistral", PLACES)
+        usual = ["possibility-4", "--model", "m", "--data", "d", "--persona", "conversations=7"]
+        judge = ["--judge", "http://a/v1", "--judge-model", "a", "--judge-key-variable", "KEY"]
+        for words in ([], judge):
+            reproduce.write_sweep(table, self.folder, reproduce.parse([*usual, *words]))
+            for setting in settings_of(read_sweep(self.folder / "sweep.yaml")):
+                asked = setting.evaluations[0].steps["persona"]
+                self.assertEqual(asked["conversations"], 7)
+                self.assertEqual("questions" in asked, not words)
+                self.assertEqual("openings" in asked, bool(words))
+                for part in ("seeker", "extractor", "mapper"):
+                    self.assertEqual(asked.get(part), "http://a/v1" if words else None)
+                self.assertEqual(asked.get("key-variable"), "KEY" if words else None)
 
     def test_what_the_user_sets_goes_before_what_the_table_sets_for_some(self):
         table = definition.read_table(reproduce.TABLES / "possibility-3.yaml", "mistral", PLACES)

@@ -417,6 +417,8 @@ class Command(FolderTest):
             (figures["location_entropy_bits"]["value"], figures["location_coverage"]["value"]), (1.0, 2)
         )
         self.assertEqual(figures["average_entropy_bits"]["value"], 1.0)
+        counted = json.loads((self.folder / "f.json").read_text())["values"]
+        self.assertEqual(sorted(counted["location"].values()), [4, 4])  # each says two
         talks = self.kept()
         self.assertEqual(
             talks["persona-3"]["turns"],

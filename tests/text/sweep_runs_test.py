@@ -31,7 +31,11 @@ command, *words = sys.argv[1:]
 with open("CALLS", "a") as calls:
     calls.write(json.dumps(sys.argv[1:]) + "\\n")
 if "--help" in words:
-    print("--corpus --responses --seed")
+    print("--corpus --responses --seed --questions")
+elif command == "persona":
+    talks, figures = (words[words.index(option) + 1] for option in ("-o", "--figures"))
+    open(talks, "a").write("a conversation\\n")
+    json.dump({"figures": {"average_entropy_bits": {"value": 1.5}}}, open(figures, "w"))
 elif command in ("generate", "evaluate"):
     output = words[words.index("-o") + 1]
     if command == "generate":
@@ -187,6 +191,23 @@ class Untrained(SweepRunsTest):
         LocalRuns(planned.sweep, planned.folder, one, [Place()], measure=False).run_all()
         self.assertEqual(self.calls("generate"), [])
         self.assertEqual(outcome_code(planned.folder, one, print, measured=False), 0)
+
+    def test_conversations_are_held_once_and_apart_for_other_questions(self):
+        questions = self.folder / "questions.jsonl"
+        sweep = self.sweep.partition("when:")[0] + f"evaluate: {{persona: {{questions: {questions}}}}}\n"
+        with mock.patch.object(step_options, "TEXT_COMMANDS", ("metrics",)):  # persona is our program's, too
+            for asked, held in (("Who?", 1), ("Who?", 1), ("And where?", 2)):
+                questions.write_text(asked)
+                planned = self.plan(sweep)
+                self.assertEqual(set(self.run_all(planned)), {"finished"})
+                for run in planned.runs:
+                    files = list(planned.folder.measured(run).glob("conversations-*.jsonl"))
+                    self.assertEqual([file.read_text().count("\n") for file in files], [1] * held)
+        words = [words for words in self.calls("persona") if "--help" not in words]
+        self.assertEqual(len(words), 2 * 6)
+        self.assertEqual({call[call.index("--seed") + 1] for call in words}, {"1", "2"})
+        table = make_table(planned.sweep, planned.folder, planned.settings, planned.runs, planned.baseline)
+        self.assertEqual({row["figures"]["persona.average_entropy_bits"] for row in table["rows"]}, {1.5})
 
     def test_what_it_needs(self):
         for text, words in (

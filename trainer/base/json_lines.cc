@@ -32,6 +32,8 @@ bool JsonLines::Next(nlohmann::json& value) {
     if (stream_.bad()) throw ExitError(ExitCode::kMissingInput, "cannot read '" + path_ + "' to its end");
     if (stream_.eof() && size == 0) return false;
     ++number_;
+    end_bytes_ += static_cast<std::int64_t>(size);
+    whole_ = !stream_.eof();
     if (stream_.fail()) {
       throw ExitError(ExitCode::kBadData,
                       Where() + ": longer than " + std::to_string(kMaxLineBytes - 1) + " bytes");

@@ -27,6 +27,8 @@ constexpr auto kCommands = std::to_array<CommandHelp>({
      "train RECIPE.yaml train.epochs=3", true},
     {"Training", "watch", "Shows runs while they train and after: progress, losses, validation, state.",
      "watch runs", false, true},
+    {"Training", "verify", "Checks whether a run's checkpoints, metrics and result are whole.",
+     "verify runs/mine"},
     {"Training", "track", "Sends a run's figures to TensorBoard, Weights & Biases or trackio.",
      "track runs/mine --tensorboard", false, true},
     {"Training", "export", "Merges an adapter into the weights of its model.",

@@ -23,6 +23,7 @@ struct Recipe {
   std::string name;
   const Method* method = &MethodNamed("peft");
   std::uint64_t seed = 42;
+  std::string resume = "auto";  // auto | require | never | the folder of a checkpoint
 
   struct Run {
     std::string dir = "runs";
@@ -157,6 +158,8 @@ struct Recipe {
     return checkpoint.every_steps > 0 &&
            (checkpoint.asynchronous == "on" || (checkpoint.asynchronous == "auto" && adapter.lora));
   }
+  // Whether `resume` names a checkpoint.
+  bool ResumesFromFolder() const { return resume != "auto" && resume != "require" && resume != "never"; }
   std::filesystem::path RunFolder() const { return std::filesystem::path(run.dir) / name; }
   MethodSettings SettingsOfMethod() const;
 

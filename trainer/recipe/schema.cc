@@ -139,6 +139,11 @@ std::vector<Key> MakeKeys() {
   add(Word("method", MethodWords(), FIELD(method), "training method; `peft` is another word for `poexft`"));
   add(MakeKey("seed", KeyType::kInteger, FIELD(seed), "every random draw derives from it"));
   keys.back().range = Between(0, 9.2e18);
+  add(Text(
+      "resume", FIELD(resume),
+      "`auto`: goes on from the run's newest checkpoint, where there is one; `require`: only so; `never`: "
+      "only where there is neither a checkpoint nor a result; the folder of a checkpoint of another run: "
+      "begins there"));
 
   add(Text("run.dir", FIELD(run.dir), "folder that holds the run folders"));
   add(Integer(

@@ -17,11 +17,6 @@
 namespace plural::trainer {
 namespace {
 
-// As a resume compares it: where there is no sidecar, nobody has read the whole file.
-std::string IdentityOfCorpus(const data::Corpus& corpus) {
-  return corpus.Info().sha256.empty() ? corpus.Fingerprint() : corpus.Info().sha256;
-}
-
 // Of what config.json says, whatever its spaces and the order of its keys.
 std::string ConfigSha256(const Recipe& recipe) {
   if (recipe.model.path.empty()) return "";
@@ -29,6 +24,11 @@ std::string ConfigSha256(const Recipe& recipe) {
 }
 
 }  // namespace
+
+// Where there is no sidecar, nobody has read the whole file.
+std::string IdentityOfCorpus(const data::Corpus& corpus) {
+  return corpus.Info().sha256.empty() ? corpus.Fingerprint() : corpus.Info().sha256;
+}
 
 bool ReadsForOthers(const std::string& path, const dist::World& world, dist::Collectives& collectives) {
   struct stat status {};

@@ -23,6 +23,9 @@ bool ReadsForOthers(const std::string& path, const dist::World& world, dist::Col
 // SHA-256 of the corpus's bytes: its sidecar's, which its opening has verified, or that of the file.
 std::string ContentSha256(const data::Corpus& corpus);
 
+// What a resume compares of the corpus: its sidecar's hash, or its fingerprint. The file is not read whole.
+std::string IdentityOfCorpus(const data::Corpus& corpus);
+
 // What the run is bound to, as far as this rank knows: one rank per machine hashes the weights, the others
 // leave them empty. `validation`: null without data.validation.
 Identity IdentityOf(const Recipe& recipe, const data::Corpus& corpus, const data::Corpus* validation,

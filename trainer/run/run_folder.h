@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "trainer/recipe/recipe.h"
@@ -26,7 +27,9 @@ struct RunPaths {
   std::filesystem::path root;
   bool adapter = true;  // what the run ends with: an adapter, or a whole model
 
-  explicit RunPaths(const Recipe& recipe) : root(recipe.RunFolder()), adapter(recipe.adapter.lora) {}
+  explicit RunPaths(const Recipe& recipe) : RunPaths(recipe.RunFolder(), recipe.adapter.lora) {}
+  RunPaths(std::filesystem::path folder, bool makes_adapter)
+      : root(std::move(folder)), adapter(makes_adapter) {}
 
   std::filesystem::path RecipeFile() const { return root / "recipe.yaml"; }
   std::filesystem::path Lock() const { return root / "run.lock"; }
@@ -74,5 +77,8 @@ std::string GoOnFrom(const Recipe& recipe);
 // "optimizer.lr: 0.1 (was 0.2)" for each deciding key that differs. Two spellings of a path to the same file
 // do not.
 std::vector<std::string> Differences(const Recipe& now, const Recipe& before);
+// The same between runs of different names, without the keys that name files: what is in those is compared
+// by identity.h.
+std::vector<std::string> DifferencesOfRuns(const Recipe& now, const Recipe& before);
 
 }  // namespace plural::trainer

@@ -2,17 +2,21 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <charconv>
 #include <csignal>
 #include <cstring>
+#include <fstream>
+#include <sstream>
 #include <string>
 #include <string_view>
 
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
+#include "trainer/base/printable.h"
 
 namespace plural::trainer {
 namespace {
@@ -41,15 +45,49 @@ bool WriteSelf(int descriptor) {
          ::pwrite(descriptor, self.data(), self.size(), 0) == static_cast<ssize_t>(self.size());
 }
 
+struct Process {
+  pid_t id = 0;  // 0: the text names none
+  bool here = false;
+};
+Process ProcessIn(std::string_view holder) {
+  constexpr std::string_view kBegin = "process ";
+  if (!holder.starts_with(kBegin)) return {};
+  Process process;
+  const char* const end = holder.data() + holder.size();
+  const auto [after, error] = std::from_chars(holder.data() + kBegin.size(), end, process.id);
+  if (error != std::errc{}) return {};
+  process.here = std::string_view(after, end) == " on " + HostName();
+  return process;
+}
+
 // True for a process of this machine that is gone.
 bool IsGone(std::string_view holder) {
-  constexpr std::string_view kBegin = "process ";
-  if (!holder.starts_with(kBegin)) return false;
-  pid_t process = 0;
-  const char* const end = holder.data() + holder.size();
-  const auto [after, error] = std::from_chars(holder.data() + kBegin.size(), end, process);
-  return error == std::errc{} && std::string_view(after, end) == " on " + HostName() &&
-         ::kill(process, 0) != 0 && errno == ESRCH;
+  const Process process = ProcessIn(holder);
+  return process.id > 0 && process.here && ::kill(process.id, 0) != 0 && errno == ESRCH;
+}
+
+// By the kernel's list of locks, "1: FLOCK  ADVISORY  WRITE 4711 08:01:1835 0 EOF".
+bool HasLock(pid_t process, ino_t inode) {
+  std::ifstream locks("/proc/locks");
+  for (std::string line; std::getline(locks, line);) {
+    std::istringstream words(line);
+    std::string number, kind, advisory, access, id, place;
+    words >> number >> kind >> advisory >> access >> id >> place;
+    const bool whole =
+        kind == "FLOCK" || kind == "POSIX";  // network file systems make the second of the first
+    if (whole && id == std::to_string(process) && place.ends_with(":" + std::to_string(inode))) return true;
+  }
+  return false;
+}
+
+std::string ShortText(const std::filesystem::path& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) return "";
+  std::string text(256, '\0');
+  std::ifstream stream(path, std::ios::binary);
+  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<std::size_t>(stream.gcount()));
+  return text;
 }
 
 }  // namespace
@@ -103,6 +141,22 @@ void RunLock::HoldName(int reason) {
     std::filesystem::remove(name);
   }
   Refuse(name, "another process is about to train this run; wait for it");
+}
+
+LockHolder HolderOf(const std::filesystem::path& path) {
+  using State = LockHolder::State;
+  std::filesystem::path held = path;
+  held += ".held";
+  if (const std::string holder = ShortText(held); !holder.empty()) {
+    return {IsGone(holder) ? State::kNone : State::kLives, Printable(holder)};
+  }
+  const std::string holder = ShortText(path);
+  const Process process = ProcessIn(holder);
+  if (process.id == 0) return {};
+  if (!process.here) return {State::kElsewhere, Printable(holder)};
+  struct stat status {};
+  const bool lives = ::stat(path.c_str(), &status) == 0 && HasLock(process.id, status.st_ino);
+  return {lives ? State::kLives : State::kNone, Printable(holder)};
 }
 
 }  // namespace plural::trainer

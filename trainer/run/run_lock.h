@@ -5,6 +5,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 namespace plural::trainer {
 
@@ -23,5 +24,17 @@ class RunLock {
   int descriptor_ = -1;
   std::filesystem::path held_;  // empty where the file system has locks
 };
+
+// Who holds the lock, found without taking it: a start in the same instant would be refused.
+struct LockHolder {
+  enum class State {
+    kNone,       // nobody, as far as this machine knows
+    kLives,      // a process of this machine, or what `.held` names
+    kElsewhere,  // another machine had it last: whether its process lives is not known here
+  };
+  State state = State::kNone;
+  std::string name;  // "process 12 on host"
+};
+LockHolder HolderOf(const std::filesystem::path& path);
 
 }  // namespace plural::trainer

@@ -64,7 +64,8 @@ TrainingRun::TrainingRun(const Recipe& recipe, const ModelConfig& config, data::
       steps_per_epoch_(data::BatchPlan(groups_, PlanSettings(recipe)).StepsPerEpoch()),
       first_step_(state.position.step),
       last_step_(TotalSteps(recipe, groups_)),
-      saved_step_(first_step_ > 0 ? first_step_ : -1),
+      begins_elsewhere_(first_step_ > 0 && state.position.metrics_bytes == 0),
+      saved_step_(first_step_ > 0 && !begins_elsewhere_ ? first_step_ : -1),
       validation_(std::move(validation)),
       method_settings_(recipe.SettingsOfMethod()),
       pack_(LoaderSettings(recipe, config, model.Device(), world).pack),
@@ -187,8 +188,10 @@ void TrainingRun::LogStart() {
   MetricsLine line;
   line["event"] = resumed ? "resume" : "start";
   line["step"] = first_step_;
+  if (begins_elsewhere_) line["resumed_from"] = recipe_.resume;
   line["last_step"] = last_step_;
   line["steps_per_epoch"] = steps_per_epoch_;
+  line["log_every_steps"] = recipe_.train.log_every_steps;
   line["groups"] = groups_;
   std::int64_t trained = 0;
   for (const auto& span : state_.parameters.Spans()) trained += span.size;

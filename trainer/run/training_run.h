@@ -75,6 +75,7 @@ class TrainingRun {
   const Fault fault_;
   CheckpointWriter writer_;  // rank 0's
   const std::int64_t groups_, steps_per_epoch_, first_step_, last_step_;
+  const bool begins_elsewhere_;  // at a checkpoint of another run
   std::int64_t saved_step_;
   const std::optional<Validation> validation_;
   std::int64_t validated_step_ = -1;

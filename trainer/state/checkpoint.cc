@@ -17,6 +17,7 @@
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
 #include "trainer/base/json_io.h"
+#include "trainer/base/printable.h"
 #include "trainer/files/safetensors.h"
 
 namespace plural::trainer {
@@ -122,25 +123,61 @@ void FillTensors(const fs::path& path, const std::vector<dist::NamedTensor>& ten
   }
 }
 
+void RequireConsistent(const fs::path& folder, const Position& position, std::int64_t updates) {
+  const std::string where = (folder / kState).string();
+  if (StepOf(folder.filename().string()) != position.step) {
+    throw ExitError(ExitCode::kBadData,
+                    where + ": step " + std::to_string(position.step) + " does not belong into this folder");
+  }
+  if (updates != position.step) {
+    throw ExitError(ExitCode::kBadData, where + ": optimizer.updates and position.step differ");
+  }
+}
+
+// Each parameter has both moments, and there is nothing else.
+void RequireMoments(const fs::path& folder) {
+  const SafetensorsReader parameters(folder / kTrainable), moments(folder / kOptimizer);
+  const auto fail = [&](const std::string& what) {
+    throw ExitError(ExitCode::kBadData, Printable(moments.Path().string() + ": " + what));
+  };
+  if (moments.Entries().size() != 2 * parameters.Entries().size()) {
+    fail(std::to_string(moments.Entries().size()) + " tensors, not two for each of " +
+         std::to_string(parameters.Entries().size()) + " parameters");
+  }
+  for (const auto& [name, parameter] : parameters.Entries()) {
+    for (const char* suffix : {kFirstMoment, kSecondMoment}) {
+      const auto moment = moments.Entries().find(name + suffix);
+      if (moment == moments.Entries().end()) fail("tensor '" + name + suffix + "' is missing");
+      if (moment->second.shape != parameter.shape) {
+        fail("tensor '" + moment->first + "' has another shape than its parameter");
+      }
+    }
+  }
+}
+
 void ReadCheckpoint(const fs::path& folder, TrainState& state) {
   VerifyManifest(folder);
   const fs::path state_path = folder / kState;
   const nlohmann::json json = ReadJsonFile(state_path);
   StateFromJson(json, state_path.string(), state);
-  if (StepOf(folder.filename().string()) != state.position.step) {
-    throw ExitError(ExitCode::kBadData, state_path.string() + ": step " +
-                                            std::to_string(state.position.step) +
-                                            " does not belong into this folder");
-  }
+  RequireConsistent(folder, state.position, state.optimizer.Updates());
   FillTensors(folder / kTrainable, state.parameters.Tensors());
   FillTensors(folder / kOptimizer, OptimizerTensors(state));
-  if (state.optimizer.Updates() != state.position.step) {
-    throw ExitError(ExitCode::kBadData, state_path.string() + ": optimizer.updates and position.step differ");
-  }
   // The end-to-end check: memory holds the same tensors as when they were saved.
   if (json.value("replica_sha256", "") != ReplicaHash(state)) {
     throw ExitError(ExitCode::kBadData,
                     state_path.string() + ": the tensors read do not have the hash saved");
+  }
+}
+
+template <typename Read>
+void AsExitErrors(const fs::path& folder, const Read& read) {
+  try {
+    read();
+  } catch (const data::MissingInput& error) {
+    throw ExitError(ExitCode::kMissingInput, error.what());
+  } catch (const nlohmann::json::exception& error) {  // a value of another type
+    throw ExitError(ExitCode::kBadData, folder.string() + ": " + error.what());
   }
 }
 
@@ -155,13 +192,22 @@ void RemoveAfterRename(const fs::path& folder) {
 }  // namespace
 
 void LoadCheckpoint(const fs::path& folder, TrainState& state) {
-  try {
-    ReadCheckpoint(folder, state);
-  } catch (const data::MissingInput& error) {
-    throw ExitError(ExitCode::kMissingInput, error.what());
-  } catch (const nlohmann::json::exception& error) {  // a value of another type
-    throw ExitError(ExitCode::kBadData, folder.string() + ": " + error.what());
-  }
+  AsExitErrors(folder, [&] { ReadCheckpoint(folder, state); });
+}
+
+SavedState CheckCheckpoint(const fs::path& folder, Sums epoch_sums) {
+  SavedState saved;
+  AsExitErrors(folder, [&] {
+    if (const std::string later = OfALaterFormat(folder); !later.empty()) {
+      throw ExitError(ExitCode::kBadData, later);
+    }
+    VerifyManifest(folder);
+    const fs::path path = folder / kState;
+    saved = SavedStateFromJson(ReadJsonFile(path), path.string(), std::move(epoch_sums));
+    RequireConsistent(folder, saved.position, saved.updates);
+    RequireMoments(folder);
+  });
+  return saved;
 }
 
 Snapshot SnapshotOf(const TrainState& state, const std::string& replica_sha256, bool copies) {

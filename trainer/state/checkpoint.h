@@ -77,6 +77,11 @@ class Checkpoints {
 // kMissingInput); `state` is then half filled.
 void LoadCheckpoint(const std::filesystem::path& folder, TrainState& state);
 
+// The same without a model: sizes, hashes, and what state.json and the tensors' headers say; changes nothing.
+// Names and shapes of the parameters and the hash over all of them are known only with the model. Errors: as
+// LoadCheckpoint.
+SavedState CheckCheckpoint(const std::filesystem::path& folder, Sums epoch_sums);
+
 // The replica hash, which is the same on all ranks. COLLECTIVE. Errors: ExitError(kReplicasDiffer) naming the
 // ranks that differ from most.
 std::string RequireSameReplicas(const TrainState& state, const dist::World& world,

@@ -250,22 +250,31 @@ Identity IdentityFromJson(const nlohmann::json& json, const std::string& where) 
   return identity;
 }
 
-void StateFromJson(const nlohmann::json& json, const std::string& where, TrainState& state) {
+SavedState SavedStateFromJson(const nlohmann::json& json, const std::string& where, Sums epoch_sums) {
   StateReader root(json, where);
   if (root.At("format") != "plural-train-state" || root.At("format_version") != 1) {
     throw ExitError(ExitCode::kBadData, where + ": format " + root.At("format").dump() + " version " +
                                             root.At("format_version").dump() +
                                             "; this program reads \"plural-train-state\" version 1");
   }
+  SavedState saved;
   nlohmann::json position = root.At("position");
   if (position.is_object()) position.emplace("validation_owed", false);  // not in those of earlier versions
-  Visit(StateReader(position, where + ": position"), state.position);
-  ReadSums(json, where, state.position.epoch_sums);
-  state.identity = IdentityFromJson(json, where);
-  Visit(StateReader(root.At("provenance"), where + ": provenance"), state.provenance);
-  std::int64_t updates = 0;
-  StateReader(root.At("optimizer"), where + ": optimizer")("updates", updates);
-  state.optimizer.Restore(updates);
+  Visit(StateReader(position, where + ": position"), saved.position);
+  saved.position.epoch_sums = std::move(epoch_sums);
+  ReadSums(json, where, saved.position.epoch_sums);
+  saved.identity = IdentityFromJson(json, where);
+  Visit(StateReader(root.At("provenance"), where + ": provenance"), saved.provenance);
+  StateReader(root.At("optimizer"), where + ": optimizer")("updates", saved.updates);
+  return saved;
+}
+
+void StateFromJson(const nlohmann::json& json, const std::string& where, TrainState& state) {
+  SavedState saved = SavedStateFromJson(json, where, state.position.epoch_sums);
+  state.position = std::move(saved.position);
+  state.identity = std::move(saved.identity);
+  state.provenance = std::move(saved.provenance);
+  state.optimizer.Restore(saved.updates);
 }
 
 std::vector<dist::NamedTensor> OptimizerTensors(const TrainState& state) {
@@ -275,8 +284,8 @@ std::vector<dist::NamedTensor> OptimizerTensors(const TrainState& state) {
       tensors.push_back({span.name + suffix, flat.narrow(0, span.offset, span.size).view(span.shape)});
     }
   };
-  add(state.optimizer.FirstMoment(), ".exp_avg");
-  add(state.optimizer.SecondMoment(), ".exp_avg_sq");
+  add(state.optimizer.FirstMoment(), kFirstMoment);
+  add(state.optimizer.SecondMoment(), kSecondMoment);
   return tensors;
 }
 

@@ -68,15 +68,27 @@ std::string NotFinite(const TrainState& state);
 // SHA-256 of parameters and moments: equal on all ranks, always.
 std::string ReplicaHash(const TrainState& state);
 
+// What state.json says beside the tensors.
+struct SavedState {
+  Position position;
+  Identity identity;
+  Provenance provenance;
+  std::int64_t updates = 0;  // of the optimizer
+};
+
 // Everything but the tensors. Numbers are exact: integers as integers, floats as C hexadecimal floats in
 // strings ("0x1.8p+1").
 nlohmann::json StateToJson(const TrainState& state);
 // Of a state in JSON. Errors: as StateFromJson.
 Identity IdentityFromJson(const nlohmann::json& json, const std::string& where);
-// Fills `state` but for the tensors. Errors: ExitError(kBadData) naming `where` and the key.
+// `epoch_sums`: those that the state has. Errors: ExitError(kBadData) naming `where` and the key.
+SavedState SavedStateFromJson(const nlohmann::json& json, const std::string& where, Sums epoch_sums);
+// Fills `state` but for the tensors. Errors: as SavedStateFromJson.
 void StateFromJson(const nlohmann::json& json, const std::string& where, TrainState& state);
 
 // The moments as tensors named like torch's: "<parameter>.exp_avg" and "<parameter>.exp_avg_sq".
+inline constexpr const char* kFirstMoment = ".exp_avg";
+inline constexpr const char* kSecondMoment = ".exp_avg_sq";
 std::vector<dist::NamedTensor> OptimizerTensors(const TrainState& state);
 
 }  // namespace plural::trainer

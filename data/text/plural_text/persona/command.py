@@ -31,7 +31,14 @@ from plural_text.metrics.figure_report import check_output, report, table, write
 from plural_text.persona import conversation as talk
 from plural_text.persona import mapping
 from plural_text.persona.conversation import Conversation, ScriptedSeeker, converse
-from plural_text.persona.figures import Persona, answered, figures, parse_extraction, persona_values
+from plural_text.persona.figures import (
+    Persona,
+    answered,
+    figures,
+    parse_extraction,
+    persona_values,
+    value_counts,
+)
 from plural_text.persona.values import FOLDER, read_value_sets
 from plural_text.prepare.formats import InputFiles
 from plural_text.prepare.prompt_encoder import PromptEncoder
@@ -95,6 +102,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a number from 1 to M is drawn for every turn; 0: none (default; published: 9)",
     )
     model("--temperature", type=number(0, 100), default=1.0, metavar="T", help="(default: 1)")
+    model(
+        "--top-k",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="sample from the N likeliest tokens; 0: from all (default; published: 50)",
+    )
     model(
         "--max-new-tokens",
         type=whole_number(1, 1 << 20),
@@ -167,9 +181,14 @@ def run(arguments: argparse.Namespace) -> int:
             _talk([name for name in names if name not in talks], arguments, protocol, kept, talks)
     personas = _personas([talks[name] for name in names], arguments, protocol)
     mapped = _mapped(personas, sets, arguments, protocol) if arguments.mapper else {}
-    found = figures(persona_values(personas, sets, mapped), len(names))
+    values = persona_values(personas, sets, mapped)
+    found = figures(values, len(names))
     if arguments.figures:
-        head = {"conversations_file": str(arguments.output), "conversations": len(names)}
+        head = {
+            "conversations_file": str(arguments.output),
+            "conversations": len(names),
+            "values": value_counts(values),
+        }
         write_report(arguments.figures, report(head, found))
     if not arguments.quiet:
         print("\n".join(table(found)))
@@ -292,6 +311,8 @@ def _command(arguments) -> list[str]:
         "1",
         "--temperature",
         str(arguments.temperature),
+        "--top-k",
+        str(arguments.top_k),
         "--max-new-tokens",
         str(arguments.max_new_tokens),
         "--seed",
@@ -334,6 +355,7 @@ def _settings(arguments) -> str:
             "template",
             "possibilities",
             "temperature",
+            "top_k",
             "max_new_tokens",
             "max_prompt_tokens",
             "seed",

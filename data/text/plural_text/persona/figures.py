@@ -98,6 +98,14 @@ def text_about(attribute: str, persona: Persona) -> str:
     return said
 
 
+def value_counts(values: Mapping[str, list[list[str]]]) -> dict[str, dict[str, int]]:
+    """Attribute -> value -> how many personas have it, the most frequent first."""
+    return {
+        attribute: dict(Counter(value for persona in own for value in persona).most_common())
+        for attribute, own in values.items()
+    }
+
+
 def figures(values: dict[str, list[list[str]]], conversations: int) -> list[Figure]:
     """Entropy, different values and the most frequent value of each attribute, over the personas that have
     it; the mean entropy of the attributes. A persona with several values counts under each."""

@@ -86,9 +86,9 @@ def runs_of(sweep: SweepFile, settings: list[Setting], contents: Contents) -> li
             if setting.untrained:
                 identity = {"untrained": True, "seed": seed, "model": identity["model"]}
             identity["contents"] = _inputs(sweep, values, setting, contents)
-            run_id = _digest(identity)
+            run_id = digest(identity)
             steps = [[one.name, one.steps] for one in evaluations]
-            measured = _digest([run_id, steps, _step_inputs(sweep, evaluations, contents)])
+            measured = digest([run_id, steps, _step_inputs(sweep, evaluations, contents)])
             overrides = _with_seed(setting.overrides, seed)
             run = Run(run_id, measured, setting, seed, values, overrides, evaluations)
             first = found.setdefault(run_id, run)
@@ -182,7 +182,7 @@ def _step_inputs(sweep: SweepFile, evaluations: Sequence[Evaluation], contents: 
 
 def names_input(option: str | int, value: str) -> bool:
     """A folder counts where an option takes one: a word such as 'sample' may be a folder's name, too."""
-    return Path(value).is_file() or (option == "targets" and Path(value).is_dir())
+    return Path(value).is_file() or (option in ("targets", "values") and Path(value).is_dir())
 
 
 def _without(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,7 +195,8 @@ def _without(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """Twelve hexadecimal digits of a value that JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 

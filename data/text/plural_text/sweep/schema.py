@@ -80,6 +80,7 @@ STEPS = (
     Key("generate", "mapping of options of `plural generate`", "none", "Answers to a corpus of prompts."),
     Key("metrics", "mapping of options of `plural metrics`", "none", "Figures of those answers."),
     Key("evaluate", "mapping of options of `plural evaluate`", "none", "Exact figures on a corpus."),
+    Key("persona", "mapping of options of `plural persona`", "none", "Conversations, and who the model is."),
     Key(
         "program",
         "list of words, or one text",

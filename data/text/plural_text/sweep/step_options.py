@@ -23,7 +23,7 @@ from plural_text.common.program import program
 from plural_text.sweep.expand import Setting
 from plural_text.sweep.sweep_values import SweepFile
 
-TEXT_COMMANDS = ("metrics",)
+TEXT_COMMANDS = ("metrics", "persona")
 # These may be given several times; a list of any other option is one text with commas.
 _REPEATED = ("eos", "judge", "judge-model")
 

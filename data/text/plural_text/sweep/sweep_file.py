@@ -26,7 +26,18 @@ _RUN_KEYS = {
     "run.threads": "the key threads gives them",
     "seed": "the key seeds gives them: [1, 2, 3]",
 }
-_STEP_OPTIONS = {"model", "adapter", "output", "o", "force", "quiet", "threads", "stream", "responses_file"}
+_STEP_OPTIONS = {
+    "model",
+    "adapter",
+    "output",
+    "o",
+    "force",
+    "quiet",
+    "threads",
+    "stream",
+    "responses_file",
+    "figures",
+}
 
 
 def read_sweep(file: Path) -> SweepFile:

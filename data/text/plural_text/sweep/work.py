@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from plural_text.sweep.expand import Evaluation
 from plural_text.sweep.figures import Figures, evaluated, measured, numbers, own_figures
 from plural_text.sweep.files import write_whole
 from plural_text.sweep.folder import SweepFolder
-from plural_text.sweep.identity import Run, names_input, recipe_text
+from plural_text.sweep.identity import Run, digest, names_input, recipe_text
 from plural_text.sweep.places import Place
 from plural_text.sweep.processes import Processes
 from plural_text.sweep.step_options import TEXT_COMMANDS, command_line, environment, words_of
@@ -40,6 +40,13 @@ _ATTEMPTS = 3
 _LOCK_SECONDS = 60.0
 _BAD_FIGURES = 65
 _TRAINED = ("loss", "likelihood", "unlikelihood")
+# The steps in their order, and what reads the figures of their outputs.
+_READ_BY: Mapping[str, Callable[[Path], Figures] | None] = {
+    "generate": None,
+    "evaluate": evaluated,
+    "metrics": measured,
+    "persona": measured,
+}
 
 
 @dataclass
@@ -139,7 +146,7 @@ class Worker:
         before = f"{evaluation.name}." if evaluation.name else ""
         answers = folder / "responses.jsonl"
         figures = Figures()
-        for step in ("generate", "evaluate", "metrics"):
+        for step, read in _READ_BY.items():
             if step not in evaluation.steps:
                 continue
             options = dict(evaluation.steps[step])
@@ -148,21 +155,36 @@ class Worker:
                 words, inputs = [str(answers), "--quiet"], [answers]
             else:
                 words, inputs = self._model(run)
+            if step in ("generate", "evaluate"):
                 words += ["--threads", str(self._sweep.threads)]
-            if step == "generate":
+            if step in ("generate", "persona"):
                 options.setdefault("seed", run.seed)
-            words = [step, *words, *words_of(options), "-o", str(output)]
+            words = [step, *words, *words_of(options)]
+            inputs = [*inputs, *_files(options)]
+            if step == "persona":
+                talks = folder / f"conversations-{self._told_apart(before + step, words, inputs)}.jsonl"
+                words += ["--quiet", "--figures", str(output), "-o", str(talks)]
+            else:
+                words += ["-o", str(output)]
 
             def work(name=before + step, words=words, output=output) -> None:
                 force = ["--force"] if output.exists() else []
                 self._command(run, place, name, self._start([*words, *force]), self._environment(place))
 
-            read = None if step == "generate" else (measured if step == "metrics" else evaluated)
-            found = self._make(before + step, words, [*inputs, *_files(options)], output, read, work)
+            found = self._make(before + step, words, inputs, output, read, work)
             figures.add(found, f"{before}{step}.")
         if "program" in evaluation.steps:
             figures.add(self._own_figures(run, place, before, evaluation), f"{before}program.")
         return figures
+
+    def _told_apart(self, step: str, words: Sequence[str], inputs: Iterable[Path]) -> str:
+        """A few letters that change with the words and inputs of a step: what it keeps to go on from is of
+        these alone. Errors: Failure."""
+        try:
+            read = {str(path): self._contents.of(path) for path in inputs}
+        except MissingInput as error:
+            raise Failure(step, error.exit_code, str(error)) from None
+        return digest([*words, read])
 
     def _own_figures(self, run: Run, place: Place, before: str, evaluation: Evaluation) -> Figures:
         """Those of the user's program."""

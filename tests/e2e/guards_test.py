@@ -1,0 +1,246 @@
+"""What guards a run: `plural verify`, where a start may go on from, steps that spike."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+import training
+
+EXTRA = """train: {steps: 12, groups_per_step: 3}
+checkpoint: {every_steps: 4, keep: 5}
+"""
+
+
+def verify(folder, run, *options):
+    return subprocess.run(
+        [training.PLURAL, "verify", f"runs/{run}", *options],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+class Guards(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        training.write_corpus(cls.folder / "corpus.h5", training.random_groups(8))
+        training.write_recipe(cls.folder / "r.yaml", "whole", dtype="fp32", extra=EXTRA)
+        cls.stop("stopped", 11)
+        done = training.train(cls.folder, "r.yaml")
+        assert done.returncode == 0, done.stderr
+
+    @classmethod
+    def stop(cls, name, step, *overrides, ranks=1):
+        """A run that was killed before `step`."""
+        done = training.train(
+            cls.folder,
+            "r.yaml",
+            f"name={name}",
+            "checkpoint.asynchronous=off",
+            *overrides,
+            ranks=ranks,
+            environment={"PLURAL_FAULT": f"kill@0:{step}"},
+        )
+        assert done.returncode != 0
+
+    def run_folder(self, name):
+        return self.folder / "runs" / name
+
+    def copy(self, of, name):
+        shutil.rmtree(self.run_folder(name), ignore_errors=True)
+        shutil.copytree(self.run_folder(of), self.run_folder(name), copy_function=shutil.copy2)
+        return self.run_folder(name)
+
+    def assert_ends(self, done, code, *words):
+        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        for word in words:
+            self.assertIn(word, done.stdout + done.stderr)
+
+
+class Verify(Guards):
+    def flip(self, file):
+        content = bytearray(file.read_bytes())
+        content[-3] ^= 1
+        file.write_bytes(content)
+
+    def bad(self, run):
+        """What the command finds damaged."""
+        done = verify(self.folder, run)
+        self.assertEqual(done.returncode, 65, done.stdout + done.stderr)
+        self.assertRegex(done.stderr, r"^plural: error: .* \[exit 65, phase verify\]\n$")
+        return re.findall(r"(?m)^bad +([^:]+):", done.stdout)
+
+    def test_a_finished_run_is_good_and_stays_as_it_is(self):
+        run = self.run_folder("whole")
+        before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+        done = verify(self.folder, "whole")
+        self.assert_ends(done, 0, "runs/whole: finished")
+        good = re.findall(r"(?m)^good +([^:]+):", done.stdout)
+        steps = [f"checkpoints/step-{step:08}" for step in (4, 8, 12)]
+        self.assertEqual(good, ["recipe.yaml", "adapter", *steps, "metrics.jsonl", "data.train"])
+        self.assertEqual(before, {path: path.stat().st_mtime_ns for path in run.rglob("*")})
+        report = json.loads(verify(self.folder, "whole", "--json").stdout)
+        self.assertEqual((report["state"], report["good"]), ("finished", True))
+        self.assertEqual([found["what"] for found in report["findings"]], good)
+
+    def test_every_damage_is_named(self):
+        checkpoint = "checkpoints/step-00000008"
+        for name in ("trainable.safetensors", "optimizer.safetensors", "state.json", "manifest.json"):
+            self.flip(self.copy("whole", "damaged") / checkpoint / name)
+            self.assertEqual(self.bad("damaged"), [checkpoint], name)
+        self.flip(self.copy("whole", "damaged") / "adapter/adapter_model.safetensors")
+        self.assertEqual(self.bad("damaged"), ["adapter"])
+        (self.copy("whole", "damaged") / "recipe.yaml").write_text("method: none\n")
+        self.assertEqual(self.bad("damaged"), ["recipe.yaml"])
+        recipe = self.copy("whole", "damaged") / "recipe.yaml"
+        recipe.write_text(recipe.read_text().replace("seed: 7", "seed: 8"))
+        self.assertEqual(len(self.bad("damaged")), 3)  # each checkpoint is of another recipe
+        copy = self.copy("whole", "damaged")
+        recipe = (copy / "recipe.yaml").read_text()
+        training.write_corpus(self.folder / "other.h5", training.random_groups(8, seed=1))
+        (copy / "recipe.yaml").write_text(recipe.replace("train: corpus.h5", "train: other.h5"))
+        self.assertEqual(self.bad("damaged"), ["data.train"])
+
+    def test_metrics_that_are_cut_or_out_of_order(self):
+        whole = (self.run_folder("whole") / "metrics.jsonl").read_text()
+        lines = whole.splitlines(keepends=True)
+        at = next(i for i, line in enumerate(lines) if '"step":6,' in line)
+        damages = {
+            "cut within a line": whole[: len(whole) // 2],
+            "cut behind a line": "".join(lines[:-1]),
+            "a line too few": "".join(lines[:at] + lines[at + 1 :]),
+            "a line twice": "".join(lines[: at + 1] + lines[at:]),
+            "no JSON": whole.replace('"step":6,', '"step":6', 1),
+            "a NUL": whole.replace('"step":6,', '"step":\0,', 1),
+        }
+        for damage, text in damages.items():
+            with self.subTest(damage):
+                (self.copy("whole", "damaged") / "metrics.jsonl").write_text(text)
+                self.assertEqual(self.bad("damaged"), ["metrics.jsonl"])
+        (self.copy("whole", "damaged") / "metrics.jsonl").unlink()
+        self.assertEqual(self.bad("damaged"), ["metrics.jsonl"])
+
+    def test_a_run_that_was_killed(self):
+        self.assert_ends(verify(self.folder, "stopped"), 0, "runs/stopped: unfinished")
+        metrics = self.copy("stopped", "cut") / "metrics.jsonl"
+        text = metrics.read_text()
+        # What stands behind the last checkpoint is written anew.
+        metrics.write_text(text[:-20])
+        self.assert_ends(verify(self.folder, "cut"), 0, "note  metrics.jsonl: behind them")
+        metrics.write_text(text[: len(text) // 2])
+        self.assertEqual(self.bad("cut"), ["metrics.jsonl"])
+
+    def test_lines_of_other_steps_and_starts(self):
+        """Steps between lines, another number of them at each start, a last step that is no multiple."""
+        self.stop("sparse", 10, "train.log_every_steps=3")
+        done = training.train(self.folder, "r.yaml", "name=sparse", "train.log_every_steps=5")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        steps = [line["step"] for line in training.metrics(self.folder, "sparse") if line["event"] == "step"]
+        self.assertEqual(steps, [3, 6, 10, 12])
+        self.assert_ends(verify(self.folder, "sparse"), 0)
+
+    def test_no_run(self):
+        self.assert_ends(verify(self.folder, "none"), 66, "runs/none")
+        (self.folder / "runs/empty").mkdir()
+        self.assert_ends(verify(self.folder, "empty"), 66, "no run")
+
+    def test_a_run_that_lives(self):
+        process = subprocess.Popen(
+            training.command("r.yaml", "name=lives", "train.steps=100000", "watchdog.enabled=false"),
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            deadline = time.monotonic() + 60
+            while not (self.run_folder("lives") / "checkpoints/step-00000004").exists():
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.02)
+            for _ in range(3):
+                self.assert_ends(
+                    verify(self.folder, "lives"), 0, f"process {process.pid} on", "runs/lives: running"
+                )
+        finally:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+        self.assert_ends(verify(self.folder, "lives"), 0, "runs/lives: unfinished")
+
+
+class Resume(Guards):
+    def start(self, name, resume, *overrides):
+        return training.train(self.folder, "r.yaml", f"name={name}", f"resume={resume}", *overrides)
+
+    def files(self, name):
+        run = self.run_folder(name)
+        return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} if run.exists() else {}
+
+    def adapter(self, name):
+        return (self.run_folder(name) / "adapter/adapter_model.safetensors").read_bytes()
+
+    def test_never_begins_where_nothing_is(self):
+        for name, word in (("stopped", "holds checkpoints"), ("whole", "holds checkpoints")):
+            before = self.files(name)
+            self.assert_ends(self.start(name, "never"), 73, word, "resume is never")
+            self.assertEqual(self.files(name), before)
+        shutil.rmtree(self.copy("whole", "result") / "checkpoints")
+        self.assert_ends(self.start("result", "never"), 73, "holds a result")
+        self.assert_ends(self.start("fresh", "never", "train.steps=1"), 0, "steps 1 to 1")
+
+    def test_require_begins_nothing(self):
+        self.assert_ends(self.start("nothing", "require"), 66, "resume is require")
+        self.assertFalse(self.run_folder("nothing").exists())
+        self.stop("required", 6)
+        self.assert_ends(self.start("required", "require"), 0, "resumed after step 4 of 12")
+        self.assert_ends(self.start("required", "require"), 0, "is finished")
+
+    def test_a_checkpoint_of_another_run(self):
+        before = self.files("stopped")
+        path = "runs/stopped/checkpoints/step-00000004"
+        self.assert_ends(self.start("branch", f"{path}/"), 0, "resumed after step 4 of 12")
+        self.assertEqual(self.adapter("branch"), self.adapter("whole"))
+        first, *lines = training.metrics(self.folder, "branch")
+        self.assertEqual((first["event"], first["step"], first["restarts"]), ("resume", 4, 0))
+        self.assertEqual(first["resumed_from"], f"{path}/")
+        self.assertEqual([line["step"] for line in lines if line["event"] == "step"], list(range(5, 13)))
+        self.assertEqual(self.files("stopped"), before)
+        self.assert_ends(verify(self.folder, "branch"), 0)
+        # From another folder and by another spelling of the corpus; to a run that is killed and goes on.
+        self.stop("moved", 10, f"resume={self.folder / path}", f"data.train={self.folder / 'corpus.h5'}")
+        self.assert_ends(self.start("moved", self.folder / path), 0, "resumed after step 8 of 12")
+        self.assertEqual(self.adapter("moved"), self.adapter("whole"))
+
+    def test_checkpoints_that_do_not_fit(self):
+        path = "runs/whole/checkpoints/step-00000004"
+        refused = [
+            (78, ("seed: 8 (was 7)",), path, "seed=8"),
+            (65, ("another corpus",), path, "data.train=other.h5"),
+            (78, ("must be auto",), "runs/whole", "seed=7"),
+            (78, ("must be auto",), "alway", "seed=7"),
+            (66, ("no checkpoint is there",), "runs/whole/checkpoints/step-00000005", "seed=7"),
+        ]
+        training.write_corpus(self.folder / "other.h5", training.random_groups(8, seed=1))
+        for code, words, resume, override in refused:
+            self.assert_ends(self.start("branch-2", resume, override), code, *words)
+        self.assert_ends(self.start("whole", path), 78, "of this run itself")
+        copy = self.copy("whole", "alone")
+        (copy / "recipe.yaml").unlink()
+        self.assert_ends(
+            self.start("branch-2", "runs/alone/checkpoints/step-00000004"), 66, "no recipe.yaml two folders"
+        )
+        weights = self.copy("whole", "broken") / "checkpoints/step-00000004/trainable.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1])
+        self.assert_ends(self.start("branch-3", weights.parent.relative_to(self.folder)), 65, "bytes")
+        self.assertTrue(weights.exists(), "a checkpoint of another run is not set aside")
+
+
+if __name__ == "__main__":
+    unittest.main()
