@@ -8,27 +8,6 @@
 #include <utility>
 
 namespace plural::data {
-namespace {
-
-constexpr std::uint64_t kGolden = 0x9E3779B97F4A7C15ULL;  // SplitMix64's increment, 2^64 / golden ratio
-
-}  // namespace
-
-std::uint64_t Mix64(std::uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL;
-  return x ^ (x >> 31);
-}
-
-std::uint64_t MixKey(std::uint64_t seed, Purpose purpose, std::uint64_t a, std::uint64_t b, std::uint64_t c) {
-  // The increment keeps all-zero input away from Mix64's fixed point 0.
-  std::uint64_t key = Mix64(seed + kGolden);
-  for (const std::uint64_t part : {static_cast<std::uint64_t>(purpose), a, b, c}) {
-    key = Mix64((key ^ part) + kGolden);
-  }
-  return key;
-}
-
 std::uint64_t HashName(std::string_view name) {
   std::uint64_t hash = 0xCBF29CE484222325ULL;  // FNV-1a's 64-bit basis and prime
   for (const char byte : name) {

@@ -65,16 +65,19 @@ std::unique_ptr<Collectives> MakeMpiCollectives(const World& world,
 // NCCL, on CUDA memory: one communicator, one stream, events. The control plane, and Broadcast of
 // host tensors, stay on MPI. This loads the GPU part of libtorch, so call it, or LocalCudaDevice,
 // before the first CUDA tensor. Wait() holds the host until the sum is there and watches for errors
-// of the communicator, since a lost peer would otherwise hang the GPU silently. COLLECTIVE.
+// of the communicator, since a lost peer would otherwise hang the GPU silently, and for no longer than
+// `wait_seconds` (0: without end), after which it throws PeerError with the peers' names. COLLECTIVE.
 // Errors: ResourceError when built without NCCL, when its libraries do not load, when there is no
 // `device`, or when another rank uses the same GPU.
-std::unique_ptr<Collectives> MakeNcclCollectives(const World& world, int device);
+std::unique_ptr<Collectives> MakeNcclCollectives(const World& world, int device, double wait_seconds);
 // The CUDA device of this rank: its local rank, or 0 where the launcher shows each rank one GPU.
 // Errors: ResourceError as above, and when this machine runs more ranks than it has GPUs.
 int LocalCudaDevice(const World& world);
 bool NcclCompiled();
-std::string NcclVersion();  // "2.28.9", or "not compiled"
-int CudaRuntimeVersion();   // of the build, as 1000 major + 10 minor; 0: not compiled
+std::string NcclVersion();  // compiled for: "2.28.9", or "not compiled"
+// Of the library that this process has loaded, or "" where it loads none. Takes seconds, as NcclProblem.
+std::string LoadedNcclVersionText();
+int CudaRuntimeVersion();  // of the build, as 1000 major + 10 minor; 0: not compiled
 // The reason why the NCCL part cannot be used in this process, in one line; empty when it loads.
 // Loading takes seconds where the libraries are installed.
 std::string NcclProblem();

@@ -45,7 +45,7 @@ GpuDriver ProbeGpuDriver() {
       driver.devices.push_back({name, bytes});
     }
   }
-  dlclose(library);
+  // Not closed: after cuInit the driver has threads and exit handlers, and CUDA takes the same library next.
   return driver;
 }
 

@@ -1,6 +1,6 @@
 // The GPU driver of this machine, queried without any CUDA library.
 //
-// Owns: nothing; loads the driver's library during the query only. Does not own: the use of GPUs
+// Owns: nothing; the driver's library stays loaded once it was found. Does not own: the use of GPUs
 // (collectives.h). Thread rule: any thread.
 #pragma once
 

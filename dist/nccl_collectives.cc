@@ -1,4 +1,5 @@
 // The part of the NCCL collectives in every build: loads the module, or reports why it cannot.
+#include <ATen/detail/CUDAHooksInterface.h>
 #include <dlfcn.h>
 #include <torch/version.h>
 
@@ -8,6 +9,7 @@
 #include "dist/collectives.h"
 #include "dist/cuda/module.h"
 #include "dist/error.h"
+#include "dist/patience.h"
 
 #ifdef PLURAL_NCCL
 #include <cuda_runtime_api.h>
@@ -17,10 +19,37 @@
 namespace plural::dist {
 namespace {
 
-// The command that installs all CUDA libraries: that of the wheel, without --no-deps.
-constexpr char kInstall[] = ".venv/bin/python -m pip install torch==" TORCH_VERSION;
+// The command that installs the CUDA libraries and builds with them.
+constexpr char kInstall[] = "launch/setup --gpu";
+
+template <typename Function>
+Function* FindEntry(void* module, const char* name, std::string& problem) {
+  void* entry = dlsym(module, name);
+  if (entry == nullptr) {
+    problem = std::string(kNcclModule) + " lacks " + name + ": it is of another build; build again";
+  }
+  return reinterpret_cast<Function*>(entry);
+}
 
 #ifdef PLURAL_NCCL
+std::string VersionText(int code) {  // of NCCL_VERSION_CODE, since NCCL 2.9
+  return std::to_string(code / 10000) + "." + std::to_string(code % 10000 / 100) + "." +
+         std::to_string(code % 100);
+}
+
+// The version of the loaded library; 0 and the problem where it cannot serve what was compiled.
+int CheckedVersion(void* module, std::string& problem) {
+  auto* loaded = FindEntry<LoadedNcclVersion>(module, kNcclVersionName, problem);
+  const int version = loaded == nullptr ? 0 : loaded();
+  if (loaded != nullptr && version < NCCL_VERSION_CODE) {
+    problem =
+        "NCCL " + VersionText(version) + " was loaded, the program is built for " +
+        VersionText(NCCL_VERSION_CODE) +
+        ": take other NCCL libraries out of LD_LIBRARY_PATH and LD_PRELOAD, or install its own: " + kInstall;
+  }
+  return version;
+}
+
 // The module, or null and the reason. Never closed: libtorch's GPU part cannot be unloaded.
 void* OpenModule(std::string& problem) {
   // RTLD_GLOBAL: libraries loaded later (cuDNN's parts, for one) look their symbols up in the first ones.
@@ -30,13 +59,22 @@ void* OpenModule(std::string& problem) {
     problem =
         "the CUDA libraries do not load: " + std::string(reason == nullptr ? "unknown reason" : reason) +
         "; install them: " + kInstall;
+    return nullptr;
   }
-  return module;
+  if (!at::detail::getCUDAHooks().hasCUDART()) {
+    problem =
+        "libtorch looked for its GPU part before that was loaded, and uses no GPU in this process: "
+        "the program must open " +
+        std::string(kNcclModule) + " before anything is differentiated; report this";
+    return nullptr;
+  }
+  CheckedVersion(module, problem);
+  return problem.empty() ? module : nullptr;
 }
 #else
 void* OpenModule(std::string& problem) {
-  problem = "this build has no NCCL; use model.device=cpu, or install the CUDA libraries (" +
-            std::string(kInstall) + ") and build again";
+  problem = "this build has no NCCL; use model.device=cpu, or install the CUDA libraries and build again: " +
+            std::string(kInstall);
   return nullptr;
 }
 #endif
@@ -45,13 +83,9 @@ template <typename Function>
 Function* Entry(const char* name) {
   std::string problem;
   void* module = OpenModule(problem);
-  if (module == nullptr) throw ResourceError(problem);
-  void* entry = dlsym(module, name);
-  if (entry == nullptr) {
-    throw ResourceError(std::string(kNcclModule) + " lacks " + name +
-                        ": it is of another build; build again");
-  }
-  return reinterpret_cast<Function*>(entry);
+  Function* entry = module == nullptr ? nullptr : FindEntry<Function>(module, name, problem);
+  if (entry == nullptr) throw ResourceError(problem);
+  return entry;
 }
 
 }  // namespace
@@ -66,10 +100,20 @@ bool NcclCompiled() {
 
 std::string NcclVersion() {
 #ifdef PLURAL_NCCL
-  return std::to_string(NCCL_MAJOR) + "." + std::to_string(NCCL_MINOR) + "." + std::to_string(NCCL_PATCH);
+  return VersionText(NCCL_VERSION_CODE);
 #else
   return "not compiled";
 #endif
+}
+
+std::string LoadedNcclVersionText() {
+#ifdef PLURAL_NCCL
+  std::string problem;
+  if (void* module = dlopen(kNcclModule, RTLD_NOW | RTLD_GLOBAL); module != nullptr) {
+    return VersionText(CheckedVersion(module, problem));
+  }
+#endif
+  return "";
 }
 
 int CudaRuntimeVersion() {
@@ -100,10 +144,12 @@ int LocalCudaDevice(const World& world) {
   return world.LocalRank();
 }
 
-std::unique_ptr<Collectives> MakeNcclCollectives(const World& world, int device) {
+std::unique_ptr<Collectives> MakeNcclCollectives(const World& world, int device, double wait_seconds) {
   MakeNccl* make = Entry<MakeNccl>(kMakeNcclName);
+  std::unique_ptr<Collectives> control = MakeMpiCollectives(world);
+  const Patience patience{wait_seconds, PeersOf(control->AllGather(world.Host()), world.Rank())};
   std::unique_ptr<Collectives> result;
-  make(world.Rank(), world.Size(), device, MakeMpiCollectives(world), result);
+  make(world.Rank(), world.Size(), device, patience, std::move(control), result);
   return result;
 }
 

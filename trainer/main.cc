@@ -167,6 +167,7 @@ int main(int argc, char** argv) {
     plural::StatusSignal::Hear();
   }
   plural::trainer::LimitLibraryCaches();
+  plural::trainer::LetGpuMemoryGrow();
   plural::trainer::KeepFreedMemory();
   plural::trainer::Session session{
       .argc = argc, .argv = argv, .watchdog = nullptr, .world = nullptr, .phase = ""};

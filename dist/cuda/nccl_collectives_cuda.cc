@@ -7,27 +7,25 @@
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
-#include <chrono>
 #include <cstring>
 #include <exception>
-#include <map>
 #include <stdexcept>
-#include <thread>
+#include <string>
 #include <utility>
 
 #include "dist/cuda/module.h"
 #include "dist/error.h"
+#include "dist/patience.h"
 
 namespace plural::dist {
 namespace {
 
-constexpr std::chrono::microseconds kPoll{20};
-
 // The communicator is non-blocking: a call may return ncclInProgress, and only then can a
-// communicator whose peer is lost be aborted.
+// communicator whose peer is lost, or does not come, be aborted.
 class Communicator {
  public:
-  Communicator(int rank, int size, const ncclUniqueId& id, std::string where) : where_(std::move(where)) {
+  Communicator(int rank, int size, const ncclUniqueId& id, std::string where, Patience patience)
+      : where_(std::move(where)), patience_(std::move(patience)) {
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     Check(ncclCommInitRankConfig(&handle_, size, id, rank, &config), "ncclCommInitRank");
@@ -39,8 +37,11 @@ class Communicator {
     ncclResult_t state = ncclInternalError;
     if (std::uncaught_exceptions() == uncaught_at_start_) {
       state = ncclCommFinalize(handle_);
-      while (state == ncclInProgress && ncclCommGetAsyncError(handle_, &state) == ncclSuccess) {
-        std::this_thread::sleep_for(kPoll);
+      try {
+        AwaitWithin(patience_, "ncclCommFinalize", where_, [&] {
+          return state != ncclInProgress || ncclCommGetAsyncError(handle_, &state) != ncclSuccess;
+        });
+      } catch (const PeerError&) {  // aborted below: nothing is lost, all sums are there
       }
     }
     // Peers do not learn of an abort from NCCL: main ends the job with World::Abort.
@@ -70,32 +71,41 @@ class Communicator {
   }
 
   void AwaitReady(const char* operation) const {
-    while (!Ready(operation)) std::this_thread::sleep_for(kPoll);
+    Await(operation, [&] { return Ready(operation); });
+  }
+
+  template <class Done>
+  void Await(const char* operation, const Done& done) const {
+    AwaitWithin(patience_, operation, where_, done);
   }
 
  private:
   const std::string where_;
+  const Patience patience_;
   const int uncaught_at_start_ = std::uncaught_exceptions();
   ncclComm_t handle_ = nullptr;
 };
 
 class OnStream : public Pending {
  public:
-  OnStream(const Communicator& communicator, const c10::cuda::CUDAStream& stream, at::Tensor tensor)
-      : communicator_(communicator), tensor_(std::move(tensor)) {
+  OnStream(const Communicator& communicator, const c10::cuda::CUDAStream& stream, at::Tensor tensor,
+           const char* operation)
+      : communicator_(communicator), operation_(operation), tensor_(std::move(tensor)) {
     finished_.record(stream);
   }
 
   void Wait() override {
     finished_.block(c10::cuda::getCurrentCUDAStream(tensor_.get_device()));
-    while (!finished_.query()) {
-      communicator_.Ready("ncclAllReduce");
-      std::this_thread::sleep_for(kPoll);
-    }
+    communicator_.Await(operation_, [&] {
+      if (finished_.query()) return true;
+      communicator_.Ready(operation_);
+      return false;
+    });
   }
 
  private:
   const Communicator& communicator_;
+  const char* operation_;
   at::Tensor tensor_;  // keeps its memory until the event
   c10::cuda::CUDAEvent finished_;
 };
@@ -130,11 +140,12 @@ ncclUniqueId AgreeOnId(int rank, Collectives& control) {
 
 class NcclCollectives : public Collectives {
  public:
-  NcclCollectives(int rank, int size, int device, std::unique_ptr<Collectives> control)
+  NcclCollectives(int rank, int size, int device, const Patience& patience,
+                  std::unique_ptr<Collectives> control)
       : device_(device),
         control_(std::move(control)),
         stream_(CheckedStream(rank, device, *control_)),
-        communicator_(rank, size, AgreeOnId(rank, *control_), Where(rank, size, device)) {}
+        communicator_(rank, size, AgreeOnId(rank, *control_), Where(rank, size, device), patience) {}
 
   using Collectives::AllReduceSum;
   std::unique_ptr<Pending> AllReduceSum(const at::Tensor& tensor) override {
@@ -151,7 +162,7 @@ class NcclCollectives : public Collectives {
                       stream_),
         "ncclAllReduce");
     communicator_.AwaitReady("ncclAllReduce");  // enqueued, not done
-    return std::make_unique<OnStream>(communicator_, stream_, tensor);
+    return std::make_unique<OnStream>(communicator_, stream_, tensor, "ncclAllReduce");
   }
 
   void Broadcast(const at::Tensor& tensor, int root) override {
@@ -165,7 +176,7 @@ class NcclCollectives : public Collectives {
                                       communicator_.Handle(), stream_),
                         "ncclBroadcast");
     communicator_.AwaitReady("ncclBroadcast");
-    OnStream(communicator_, stream_, tensor).Wait();
+    OnStream(communicator_, stream_, tensor, "ncclBroadcast").Wait();
   }
 
   void Scatter(const at::Tensor& whole, const at::Tensor& slice, int root) override {
@@ -189,8 +200,11 @@ class NcclCollectives : public Collectives {
     for (std::size_t other = 0; other < identities.size(); ++other) {
       if (static_cast<int>(other) != rank &&
           identities[other] == identities[static_cast<std::size_t>(rank)]) {
-        throw ResourceError("ranks " + std::to_string(rank) + " and " + std::to_string(other) +
-                            " use the same GPU; start one rank a GPU");
+        throw ResourceError(
+            "ranks " + std::to_string(rank) + " and " + std::to_string(other) +
+            " use the same GPU; start one rank per GPU, and ask Slurm for --gpus-per-node=N with N "
+            "the ranks of a node: --gpus-per-task shows one GPU to all ranks of a node, since "
+            "mpirun is one task there; instances of one MIG card cannot reduce together");
       }
     }
     c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
@@ -225,11 +239,18 @@ extern "C" {
 
 plural::dist::MakeNccl plural_make_nccl;
 plural::dist::CudaDeviceCount plural_cuda_device_count;
+plural::dist::LoadedNcclVersion plural_nccl_version;
 
-void plural_make_nccl(int rank, int size, int device, std::unique_ptr<plural::dist::Collectives> control,
+void plural_make_nccl(int rank, int size, int device, const plural::dist::Patience& patience,
+                      std::unique_ptr<plural::dist::Collectives> control,
                       std::unique_ptr<plural::dist::Collectives>& result) {
-  result = std::make_unique<plural::dist::NcclCollectives>(rank, size, device, std::move(control));
+  result = std::make_unique<plural::dist::NcclCollectives>(rank, size, device, patience, std::move(control));
 }
 
 int plural_cuda_device_count() { return c10::cuda::device_count(); }
+
+int plural_nccl_version() {
+  int version = 0;
+  return ncclGetVersion(&version) == ncclSuccess ? version : 0;
+}
 }

@@ -69,6 +69,40 @@ class JobScriptTest(unittest.TestCase):
             self.assertEqual("cancelled; plural sweep submit" in done.stderr, code == 75)
             self.assertEqual(done.returncode == 75, code == 75)
 
+    def test_variables_of_gpus_and_their_network_reach_all_nodes(self):
+        launcher = self.folder / "bin/mpirun"
+        launcher.write_text('#!/bin/sh\nprintf "%s\\n" "$@" >passed\n')
+        launcher.chmod(0o755)
+        settings = {
+            "NCCL_SOCKET_IFNAME": "ib0",
+            "CUDA_DEVICE_MAX_CONNECTIONS": "1",
+            "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+            "OMP_NUM_THREADS": "3",
+        }
+        done = subprocess.run(
+            ["bash", JOB.with_name("train.sbatch"), "recipe.yaml", "train.steps=2"],
+            cwd=self.folder,
+            # Slurm's own word on which GPUs a node gives is right on that node alone.
+            env={
+                **os.environ,
+                **settings,
+                "CUDA_VISIBLE_DEVICES": "1",
+                "UNRELATED": "1",
+                "PLURAL_ROOT": str(JOB.parents[2]),
+                "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        words = (self.folder / "passed").read_text().splitlines()
+        passed = {words[i + 1] for i, word in enumerate(words) if word == "-x"}
+        self.assertLessEqual(set(settings) | {"PATH"}, passed)
+        self.assertFalse(passed & {"CUDA_VISIBLE_DEVICES", "UNRELATED"})
+        self.assertEqual(words[-3:], ["train", "recipe.yaml", "train.steps=2"])
+
     def test_three_ends_without_a_newer_checkpoint_are_enough(self):
         for code in (76, 75):
             (self.folder / "runs/r/checkpoints/step-00000005").mkdir(parents=True, exist_ok=True)

@@ -198,7 +198,7 @@ TEST(Nccl, RefusesWithoutGpu) {
   EXPECT_EQ(dist::NcclCompiled(), dist::NcclVersion() != "not compiled");
   setenv("CUDA_VISIBLE_DEVICES", "", 1);
   EXPECT_THROW(dist::LocalCudaDevice(World()), dist::ResourceError);
-  EXPECT_THROW(dist::MakeNcclCollectives(World(), 0), dist::ResourceError);
+  EXPECT_THROW(dist::MakeNcclCollectives(World(), 0, 60.0), dist::ResourceError);
   const auto collectives = MakeMpiCollectives(World());
   at::Tensor tensor = Values(100, World().Rank(), at::kFloat);
   collectives->AllReduceSum(tensor)->Wait();

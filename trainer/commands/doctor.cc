@@ -133,7 +133,8 @@ json LookAround(const dist::World& world) {
           {"writable", CanWriteHere()},
           {"driver", driver.cuda_version},
           {"gpus", gpus},
-          {"cuda_problem", driver.devices.empty() ? "" : dist::NcclProblem()}};
+          {"cuda_problem", driver.devices.empty() ? "" : dist::NcclProblem()},
+          {"nccl_loaded", driver.devices.empty() ? "" : dist::LoadedNcclVersionText()}};
 }
 
 // Findings that stop training here, and those that do not, each one line: what, what for, how to mend.
@@ -150,6 +151,13 @@ void CompareRanks(const std::vector<json>& ranks, Findings& findings) {
           ", rank 0 " + ranks[0].at(key).get<std::string>() + ": start the same build on every machine");
       break;
     }
+  }
+  for (std::size_t rank = 1; rank < ranks.size(); ++rank) {
+    const std::string here = ranks[0].at("nccl_loaded"), there = ranks[rank].at("nccl_loaded");
+    if (here.empty() || there.empty() || here == there) continue;
+    findings.notes.push_back("rank " + std::to_string(rank) + " loads NCCL " + there + ", rank 0 " + here +
+                             ": they may not understand each other; set the same LD_LIBRARY_PATH everywhere");
+    break;
   }
   for (std::size_t rank = 1; rank < ranks.size(); ++rank) {
     if (ranks[rank].at("cpu_capability") == ranks[0].at("cpu_capability")) continue;
@@ -253,7 +261,8 @@ void Print(const std::vector<json>& ranks, const dist::World& world, const Findi
   line("MPI", dist::World::LibraryVersion() + ", " + dist::World::ThreadLevelName(world.ThreadLevel()));
   line("HDF5", Hdf5Version());
   line("yaml-cpp", YamlVersion());
-  line("NCCL", dist::NcclVersion());
+  const std::string loaded = first.at("nccl_loaded");
+  line("NCCL", dist::NcclVersion() + (loaded.empty() ? "" : " compiled, " + loaded + " loaded"));
   line("CUDA", dist::CudaRuntimeVersion() == 0 ? "not compiled"
                                                : "runtime " + CudaVersionText(dist::CudaRuntimeVersion()));
   line("GPU driver", first.at("driver") == 0 ? "none" : "CUDA " + CudaVersionText(first.at("driver")));

@@ -30,7 +30,8 @@ Failure DescribeFailure(const std::exception_ptr& error) {
     return {ExitCode::kPeerLost, failure.what()};
   } catch (const c10::OutOfMemoryError& failure) {
     return {ExitCode::kInternal, "out of GPU memory: " + FirstLine(failure.what_without_backtrace()) +
-                                     "; lower train.groups_per_step or train.row_budget"};
+                                     "; lower train.row_budget, or set train.activation_checkpointing "
+                                     "to on"};
   } catch (const c10::Error& failure) {
     return {ExitCode::kInternal,
             "internal error in libtorch: " + FirstLine(failure.what_without_backtrace())};

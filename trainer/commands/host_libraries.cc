@@ -14,6 +14,12 @@ void LimitLibraryCaches() {
          /*overwrite=*/0);  // of ideep, which stands between libtorch and oneDNN
 }
 
+void LetGpuMemoryGrow() {
+  // The older name, which libtorch reads too, may be the user's.
+  if (std::getenv("PYTORCH_CUDA_ALLOC_CONF") != nullptr) return;
+  setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True", /*overwrite=*/0);
+}
+
 void KeepFreedMemory() {
 #ifdef __GLIBC__
   if (std::getenv("GLIBC_TUNABLES") != nullptr) return;

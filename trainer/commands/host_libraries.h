@@ -1,4 +1,4 @@
-// Settings of the libraries that compute on the CPU.
+// Settings of the libraries that compute, and of their memory.
 //
 // Owns: what must be set before they are first used. Does not own: the number of threads
 // (commands/model_options.h). Thread rule: call it first of all, while there is one thread.
@@ -11,6 +11,11 @@ namespace plural::trainer {
 // the 56 M model, peft: 750 MiB at the peak with 1,024, 615 MiB with 24, the same time). Variables that are
 // set already stay as they are.
 void LimitLibraryCaches();
+
+// Row counts change with every pass, and with them the sizes of tensors: on a GPU libtorch's allocator grows
+// and shrinks its segments in place of keeping blocks of each size. PYTORCH_ALLOC_CONF, if set, stays as it
+// is.
+void LetGpuMemoryGrow();
 
 // Tensors of a pass come and go a few megabytes at a time. Memory that the C library gives back to the
 // operating system in between is cleared and mapped again page by page when a multiply writes its result

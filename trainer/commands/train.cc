@@ -10,6 +10,7 @@
 #include "dist/gpu_driver.h"
 #include "trainer/base/signals.h"
 #include "trainer/base/version.h"
+#include "trainer/commands/gpu_arithmetic.h"
 #include "trainer/commands/model_options.h"
 #include "trainer/recipe/recipe.h"
 #include "trainer/run/train.h"
@@ -80,8 +81,10 @@ int RunTrain(const TrainOptions& options, dist::World& world, dist::Collectives&
   SetThreads(recipe.run.threads, world);
   if (!UsesCuda(recipe)) return static_cast<int>(Train(recipe, at::kCPU, world, collectives, stop, watchdog));
 
-  const int device = dist::LocalCudaDevice(world);
-  const auto nccl = dist::MakeNcclCollectives(world, device);
+  const int device = dist::LocalCudaDevice(world);  // opens the GPU part of libtorch
+  SetGpuArithmetic(recipe.run.deterministic);
+  const auto nccl =
+      dist::MakeNcclCollectives(world, device, recipe.watchdog.enabled ? recipe.watchdog.nccl_seconds : 0.0);
   return static_cast<int>(Train(recipe, at::Device(at::kCUDA, static_cast<at::DeviceIndex>(device)), world,
                                 *nccl, stop, watchdog));
 }

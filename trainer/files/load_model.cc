@@ -5,6 +5,7 @@
 #include <ATen/ops/from_blob.h>
 #include <c10/core/GradMode.h>
 
+#include <array>
 #include <optional>
 
 #include "dist/agreement.h"
@@ -126,6 +127,10 @@ void LoadBaseWeights(Decoder& model, const std::string& folder, const dist::Worl
   OnEveryRank(world, collectives, [&] {
     if (world.LocalRank() == 0) LoadBaseWeights(model, folder, full_linears);
   });
+  // Alone on every machine, nobody waits for weights, which would go from a GPU to the host for nothing.
+  std::array<double, 1> most = {static_cast<double>(world.LocalSize())};
+  collectives.AllReduceMax(most);
+  if (most[0] == 1.0) return;
   for (const dist::NamedTensor& parameter : model.BaseParameters()) {
     HandParameter(model, parameter, world, collectives);
   }

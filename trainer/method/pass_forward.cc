@@ -17,13 +17,14 @@
 namespace plural::trainer {
 namespace {
 
-Dropout DropoutOf(const data::RowPass& pass, std::optional<std::uint64_t> key) {
+Dropout DropoutOf(const data::RowPass& pass, std::optional<std::uint64_t> key, at::Device device) {
   if (!key) return {};
   Dropout dropout{at::empty({static_cast<std::int64_t>(pass.path_key.size())}, at::kLong)};
   auto* row_key = dropout.row_key_R.data_ptr<std::int64_t>();
   for (std::size_t row = 0; row < pass.path_key.size(); ++row) {
     row_key[row] = static_cast<std::int64_t>(data::MixKey(*key, data::Purpose::kDropout, pass.path_key[row]));
   }
+  if (device.is_cuda()) dropout.row_key_on_gpu_R = ToDevice(dropout.row_key_R, device);
   return dropout;
 }
 
@@ -54,7 +55,7 @@ SourceStates HiddenOfSources(const Decoder& model, const data::RowPass& pass, co
   const at::Tensor position_N = ToDevice(pass.position, at::kInt, device).to(at::kLong);
   const std::shared_ptr<Attention> attention =
       MakePassAttention(pass, model.Config().Attention(), model.DType(), device);
-  const Dropout dropout = DropoutOf(pass, dropout_key);
+  const Dropout dropout = DropoutOf(pass, dropout_key, device);
 
   at::Tensor embedding_NE;
   if (injected.row_I.defined()) {
@@ -67,8 +68,7 @@ SourceStates HiddenOfSources(const Decoder& model, const data::RowPass& pass, co
   const at::Tensor hidden_SE =
       recompute ? model.HiddenRecomputed(embedding_NE, position_N, attention, source, dropout)
                 : model.Hidden(embedding_NE, position_N, *attention, source, dropout);
-  return {hidden_SE,
-          dropout.At(static_cast<std::uint64_t>(model.Config().num_hidden_layers)).Rows(source.host)};
+  return {hidden_SE, dropout.At(static_cast<std::uint64_t>(model.Config().num_hidden_layers)).Rows(source)};
 }
 
 at::Tensor SequenceSums(const std::vector<std::int32_t>& path, const std::vector<std::int32_t>& path_offset,

@@ -186,8 +186,7 @@ void Decoder::AddAdapter(const AdapterSettings& settings, std::uint64_t seed) {
     lora.dropout = settings.dropout;
     // Kaiming-uniform with a = sqrt 5: bound sqrt(6 / (1 + a^2) / in).
     const double bound = 1.0 / std::sqrt(static_cast<double>(in));
-    data::CounterRandom random = DrawsFor(seed, path + ".lora_A.weight");
-    Fill(lora.a_KI, [&random, bound] { return bound * (2.0 * random.Uniform() - 1.0); });
+    FillUniform(lora.a_KI, bound, DrawsFor(seed, path + ".lora_A.weight"));
     lora.a_KI.set_requires_grad(true);
     lora.b_OK.set_requires_grad(true);
   };
@@ -291,7 +290,7 @@ SumAndNorm Decoder::RunLayer(std::size_t l, const LayersContext& context, at::Te
   const RotaryTable& table = slides ? context.sliding_rotary : context.rotary;
   const auto heads = [this](const at::Tensor& x) { return x.unflatten(1, {-1, config_.head_dim}); };
   const Dropout all_rows = context.dropout.At(l);
-  const Dropout row_dropout = some_rows ? all_rows.Rows(context.rows.host) : all_rows;
+  const Dropout row_dropout = some_rows ? all_rows.Rows(context.rows) : all_rows;
 
   const auto qkv = QueriesKeysValues(layer, x_NE, all_rows.At(kAttentionInput));
   at::Tensor mixed = context.attention(static_cast<std::int64_t>(l), heads(Rotate(qkv[0], table)),

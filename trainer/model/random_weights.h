@@ -1,24 +1,23 @@
 // Random weights: the draws that new parameters start from.
 //
-// Owns: which draws belong to which parameter, the normal distribution. Does not own: which distribution a
-// parameter takes (decoder.h, latents.h). Thread rule: pure functions of their arguments.
+// Owns: which draws belong to which parameter, the distributions. Does not own: which distribution a
+// parameter takes (decoder.h, latents.h). Thread rule: pure functions of their arguments, which divide the
+// work over libtorch's threads; any number of them gives the same bits.
 #pragma once
 
 #include <ATen/core/TensorBody.h>
 
 #include <cstdint>
-#include <functional>
 #include <string>
-
-#include "data/random.h"
 
 namespace plural::trainer {
 
-// The draws of one parameter: a function of (seed, name), so that they are the same on every rank.
-data::CounterRandom DrawsFor(std::uint64_t seed, const std::string& name);
+// The key of one parameter's draws: a function of (seed, name), so that they are the same on every rank.
+std::uint64_t DrawsFor(std::uint64_t seed, const std::string& name);
 
-// Fills `tensor` with draws of `draw`, made in fp64 on the host in element order.
-void Fill(const at::Tensor& tensor, const std::function<double()>& draw);
-void FillNormal(const at::Tensor& tensor, double stddev, data::CounterRandom random);
+// Fill `tensor` with draws of `key`, made in fp64 on the host and rounded to the tensor's type: element e
+// takes draw e, of a normal distribution the draws of its pair.
+void FillUniform(const at::Tensor& tensor, double bound, std::uint64_t key);  // in [-bound, bound)
+void FillNormal(const at::Tensor& tensor, double stddev, std::uint64_t key);
 
 }  // namespace plural::trainer

@@ -56,6 +56,14 @@ std::vector<Factors> WithLowRank(const at::Tensor& x_RI, const at::Tensor& weigh
   return pairs;
 }
 
+// a b where bf16 gives fp32. A GPU has a product of bf16 with fp32 sums and results; other devices, of which
+// only "meta" comes here, round to bf16 in between.
+at::Tensor WideProduct(const at::Tensor& a_MK, const at::Tensor& b_KN) {
+  const at::ScalarType wide = ComputedIn(a_MK.scalar_type());
+  if (a_MK.is_cuda() && wide != a_MK.scalar_type()) return at::mm(a_MK, b_KN, wide);
+  return at::mm(a_MK, b_KN).to(wide);
+}
+
 }  // namespace
 
 at::Tensor MultiplyTransposed(const at::Tensor& x_RI, const at::Tensor& weight_OI, const at::Tensor& t_RK,
@@ -74,7 +82,7 @@ at::Tensor MultiplyUnrounded(const at::Tensor& x_RI, const at::Tensor& weight_OI
                              const at::Tensor& b_OK) {
   if (x_RI.scalar_type() != at::kBFloat16) return MultiplyTransposed(x_RI, weight_OI, t_RK, b_OK);
   if (!x_RI.is_cpu()) {
-    at::Tensor y_RO = at::mm(x_RI, weight_OI.t()).to(at::kFloat);
+    at::Tensor y_RO = WideProduct(x_RI, weight_OI.t());
     if (t_RK.defined()) y_RO.addmm_(t_RK.to(at::kFloat), b_OK.to(at::kFloat).t());
     return y_RO;
   }
@@ -95,7 +103,7 @@ at::Tensor Multiply(const at::Tensor& x_RO, const at::Tensor& weight_OI) {
 }
 
 at::Tensor MultiplyNarrow(const at::Tensor& x_RI, const at::Tensor& b_IK) {
-  if (!ByTiles(x_RI)) return at::mm(x_RI, b_IK).to(ComputedIn(x_RI.scalar_type()));
+  if (!ByTiles(x_RI)) return WideProduct(x_RI, b_IK);
   const at::Tensor y_RK = at::empty({x_RI.size(0), b_IK.size(1)}, x_RI.options().dtype(at::kFloat));
   TileMultiply({{x_RI, b_IK}}, y_RK);
   return y_RK;
@@ -115,7 +123,7 @@ void AddProducts(at::Tensor& sum_MN, const std::vector<Factors>& pairs, bool mor
 }
 
 at::Tensor SumOuterProducts(const at::Tensor& a_RJ, const at::Tensor& b_RI) {
-  if (!ByTiles(a_RJ)) return at::mm(a_RJ.t(), b_RI).to(ComputedIn(a_RJ.scalar_type()));
+  if (!ByTiles(a_RJ)) return WideProduct(a_RJ.t(), b_RI);
   if (a_RJ.scalar_type() == at::kFloat) {
     const at::Tensor y_JI = at::empty({a_RJ.size(1), b_RI.size(1)}, a_RJ.options());
     TileMultiply({{a_RJ.t(), b_RI}}, y_JI);
@@ -135,9 +143,8 @@ at::Tensor SumOuterProducts(const at::Tensor& a_RJ, const at::Tensor& b_RI) {
 at::Tensor MultiplyRows(const at::Tensor& x_RI, const at::Tensor& weight_OI, const at::Tensor& y_RO) {
   const at::ScalarType dtype = x_RI.scalar_type();
   if (!x_RI.is_cpu()) {
-    const at::Tensor product_RO = at::mm(x_RI, weight_OI.t());
-    if (y_RO.defined()) return at::Tensor(y_RO).add_(product_RO);
-    return product_RO.to(ComputedIn(dtype));
+    const at::Tensor product_RO = WideProduct(x_RI, weight_OI.t());
+    return y_RO.defined() ? at::Tensor(y_RO).add_(product_RO) : product_RO;
   }
   const at::Tensor x = x_RI.contiguous(), weight = weight_OI.contiguous();
   const std::int64_t inputs = x.size(1), outputs = weight.size(0);

@@ -1,30 +1,13 @@
 #include "trainer/ops/nf4_cuda.h"
 
 #include <ATen/core/Tensor.h>
-#include <c10/core/Stream.h>
-#include <c10/core/impl/DeviceGuardImplInterface.h>
-#include <dlfcn.h>
 
-#include <stdexcept>
-#include <string>
-
-#include "trainer/kernels/cuda/nf4_module.h"
 #include "trainer/kernels/nf4_loops.h"
+#include "trainer/ops/cuda_kernels.h"
 
 namespace plural::trainer {
-namespace {
-
-// Null without the module. It is never closed: kernels of it may be running.
-DequantizeNf4OnCuda* FindKernel() {
-  void* module = dlopen(kNf4Module, RTLD_NOW | RTLD_LOCAL);
-  return module == nullptr ? nullptr
-                           : reinterpret_cast<DequantizeNf4OnCuda*>(dlsym(module, kDequantizeNf4Name));
-}
-
-}  // namespace
-
 bool DequantizeOnCuda(const Nf4Weight& weight, const at::Tensor& out_OI) {
-  static DequantizeNf4OnCuda* const kernel = FindKernel();
+  DequantizeNf4OnCuda* const kernel = FindCudaKernels().dequantize_nf4;
   const at::ScalarType dtype = out_OI.scalar_type();
   if (kernel == nullptr || (dtype != at::kFloat && dtype != at::kBFloat16)) return false;
   const bool twice = weight.DoublyQuantized();
@@ -38,13 +21,9 @@ bool DequantizeOnCuda(const Nf4Weight& weight, const at::Tensor& out_OI) {
       .offset = weight.offset,
       .values = host::kNf4Values.data(),
       .out = out_OI.mutable_data_ptr(),
-      .type = dtype == at::kFloat ? Nf4Output::kFp32 : Nf4Output::kBf16,
+      .type = dtype == at::kFloat ? KernelType::kFp32 : KernelType::kBf16,
   };
-  const at::Device device = out_OI.device();
-  const auto* cuda = c10::impl::getDeviceGuardImpl(device.type());
-  if (const int error = kernel(arguments, cuda->getStream(device).native_handle()); error != 0) {
-    throw std::runtime_error("the NF4 kernel did not start: CUDA error " + std::to_string(error));
-  }
+  StartKernel(kernel, "plural::nf4", arguments, out_OI.device());
   return true;
 }
 

@@ -1,7 +1,7 @@
 // NF4 weights on a GPU.
 //
-// Owns: the use of the CUDA kernel, a module of its own (trainer/kernels/cuda/) that is opened when
-// a weight is on a GPU. Does not own: the formula elsewhere (nf4.h). Thread rule: as Nf4Weight.
+// Owns: the use of the CUDA kernel (cuda_kernels.h). Does not own: the formula elsewhere (nf4.h).
+// Thread rule: as Nf4Weight.
 #pragma once
 
 #include <ATen/core/TensorBody.h>

@@ -11,9 +11,21 @@
 namespace plural::trainer {
 namespace {
 
+// Of what is free: the rest is for what libraries take later (cuBLAS workspaces, NCCL) and for memory in
+// pieces.
+constexpr double kUsedOnGpu = 0.85;
+
+// What the driver has left, and what libtorch's allocator holds and does not use.
+std::int64_t FreeBytesOnGpu(at::Device device) {
+  constexpr auto kAll = static_cast<std::size_t>(at::CachingAllocator::StatType::AGGREGATE);
+  const auto stats = at::accelerator::getDeviceStats(device.index());
+  const auto left = static_cast<std::int64_t>(at::accelerator::getMemoryInfo(device.index()).first);
+  const std::int64_t idle = stats.reserved_bytes[kAll].current - stats.allocated_bytes[kAll].current;
+  return static_cast<std::int64_t>(kUsedOnGpu * static_cast<double>(left + idle));
+}
+
 std::int64_t FreeBytes(at::Device device, const dist::World& world) {
-  if (device.is_cuda())
-    return static_cast<std::int64_t>(at::accelerator::getMemoryInfo(device.index()).first);
+  if (device.is_cuda()) return FreeBytesOnGpu(device);
   return AvailableBytes() / 10 * 9 / world.LocalSize();
 }
 
@@ -32,7 +44,8 @@ ActivationBudget::ActivationBudget(const std::string& checkpointing, std::int64_
 
 bool ActivationBudget::Recomputes(const data::RowPass& pass) const {
   const auto element_bytes = static_cast<std::int64_t>(at::elementSize(model_.DType()));
-  return MemoryOfPass(model_.Config(), model_.Adapter(), element_bytes, false, pass).PeakBytes() > bytes_;
+  return MemoryOfPass(model_.Config(), model_.Adapter(), element_bytes, false, pass, model_.Device())
+             .PeakBytes() > bytes_;
 }
 
 }  // namespace plural::trainer

@@ -17,8 +17,8 @@ namespace plural::trainer {
 class ActivationBudget {
  public:
   // Make it when weights, gradients and moments are in memory: without train.activation_bytes the
-  // budget is the free memory of the device, or on the CPU nine tenths of the machine's free memory
-  // divided by its ranks. `model` outlives this. `checkpointing`: auto, on or off; `bytes`: the
+  // budget is 0.85 of the device's free memory, or on the CPU nine tenths of the machine's free
+  // memory divided by its ranks. `model` outlives this. `checkpointing`: auto, on or off; `bytes`: the
   // budget of auto, 0: the free memory (train.activation_* of a recipe).
   ActivationBudget(const std::string& checkpointing, std::int64_t bytes, const Decoder& model,
                    const dist::World& world);

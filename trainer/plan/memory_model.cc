@@ -5,6 +5,7 @@
 #include <string>
 
 #include "trainer/model/head.h"
+#include "trainer/ops/attention.h"
 
 namespace plural::trainer {
 namespace {
@@ -60,13 +61,13 @@ class Shape {
     return (trained > 0 ? width : 0) + (adapter_ != nullptr ? trained * adapter_->rank : 0);
   }
 
-  Layer OfTree(bool tree) const {
+  // `repeated`: keys and values are saved once per query head.
+  Layer Of(bool repeated) const {
     const std::int64_t hidden = config_.hidden_size, inner = config_.intermediate_size;
     Layer layer;
-    // Rotated queries and keys, values, output, and the softmax's statistic; plain rows repeat keys and
-    // values for all query heads.
+    // Rotated queries and keys, values, output, and the softmax's statistic.
     layer.attention = Input(hidden, {"q_proj", "k_proj", "v_proj", "qkv_proj"}) + 2 * Queries() +
-                      2 * (tree ? Keys() : Queries()) + config_.num_attention_heads;
+                      2 * (repeated ? Queries() : Keys()) + config_.num_attention_heads;
     // The two residual sums, the norm between them, gate, up and their product.
     layer.product = Input(inner, {"down_proj"});
     layer.feed_forward = Input(0, {"o_proj"}) + 2 * hidden +
@@ -84,15 +85,26 @@ class Shape {
   const AdapterSettings* adapter_;
 };
 
+// Additive masks, one for each window, and the booleans that they are made of, which the allocator keeps.
+std::int64_t MaskBytes(const ModelConfig& config, std::int64_t element_bytes, const data::RowPass& pass) {
+  constexpr std::int64_t kBooleans = 4;
+  const LayerWindows layers = WindowsOf(pass, config.Attention());
+  const bool tree = !pass.end.empty();
+  const auto masks = std::count_if(layers.windows.begin(), layers.windows.end(),
+                                   [tree](std::int64_t window) { return tree || window > 0; });
+  return masks * pass.batch * pass.length * pass.length * (element_bytes + kBooleans);
+}
+
 }  // namespace
 
 std::int64_t PassMemory::PeakBytes() const { return saved_bytes + std::max(head_bytes, layer_bytes); }
 
 PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapter, std::int64_t element_bytes,
-                        bool recompute, const data::RowPass& pass) {
+                        bool recompute, const data::RowPass& pass, at::Device device) {
   const Rows rows = RowsOf(pass);
   const Shape shape(config, adapter);
-  const Layer layer = shape.OfTree(!pass.end.empty());
+  // Plain rows repeat keys and values everywhere, a tree where attention is libtorch's.
+  const Layer layer = shape.Of(pass.end.empty() || !device.is_cpu());
   const std::int64_t layers = config.num_hidden_layers, hidden = config.hidden_size;
 
   PassMemory memory;
@@ -124,6 +136,8 @@ PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapte
         element_bytes * std::max({rows.sources * feed_forward, rows.all * layer.attention_gradients - last,
                                   layers > 1 ? rows.all * (feed_forward - layer.attention) - last : 0});
   }
+
+  if (!device.is_cpu()) memory.saved_bytes += MaskBytes(config, element_bytes, pass);
 
   const HeadSettings head;
   const std::int64_t row_bytes = config.vocab_size * wide_bytes;

@@ -6,6 +6,8 @@
 // test checks that.
 #pragma once
 
+#include <c10/core/Device.h>
+
 #include <cstdint>
 
 #include "data/rows.h"
@@ -30,8 +32,9 @@ constexpr double kAllocatorSlack = 0.2;
 constexpr double kRecomputeSlack = 0.8;  // layers' tensors are freed between others that stay
 
 // `adapter`: null when all weights are trained. `element_bytes`: of the compute dtype. `recompute`:
-// layers keep only their inputs and run forward again in backward.
+// layers keep only their inputs and run forward again in backward. `device`: a GPU takes visibility as dense
+// masks, and keys and values of a tree repeated for all query heads. Not compared with a GPU's allocator yet.
 PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapter, std::int64_t element_bytes,
-                        bool recompute, const data::RowPass& pass);
+                        bool recompute, const data::RowPass& pass, at::Device device = at::kCPU);
 
 }  // namespace plural::trainer

@@ -30,7 +30,8 @@ struct Recipe {
 
   struct Run {
     std::string dir = "runs";
-    std::int64_t threads = 0;  // compute threads per rank; 0: those granted to it
+    std::int64_t threads = 0;    // compute threads per rank; 0: those granted to it
+    bool deterministic = false;  // on a GPU: sums in one order
   } run;
 
   struct Model {
@@ -135,6 +136,7 @@ struct Recipe {
     double step_seconds = 0.0;  // 0: learned from the steps
     double checkpoint_seconds = 1800.0;
     double validation_seconds = 86400.0;
+    double nccl_seconds = 1800.0;
   } watchdog;
 
   struct Profile {

@@ -167,8 +167,9 @@ void CheckRun(const Recipe& recipe, Checker& check) {
   }
   check.NoEffect("train.bucket_bytes", !recipe.train.canonical, "train.reduction",
                  "with train.reduction canonical, which sends nothing before all gradients are there");
-  for (const char* key : {"watchdog.start_seconds", "watchdog.load_seconds", "watchdog.step_seconds",
-                          "watchdog.checkpoint_seconds", "watchdog.validation_seconds"}) {
+  for (const char* key :
+       {"watchdog.start_seconds", "watchdog.load_seconds", "watchdog.step_seconds",
+        "watchdog.checkpoint_seconds", "watchdog.validation_seconds", "watchdog.nccl_seconds"}) {
     check.NoEffect(key, recipe.watchdog.enabled, "watchdog.enabled", "without watchdog.enabled true");
   }
   for (const char* key : {"guard.window_steps", "guard.factor"}) {

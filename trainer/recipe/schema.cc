@@ -149,6 +149,10 @@ std::vector<Key> MakeKeys() {
   add(Integer(
       "run.threads", Between(0, 4096), FIELD(run.threads),
       "compute threads per rank; 0: `OMP_NUM_THREADS`, or the cores that the rank may use / ranks on them"));
+  add(Boolean(
+      "run.deterministic", FIELD(run.deterministic),
+      "on a GPU, sum in one order everywhere, so that a resumed run repeats its bits on the same card "
+      "and number of ranks; slower. On CPUs that is so without it"));
 
   add(Text("model.path", FIELD(model.path),
            "Hugging Face folder with `config.json` and `*.safetensors`, or a name of the Hub that has been "
@@ -355,6 +359,8 @@ std::vector<Key> MakeKeys() {
              "how long writing a checkpoint or the result may take"));
   add(Number("watchdog.validation_seconds", second, FIELD(watchdog.validation_seconds),
              "how long a validation may take"));
+  add(Number("watchdog.nccl_seconds", second, FIELD(watchdog.nccl_seconds),
+             "how long a rank may wait for the others within NCCL, on GPUs"));
 
   add(Boolean("profile.enabled", FIELD(profile.enabled),
               "write a trace and a table of where the time of some steps went"));

@@ -165,4 +165,14 @@ void CheckAttention(const ModelConfig& config, at::ScalarType dtype, at::Device 
   throw ExitError(ExitCode::kWrongResources, text);
 }
 
+void RequireHeadDimension(const ModelConfig& config, at::ScalarType dtype, at::Device device) {
+  const std::int64_t multiple = dtype == at::kBFloat16 ? 8 : 4;  // 16 bytes, the kernel's loads
+  if (!device.is_cuda() || config.attn_logit_softcapping > 0.0 || config.head_dim % multiple == 0) return;
+  throw ExitError(ExitCode::kBadRecipe,
+                  "the model's head_dim is " + std::to_string(config.head_dim) + "; on a GPU in " +
+                      (dtype == at::kBFloat16 ? "bf16" : "fp32") + " it must be a multiple of " +
+                      std::to_string(multiple) + ": set model.device to cpu" +
+                      (dtype == at::kBFloat16 && config.head_dim % 4 == 0 ? ", or model.dtype to fp32" : ""));
+}
+
 }  // namespace plural::trainer

@@ -20,4 +20,8 @@ double AttentionError(const ModelConfig& config, at::ScalarType dtype, at::Devic
 // the GPU's generation, or generated for the processor; a GPU's have returned NaN under a mask before.
 void CheckAttention(const ModelConfig& config, at::ScalarType dtype, at::Device device);
 
+// Errors: kBadRecipe where `device` is a GPU, whose masked attention kernel has no form for the model's head
+// dimension: libtorch would call that an internal error.
+void RequireHeadDimension(const ModelConfig& config, at::ScalarType dtype, at::Device device);
+
 }  // namespace plural::trainer

@@ -4,24 +4,27 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
+#include <kineto/ActivityType.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <limits>
+#include <iterator>
 #include <map>
 #include <set>
-#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "dist/agreement.h"
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
+#include "trainer/model/random_weights.h"
 #include "trainer/ops/multiply.h"
 #include "trainer/ops/part_scope.h"
 #include "trainer/plan/model_flops.h"
+#include "trainer/run/time_by_part.h"
 
 namespace plural::trainer {
 namespace {
@@ -29,27 +32,6 @@ namespace {
 namespace recorder = torch::autograd::profiler;
 
 constexpr const char* kOther = "other";
-
-// The recorder's names of the multiplies in use. What a library calls from within one is part of it.
-bool IsMultiply(std::string_view name) {
-  constexpr std::array<std::string_view, 9> kNames = {"aten::mm",
-                                                      "aten::mm.out",
-                                                      "aten::addmm_",
-                                                      "aten::addmm",
-                                                      "aten::addmm.out",
-                                                      "aten::bmm",
-                                                      "aten::baddbmm",
-                                                      "mkldnn::_linear_pointwise",
-                                                      "plural::TileMultiply"};
-  return std::find(kNames.begin(), kNames.end(), name) != kNames.end();
-}
-
-// Index into kPartNames, or -1. The backward of libtorch's own attention has no scope of ours.
-int PartOf(std::string_view name) {
-  const auto found = std::find(kPartNames.begin(), kPartNames.end(), name);
-  if (found != kPartNames.end()) return static_cast<int>(found - kPartNames.begin());
-  return name.find("ScaledDotProduct") != std::string_view::npos ? static_cast<int>(Part::kAttention) : -1;
-}
 
 std::string FileStem(int rank) {
   char name[32];
@@ -78,9 +60,11 @@ std::string Line(const char* name, double share, double milliseconds, double mul
   return text;
 }
 
-std::string Table(const TimeByPart& time, double flops, double peak_flops_per_second) {
+// `timed`: the steps whose speed is held against that of multiplies.
+std::string Table(const TimeByPart& time, const char* timed, double flops_per_step, double flops_per_second,
+                  double peak_flops_per_second) {
   const auto steps = static_cast<double>(time.steps);
-  char text[400];
+  char text[500];
   std::snprintf(text, sizeof(text), "profile of %lld steps, %.3f s per step, %d compute threads per rank\n",
                 static_cast<long long>(time.steps), time.seconds / steps, at::get_num_threads());
   std::string table = text;
@@ -94,101 +78,91 @@ std::string Table(const TimeByPart& time, double flops, double peak_flops_per_se
     multiply_seconds += row.multiply_seconds;
   }
   table += Line("together", 1.0, 1e3 * time.seconds / steps, multiply_seconds / time.seconds);
-  const double flops_per_second = flops / time.seconds;
-  std::snprintf(
-      text, sizeof(text),
-      "  model FLOPs %.4g GFLOP a step, %.1f GFLOP/s; multiplies of this machine, dtype and "
-      "threads %.1f GFLOP/s: utilisation %.1f %%\n  * of whole matrices; those of attention's tiles "
-      "are not counted\n",
-      1e-9 * flops / steps, 1e-9 * flops_per_second, 1e-9 * peak_flops_per_second,
-      100.0 * flops_per_second / peak_flops_per_second);
+  std::snprintf(text, sizeof(text),
+                "  model FLOPs %.4g GFLOP a step, %.1f GFLOP/s; multiplies of this machine, dtype and "
+                "threads %.1f GFLOP/s: utilisation %.1f %% (%s)\n  * of whole matrices; those of attention's "
+                "tiles are not counted\n",
+                1e-9 * flops_per_step, 1e-9 * flops_per_second, 1e-9 * peak_flops_per_second,
+                100.0 * flops_per_second / peak_flops_per_second, timed);
   return table + text;
+}
+
+std::string DeviceTable(const DeviceTime& time, std::int64_t steps) {
+  constexpr std::size_t kKernels = 10;
+  if (time.seconds == 0.0) return "";
+  std::string table = "  on the GPU, by the part that launched it\n";
+  char text[160];
+  const auto line = [&](const char* name, const DeviceTime::Row& row) {
+    std::snprintf(text, sizeof(text), "  %-40.40s %7.2f %14.2f %12lld launches\n", name,
+                  100.0 * row.seconds / time.seconds, 1e3 * row.seconds / static_cast<double>(steps),
+                  static_cast<long long>(row.count / steps));
+    table += text;
+  };
+  for (const DeviceTime::Row& row : time.parts) line(Meaning(row.name), row);
+  std::snprintf(text, sizeof(text), "  the %zu kernels that take most of it, of %zu\n",
+                std::min(kKernels, time.kernels.size()), time.kernels.size());
+  table += text;
+  for (std::size_t k = 0; k < std::min(kKernels, time.kernels.size()); ++k) {
+    line(time.kernels[k].name.c_str(), time.kernels[k]);
+  }
+  return table;
+}
+
+// Kernels, copies and fills; the recorder also lists scopes of the host as if they ran on the GPU.
+bool RunsOnGpu(const recorder::KinetoEvent& event) {
+  using libkineto::ActivityType;
+  const auto type = static_cast<ActivityType>(event.activityType());
+  return type == ActivityType::CONCURRENT_KERNEL || type == ActivityType::GPU_MEMCPY ||
+         type == ActivityType::GPU_MEMSET;
+}
+
+// `product` makes one; the first ones, which choose and load a kernel, do not count.
+template <class Product>
+double FlopsPerSecond(const Product& product, double flops, at::Device device) {
+  constexpr double kSecondsOnCpu = 0.5;
+  const auto now = [] { return std::chrono::steady_clock::now(); };
+  const auto since = [&](auto start) { return std::chrono::duration<double>(now() - start).count(); };
+  // Reading one value waits for a GPU, where products are only queued.
+  const auto finish = [&](const at::Tensor& made) {
+    if (device.is_cuda()) made.select(0, 0).select(0, 0).item();
+  };
+  const bool cuda = device.is_cuda();
+  for (int run = 0; run < (cuda ? 3 : 1); ++run) finish(product());
+  const auto start = now();
+  int runs = 0;
+  at::Tensor last;
+  do {
+    last = product();
+    ++runs;
+  } while (runs < 10 && (cuda || since(start) < kSecondsOnCpu));
+  finish(last);
+  return runs * flops / since(start);
 }
 
 }  // namespace
 
-TimeByPart AddUpParts(std::vector<RecordedEvent> events) {
-  // Parents before children: by begin, the longer one first.
-  std::stable_sort(events.begin(), events.end(), [](const RecordedEvent& a, const RecordedEvent& b) {
-    return a.begin != b.begin ? a.begin < b.begin : a.end > b.end;
-  });
-  struct Open {
-    std::int64_t end;
-    int part;  // innermost around it; -1: outside of any step
-    bool multiply;
-  };
-  constexpr auto kStepPart = static_cast<int>(Part::kStep);
-  struct Sum {
-    std::int64_t all = 0, multiply = 0;
-  };
-  std::array<Sum, kPartNames.size()> sums;
-  TimeByPart time;
-  std::vector<Open> open;
-  std::int64_t now = 0;
-  const auto advance = [&](std::int64_t to) {
-    if (!open.empty() && open.back().part >= 0) {
-      Sum& sum = sums[static_cast<std::size_t>(open.back().part)];
-      sum.all += to - now;
-      if (open.back().multiply) sum.multiply += to - now;
-    }
-    now = to;
-  };
-  const auto close_until = [&](std::int64_t instant) {
-    while (!open.empty() && open.back().end <= instant) {
-      advance(open.back().end);
-      open.pop_back();
-    }
-  };
-  for (const RecordedEvent& event : events) {
-    close_until(event.begin);
-    advance(event.begin);
-    const int outer = open.empty() ? -1 : open.back().part;
-    int part = PartOf(event.name);
-    if (part == kStepPart && outer < 0) ++time.steps;
-    if (part < 0 || (outer < 0 && part != kStepPart)) part = outer;
-    // The clocks of an event and of one inside it may differ by a tick.
-    const std::int64_t end = open.empty() ? event.end : std::min(event.end, open.back().end);
-    open.push_back({end, part, (!open.empty() && open.back().multiply) || IsMultiply(event.name)});
-  }
-  while (!open.empty()) close_until(open.back().end);
-
-  for (std::size_t part = 0; part < sums.size(); ++part) {
-    const bool other = part == static_cast<std::size_t>(kStepPart);
-    time.rows.push_back({other ? kOther : kPartNames[part], 1e-9 * static_cast<double>(sums[part].all),
-                         1e-9 * static_cast<double>(sums[part].multiply)});
-    time.seconds += time.rows.back().seconds;
-  }
-  std::stable_sort(time.rows.begin(), time.rows.end() - 1,
-                   [](const auto& a, const auto& b) { return a.seconds > b.seconds; });
-  return time;
-}
-
 double MeasureMultiplyPeak(at::ScalarType dtype, at::Device device) {
   const c10::AutoGradMode no_grad(false);
-  const auto options = at::TensorOptions().dtype(dtype).device(device);
-  constexpr double kSecondsPerSize = 0.3;
-  // Without bf16 instructions one product of the largest size takes a minute: three runs tell enough there,
-  // and a size eight times as dear is left out.
-  const double most_seconds = device.is_cuda() ? std::numeric_limits<double>::infinity() : 3.0;
+  // Without bf16 instructions one product of the largest size takes a minute: a size eight times as dear is
+  // left out there.
+  constexpr double kMostSecondsOnCpu = 3.0;
+  constexpr std::int64_t kDrawnRows = 64;
   const std::vector<std::int64_t> sizes =
       device.is_cuda() ? std::vector<std::int64_t>{4096, 8192} : std::vector<std::int64_t>{512, 1024, 2048};
   double best = 0.0;
   for (const std::int64_t size : sizes) {
-    const at::Tensor x = at::empty({size, size}, options).fill_(0.5);
-    const at::Tensor weight = at::empty({size, size}, options).fill_(0.25);
-    const double flops = 2.0 * static_cast<double>(size) * static_cast<double>(size * size);
     const auto begin = std::chrono::steady_clock::now();
-    double spent = 0.0;
-    // The first of each way to multiply is a warm-up; reading one value waits for a GPU.
-    for (int run = 0; (run < 6 && (run < 3 || spent < most_seconds)) || spent < kSecondsPerSize; ++run) {
-      const auto start = std::chrono::steady_clock::now();
-      const at::Tensor product = run % 2 == 0 ? MultiplyTransposed(x, weight) : Multiply(x, weight);
-      if (device.is_cuda()) product.select(0, 0).select(0, 0).item();
-      const auto stop = std::chrono::steady_clock::now();
-      if (run > 1) best = std::max(best, flops / std::chrono::duration<double>(stop - start).count());
-      spent = std::chrono::duration<double>(stop - begin).count();
-    }
-    if (spent >= most_seconds) break;
+    const auto draw = [&](std::uint64_t key) {
+      const at::Tensor rows = at::empty({kDrawnRows, size}, at::kFloat);
+      FillNormal(rows, 1.0, key);
+      return rows.to(device, dtype).repeat({size / kDrawnRows, 1});
+    };
+    const at::Tensor x = draw(1), weight = draw(2);
+    const double flops = 2.0 * static_cast<double>(size) * static_cast<double>(size * size);
+    best = std::max({best, FlopsPerSecond([&] { return MultiplyTransposed(x, weight); }, flops, device),
+                     FlopsPerSecond([&] { return Multiply(x, weight); }, flops, device)});
+    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begin;
+    if (!device.is_cuda() && spent.count() >= kMostSecondsOnCpu) break;
   }
   return best;
 }
@@ -218,34 +192,60 @@ void Profile::BeforeStep() {
     recorder::enableProfiler(config, activities);
     recording_ = true;
   }
+  step_begin_ = std::chrono::steady_clock::now();
 }
 
 void Profile::AfterStep(const StepBatch& batch) {
-  if (!recording_) return;
-  for (const data::RowPass& pass : batch.passes) {
-    flops_ += ModelFlops(model_.Config(), model_.Adapter(), pass);
+  if (!settings_.enabled || (!recording_ && steps_ > settings_.after)) return;
+  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - step_begin_;
+  if (recording_ || steps_ > 1) {
+    Timed& timed = recording_ ? recorded_ : unrecorded_;
+    ++timed.steps;
+    timed.seconds += spent.count();
+    for (const data::RowPass& pass : batch.passes) {
+      timed.flops += ModelFlops(model_.Config(), model_.Adapter(), pass);
+    }
   }
-  if (steps_ == settings_.after + settings_.steps) Finish();
+  if (recording_ && steps_ == settings_.after + settings_.steps) Finish();
 }
 
 void Profile::Finish() {
   if (!recording_) return;
   recording_ = false;
   const auto result = recorder::disableProfiler();
-  std::vector<RecordedEvent> events;
+  std::vector<RecordedEvent> host;
+  std::vector<DeviceEvent> device;
   std::uint64_t thread = 0;
   for (const auto& event : result->events()) {
-    if (event.name() == kPartNames[static_cast<std::size_t>(Part::kStep)]) thread = event.startThreadId();
+    if (RunsOnGpu(event)) {
+      device.push_back(
+          {event.name(), static_cast<std::int64_t>(event.durationNs()), event.linkedCorrelationId()});
+    } else if (event.deviceType() == c10::DeviceType::CPU) {
+      // CUDA's own calls count their ids apart from operators.
+      const bool is_operator =
+          event.activityType() == static_cast<std::uint8_t>(libkineto::ActivityType::CPU_OP);
+      host.push_back({event.name(), static_cast<std::int64_t>(event.startNs()),
+                      static_cast<std::int64_t>(event.endNs()), event.startThreadId(),
+                      is_operator ? event.correlationId() : 0});
+      if (host.back().name == kPartNames[static_cast<std::size_t>(Part::kStep)]) thread = host.back().thread;
+    }
   }
-  for (const auto& event : result->events()) {
-    if (event.deviceType() != c10::DeviceType::CPU || event.startThreadId() != thread) continue;
-    events.push_back(
-        {event.name(), static_cast<std::int64_t>(event.startNs()), static_cast<std::int64_t>(event.endNs())});
-  }
+  std::vector<RecordedEvent> own;
+  std::copy_if(host.begin(), host.end(), std::back_inserter(own),
+               [thread](const RecordedEvent& event) { return event.thread == thread; });
   // Together, as in the steps: ranks of one machine share its memory and its clock.
   collectives_.Barrier();
   const double peak = MeasureMultiplyPeak(model_.DType(), model_.Device());
-  report_ = Table(AddUpParts(std::move(events)), flops_, peak);
+  const TimeByPart parts = AddUpParts(std::move(own));
+  // Recording takes time of its own, on a GPU more than half of a step's.
+  const bool unrecorded = unrecorded_.steps > 0;
+  const Timed& timed = unrecorded ? unrecorded_ : recorded_;
+  const std::string which =
+      unrecorded ? "speed of the " + std::to_string(timed.steps) + " steps before, not recorded"
+                 : "speed while recording; profile.after of 2 or more takes steps before";
+  report_ = Table(parts, which.c_str(), recorded_.flops / static_cast<double>(recorded_.steps),
+                  timed.flops / timed.seconds, peak) +
+            DeviceTable(AddUpDevice(std::move(host), device), parts.steps);
   OnEveryRank(world_, collectives_, [&] {
     std::error_code error;
     std::filesystem::create_directories(settings_.folder, error);

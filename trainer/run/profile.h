@@ -1,8 +1,8 @@
 // The profile of a run's steps: a Chrome trace, and a table of where their time went.
 //
-// Owns: when libtorch's recorder runs, what its events add up to, the speed of matrix multiplies that the
-// steps are held against, two files per rank. Does not own: the scopes (model/part_scope.h). Thread rule: the
-// thread that trains.
+// Owns: when libtorch's recorder runs, the speed of matrix multiplies that steps are held against, two files
+// per rank. Does not own: what the events add up to (time_by_part.h), the scopes (ops/part_scope.h). Thread
+// rule: the thread that trains.
 //
 //   <run folder>/profile/rank-00000.json   trace, for chrome://tracing or ui.perfetto.dev
 //                        rank-00000.txt    table
@@ -10,10 +10,10 @@
 
 #include <ATen/core/TensorBody.h>
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <string>
-#include <vector>
 
 #include "dist/collectives.h"
 #include "dist/world.h"
@@ -22,29 +22,9 @@
 
 namespace plural::trainer {
 
-// Where the time of recorded steps went, of one thread.
-struct TimeByPart {
-  struct Row {
-    std::string part;  // as in model/part_scope.h; "other" for what none claims
-    double seconds = 0.0;
-    double multiply_seconds = 0.0;  // of these, in matrix multiplies
-  };
-  std::vector<Row> rows;  // largest first, "other" last; together they are `seconds`
-  double seconds = 0.0;
-  std::int64_t steps = 0;
-};
-
-// An event of the recorder, times in ns.
-struct RecordedEvent {
-  std::string name;
-  std::int64_t begin = 0, end = 0;
-};
-
-// Events of one thread that nest. Only what lies inside a "step" counts; every instant belongs to the
-// innermost part around it.
-TimeByPart AddUpParts(std::vector<RecordedEvent> events);
-
-// FLOP/s of the fastest of several large multiplies of the kind that training uses, with the threads in use.
+// FLOP/s of the fastest of several large multiplies of the kind that training uses, with the threads in use:
+// each the mean of ten with random operands behind three (constants cost a GPU less power, and run faster);
+// on the CPU of as many as half a second holds.
 double MeasureMultiplyPeak(at::ScalarType dtype, at::Device device);
 
 class Profile {
@@ -77,9 +57,17 @@ class Profile {
   const Decoder& model_;
   const dist::World& world_;
   dist::Collectives& collectives_;
+  // Steps, their model FLOPs and seconds.
+  struct Timed {
+    std::int64_t steps = 0;
+    double flops = 0.0, seconds = 0.0;
+  };
+
   std::int64_t steps_ = 0;  // begun since the start
   bool recording_ = false;
-  double flops_ = 0.0;  // of the recorded steps
+  std::chrono::steady_clock::time_point step_begin_;
+  Timed unrecorded_;  // before the recorded ones, but the first, in which memory and libraries are prepared
+  Timed recorded_;
   std::string report_;
 };
 

@@ -14,6 +14,7 @@
 #include "trainer/base/version.h"
 #include "trainer/files/load_model.h"
 #include "trainer/files/serving_notes.h"
+#include "trainer/kernels/dtypes.h"
 #include "trainer/run/device_check.h"
 #include "trainer/run/identity.h"
 #include "trainer/run/resume.h"
@@ -110,6 +111,8 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
   RequireEqual("config.json of the base model (model.path)", identity.config_sha256, world, collectives);
   RequireEqual("the base model (model.path)", identity.weights_sha256, world, collectives);
   RequireEqual("the adapter (adapter.init_from)", identity.adapter_sha256, world, collectives);
+  OnEveryRank(world, collectives,
+              [&] { RequireHeadDimension(config, DTypeNamed(recipe.model.dtype), device); });
   Decoder model = MakeOnEveryRank(world, collectives, [&] { return MakeBase(recipe, config, device); });
   model.AddEndTokens(corpus.Info().end_tokens);
   if (!recipe.model.path.empty()) {

@@ -15,14 +15,10 @@
 #include <numbers>
 #include <stdexcept>
 
+#include "trainer/state/device_update.h"
+
 namespace plural::trainer {
 namespace {
-
-// The scalars of one update, in the precision of the buffer.
-template <typename T>
-struct Update {
-  T gradient_scale, decay, one_minus_beta1, beta2, one_minus_beta2, correction2_sqrt, eps, step_size;
-};
 
 // A fused multiply-add on some machines only would make results depend on the machine; -O2 does not
 // vectorise loops of unknown length.
@@ -57,7 +53,8 @@ constexpr std::int64_t kBlock = 512;
 // p -= step_size * m / (sqrt(v) / sqrt(1 - beta2^t) + eps). One pass over memory, block by block.
 template <typename T>
 [[gnu::always_inline]] inline void UpdateElements(T* __restrict p, const T* __restrict g, T* __restrict m,
-                                                  T* __restrict v, std::int64_t size, const Update<T> u) {
+                                                  T* __restrict v, std::int64_t size,
+                                                  const AdamWScalars<T> u) {
   alignas(64) T root[kBlock];
   for (std::int64_t start = 0; start < size; start += kBlock) {
     const std::int64_t end = std::min(start + kBlock, size);
@@ -76,12 +73,13 @@ template <typename T>
 
 // Target clones cannot be templates.
 PLURAL_EVERY_CPU
-void UpdateRange(float* p, const float* g, float* m, float* v, std::int64_t size, const Update<float>& u) {
+void UpdateRange(float* p, const float* g, float* m, float* v, std::int64_t size,
+                 const AdamWScalars<float>& u) {
   UpdateElements(p, g, m, v, size, u);
 }
 PLURAL_EVERY_CPU
 void UpdateRange(double* p, const double* g, double* m, double* v, std::int64_t size,
-                 const Update<double>& u) {
+                 const AdamWScalars<double>& u) {
   UpdateElements(p, g, m, v, size, u);
 }
 
@@ -112,33 +110,18 @@ double SquaresOf(const double* x, std::int64_t size) { return SumOfSquares(x, si
 
 template <typename T>
 void UpdateOnCpu(const at::Tensor& values, const at::Tensor& gradients, const at::Tensor& first,
-                 const at::Tensor& second, std::int64_t offset, std::int64_t size, const Update<double>& u) {
-  const Update<T> rounded{static_cast<T>(u.gradient_scale),
-                          static_cast<T>(u.decay),
-                          static_cast<T>(u.one_minus_beta1),
-                          static_cast<T>(u.beta2),
-                          static_cast<T>(u.one_minus_beta2),
-                          static_cast<T>(u.correction2_sqrt),
-                          static_cast<T>(u.eps),
-                          static_cast<T>(u.step_size)};
+                 const at::Tensor& second, std::int64_t offset, std::int64_t size,
+                 const AdamWScalars<double>& u) {
+  const AdamWScalars<T> rounded{static_cast<T>(u.gradient_scale),
+                                static_cast<T>(u.decay),
+                                static_cast<T>(u.one_minus_beta1),
+                                static_cast<T>(u.beta2),
+                                static_cast<T>(u.one_minus_beta2),
+                                static_cast<T>(u.correction2_sqrt),
+                                static_cast<T>(u.eps),
+                                static_cast<T>(u.step_size)};
   UpdateRange(values.mutable_data_ptr<T>() + offset, gradients.const_data_ptr<T>() + offset,
               first.mutable_data_ptr<T>() + offset, second.mutable_data_ptr<T>() + offset, size, rounded);
-}
-
-// The same update in ATen operations, for devices.
-void UpdateOnDevice(const at::Tensor& values, const at::Tensor& gradients, const at::Tensor& first,
-                    const at::Tensor& second, std::int64_t offset, std::int64_t size,
-                    const Update<double>& u) {
-  const c10::NoGradGuard no_gradient;
-  at::Tensor p = values.narrow(0, offset, size);
-  at::Tensor m = first.narrow(0, offset, size);
-  at::Tensor v = second.narrow(0, offset, size);
-  at::Tensor g = gradients.narrow(0, offset, size);
-  if (u.gradient_scale != 1.0) g = g * u.gradient_scale;
-  p.mul_(u.decay);
-  m.lerp_(g, u.one_minus_beta1);
-  v.mul_(u.beta2).addcmul_(g, g, u.one_minus_beta2);
-  p.addcdiv_(m, (v.sqrt() / u.correction2_sqrt).add_(u.eps), -u.step_size);
 }
 
 }  // namespace
@@ -167,7 +150,7 @@ AdamW::AdamW(const dist::FlatParameters& parameters, const Settings& settings,
 void AdamW::Step(dist::FlatParameters& parameters, double lr, double gradient_scale) {
   ++updates_;
   const auto t = static_cast<double>(updates_);
-  Update<double> u{};
+  AdamWScalars<double> u{};
   u.gradient_scale = gradient_scale;
   u.one_minus_beta1 = 1.0 - settings_.beta1;
   u.beta2 = settings_.beta2;
@@ -178,14 +161,16 @@ void AdamW::Step(dist::FlatParameters& parameters, double lr, double gradient_sc
 
   const at::Tensor values = parameters.Values();
   const at::Tensor gradients = parameters.Gradients();
-  const auto update = !values.is_cpu()                      ? UpdateOnDevice
-                      : values.scalar_type() == at::kDouble ? UpdateOnCpu<double>
-                                                            : UpdateOnCpu<float>;
+  const auto update = values.scalar_type() == at::kDouble ? UpdateOnCpu<double> : UpdateOnCpu<float>;
   for (const Range& range : ranges_) {
     const double range_lr = lr * range.lr_scale;
     u.step_size = range_lr / correction1;
     u.decay = range.decays ? 1.0 - range_lr * settings_.weight_decay : 1.0;
-    update(values, gradients, first_moment_, second_moment_, range.offset, range.size, u);
+    if (values.is_cpu()) {
+      update(values, gradients, first_moment_, second_moment_, range.offset, range.size, u);
+    } else {
+      UpdateByOperators({values, gradients, first_moment_, second_moment_}, range.offset, range.size, u);
+    }
   }
 }
 

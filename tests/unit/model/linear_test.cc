@@ -1,6 +1,7 @@
 #include "trainer/model/linear.h"
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
@@ -8,6 +9,7 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "data/random.h"
 #include "tests/unit/support/naive_model.h"
 
 namespace plural::trainer {
@@ -160,13 +162,31 @@ TEST(Linear, DropoutKeepsTheMeanAndOnlyWithKeys) {
   // A row keeps its draws wherever it stands.
   const RowNumbers some({7, 3, 399}, at::kCPU);
   EXPECT_TRUE(at::equal(factors.index_select(0, some.on_device),
-                        Dropped(rows.Rows(some.host), 0.25, ones.narrow(0, 0, 3))));
+                        Dropped(rows.Rows(some), 0.25, ones.narrow(0, 0, 3))));
   EXPECT_TRUE(factors.eq(0.0).logical_or(factors.eq(static_cast<float>(1.0 / 0.75))).all().item<bool>());
 
   Linear dropping = MakeLinear(7, 5, 2, 10, 0.5);
   dropping.bias_O = RandomTensor({7}, 5);
   const at::Tensor x = RandomTensor({9, 5}, 1);
   EXPECT_LT(RelativeError(dropping.Forward(x), Naive(dropping, x, x)), kLinearRounding);
+}
+
+// The definition, in fp64; the loops and the GPU's kernel compare whole numbers.
+TEST(Linear, DropoutDrawsAreThoseOfCounterRandom) {
+  const Dropout rows = RowKeys(70, 11).At(5);
+  for (const double p : {0.05, 0.1, 1.0 / 3.0, 0.5, 0.9999, 1e-300}) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kDouble}) {
+      const at::Tensor x = RandomTensor({70, 129}, 7).to(dtype);
+      const at::Tensor factors = at::empty({70, 129}, dtype == at::kDouble ? at::kDouble : at::kFloat);
+      for (std::int64_t r = 0; r < 70; ++r) {
+        data::CounterRandom random{data::MixKey(static_cast<std::uint64_t>(11 + r), data::Purpose::kDropout,
+                                                data::MixKey(0, data::Purpose::kDropout, 5))};
+        for (std::int64_t i = 0; i < 129; ++i)
+          factors[r][i].fill_(random.Uniform() < p ? 0.0 : 1.0 / (1.0 - p));
+      }
+      EXPECT_TRUE(at::equal(Dropped(rows, p, x), (x * factors).to(dtype))) << p << " " << dtype;
+    }
+  }
 }
 
 }  // namespace

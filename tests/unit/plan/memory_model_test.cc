@@ -122,5 +122,31 @@ TEST(MemoryModel, IsThePeakOfTensorsInAPass) {
   }
 }
 
+// By hand: on a GPU each layer saves keys and values of 2 key heads for all 6 query heads, and each distinct
+// window has a mask.
+TEST(MemoryModel, OnAGpuATreeHasRepeatedKeysAndDenseMasks) {
+  const Case wanted{"gpu", data::Layout::kTree, 100, 10, kAll};
+  ModelConfig config = Shape(wanted);
+  const AdapterSettings adapter{.rank = 8, .targets = kAll};
+  const auto saved = [&](data::Layout layout, at::Device device) {
+    return MemoryOfPass(config, &adapter, 2, false, MakePass(layout, 100, 10), device).saved_bytes;
+  };
+  const std::int64_t rows = MakePass(data::Layout::kTree, 100, 10).length;
+  const std::int64_t repeated =
+      2 * config.head_dim * (config.num_attention_heads - config.num_key_value_heads);
+  ASSERT_GT(repeated, 0);
+  const std::int64_t more = 2 * config.num_hidden_layers * rows * repeated;
+  EXPECT_EQ(saved(data::Layout::kTree, at::kCUDA) - saved(data::Layout::kTree, at::kCPU),
+            more + 6 * rows * rows);
+  EXPECT_EQ(saved(data::Layout::kPlain, at::kCUDA), saved(data::Layout::kPlain, at::kCPU));
+
+  config.sliding_window = 50;  // shorter than a sequence
+  config.sliding_layers.assign(static_cast<std::size_t>(config.num_hidden_layers), false);
+  config.sliding_layers[0] = true;
+  EXPECT_EQ(saved(data::Layout::kTree, at::kCUDA) - saved(data::Layout::kTree, at::kCPU),
+            more + 2 * 6 * rows * rows);
+  EXPECT_GT(saved(data::Layout::kPlain, at::kCUDA), saved(data::Layout::kPlain, at::kCPU));
+}
+
 }  // namespace
 }  // namespace plural::trainer

@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+
+#include "trainer/base/error.h"
+
 namespace plural::trainer {
 namespace {
 
@@ -24,6 +28,29 @@ TEST(AttentionSelfTest, TheCpuPasses) {
     EXPECT_GT(AttentionError(config, at::kBFloat16, at::kCPU), 3e-5);
     EXPECT_GT(AttentionError(config, at::kFloat, at::kCPU), 1e-8);
   }
+}
+
+TEST(AttentionSelfTest, AGpuRefusesHeadsThatItsKernelLacks) {
+  ModelConfig config = Shape();
+  const auto refused = [&](std::int64_t head_dim, at::ScalarType dtype, at::Device device) -> std::string {
+    config.head_dim = head_dim;
+    try {
+      RequireHeadDimension(config, dtype, device);
+    } catch (const ExitError& error) {
+      EXPECT_EQ(error.Code(), ExitCode::kBadRecipe);
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(refused(40, at::kBFloat16, at::kCUDA), "");
+  EXPECT_EQ(refused(36, at::kFloat, at::kCUDA), "");
+  EXPECT_EQ(refused(36, at::kBFloat16, at::kCPU), "");
+  EXPECT_NE(refused(36, at::kBFloat16, at::kCUDA).find("multiple of 8: set model.device to cpu, or"),
+            std::string::npos);
+  EXPECT_NE(refused(38, at::kFloat, at::kCUDA).find("multiple of 4: set model.device to cpu"),
+            std::string::npos);
+  config.attn_logit_softcapping = 5.0;  // computed by plain products
+  EXPECT_EQ(refused(38, at::kFloat, at::kCUDA), "");
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "trainer/plan/model_flops.h"
+#include "trainer/run/time_by_part.h"
 
 namespace plural::trainer {
 namespace {
@@ -61,6 +62,37 @@ TEST(Profile, PartsAreTheWholeStepEvenWhereClocksDiffer) {
   double sum = 0.0;
   for (const auto& row : time.rows) sum += row.seconds;
   EXPECT_NEAR(sum, time.seconds, 1e-15);
+}
+
+// Thread 1: a step with a linear layer's product; thread 2: backward, in no step, with attention inside.
+TEST(Profile, KernelsBelongToThePartThatLaunchedThem) {
+  const std::vector<RecordedEvent> host = {{"step", 0, 100, 1, 0},       {"linear", 10, 30, 1, 0},
+                                           {"aten::mm", 12, 20, 1, 7},   {"lora", 20, 28, 1, 0},
+                                           {"aten::mm", 21, 25, 1, 8},   {"aten::add", 40, 50, 1, 9},
+                                           {"Backward", 12, 90, 2, 10},  {"attention", 15, 60, 2, 0},
+                                           {"aten::bmm", 20, 22, 2, 11}, {"aten::copy_", 21, 22, 2, 12}};
+  const DeviceTime time = AddUpDevice(host, {{"gemm", 500, 7},
+                                             {"gemm", 100, 8},
+                                             {"add", 20, 9},
+                                             {"sum", 7, 10},
+                                             {"gemm", 40, 11},
+                                             {"copy", 30, 12},
+                                             {"nccl", 3, 0},
+                                             {"lost", 2, 99}});
+  std::map<std::string, double> parts;
+  for (const auto& row : time.parts) parts[row.name] = 1e9 * row.seconds;
+  EXPECT_NEAR(parts.at("linear"), 500, 1e-6);
+  EXPECT_NEAR(parts.at("lora"), 100, 1e-6);
+  EXPECT_NEAR(parts.at("attention"), 70, 1e-6);
+  EXPECT_NEAR(parts.at("other"), 20 + 7 + 3 + 2, 1e-6);
+  EXPECT_EQ(parts.count("step"), 0U);
+  EXPECT_NEAR(1e9 * time.seconds, 702, 1e-6);
+  EXPECT_EQ(time.parts.front().name, "linear");
+  EXPECT_EQ(time.parts.back().name, "other");
+  ASSERT_EQ(time.kernels.size(), 6U);
+  EXPECT_EQ(time.kernels[0].name, "gemm");
+  EXPECT_EQ(time.kernels[0].count, 3);
+  EXPECT_NEAR(1e9 * time.kernels[0].seconds, 640, 1e-6);
 }
 
 TEST(Profile, TheSpeedOfMultipliesIsPositive) { EXPECT_GT(MeasureMultiplyPeak(at::kFloat, at::kCPU), 1e8); }

@@ -6,7 +6,7 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
-#include "trainer/kernels/cuda/nf4_module.h"
+#include "trainer/kernels/cuda/module.h"
 
 namespace plural::trainer {
 namespace {
@@ -81,8 +81,8 @@ int Start(const Nf4Arguments& a, cudaStream_t stream) {
 
 extern "C" int plural_dequantize_nf4(const Nf4Arguments& arguments, void* stream) {
   auto* on = static_cast<cudaStream_t>(stream);
-  return arguments.type == Nf4Output::kFp32 ? Start<float>(arguments, on)
-                                            : Start<__nv_bfloat16>(arguments, on);
+  return arguments.type == KernelType::kFp32 ? Start<float>(arguments, on)
+                                             : Start<__nv_bfloat16>(arguments, on);
 }
 
 }  // namespace plural::trainer

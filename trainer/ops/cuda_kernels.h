@@ -1,0 +1,44 @@
+// The CUDA kernels of the trainer, a module of its own (trainer/kernels/cuda/) that is opened when a tensor
+// lies on a GPU.
+//
+// Owns: opening the module, a kernel's device and stream, its error. Does not own: what the kernels do.
+// Thread rule: any thread.
+#pragma once
+
+#include <ATen/core/TensorBody.h>
+#include <ATen/record_function.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/Stream.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "trainer/kernels/cuda/module.h"
+
+namespace plural::trainer {
+
+struct CudaKernels {
+  DequantizeNf4OnCuda* dequantize_nf4 = nullptr;
+  DropoutOnCuda* dropout = nullptr;
+};
+
+// Null pointers where the module is missing: a build without nvcc.
+const CudaKernels& FindCudaKernels();
+
+// Starts a kernel on the device's current stream, for the recorder as an operator of that name
+// ("plural::nf4"). Errors: std::runtime_error.
+template <class Arguments>
+void StartKernel(int (*kernel)(const Arguments&, void*), const char* name, const Arguments& arguments,
+                 at::Device device) {
+  at::RecordFunction recorder(at::RecordScope::FUNCTION);
+  if (recorder.isActive()) recorder.before(name);
+  const c10::DeviceGuard guard(device);
+  const c10::Stream stream = c10::impl::getDeviceGuardImpl(device.type())->getStream(device);
+  if (const int error = kernel(arguments, stream.native_handle()); error != 0) {
+    throw std::runtime_error("the kernel '" + std::string(name) + "' did not start: CUDA error " +
+                             std::to_string(error));
+  }
+}
+
+}  // namespace plural::trainer
