@@ -45,6 +45,7 @@ EXTRACTS = {
     "values": ("title", "rows", "prompts", "top"),
     "attributes": ("title", "rows", "top"),
     "examples": ("title", "rows", "prompts", "responses"),
+    "talks": ("title", "rows", "talks"),
 }
 PICTURES = {
     "scatter": ("x", "y"),

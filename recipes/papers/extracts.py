@@ -4,6 +4,7 @@
                 with their counts, row beside row
     attributes  {title, rows: [titles], top: N}: the same of each attribute of biographies
     examples    {title, rows: [titles], prompts: N, responses: N}: whole answers to the first N prompts
+    talks       {title, rows: [titles], talks: N}: the first N conversations of personas
 
 Owns: these parts of table.md. Does not own: figures. Counts are those of the first seed, as the papers have
 one. Thread rule: free of state.
@@ -27,6 +28,10 @@ def extracts(found: Measured) -> list[str]:
     """A section of Markdown for each that is wanted and has an answer. Errors: BadData."""
     sections = []
     for one in found.definition.extracts:
+        if one["kind"] == "talks":
+            if body := _talks(found, one):
+                sections.append(f"**{one['title']}**\n\n{body}")
+            continue
         kind = {"values": _values, "attributes": _attributes, "examples": _examples}[one["kind"]]
         answered = [(title, _first_seed(found, title)) for title in one["rows"]]
         body = kind(one, [(title, answers) for title, answers in answered if answers])
@@ -91,6 +96,15 @@ def _examples(one: Mapping[str, Any], answered: Sequence[tuple[str, Sequence[Ans
             lines += ["", f"{title}:", ""]
             lines += [f"{i}. {_one_line(text)}" for i, text in enumerate(each.texts[: one["responses"]], 1)]
         parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _talks(found: Measured, one: Mapping[str, Any]) -> str:
+    parts = []
+    for title in one["rows"]:
+        for turns in found.conversations(found.row(title))[: one["talks"]]:
+            lines = [f"Person {'AB'[place % 2]}: {_one_line(turn)}  " for place, turn in enumerate(turns)]
+            parts.append("\n".join([f"{title}:", "", *lines]).rstrip())
     return "\n\n".join(parts)
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages import meant
-
 from definition import Definition, Row
+from plural_text.common.json_lines import read_objects
 from plural_text.metrics.responses import Answers, read_answers
 from plural_text.sweep.files import read_json
+from stages import meant
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Measured:
         return self.definition.rows[key]
 
     def files(self, row: Row, name: str) -> Sequence[Path]:
-        """What the evaluation of a row has kept under this name, of each seed that has it."""
+        """What the evaluation of a row has kept under this name, or names of this form, of each seed."""
         if row.stage not in self.swept or row.setting is None:
             return []
         arms = self.swept[row.stage]["arms"]
@@ -39,12 +39,19 @@ class Measured:
         measured = self.folders[row.stage] / "measured"
         # A run keeps the folder of an earlier label.
         folders = [folder for run in runs for folder in measured.glob(f"*-{run['id']}")]
-        found = [folder / row.at.partition(".")[0] / name for folder in folders]
-        return [file for file in found if file.exists()]
+        evaluation = row.at.partition(".")[0]
+        return [file for folder in folders for file in sorted((folder / evaluation).glob(name))]
 
     def answers(self, row: Row) -> Sequence[Sequence[Answers]]:
         """Of each seed. Errors: BadData."""
         return [read_answers(file) for file in self.files(row, "responses.jsonl")]
+
+    def conversations(self, row: Row) -> Sequence[Sequence[str]]:
+        """Of the first seed, in the order of their names: the turns. Errors: BadData."""
+        for file in self.files(row, "conversations-*.jsonl"):
+            talks = {str(talk["id"]): talk["turns"] for _, talk in read_objects(file)}
+            return [talks[name] for name in sorted(talks, key=lambda name: (len(name), name))]
+        return []
 
     def persona_values(self, row: Row) -> Sequence[Mapping[str, Mapping[str, int]]]:
         """Of each seed: attribute -> value -> personas that have it."""

@@ -99,6 +99,14 @@ class Shown(FolderTest):
         )
         self.assertEqual(self.extract(kind="examples", prompts=0, responses=2), [])
 
+    def test_whole_conversations(self):
+        file = self.folder / "measured" / "otmft-s1-o1" / "asked" / "conversations-0a.jsonl"
+        file.parent.mkdir(parents=True)
+        talks = [{"id": f"persona-{n}", "turns": [f"Hello {n}?", "I am\nAnn."]} for n in (10, 2)]
+        file.write_text("".join(json.dumps(talk) + "\n" for talk in talks))
+        (section,) = self.extract(kind="talks", rows=["personas"], talks=1)
+        self.assertEqual(section, "**T**\n\npersonas:\n\nPerson A: Hello 2?  \nPerson B: I am Ann.")
+
     def draw(self, **wanted):
         found = report.Report("t")
         for seed, value in ((1, 1.0), (2, 2.0)):
