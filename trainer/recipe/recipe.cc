@@ -94,6 +94,7 @@ class Reader {
     recipe.name = file.stem().string();
     recipe.origins["name"] = "file name";
     for (const Key& key : Schema()) Apply(key.name, recipe);
+    ExpandHome("resume", recipe.resume, recipe);
     ExpandHome("run.dir", recipe.run.dir, recipe);
     ExpandHome("model.path", recipe.model.path, recipe);
     ExpandHome("adapter.init_from", recipe.adapter.init_from, recipe);

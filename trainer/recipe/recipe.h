@@ -19,10 +19,14 @@
 
 namespace plural::trainer {
 
+// What is done with a step whose loss or gradient norm stands out.
+enum class SpikeAction { kOff, kWarn, kSkip, kStop };
+
 struct Recipe {
   std::string name;
   const Method* method = &MethodNamed("peft");
   std::uint64_t seed = 42;
+  std::string resume = "auto";  // auto | require | never | the folder of a checkpoint
 
   struct Run {
     std::string dir = "runs";
@@ -118,6 +122,12 @@ struct Recipe {
     double temperature = 1.0;
   } validation;
 
+  struct Guard {  // state/spike_window.h
+    SpikeAction spike = SpikeAction::kOff;
+    std::int64_t window_steps = 128;
+    double factor = 10.0;
+  } guard;
+
   struct Watchdog {  // a rank that does one thing for longer ends the job, in seconds
     bool enabled = true;
     double start_seconds = 300.0;
@@ -155,6 +165,8 @@ struct Recipe {
     return checkpoint.every_steps > 0 &&
            (checkpoint.asynchronous == "on" || (checkpoint.asynchronous == "auto" && adapter.lora));
   }
+  // Whether `resume` names a checkpoint.
+  bool ResumesFromFolder() const { return resume != "auto" && resume != "require" && resume != "never"; }
   std::filesystem::path RunFolder() const { return std::filesystem::path(run.dir) / name; }
   MethodSettings SettingsOfMethod() const;
 

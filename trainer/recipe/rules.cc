@@ -1,6 +1,7 @@
 #include "trainer/recipe/rules.h"
 
 #include <algorithm>
+#include <string_view>
 
 #include "trainer/base/error.h"
 #include "trainer/base/printable.h"
@@ -19,6 +20,16 @@ bool IsFolderName(const std::string& name) {
   };
   return !name.empty() && name.size() <= kLongest && name[0] != '.' && name[0] != '-' &&
          std::all_of(name.begin(), name.end(), allowed);
+}
+
+// "runs/a/checkpoints/step-00000200", with or without a slash behind it.
+bool IsCheckpointFolder(const std::string& path) {
+  const std::size_t end = path.find_last_not_of('/');
+  if (end == std::string::npos) return false;
+  const std::string name = path.substr(0, end + 1).substr(path.rfind('/', end) + 1);
+  constexpr std::string_view kBegin = "step-";
+  return name.starts_with(kBegin) && name.size() > kBegin.size() &&
+         name.find_first_not_of("0123456789", kBegin.size()) == std::string::npos;
 }
 
 class Checker {
@@ -126,6 +137,10 @@ void CheckRun(const Recipe& recipe, Checker& check) {
       !IsFolderName(recipe.name), {"name"},
       "must be a folder name of letters, digits and . _ - = + , that starts with none of . and -, found '" +
           Printable(Shortened(recipe.name)) + "'");
+  check.Rule(recipe.ResumesFromFolder() && !IsCheckpointFolder(recipe.resume), {"resume"},
+             "must be auto, require, never or the folder of a checkpoint, such as "
+             "runs/a/checkpoints/step-00000200, found '" +
+                 Printable(Shortened(recipe.resume)) + "'");
   check.Rule(recipe.run.dir.empty(), {"run.dir"}, "must not be empty; . is the current folder");
   check.Rule(recipe.data.train.empty(), {"data.train"},
              "missing; give the corpus to train on (plural prepare makes it)");
@@ -155,6 +170,9 @@ void CheckRun(const Recipe& recipe, Checker& check) {
   for (const char* key : {"watchdog.start_seconds", "watchdog.load_seconds", "watchdog.step_seconds",
                           "watchdog.checkpoint_seconds", "watchdog.validation_seconds"}) {
     check.NoEffect(key, recipe.watchdog.enabled, "watchdog.enabled", "without watchdog.enabled true");
+  }
+  for (const char* key : {"guard.window_steps", "guard.factor"}) {
+    check.NoEffect(key, recipe.guard.spike != SpikeAction::kOff, "guard.spike", "with guard.spike off");
   }
   const bool stops = recipe.early_stop.enabled;
   check.Rule(stops && !recipe.method->target_sets, {"early_stop.enabled", "method"},

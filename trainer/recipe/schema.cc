@@ -139,6 +139,11 @@ std::vector<Key> MakeKeys() {
   add(Word("method", MethodWords(), FIELD(method), "training method; `peft` is another word for `poexft`"));
   add(MakeKey("seed", KeyType::kInteger, FIELD(seed), "every random draw derives from it"));
   keys.back().range = Between(0, 9.2e18);
+  add(Text(
+      "resume", FIELD(resume),
+      "`auto`: goes on from the run's newest checkpoint, where there is one; `require`: only so; `never`: "
+      "only where there is neither a checkpoint nor a result; the folder of a checkpoint of another run: "
+      "begins there"));
 
   add(Text("run.dir", FIELD(run.dir), "folder that holds the run folders"));
   add(Integer(
@@ -318,6 +323,20 @@ std::vector<Key> MakeKeys() {
               "tokens of a sampled response at most"));
   add(Number("validation.temperature", AtLeast(0), FIELD(validation.temperature),
              "of those samples; 0: the most likely token"));
+
+  add(Word("guard.spike",
+           Words<SpikeAction>{{"off", SpikeAction::kOff},
+                              {"warn", SpikeAction::kWarn},
+                              {"skip", SpikeAction::kSkip},
+                              {"stop", SpikeAction::kStop}},
+           FIELD(guard.spike),
+           "a step whose gradient norm or loss is more than `guard.factor` times its median: `warn` makes it "
+           "and says so, `skip` leaves it out, `stop` saves the state before it and ends with 77"));
+  add(Integer(
+      "guard.window_steps", Between(4, 65536), FIELD(guard.window_steps),
+      "steps that the medians are of, the last ones that were made; half of them come before the first "
+      "judgement"));
+  add(Number("guard.factor", Above(1), FIELD(guard.factor), "see `guard.spike`"));
 
   add(Boolean(
       "watchdog.enabled", FIELD(watchdog.enabled),

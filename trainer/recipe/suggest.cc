@@ -24,6 +24,9 @@ constexpr std::string_view kNoPacking =
     "not needed: sequences of a group share their tokens, see train.layout";
 constexpr std::string_view kAlwaysResumes =
     "not needed: `plural train` continues the run that its folder holds";
+constexpr std::string_view kOtherCheckpoint =
+    "not needed: `plural train` continues the run that its folder holds; resume names another run's "
+    "checkpoint";
 constexpr std::string_view kOnlyAdamW = "not needed: AdamW is the optimizer";
 
 constexpr std::string_view kFourBits = "use model.quantize: nf4 holds the weights in 4 bits";
@@ -162,10 +165,11 @@ constexpr auto kForeignNames = std::to_array<ForeignName>({
     {"num_threads", "run.threads"},
     {"ddp_timeout", "watchdog.step_seconds"},
     {"nccl_timeout", "watchdog.step_seconds"},
+    {"loss_watchdog_threshold", "guard.spike"},
     {"save_steps", "checkpoint.every_steps"},
     {"saves_per_epoch", "checkpoint.every_steps"},
     {"save_total_limit", "checkpoint.keep"},
-    {"resume_from_checkpoint", kAlwaysResumes},
+    {"resume_from_checkpoint", kOtherCheckpoint},
     {"overwrite_output_dir", kAlwaysResumes},
     {"random_seed", "seed"},
     {"responses_per_prompt", "group.responses"},

@@ -131,9 +131,10 @@ std::string GoOnFrom(const Recipe& recipe) {
 }
 
 bool MayChange(const std::string& key) {
-  return key == "run.threads" || key == "run.dir" || key == "train.log_every_steps" ||
+  return key == "resume" || key == "run.threads" || key == "run.dir" || key == "train.log_every_steps" ||
          key.starts_with("train.activation_") || key.starts_with("checkpoint.") ||
-         key.starts_with("profile.") || key.starts_with("log.") || key.starts_with("watchdog.");
+         key.starts_with("profile.") || key.starts_with("log.") || key.starts_with("watchdog.") ||
+         key.starts_with("guard.");
 }
 
 std::map<std::string, nlohmann::json> DecidingKeys(const Recipe& recipe) {
@@ -155,9 +156,11 @@ std::string EarlierRecipeSha256(const Recipe& recipe) {
   return data::Sha256OfBytes(nlohmann::json(HashedKeys(recipe)).dump());
 }
 
-std::vector<std::string> Differences(const Recipe& now, const Recipe& before) {
-  auto left = DecidingKeys(now);
-  auto right = DecidingKeys(before);
+namespace {
+
+using Keys = std::map<std::string, nlohmann::json>;
+
+std::vector<std::string> DifferencesOf(const Keys& left, Keys right) {
   std::vector<std::string> differences;
   for (const auto& [key, value] : left) {
     const auto found = right.find(key);
@@ -174,6 +177,23 @@ std::vector<std::string> Differences(const Recipe& now, const Recipe& before) {
     differences.push_back(key + ": not set (was " + value.dump() + ")");
   }
   return differences;
+}
+
+Keys WithoutNames(const Recipe& recipe) {
+  Keys keys = DecidingKeys(recipe);
+  keys.erase("name");
+  for (const std::string_view key : kFileKeys) keys.erase(std::string(key));
+  return keys;
+}
+
+}  // namespace
+
+std::vector<std::string> Differences(const Recipe& now, const Recipe& before) {
+  return DifferencesOf(DecidingKeys(now), DecidingKeys(before));
+}
+
+std::vector<std::string> DifferencesOfRuns(const Recipe& now, const Recipe& before) {
+  return DifferencesOf(WithoutNames(now), WithoutNames(before));
 }
 
 }  // namespace plural::trainer

@@ -58,7 +58,8 @@ class RunFolder {
 };
 
 // Whether a run may go on under another value of this key ("checkpoint.keep"): it decides where and how
-// often things are written or how fast they are computed, not what is computed.
+// often things are written or how fast they are computed, not what is computed. Of guard.* it is steps that
+// stand out alone: a run that was stopped by one must be able to go on.
 bool MayChange(const std::string& key);
 // The keys that decide the run, flat ("optimizer.lr" -> value).
 std::map<std::string, nlohmann::json> DecidingKeys(const Recipe& recipe);
@@ -77,5 +78,8 @@ std::string GoOnFrom(const Recipe& recipe);
 // "optimizer.lr: 0.1 (was 0.2)" for each deciding key that differs. Two spellings of a path to the same file
 // do not.
 std::vector<std::string> Differences(const Recipe& now, const Recipe& before);
+// The same between runs of different names, without the keys that name files: what is in those is compared
+// by identity.h.
+std::vector<std::string> DifferencesOfRuns(const Recipe& now, const Recipe& before);
 
 }  // namespace plural::trainer

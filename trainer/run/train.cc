@@ -16,6 +16,7 @@
 #include "trainer/files/serving_notes.h"
 #include "trainer/run/device_check.h"
 #include "trainer/run/identity.h"
+#include "trainer/run/resume.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/run/run_log.h"
 #include "trainer/run/tracker.h"
@@ -34,7 +35,9 @@ bool IsFinished(const Recipe& recipe, const dist::World& world, dist::Collective
   std::string answer = "no";
   OnEveryRank(world, collectives, [&] {
     const RunPaths paths(recipe);
-    if (world.Rank() != 0 || !std::filesystem::exists(paths.RecipeFile())) return;
+    if (world.Rank() != 0) return;
+    RequireStart(recipe);
+    if (!std::filesystem::exists(paths.RecipeFile())) return;
     RequireSameRecipe(paths.RecipeFile(), recipe);
     const Checkpoints checkpoints(paths.Checkpoints(), recipe.checkpoint.keep);
     std::string damage;
@@ -62,38 +65,6 @@ bool IsFinished(const Recipe& recipe, const dist::World& world, dist::Collective
   });
   collectives.Broadcast(answer, 0);
   return answer == "yes";
-}
-
-// From the newest whole checkpoint, or from the start.
-void Resume(TrainState& state, const Recipe& recipe, const dist::World& world, dist::Collectives& collectives,
-            RunLog& log) {
-  const Identity identity = state.identity;
-  const Provenance provenance = state.provenance;
-  OnEveryRank(world, collectives, [&] {
-    if (world.Rank() != 0) return;
-    const Checkpoints checkpoints(RunPaths(recipe).Checkpoints(), recipe.checkpoint.keep);
-    checkpoints.RemoveLeftovers();
-    const Checkpoints::Loaded loaded = checkpoints.LoadNewest(state);
-    for (const auto& warning : loaded.warnings) log.Warn(warning);
-    if (loaded.folder.empty()) return;
-    if (state.identity.recipe_sha256 == EarlierRecipeSha256(recipe)) {
-      state.identity.recipe_sha256 = identity.recipe_sha256;
-    }
-    RequireSameIdentity(identity, state.identity, loaded.folder.string());
-    state.identity = identity;  // an earlier version's checkpoint may lack a part of it
-    const Provenance saved = state.provenance;
-    state.provenance = provenance;
-    state.provenance.restarts = saved.restarts + 1;
-    if (saved.ranks != provenance.ranks || saved.version != provenance.version ||
-        saved.threads != provenance.threads) {
-      log.Warn("resumed with " + std::to_string(provenance.ranks) + " ranks of " +
-               std::to_string(provenance.threads) + " threads, version " + provenance.version +
-               "; the checkpoint was made with " + std::to_string(saved.ranks) + " ranks of " +
-               std::to_string(saved.threads) + " threads, version " + saved.version +
-               ": numbers may differ in the last digits");
-    }
-  });
-  BroadcastState(state, collectives);
 }
 
 }  // namespace

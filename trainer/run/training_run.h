@@ -51,6 +51,9 @@ class TrainingRun {
   // One step with its wait for data; the groups it trained on stay in `batch`.
   StepFigures TakeStep(TrainStep& step, StepBatch& batch, double& data_wait_seconds);
   void LogStep(const StepFigures& figures, std::int64_t epoch, double seconds, double data_wait_seconds);
+  // All groups of a step, over all ranks.
+  std::vector<std::int64_t> GroupsOf(std::int64_t step) const;
+  [[noreturn]] void StopBeforeSpike(const StepFigures& figures);
   void EndEpoch();
   void ShowProfile();
   void Validate();
@@ -75,6 +78,7 @@ class TrainingRun {
   const Fault fault_;
   CheckpointWriter writer_;  // rank 0's
   const std::int64_t groups_, steps_per_epoch_, first_step_, last_step_;
+  const bool begins_elsewhere_;  // at a checkpoint of another run
   std::int64_t saved_step_;
   const std::optional<Validation> validation_;
   std::int64_t validated_step_ = -1;

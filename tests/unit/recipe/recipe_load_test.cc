@@ -237,7 +237,7 @@ TEST_F(RecipeLoad, UnknownKeysNameTheNearestOne) {
       {"grup: {responses: 2}", "did you mean group?"},
       {"loss: {unlikelyhood: {alpha: 1}}", "did you mean loss.unlikelihood?"},
       {"loss: {alpha: 1}", "did you mean loss.unlikelihood.alpha?"},
-      {"xyzzyplugh: 1", "known keys: base, name, method, seed, run, model"},
+      {"xyzzyplugh: 1", "known keys: base, name, method, seed, resume, run, model"},
       {"optimizer.lr: 1", "in a file, write it as a section"},
       // Words of other programs.
       {"lora_r: 16", "use adapter.rank"},
