@@ -53,6 +53,8 @@ NOT_TYPED = {
     ],
     "hours; reproduction_test.py runs launch/reproduce on less": [
         "launch/reproduce NAME [FOLDER]",
+        "launch/reproduce NAME.yaml",
+        "launch/plural sweep status FOLDER/STAGE.yaml",
         "launch/reproduce dialogue",
         "launch/reproduce dialogue --seeds 4,5,6",
         "launch/reproduce dialogue --small",

@@ -19,7 +19,7 @@ import outcome
 import pictures
 import reproduce
 import stages
-from definition_file import FULL, families_of, read_definition
+from definition_file import FULL, SMALL, families_of, read_definition
 from measured import Measured
 from plural_text.common.errors import BadData, BadRecipe, MissingInput, UsageError
 from plural_text.common.program import program
@@ -158,6 +158,48 @@ class Definitions(FolderTest):
                     for name in ("conversations", "top-k", "temperature", "possibilities")
                 ]
                 self.assertEqual(found, [300, 50, 1.0, 9 if label == "poexft" else 0])
+
+    def test_mistakes_in_stages_and_checks(self):
+        good = {
+            "title": "t",
+            "source": "",
+            "stages": [{"name": "a", "sweep": {}, "once": True}, {"name": "b", "sweep": {}, "seeds_plus": 7}],
+            "columns": [{"figure": "x", "title": "x"}],
+            "rows": [{"title": "r", "setting": {}}, {"title": "s", "setting": {}, "stage": "a"}],
+            "checks": [{"says": "c", "figure": "x", "rising": ["r", "s"]}],
+        }
+        file = self.folder / "study.yaml"
+
+        def read(**changes):
+            values = {key: one for key, one in {**good, **changes}.items() if one is not None}
+            file.write_text(yaml.safe_dump(values))
+            return read_definition(file, "", FULL, PLACES)
+
+        study = read()
+        self.assertEqual([stage.seeds([3, 4]) for stage in study.stages], [[3], [10, 11]])
+        self.assertEqual([stage.link("m") for stage in study.stages], ["m", "m-seed-{seed}"])
+        self.assertEqual([row.stage for row in study.tables[0].rows], ["b", "a"])
+        row, check = good["rows"][0], good["checks"][0]
+        for words, changes in (
+            ("has either sweep or stages", {"sweep": {}}),
+            ("has either rows or tables", {"tables": []}),
+            ("has the name 'a', as an earlier stage", {"stages": [good["stages"][0]] * 2}),
+            ("has no 'c', which row 'r' names", {"rows": [{**row, "stage": "c"}]}),
+            ("has two rows 'r'; give one of them a name", {"rows": [row, {**row, "at": "t"}]}),
+            ("rising takes two rows or more", {"checks": [{**check, "rising": ["r"]}]}),
+            ("has one of rising, .*; or way", {"checks": [{**check, "row": "r"}]}),
+            (
+                "way takes three rows, and more_than",
+                {"checks": [{"says": "c", "figure": "x", "way": ["r", "s"]}]},
+            ),
+            ("has no program", {"material": {"reads": []}}),
+            ("has no 'small'; this study has no other size", None),
+        ):
+            with self.subTest(words), self.assertRaisesRegex(BadRecipe, words):
+                if changes is None:
+                    read()
+                    read_definition(file, "", SMALL, PLACES)
+                read(**(changes or {}))
 
     def test_mistakes_in_a_definition(self):
         good = (reproduce.STUDIES / "diffuse-4.yaml").read_text()

@@ -37,14 +37,3 @@ def make_once(
     run()
     write_whole(stamp_file, json.dumps(stamp, indent=1) + "\n")
     return True
-
-
-def files_named(command: Sequence[str], outputs: Sequence[Path]) -> list[Path]:
-    """The files and folders that a command names by absolute path, also behind `key=`; not its outputs."""
-    found = []
-    for word in command[1:]:
-        path = Path(word.partition("=")[2] or word)
-        inside = path in outputs or any(path in output.parents for output in outputs)
-        if path.is_absolute() and path.exists() and not inside:
-            found.append(path)
-    return found
