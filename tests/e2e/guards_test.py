@@ -28,32 +28,35 @@ def verify(folder, run, *options):
     )
 
 
-class Guards(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
-        training.write_corpus(cls.folder / "corpus.h5", training.random_groups(8))
-        training.write_recipe(cls.folder / "r.yaml", "whole", dtype="fp32", extra=EXTRA)
-        cls.stop("stopped", 11)
-        done = training.train(cls.folder, "r.yaml")
-        assert done.returncode == 0, done.stderr
+_held = tempfile.TemporaryDirectory()
+FOLDER = Path(_held.name)
 
-    @classmethod
-    def stop(cls, name, step, *overrides, ranks=1):
-        """A run that was killed before `step`."""
-        done = training.train(
-            cls.folder,
-            "r.yaml",
-            f"name={name}",
-            "checkpoint.asynchronous=off",
-            *overrides,
-            ranks=ranks,
-            environment={"PLURAL_FAULT": f"kill@0:{step}"},
-        )
-        assert done.returncode != 0
+
+def stop(name, step, *overrides):
+    """A run that was killed before `step`."""
+    kill = {"PLURAL_FAULT": f"kill@0:{step}"}
+    whole = "checkpoint.asynchronous=off"
+    done = training.train(FOLDER, "r.yaml", f"name={name}", whole, *overrides, environment=kill)
+    assert done.returncode != 0
+
+
+def setUpModule():
+    unittest.addModuleCleanup(_held.cleanup)
+    training.write_corpus(FOLDER / "corpus.h5", training.random_groups(8))
+    training.write_recipe(FOLDER / "r.yaml", "whole", dtype="fp32", extra=EXTRA)
+    stop("stopped", 11)
+    done = training.train(FOLDER, "r.yaml")
+    assert done.returncode == 0, done.stderr
+
+
+class Guards(unittest.TestCase):
+    folder = FOLDER
 
     def run_folder(self, name):
         return self.folder / "runs" / name
+
+    def adapter(self, name):
+        return (self.run_folder(name) / "adapter/adapter_model.safetensors").read_bytes()
 
     def copy(self, of, name):
         shutil.rmtree(self.run_folder(name), ignore_errors=True)
@@ -141,7 +144,7 @@ class Verify(Guards):
 
     def test_lines_of_other_steps_and_starts(self):
         """Steps between lines, another number of them at each start, a last step that is no multiple."""
-        self.stop("sparse", 10, "train.log_every_steps=3")
+        stop("sparse", 10, "train.log_every_steps=3")
         done = training.train(self.folder, "r.yaml", "name=sparse", "train.log_every_steps=5")
         self.assertEqual(done.returncode, 0, done.stderr)
         steps = [line["step"] for line in training.metrics(self.folder, "sparse") if line["event"] == "step"]
@@ -183,9 +186,6 @@ class Resume(Guards):
         run = self.run_folder(name)
         return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} if run.exists() else {}
 
-    def adapter(self, name):
-        return (self.run_folder(name) / "adapter/adapter_model.safetensors").read_bytes()
-
     def test_never_begins_where_nothing_is(self):
         for name, word in (("stopped", "holds checkpoints"), ("whole", "holds checkpoints")):
             before = self.files(name)
@@ -198,7 +198,7 @@ class Resume(Guards):
     def test_require_begins_nothing(self):
         self.assert_ends(self.start("nothing", "require"), 66, "resume is require")
         self.assertFalse(self.run_folder("nothing").exists())
-        self.stop("required", 6)
+        stop("required", 6)
         self.assert_ends(self.start("required", "require"), 0, "resumed after step 4 of 12")
         self.assert_ends(self.start("required", "require"), 0, "is finished")
 
@@ -214,7 +214,7 @@ class Resume(Guards):
         self.assertEqual(self.files("stopped"), before)
         self.assert_ends(verify(self.folder, "branch"), 0)
         # From another folder and by another spelling of the corpus; to a run that is killed and goes on.
-        self.stop("moved", 10, f"resume={self.folder / path}", f"data.train={self.folder / 'corpus.h5'}")
+        stop("moved", 10, f"resume={self.folder / path}", f"data.train={self.folder / 'corpus.h5'}")
         self.assert_ends(self.start("moved", self.folder / path), 0, "resumed after step 8 of 12")
         self.assertEqual(self.adapter("moved"), self.adapter("whole"))
 
@@ -240,6 +240,86 @@ class Resume(Guards):
         weights.write_bytes(weights.read_bytes()[:-1])
         self.assert_ends(self.start("branch-3", weights.parent.relative_to(self.folder)), 65, "bytes")
         self.assertTrue(weights.exists(), "a checkpoint of another run is not set aside")
+
+
+class Spikes(Guards):
+    """One group again and again, which the model learns by heart, and another one in step 26."""
+
+    SPIKE, GROUPS = 26, [50, 51]
+
+    @classmethod
+    def setUpClass(cls):
+        usual, odd = training.random_groups(1, responses=1), training.random_groups(1, responses=1, seed=9)
+        groups = usual * 60
+        groups[50:52] = odd * 2
+        training.write_corpus(cls.folder / "spike.h5", groups)
+        extra = "train: {groups_per_step: 2, reduction: canonical}\n"
+        corpus = "spike.h5, shuffle: false"
+        training.write_recipe(cls.folder / "s.yaml", "spikes", "otoft", corpus, dtype="fp32", extra=extra)
+
+    def start(self, name, spike, *overrides, **settings):
+        guard = [f"guard.spike={spike}"] + (["guard.window_steps=16"] if spike != "off" else [])
+        return training.train(
+            self.folder, "s.yaml", f"name={name}", "optimizer.lr=0.02", *guard, *overrides, **settings
+        )
+
+    def skipped(self):
+        """The run that no test disturbs, one for all."""
+        if not hasattr(Spikes, "calm"):
+            Spikes.calm = self.start("skip", "skip")
+        return Spikes.calm
+
+    def spikes(self, name):
+        lines = training.metrics(self.folder, name)
+        for line in lines:
+            if line["event"] == "step":
+                self.assertEqual("spike" in line, line["step"] == self.SPIKE, line)
+        return [line for line in lines if line["event"] == "spike"]
+
+    def test_a_step_is_left_out_on_any_number_of_ranks_and_over_a_kill(self):
+        done = self.skipped()
+        self.assert_ends(done, 0, "step 26 stands out: its gradient norm", "groups: 50, 51; it was left out")
+        self.start("skip-2", "skip", ranks=2)
+        kill = {"PLURAL_FAULT": f"kill@0:{self.SPIKE - 1}"}
+        saves = ("checkpoint.every_steps=21", "checkpoint.asynchronous=off")
+        self.start("skip-kill", "skip", *saves, environment=kill, ranks=2)
+        self.assert_ends(self.start("skip-kill", "skip"), 0, "resumed after step 21")
+        (found,) = self.spikes("skip")
+        self.assertEqual((found["step"], found["action"], found["figure"]), (self.SPIKE, "skip", "grad_norm"))
+        self.assertEqual(found["group_ids"], self.GROUPS)
+        self.assertGreater(found["value"], 10 * found["median"])
+        for other in ("skip-2", "skip-kill"):
+            self.assertEqual(self.adapter(other), self.adapter("skip"), other)
+            self.assertEqual(self.spikes(other), [found])
+            self.assertEqual(training.losses(self.folder, other), training.losses(self.folder, "skip"))
+        self.assert_ends(verify(self.folder, "skip-kill"), 0)
+        state = json.loads((self.run_folder("skip") / "checkpoints/step-00000030/state.json").read_text())
+        self.assertEqual((state["guard"]["skipped_steps"], state["optimizer"]["updates"]), (1, 29))
+        self.assertEqual(len(state["guard"]["losses"]), 16)
+
+    def test_a_warning_changes_nothing(self):
+        self.start("off", "off")
+        self.assert_ends(self.start("warn", "warn"), 0, "groups: 50, 51; it was made")
+        self.assertEqual(self.adapter("off"), self.adapter("warn"))
+        self.assertEqual([line["action"] for line in self.spikes("warn")], ["warn"])
+        state = (self.run_folder("off") / "checkpoints/step-00000030/state.json").read_text()
+        self.assertNotIn("guard", state)
+
+    def test_a_stop_keeps_the_state_before(self):
+        words = ("step 26 stands out", "groups: 50, 51", "the state after step 25 is saved")
+        for ranks in (2, 1):
+            self.assert_ends(self.start("stop", "stop", ranks=ranks), 77, *words)
+            steps = [path.name for path in (self.run_folder("stop") / "checkpoints").iterdir()]
+            self.assertEqual(steps, ["step-00000025"])
+        self.assertEqual(training.metrics(self.folder, "stop")[-1]["action"], "stop")
+        self.assert_ends(verify(self.folder, "stop"), 0)
+        self.assert_ends(self.start("stop", "skip"), 0, "resumed after step 25")
+        self.skipped()
+        self.assertEqual(self.adapter("stop"), self.adapter("skip"))
+
+    def test_steps_that_all_stand_out_end_the_run(self):
+        done = self.start("all", "skip", "optimizer.lr=0.1", "guard.window_steps=8", "guard.factor=3")
+        self.assert_ends(done, 77, "the 8 steps before it were left out", "set guard.spike to warn")
 
 
 if __name__ == "__main__":

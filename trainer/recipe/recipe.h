@@ -19,6 +19,9 @@
 
 namespace plural::trainer {
 
+// What is done with a step whose loss or gradient norm stands out.
+enum class SpikeAction { kOff, kWarn, kSkip, kStop };
+
 struct Recipe {
   std::string name;
   const Method* method = &MethodNamed("peft");
@@ -119,6 +122,12 @@ struct Recipe {
     std::int64_t max_new_tokens = 64;
     double temperature = 1.0;
   } validation;
+
+  struct Guard {  // state/spike_window.h
+    SpikeAction spike = SpikeAction::kOff;
+    std::int64_t window_steps = 128;
+    double factor = 10.0;
+  } guard;
 
   struct Watchdog {  // a rank that does one thing for longer ends the job, in seconds
     bool enabled = true;

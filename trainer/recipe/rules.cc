@@ -172,6 +172,9 @@ void CheckRun(const Recipe& recipe, Checker& check) {
         "watchdog.checkpoint_seconds", "watchdog.validation_seconds", "watchdog.nccl_seconds"}) {
     check.NoEffect(key, recipe.watchdog.enabled, "watchdog.enabled", "without watchdog.enabled true");
   }
+  for (const char* key : {"guard.window_steps", "guard.factor"}) {
+    check.NoEffect(key, recipe.guard.spike != SpikeAction::kOff, "guard.spike", "with guard.spike off");
+  }
   const bool stops = recipe.early_stop.enabled;
   check.Rule(stops && !recipe.method->target_sets, {"early_stop.enabled", "method"},
              "needs the target entropy of method distribution_matching, found method " +

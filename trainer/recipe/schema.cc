@@ -328,6 +328,20 @@ std::vector<Key> MakeKeys() {
   add(Number("validation.temperature", AtLeast(0), FIELD(validation.temperature),
              "of those samples; 0: the most likely token"));
 
+  add(Word("guard.spike",
+           Words<SpikeAction>{{"off", SpikeAction::kOff},
+                              {"warn", SpikeAction::kWarn},
+                              {"skip", SpikeAction::kSkip},
+                              {"stop", SpikeAction::kStop}},
+           FIELD(guard.spike),
+           "a step whose gradient norm or loss is more than `guard.factor` times its median: `warn` makes it "
+           "and says so, `skip` leaves it out, `stop` saves the state before it and ends with 77"));
+  add(Integer(
+      "guard.window_steps", Between(4, 65536), FIELD(guard.window_steps),
+      "steps that the medians are of, the last ones that were made; half of them come before the first "
+      "judgement"));
+  add(Number("guard.factor", Above(1), FIELD(guard.factor), "see `guard.spike`"));
+
   add(Boolean(
       "watchdog.enabled", FIELD(watchdog.enabled),
       "end a job that hangs with exit code 76; off, a rank may be stopped and looked at for as long as "

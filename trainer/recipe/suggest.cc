@@ -165,6 +165,7 @@ constexpr auto kForeignNames = std::to_array<ForeignName>({
     {"num_threads", "run.threads"},
     {"ddp_timeout", "watchdog.step_seconds"},
     {"nccl_timeout", "watchdog.nccl_seconds"},
+    {"loss_watchdog_threshold", "guard.spike"},
     {"save_steps", "checkpoint.every_steps"},
     {"saves_per_epoch", "checkpoint.every_steps"},
     {"save_total_limit", "checkpoint.keep"},

@@ -58,7 +58,8 @@ class RunFolder {
 };
 
 // Whether a run may go on under another value of this key ("checkpoint.keep"): it decides where and how
-// often things are written or how fast they are computed, not what is computed.
+// often things are written or how fast they are computed, not what is computed. Of guard.* it is steps that
+// stand out alone: a run that was stopped by one must be able to go on.
 bool MayChange(const std::string& key);
 // The keys that decide the run, flat ("optimizer.lr" -> value).
 std::map<std::string, nlohmann::json> DecidingKeys(const Recipe& recipe);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "trainer/base/readable.h"
+
 namespace plural::trainer {
 namespace {
 
@@ -15,6 +17,40 @@ void AddFigures(const Method& method, const MethodSettings& settings, Lines kind
   for (const auto& [name, value] : FiguresOf(method, settings, kind, sums)) {
     line[std::string(name)] = MetricsNumber(value);
   }
+}
+
+const char* ActionOn(const StepFigures& figures) {
+  if (figures.gives_up) return "stop";
+  return figures.updated ? "warn" : "skip";
+}
+
+MetricsLine SpikeLine(std::int64_t step, const StepFigures& figures,
+                      const std::vector<std::int64_t>& groups) {
+  MetricsLine line;
+  line["event"] = "spike";
+  line["step"] = step;
+  line["action"] = ActionOn(figures);
+  line["figure"] = figures.spike->figure;
+  line["value"] = figures.spike->value;
+  line["median"] = figures.spike->median;
+  line["median_steps"] = figures.spike->steps;
+  line["group_ids"] = groups;
+  return line;
+}
+
+std::string SpikeText(std::int64_t step, const StepFigures& figures,
+                      const std::vector<std::int64_t>& groups) {
+  constexpr std::size_t kMostShown = 64;  // metrics.jsonl has all
+  std::string list;
+  for (std::size_t i = 0; i < std::min(groups.size(), kMostShown); ++i) {
+    list += (list.empty() ? "" : ", ") + std::to_string(groups[i]);
+  }
+  if (groups.size() > kMostShown) list += ", ...";
+  const Spike& spike = *figures.spike;
+  return "step " + std::to_string(step) + " stands out: its " +
+         (spike.figure == "loss" ? "loss " : "gradient norm ") + FourDigits(spike.value) + " is " +
+         FourDigits(spike.value / spike.median) + " times " + FourDigits(spike.median) +
+         ", the median of the last " + Counted(spike.steps, "step") + "; its groups: " + list;
 }
 
 MetricsLine StepLine(const Method& method, const MethodSettings& settings, const StepFigures& figures,
@@ -44,6 +80,7 @@ MetricsLine StepLine(const Method& method, const MethodSettings& settings, const
   }
   line["host_memory_bytes"] = times.host_memory_bytes;
   line["unpenalised_groups"] = Count(sums, "unpenalised_groups");
+  if (figures.spike) line["spike"] = ActionOn(figures);
   if (sums["recomputed_passes"] > 0.0) line["recomputed_passes"] = Count(sums, "recomputed_passes");
   return line;
 }

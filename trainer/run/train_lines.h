@@ -5,6 +5,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 #include "trainer/method/method.h"
 #include "trainer/run/metrics.h"
@@ -16,6 +18,13 @@ namespace plural::trainer {
 // The method's figures in a line of `kind`.
 void AddFigures(const Method& method, const MethodSettings& settings, Lines kind, const Sums& sums,
                 MetricsLine& line);
+
+// "warn", "skip" or "stop".
+const char* ActionOn(const StepFigures& figures);
+// Of a step that stands out. `groups`: all that were in it, over all ranks.
+MetricsLine SpikeLine(std::int64_t step, const StepFigures& figures, const std::vector<std::int64_t>& groups);
+// The same for people: "step 3 stands out: its gradient norm 12 is ...".
+std::string SpikeText(std::int64_t step, const StepFigures& figures, const std::vector<std::int64_t>& groups);
 
 struct StepTimes {
   std::int64_t step = 0, epoch = 0;

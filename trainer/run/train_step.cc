@@ -52,6 +52,10 @@ TrainStep::TrainStep(const Settings& settings, const Schedule& schedule, const A
       state_(state),
       world_(world),
       collectives_(collectives) {
+  if (settings.on_spike == SpikeAction::kOff) {  // a window that nobody keeps would be out of date
+    state.spikes.losses.clear();
+    state.spikes.grad_norms.clear();
+  }
   if (settings.canonical) {
     ordered_.emplace(state.parameters, world, collectives);
   } else {
@@ -81,11 +85,29 @@ StepFigures TrainStep::Take(const StepBatch& batch, bool stop_requested) {
                                                     GroupList(batch) + kDivergedHint));
   }
   figures.lr = schedule_.LearningRate(batch.step);
-  state_.optimizer.Step(state_.parameters, figures.lr, ClipScale(figures.grad_norm, settings_.clip_norm));
+  Judge(figures);
+  if (figures.gives_up) return figures;
+  if (figures.updated) {
+    state_.optimizer.Step(state_.parameters, figures.lr, ClipScale(figures.grad_norm, settings_.clip_norm));
+  }
+  if (!figures.updated) {
+    SkipStep(state_.spikes);
+  } else if (settings_.on_spike != SpikeAction::kOff) {
+    AcceptStep(state_.spikes, settings_.spikes, figures.loss, figures.grad_norm);
+  }
   ++state_.position.step;
   state_.position.consumed_groups += static_cast<std::int64_t>(figures.sums["groups"]);
   AddStep(*settings_.method, figures.sums, state_.position.epoch_sums);
   return figures;
+}
+
+void TrainStep::Judge(StepFigures& figures) const {
+  if (settings_.on_spike == SpikeAction::kOff) return;
+  figures.spike = FindSpike(state_.spikes, settings_.spikes, figures.loss, figures.grad_norm);
+  if (!figures.spike || settings_.on_spike == SpikeAction::kWarn) return;
+  figures.updated = false;
+  figures.gives_up =
+      settings_.on_spike == SpikeAction::kStop || state_.spikes.skipped_in_row >= kMostSkippedInRow;
 }
 
 std::vector<Sums> TrainStep::ForwardBackwardApart(const StepBatch& batch) {

@@ -16,8 +16,10 @@
 #include "trainer/method/method.h"
 #include "trainer/model/decoder.h"
 #include "trainer/plan/activation_budget.h"
+#include "trainer/recipe/recipe.h"
 #include "trainer/run/loader.h"
 #include "trainer/state/optimizer.h"
+#include "trainer/state/spike_window.h"
 #include "trainer/state/train_state.h"
 
 namespace plural::trainer {
@@ -29,9 +31,16 @@ struct StepFigures {
   double grad_norm = 0.0;  // before clipping
   double lr = 0.0;
   bool stop_requested = false;  // on any rank
+  std::optional<Spike> spike{};
+  bool updated = true;    // false: the step stands out and was left out
+  bool gives_up = false;  // the run must end before this step
   // Of each rank's forward and backward, before it waits for others; on a GPU of starting them.
   std::vector<double> rank_seconds{};
 };
+
+// After so many steps that were left out one behind the other the next one ends the run: steps that all stand
+// out are no spike, and the window would never learn of them.
+inline constexpr std::int64_t kMostSkippedInRow = 8;
 
 class TrainStep {
  public:
@@ -42,6 +51,8 @@ class TrainStep {
     double clip_norm = 0.0;                     // 0: no clipping
     std::int64_t bucket_bytes = 25 << 20;       // gradients are sent in pieces of about so many
     bool canonical = false;                     // sums in one order, of batches whose groups lie apart
+    SpikeAction on_spike = SpikeAction::kOff;
+    SpikeSettings spikes{};
   };
 
   // All references outlive this. `state` holds the trainable parameters of `model`. COLLECTIVE.
@@ -49,9 +60,10 @@ class TrainStep {
             const Decoder& model, TrainState& state, const dist::World& world,
             dist::Collectives& collectives);
 
-  // Trains on this rank's part of a step and moves `state.position` one step on. COLLECTIVE.
-  // Errors: ExitError(kDiverged), before any update, when a loss or the gradient norm is not finite; it
-  // names the first rank that saw it, the step and the groups.
+  // Trains on this rank's part of a step and moves `state.position` one step on. A step that stands out may
+  // be left out, or the run gives up: then `state` stays as it is before the step. COLLECTIVE. Errors:
+  // ExitError(kDiverged), before any update, when a loss or the gradient norm is not finite; it names the
+  // first rank that saw it, the step and the groups.
   StepFigures Take(const StepBatch& batch, bool stop_requested);
 
  private:
@@ -61,6 +73,8 @@ class TrainStep {
                        std::span<const data::RowPass> passes, bool last);
   // The same of all groups apart: each one's sums, and its gradient in `ordered_`.
   std::vector<Sums> ForwardBackwardApart(const StepBatch& batch);
+  // From sums over all ranks, so that all come to the same.
+  void Judge(StepFigures& figures) const;
   StepFigures Reduce(const std::vector<Sums>& sums, const StepBatch& batch, bool stop_requested,
                      double seconds);
   // The sums over all groups of the step, in one order. COLLECTIVE.

@@ -110,7 +110,9 @@ ExitCode TrainingRun::ToTheEnd() {
                   .dropout_seed = drops ? std::optional(recipe_.seed) : std::nullopt,
                   .clip_norm = recipe_.optimizer.clip_norm,
                   .bucket_bytes = recipe_.train.bucket_bytes,
-                  .canonical = recipe_.train.canonical},
+                  .canonical = recipe_.train.canonical,
+                  .on_spike = recipe_.guard.spike,
+                  .spikes = {recipe_.guard.window_steps, recipe_.guard.factor}},
                  schedule, budget, model_, state_, world_, collectives_);
   if (state_.position.validation_owed) {
     state_.position.validation_owed = false;
@@ -122,6 +124,7 @@ ExitCode TrainingRun::ToTheEnd() {
     StepBatch batch;
     double data_wait_seconds = 0.0;
     const StepFigures figures = TakeStep(step, batch, data_wait_seconds);
+    if (figures.gives_up) StopBeforeSpike(figures);
     LogStep(figures, batch.epoch, SecondsSince(start), data_wait_seconds);
     profile_.AfterStep(batch);
     if (state_.position.step % steps_per_epoch_ == 0) EndEpoch();
@@ -221,11 +224,46 @@ void TrainingRun::LogStep(const StepFigures& figures, std::int64_t epoch, double
                               .data_wait_seconds = data_wait_seconds,
                               .host_memory_bytes = ResidentBytes()}));
   }
+  if (figures.spike) {
+    const std::vector<std::int64_t> groups = GroupsOf(step);
+    metrics_->Write(SpikeLine(step, figures, groups));
+    log_.Warn(SpikeText(step, figures, groups) +
+              (figures.updated ? "; it was made" : "; it was left out (guard.spike)"));
+  }
   groups_shown_ += static_cast<std::int64_t>(figures.sums["groups"]);
   step_seconds_ += seconds;
   progress_.Update(step, "loss " + FourDigits(figures.loss) + "  " +
                              FourDigits(static_cast<double>(groups_shown_) / step_seconds_) +
                              " groups/s  lr " + FourDigits(figures.lr));
+}
+
+std::vector<std::int64_t> TrainingRun::GroupsOf(std::int64_t step) const {
+  return data::BatchPlan(groups_, PlanSettings(recipe_)).StepGroups(step - 1);
+}
+
+// COLLECTIVE.
+void TrainingRun::StopBeforeSpike(const StepFigures& figures) {
+  const std::int64_t before = state_.position.step;
+  if (saved_step_ != before) {
+    Save(/*commits=*/true);
+  } else {
+    if (Lead()) writer_.Wait();
+    collectives_.Barrier();
+  }
+  const std::vector<std::int64_t> groups = GroupsOf(before + 1);
+  // Behind what the checkpoint has seen: the next start takes the step anew.
+  if (Lead()) metrics_->Write(SpikeLine(before + 1, figures, groups));
+  const bool skips = recipe_.guard.spike == SpikeAction::kSkip;
+  FailTogether(
+      world_, collectives_,
+      ExitError(
+          ExitCode::kDiverged,
+          SpikeText(before + 1, figures, groups) +
+              (skips ? "; the " + std::to_string(kMostSkippedInRow) + " steps before it were left out" : "") +
+              "; it was not made, and the state after step " + std::to_string(before) +
+              " is saved. Look at these groups; to go on, set guard.spike to " +
+              (skips ? "warn, which makes such steps" : "skip, which leaves such steps out, or to warn") +
+              ", or begin anew with another recipe, such as a lower optimizer.lr"));
 }
 
 // Every group has been seen once more.

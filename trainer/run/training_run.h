@@ -51,6 +51,9 @@ class TrainingRun {
   // One step with its wait for data; the groups it trained on stay in `batch`.
   StepFigures TakeStep(TrainStep& step, StepBatch& batch, double& data_wait_seconds);
   void LogStep(const StepFigures& figures, std::int64_t epoch, double seconds, double data_wait_seconds);
+  // All groups of a step, over all ranks.
+  std::vector<std::int64_t> GroupsOf(std::int64_t step) const;
+  [[noreturn]] void StopBeforeSpike(const StepFigures& figures);
   void EndEpoch();
   void ShowProfile();
   void Validate();

@@ -123,14 +123,16 @@ void FillTensors(const fs::path& path, const std::vector<dist::NamedTensor>& ten
   }
 }
 
-void RequireConsistent(const fs::path& folder, const Position& position, std::int64_t updates) {
+void RequireConsistent(const fs::path& folder, std::int64_t step, std::int64_t updates,
+                       std::int64_t skipped) {
   const std::string where = (folder / kState).string();
-  if (StepOf(folder.filename().string()) != position.step) {
+  if (StepOf(folder.filename().string()) != step) {
     throw ExitError(ExitCode::kBadData,
-                    where + ": step " + std::to_string(position.step) + " does not belong into this folder");
+                    where + ": step " + std::to_string(step) + " does not belong into this folder");
   }
-  if (updates != position.step) {
-    throw ExitError(ExitCode::kBadData, where + ": optimizer.updates and position.step differ");
+  if (updates + skipped != step) {
+    throw ExitError(ExitCode::kBadData,
+                    where + ": optimizer.updates and guard.skipped_steps do not add up to position.step");
   }
 }
 
@@ -160,7 +162,7 @@ void ReadCheckpoint(const fs::path& folder, TrainState& state) {
   const fs::path state_path = folder / kState;
   const nlohmann::json json = ReadJsonFile(state_path);
   StateFromJson(json, state_path.string(), state);
-  RequireConsistent(folder, state.position, state.optimizer.Updates());
+  RequireConsistent(folder, state.position.step, state.optimizer.Updates(), state.spikes.skipped_steps);
   FillTensors(folder / kTrainable, state.parameters.Tensors());
   FillTensors(folder / kOptimizer, OptimizerTensors(state));
   // The end-to-end check: memory holds the same tensors as when they were saved.
@@ -204,7 +206,7 @@ SavedState CheckCheckpoint(const fs::path& folder, Sums epoch_sums) {
     VerifyManifest(folder);
     const fs::path path = folder / kState;
     saved = SavedStateFromJson(ReadJsonFile(path), path.string(), std::move(epoch_sums));
-    RequireConsistent(folder, saved.position, saved.updates);
+    RequireConsistent(folder, saved.position.step, saved.updates, saved.spikes.skipped_steps);
     RequireMoments(folder);
   });
   return saved;

@@ -4,6 +4,7 @@
 #include <ATen/ops/isfinite.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
@@ -196,6 +197,14 @@ void Visit(Visitor&& visit, I& identity) requires std::is_same_v<std::remove_con
   visit("adapter_sha256", identity.adapter_sha256);
 }
 
+template <typename Visitor, typename W>
+void Visit(Visitor&& visit, W& window) requires std::is_same_v<std::remove_const_t<W>, SpikeWindow> {
+  visit("losses", window.losses);
+  visit("grad_norms", window.grad_norms);
+  visit("skipped_steps", window.skipped_steps);
+  visit("skipped_in_row", window.skipped_in_row);
+}
+
 template <typename Visitor, typename P>
 void Visit(Visitor&& visit, P& provenance) requires std::is_same_v<std::remove_const_t<P>, Provenance> {
   visit("version", provenance.version);
@@ -204,6 +213,16 @@ void Visit(Visitor&& visit, P& provenance) requires std::is_same_v<std::remove_c
   visit("ranks", provenance.ranks);
   visit("threads", provenance.threads);
   visit("restarts", provenance.restarts);
+}
+
+void RequireNumbers(const SpikeWindow& window, const std::string& where) {
+  const auto finite = [](double value) { return std::isfinite(value); };
+  if (window.losses.size() == window.grad_norms.size() && std::ranges::all_of(window.losses, finite) &&
+      std::ranges::all_of(window.grad_norms, finite)) {
+    return;
+  }
+  throw ExitError(ExitCode::kBadData,
+                  where + ": losses and grad_norms must be as many of each, and all finite");
 }
 
 }  // namespace
@@ -233,6 +252,7 @@ nlohmann::json StateToJson(const TrainState& state) {
   nlohmann::json json = {{"format", "plural-train-state"}, {"format_version", 1}};
   Visit(Writer(json["position"]), state.position);
   WriteSums(state.position.epoch_sums, json);
+  if (!state.spikes.Empty()) Visit(Writer(json["guard"]), state.spikes);
   Visit(Writer(json["identity"]), state.identity);
   Visit(Writer(json["provenance"]), state.provenance);
   json["optimizer"]["updates"] = state.optimizer.Updates();
@@ -263,6 +283,10 @@ SavedState SavedStateFromJson(const nlohmann::json& json, const std::string& whe
   Visit(StateReader(position, where + ": position"), saved.position);
   saved.position.epoch_sums = std::move(epoch_sums);
   ReadSums(json, where, saved.position.epoch_sums);
+  if (json.contains("guard")) {  // not in those of earlier versions
+    Visit(StateReader(root.At("guard"), where + ": guard"), saved.spikes);
+    RequireNumbers(saved.spikes, where + ": guard");
+  }
   saved.identity = IdentityFromJson(json, where);
   Visit(StateReader(root.At("provenance"), where + ": provenance"), saved.provenance);
   StateReader(root.At("optimizer"), where + ": optimizer")("updates", saved.updates);
@@ -272,6 +296,7 @@ SavedState SavedStateFromJson(const nlohmann::json& json, const std::string& whe
 void StateFromJson(const nlohmann::json& json, const std::string& where, TrainState& state) {
   SavedState saved = SavedStateFromJson(json, where, state.position.epoch_sums);
   state.position = std::move(saved.position);
+  state.spikes = std::move(saved.spikes);
   state.identity = std::move(saved.identity);
   state.provenance = std::move(saved.provenance);
   state.optimizer.Restore(saved.updates);

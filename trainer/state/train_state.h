@@ -15,6 +15,7 @@
 #include "dist/flat_parameters.h"
 #include "trainer/method/sums.h"
 #include "trainer/state/optimizer.h"
+#include "trainer/state/spike_window.h"
 
 namespace plural::trainer {
 
@@ -53,6 +54,7 @@ struct TrainState {
   dist::FlatParameters parameters;
   AdamW optimizer;
   Position position;
+  SpikeWindow spikes;  // empty without a guard
   Identity identity;
   Provenance provenance;
 
@@ -71,6 +73,7 @@ std::string ReplicaHash(const TrainState& state);
 // What state.json says beside the tensors.
 struct SavedState {
   Position position;
+  SpikeWindow spikes;
   Identity identity;
   Provenance provenance;
   std::int64_t updates = 0;  // of the optimizer

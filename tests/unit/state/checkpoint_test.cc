@@ -13,6 +13,7 @@
 #include "data/sha256.h"
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
+#include "trainer/files/safetensors.h"
 #include "trainer/state/checkpoint_writer.h"
 
 namespace plural::trainer {
@@ -269,6 +270,42 @@ TEST_F(CheckpointTest, AnEarlierVersionsStateIsRead) {
   TrainState state = MakeState();
   EXPECT_EQ(Checkpoints(folder_, 3).LoadNewest(state).step, 1);
   EXPECT_FALSE(state.position.validation_owed);
+}
+
+TEST_F(CheckpointTest, ASkippedStepIsNoUpdate) {
+  TrainState state = MakeState();
+  Train(state, 3);
+  SkipStep(state.spikes);
+  ++state.position.step;
+  Checkpoints(folder_, 3).Save(SnapshotOf(state, ReplicaHash(state), false));
+  TrainState loaded = MakeState();
+  EXPECT_EQ(Checkpoints(folder_, 3).LoadNewest(loaded).step, 4);
+  EXPECT_EQ(loaded.optimizer.Updates(), 3);
+  ++state.position.step;
+  Checkpoints(folder_, 3).Save(SnapshotOf(state, ReplicaHash(state), false));
+  EXPECT_EQ(Checkpoints(folder_, 3).LoadNewest(loaded).step, 4) << "a step that is neither is damage";
+}
+
+TEST_F(CheckpointTest, IsCheckedWithoutAModel) {
+  SaveSteps(Checkpoints(folder_, 3), {1});
+  const fs::path folder = folder_ / "step-00000001";
+  const auto saved = CheckCheckpoint(folder, Sums({"groups", "loss"}));
+  EXPECT_EQ(saved.position.step, 1);
+  EXPECT_EQ(saved.position.epoch_sums["groups"], 7);
+  EXPECT_EQ(saved.identity.corpus, "c");
+  EXPECT_EQ(Names(), std::vector<std::string>{"step-00000001"});
+  // Moments of other parameters, with hashes that fit.
+  const fs::path other = folder_ / "other";
+  fs::create_directories(other);
+  const WrittenFile written = WriteSafetensors(other / "o", {{"a.exp_avg", at::zeros({3})}});
+  fs::copy_file(other / "o", folder / "optimizer.safetensors", fs::copy_options::overwrite_existing);
+  nlohmann::json manifest = nlohmann::json::parse(ReadFile(folder / "manifest.json"));
+  manifest["files"]["optimizer.safetensors"] = {{"size_bytes", written.size_bytes},
+                                                {"sha256", written.sha256}};
+  WriteFileDurably(folder / "manifest.json", manifest.dump());
+  EXPECT_THROW(CheckCheckpoint(folder, {}), ExitError);
+  Flip(folder / "state.json", 9);
+  EXPECT_THROW(CheckCheckpoint(folder, {}), ExitError);
 }
 
 TEST_F(CheckpointTest, HalfWrittenFoldersAreRemovedAndNeverRead) {
