@@ -29,6 +29,20 @@ void PrintJson(const std::string& run, const RunReport& report) {
   std::cout << out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
 }
 
+// A start passes over damaged checkpoints and writes a damaged result again; all else it refuses.
+const char* Advice(const RunReport& report) {
+  const auto is_checkpoint = [](const Finding& one) { return one.what.starts_with("checkpoints/"); };
+  const bool has_whole = std::ranges::any_of(report.findings, [&](const Finding& one) {
+    return is_checkpoint(one) && one.state == Finding::State::kGood;
+  });
+  const bool mends = std::ranges::all_of(report.findings, [&](const Finding& one) {
+    return one.state != Finding::State::kBad || is_checkpoint(one) || one.what == "adapter" ||
+           one.what == "model";
+  });
+  return has_whole && mends ? "a start of the run goes on from its newest checkpoint that is whole"
+                            : "restore that, or train under another name";
+}
+
 }  // namespace
 
 void AddVerifyOptions(CLI::App& command, VerifyOptions& options) {
@@ -58,12 +72,10 @@ int RunVerify(const VerifyOptions& options) {
   if (report.Bad() > 0) {
     throw ExitError(ExitCode::kBadData,
                     run + ": of " + Counted(checked, "thing") + " looked at " + std::to_string(report.Bad()) +
-                        (report.Bad() == 1 ? " is" : " are") +
-                        " damaged; a start of the run goes on from its newest checkpoint that is whole");
+                        (report.Bad() == 1 ? " is" : " are") + " damaged; " + Advice(report));
   }
   if (!options.json) {
-    std::cout << run << ": " << report.state << ", all of " << Counted(checked, "thing")
-              << " looked at is good\n";
+    std::cout << run << ": " << report.state << "; " << Counted(checked, "thing") << " looked at, all good\n";
   }
   return 0;
 }
