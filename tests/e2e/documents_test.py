@@ -26,6 +26,7 @@ NOT_TYPED = {
         "launch/setup",
         "launch/setup --tests",
         "launch/setup --encoder",
+        "launch/setup --gpu",
         "CMAKE_BUILD_PARALLEL_LEVEL=1 launch/setup",
         "ninja -C build plural",
         "ninja -C build tests_cpp",
