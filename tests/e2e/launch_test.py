@@ -149,7 +149,7 @@ class LaunchTest(unittest.TestCase):
         self.assertEqual(result.returncode, 69, result.stderr)
         self.assertIn("no mpirun in PATH", result.stderr)
         text = self.launch("--help").stdout
-        self.assertIn("Example: plural launch -np 4 train RECIPE.yaml", text)
+        self.assertIn("Examples: plural launch -np 4 train RECIPE.yaml", text)
         self.assertLessEqual(max(map(len, text.splitlines())), 100)
 
     def test_what_another_open_mpi_is_given_and_says(self):
