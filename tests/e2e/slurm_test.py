@@ -108,7 +108,7 @@ class SlurmTest(SlurmCluster):
         # Stopped at its first start alone, by what a site sets up; the rank of the other node inherits it.
         site = self.folder / "site.sh"
         site.write_text('if [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then export PLURAL_FAULT=stop@1:30; fi\n')
-        recipe = self.recipe("stopped", 40)
+        recipe = self.recipe("stopped", 100)
         job = self.submit("stopped", recipe, "checkpoint.every_steps=10", PLURAL_SITE_ENV=str(site))
         state = self.wait(job, 180)
         log = self.log("stopped")
@@ -117,9 +117,10 @@ class SlurmTest(SlurmCluster):
         )
         self.assertIn("train.sbatch: ended with 76", log)
         self.assertRegex(log, r"rank 1 on \S+ has been stopped by a signal")
-        self.assertIn("resumed after step 20 of 40", log)
+        # The 20th, or a later one that both wrote between the guard's waking the rank and its end.
+        self.assertRegex(log, r"resumed after step [2-9]0 of 100")
         self.assertEqual(
-            (self.folder / "runs/stopped" / ADAPTER).read_bytes(), self.adapter_of_calm_run("unstopped", 40)
+            (self.folder / "runs/stopped" / ADAPTER).read_bytes(), self.adapter_of_calm_run("unstopped", 100)
         )
 
     def test_a_rank_that_is_killed_at_each_start_ends_the_job_after_three(self):
