@@ -85,26 +85,18 @@ class JobScriptTest(unittest.TestCase):
             self.assertEqual("cancelled; plural sweep submit" in done.stderr, code == 75)
             self.assertEqual(done.returncode == 75, code == 75)
 
-    def test_variables_of_gpus_and_their_network_reach_all_nodes(self):
+    def train(self, **variables):
+        """What train.sbatch gives mpirun: its arguments, and the transports it sets."""
         launcher = self.folder / "bin/mpirun"
-        launcher.write_text('#!/bin/sh\nprintf "%s\\n" "$@" >passed\n')
+        launcher.write_text('#!/bin/sh\nprintf "%s\\n" "$OMPI_MCA_btl" "$@" >passed\n')
         launcher.chmod(0o755)
-        settings = {
-            "NCCL_SOCKET_IFNAME": "ib0",
-            "CUDA_DEVICE_MAX_CONNECTIONS": "1",
-            "PYTORCH_ALLOC_CONF": "expandable_segments:True",
-            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-            "OMP_NUM_THREADS": "3",
-        }
+        mine = {key: value for key, value in os.environ.items() if key != "OMPI_MCA_btl"}
         done = subprocess.run(
             ["bash", JOB.with_name("train.sbatch"), "recipe.yaml", "train.steps=2"],
             cwd=self.folder,
-            # Slurm's own word on which GPUs a node gives is right on that node alone.
             env={
-                **os.environ,
-                **settings,
-                "CUDA_VISIBLE_DEVICES": "1",
-                "UNRELATED": "1",
+                **mine,
+                **variables,
                 "PLURAL_ROOT": str(JOB.parents[2]),
                 "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
             },
@@ -113,7 +105,24 @@ class JobScriptTest(unittest.TestCase):
             timeout=60,
         )
         self.assertEqual(done.returncode, 0, done.stderr)
-        words = (self.folder / "passed").read_text().splitlines()
+        transports, *words = (self.folder / "passed").read_text().splitlines()
+        return words, transports
+
+    def test_ranks_of_one_node_listen_at_no_port(self):
+        self.assertEqual(self.train(SLURM_JOB_NUM_NODES="1")[1], "^tcp,ofi")
+        self.assertEqual(self.train(SLURM_JOB_NUM_NODES="2")[1], "")
+        self.assertEqual(self.train(SLURM_JOB_NUM_NODES="1", OMPI_MCA_btl="self,tcp")[1], "self,tcp")
+
+    def test_variables_of_gpus_and_their_network_reach_all_nodes(self):
+        settings = {
+            "NCCL_SOCKET_IFNAME": "ib0",
+            "CUDA_DEVICE_MAX_CONNECTIONS": "1",
+            "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+            "OMP_NUM_THREADS": "3",
+        }
+        # Slurm's own word on which GPUs a node gives is right on that node alone.
+        words, _ = self.train(**settings, CUDA_VISIBLE_DEVICES="1", UNRELATED="1")
         passed = {words[i + 1] for i, word in enumerate(words) if word == "-x"}
         self.assertLessEqual(set(settings) | {"PATH"}, passed)
         self.assertFalse(passed & {"CUDA_VISIBLE_DEVICES", "UNRELATED"})
