@@ -90,9 +90,11 @@ World::World(int* argc, char*** argv, std::shared_ptr<Pulse> pulse)
   // Without a launcher, Open MPI 4 would start a daemon, which needs its programs in PATH and
   // serves only a process that later spawns others. Without the daemon all such processes of a user
   // share one session folder, which one that ends may remove under one that starts: none is made.
+  // Transports for other ranks would listen on every interface of the machine, and there are none.
   if (claim.size < 0) {
     setenv("OMPI_MCA_ess_singleton_isolated", "1", /*overwrite=*/0);
     setenv("OMPI_MCA_orte_create_session_dirs", "0", /*overwrite=*/0);
+    setenv("OMPI_MCA_btl", "self", /*overwrite=*/0);
   }
   MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &thread_level_);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);

@@ -37,7 +37,7 @@ WHOLE = {
         ),
         r" [\w./-]+",
     ),
-    "launch": " -np ",
+    "launch": " (-np|--slurm|--mpirun) ",
     "sweep": r" \w+",
     "doctor": "",
 }

@@ -74,9 +74,10 @@ class SlurmCluster(unittest.TestCase):
         ):
             time.sleep(0.1)
 
-    def slurm(self, *command):
+    def slurm(self, *command, **variables):
+        environment = {**self.environment, **variables}
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60
         )
         self.assertEqual(done.returncode, 0, f"{command}: {done.stderr}")
         return done.stdout.strip()

@@ -3,8 +3,7 @@
 # `startup_seconds`, where the caller has set it, is how long a command may not yet hear a signal; `cancelled` a file
 # whose presence says that a stopped job is not wanted any more.
 
-# The handler stands first: without it a signal ends the script. bash runs it only between commands, hence
-# a command in the background and `wait`. A signal that comes while ranks are being
+# The handler stands first: without it a signal ends the script. A signal that comes while ranks are being
 # started would kill them or be lost: it is held back until they are up. TERM is treated as USR1: under
 # mpirun the ranks have about two seconds after a TERM, and then lose at most one checkpoint interval.
 startup_seconds=${startup_seconds:-10}
@@ -31,6 +30,25 @@ newest_step() {
   echo "$newest"
 }
 
+# What is to be requeued: 75: stopped on request, state saved. 76: a peer was lost or hung. 137: a rank was killed,
+# often for want of memory; without a run folder nobody could tell whether that leads anywhere.
+is_for_another_start() {
+  case $1 in
+  75 | 76) true ;;
+  137) [ -n "${run_folder:-}" ] ;;
+  *) false ;;
+  esac
+}
+
+# scontrol would requeue a job that was cancelled, too. While its processes still end, Slurm calls it COMPLETING, as
+# it does one that has reached its time limit, whose reason says so.
+was_cancelled() {
+  local state
+  if [ -n "${cancelled:-}" ] && [ -e "$cancelled" ]; then return; fi
+  state=" $(scontrol --oneliner show job "${SLURM_JOB_ID:-none}" 2>/dev/null) "
+  [[ $state =~ " JobState="(CANCELLED|COMPLETING)" " && $state != *" Reason=TimeLimit "* ]]
+}
+
 # made_progress: false when the job has ended three times in a row without a newer checkpoint. The count is kept in
 # plural-<job>.requeues in the folder of submission, "<newest step> <ends without a newer one>", until the job ends
 # for another reason. A caller without a run folder is not judged.
@@ -47,6 +65,10 @@ made_progress() {
 run_and_requeue() {
   local job=$1
   shift
+  if ! [[ ${PLURAL_MAX_RESTARTS:-100} =~ ^[0-9]{1,9}$ ]]; then
+    echo "$job: error: PLURAL_MAX_RESTARTS is '$PLURAL_MAX_RESTARTS'; give a number" >&2
+    exit 64
+  fi
   echo "$job: job ${SLURM_JOB_ID:-none}, restart ${SLURM_RESTART_COUNT:-0}, ${SLURM_JOB_NUM_NODES:-1} node(s), $(date -u +%FT%TZ)"
   requeues=plural-${SLURM_JOB_ID:-none}.requeues
   read -r step_before fruitless_before 2>/dev/null <"$requeues" || step_before=$(newest_step)
@@ -54,8 +76,9 @@ run_and_requeue() {
   "$@" &
   pid=$!
   if [ "$stop" = 1 ]; then request_stop; fi
-  # A trap ends `wait` early, while the command lives on: wait again. bash keeps the status of a process that
-  # has ended in between.
+  # Not `wait` alone: a trap ends it early, and bash then loses the status of a command that ends in the same
+  # instant, as where Slurm signals all processes of a job. It waits for the sleep before it runs a trap.
+  while [ -n "$(jobs -pr)" ]; do sleep 0.5; done
   local code
   while
     caught=0
@@ -65,31 +88,27 @@ run_and_requeue() {
   do :; done
   echo "$job: ended with $code, $(date -u +%FT%TZ)"
 
-  # 75: stopped on request, state saved. 76: a peer was lost or hung. 138: the stop request came before a rank
-  # could hear it, and ended it. Anything else waits for a person.
+  # 138: the stop request came before a rank could hear it, and ended it.
   if [ "$code" = 138 ] && [ "$stop" = 1 ]; then code=75; fi
-  case $code in
-  75 | 76)
-    if [ -n "${cancelled:-}" ] && [ -e "$cancelled" ]; then
-      echo "$job: cancelled, not again" >&2
-      rm -f "$requeues"
-      exit "$code"
-    fi
-    if [ "${SLURM_RESTART_COUNT:-0}" -ge "${PLURAL_MAX_RESTARTS:-100}" ]; then
-      echo "$job: restarted ${SLURM_RESTART_COUNT} times, not again (PLURAL_MAX_RESTARTS)" >&2
-      rm -f "$requeues"
-      exit "$code"
-    fi
-    if ! made_progress; then
-      echo "$job: ended three times without a newer checkpoint than that of step $step_before, not again" >&2
-      rm -f "$requeues"
-      exit "$code"
-    fi
-    # Requeued before the script ends: a job that has ended with 75 counts as failed. A member of an array has
-    # a job id of its own.
-    scontrol requeue "$SLURM_JOB_ID" && sleep 60 # Slurm ends this script here
-    ;;
-  *) rm -f "$requeues" ;;
-  esac
+  local why=
+  if ! is_for_another_start "$code"; then
+    rm -f "$requeues"
+    exit "$code"
+  fi
+  if was_cancelled; then
+    why=cancelled
+  elif [ "${SLURM_RESTART_COUNT:-0}" -ge "${PLURAL_MAX_RESTARTS:-100}" ]; then
+    why="restarted ${SLURM_RESTART_COUNT:-0} times (PLURAL_MAX_RESTARTS)"
+  elif ! made_progress; then
+    why="ended three times without a newer checkpoint than that of step $step_before"
+  fi
+  if [ -n "$why" ]; then
+    echo "$job: $why, not again" >&2
+    rm -f "$requeues"
+    exit "$code"
+  fi
+  # Requeued before the script ends: a job that has ended with 75 counts as failed. A member of an array has
+  # a job id of its own.
+  scontrol requeue "$SLURM_JOB_ID" && sleep 60 # Slurm ends this script here
   exit "$code"
 }

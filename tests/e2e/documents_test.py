@@ -122,6 +122,7 @@ NOT_TYPED = {
         "recipes/poexft-mistral-7b.yaml data.train=my.h5",
         "sbatch --nodes=2 --ntasks-per-node=8 --time=04:00:00 launch/slurm/train.sbatch RECIPE [a.b=c ...]",
         "scancel --batch --signal=USR1 JOB",
+        "launch/plural launch RECIPE --slurm --nodes 2 --ntasks-per-node 8 --time 04:00:00",
         "launch/plural sweep submit unlikelihood.yaml",
         "launch/plural sweep submit unlikelihood.yaml --max-parallel 8 --sbatch=--time=4:00:00",
     ],

@@ -13,6 +13,7 @@ from pathlib import Path
 import training
 
 LAUNCHER = Path(__file__).resolve().parents[2] / "launch" / "plural"
+LISTENING = "0A"  # a socket's state in /proc/net/tcp
 LONG = "train: {steps: 1500, groups_per_step: 2}\ncheckpoint: {every_steps: 500}"
 # What a user's shell has: none of what tests set for mpirun.
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith(("OMPI_", "PRTE_"))}
@@ -33,6 +34,18 @@ printf '%s\\n' "$@" >arguments
 } >&2
 exit 66
 """
+
+
+def ports_of(process):
+    """The TCP ports at which a process listens."""
+    own = {os.readlink(link) for link in Path(f"/proc/{process}/fd").iterdir()}
+    ports = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == LISTENING and f"socket:[{words[9]}]" in own:
+                ports.append(int(words[1].rpartition(":")[2], 16))
+    return ports
 
 
 class LaunchTest(unittest.TestCase):
@@ -62,11 +75,11 @@ class LaunchTest(unittest.TestCase):
         self.assertIn(f"[exit {code}", lines[0])
         return lines[0]
 
-    def start(self, name):
+    def start(self, name, words=("launch", "-np", "2", "train")):
         """A long run in a session of its own, as a terminal has one, past its third step."""
         training.write_recipe(self.folder / f"{name}.yaml", name, "otmft", extra=LONG)
         process = subprocess.Popen(
-            [LAUNCHER, "launch", "-np", "2", "train", f"{name}.yaml"],
+            [LAUNCHER, *words, f"{name}.yaml"],
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -125,6 +138,8 @@ class LaunchTest(unittest.TestCase):
         process = self.start("killed")
         (mpirun,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[-1:]
         ranks = Path(f"/proc/{mpirun}/task/{mpirun}/children").read_text().split()
+        self.assertEqual([ports_of(rank) for rank in ranks], [[], []])
+        self.assertNotEqual(ports_of(mpirun), [])  # else they would not be found
         os.kill(int(ranks[1]), signal.SIGKILL)
         _, errors = process.communicate(timeout=120)
         self.assertEqual(process.returncode, 76, errors)
@@ -132,6 +147,12 @@ class LaunchTest(unittest.TestCase):
         self.assertRegex(
             last, r"^plural: error: a rank was ended by signal KILL: .*\[exit 76, phase launch]$"
         )
+
+    def test_one_process_listens_at_no_port(self):
+        process = self.start("alone", ["train"])
+        self.assertEqual(ports_of(process.pid), [])
+        process.terminate()
+        self.assertEqual(process.wait(timeout=120), 75)
 
     def test_command_lines(self):
         self.refused(64, "-np is ''", "train", "run.yaml")
@@ -149,7 +170,7 @@ class LaunchTest(unittest.TestCase):
         self.assertEqual(result.returncode, 69, result.stderr)
         self.assertIn("no mpirun in PATH", result.stderr)
         text = self.launch("--help").stdout
-        self.assertIn("Example: plural launch -np 4 train RECIPE.yaml", text)
+        self.assertIn("Examples: plural launch -np 4 train RECIPE.yaml", text)
         self.assertLessEqual(max(map(len, text.splitlines())), 100)
 
     def test_what_another_open_mpi_is_given_and_says(self):
