@@ -73,6 +73,9 @@ std::unique_ptr<Collectives> MakeNcclCollectives(const World& world, int device,
 // The CUDA device of this rank: its local rank, or 0 where the launcher shows each rank one GPU.
 // Errors: ResourceError as above, and when this machine runs more ranks than it has GPUs.
 int LocalCudaDevice(const World& world);
+// The same device for work whose sums go over MPI alone, made this thread's current one. COLLECTIVE.
+// Errors: those of LocalCudaDevice, and ResourceError when another rank uses the same GPU.
+int TakeCudaDevice(const World& world, Collectives& collectives);
 bool NcclCompiled();
 std::string NcclVersion();  // compiled for: "2.28.9", or "not compiled"
 // Of the library that this process has loaded, or "" where it loads none. Takes seconds, as NcclProblem.

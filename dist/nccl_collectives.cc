@@ -5,9 +5,12 @@
 
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "dist/agreement.h"
 #include "dist/collectives.h"
 #include "dist/cuda/module.h"
+#include "dist/cuda/own_gpu.h"
 #include "dist/error.h"
 #include "dist/patience.h"
 
@@ -73,8 +76,10 @@ void* OpenModule(std::string& problem) {
 }
 #else
 void* OpenModule(std::string& problem) {
-  problem = "this build has no NCCL; use model.device=cpu, or install the CUDA libraries and build again: " +
-            std::string(kInstall);
+  problem =
+      "this build has no NCCL; compute on the CPU (model.device=cpu, or --device cpu), or install the CUDA "
+      "libraries and build again: " +
+      std::string(kInstall);
   return nullptr;
 }
 #endif
@@ -134,7 +139,8 @@ int LocalCudaDevice(const World& world) {
   const int devices = Entry<CudaDeviceCount>(kCudaDeviceCountName)();
   if (devices == 0) {
     throw ResourceError(world.Host() + " shows no CUDA device to rank " + std::to_string(world.Rank()) +
-                        "; check the driver (nvidia-smi) and CUDA_VISIBLE_DEVICES, or use model.device=cpu");
+                        "; check the driver (nvidia-smi) and CUDA_VISIBLE_DEVICES, or compute on the CPU "
+                        "(model.device=cpu, or --device cpu)");
   }
   if (devices == 1) return 0;  // a scheduler may bind one GPU per task; MakeNccl finds shared ones
   if (world.LocalRank() >= devices) {
@@ -142,6 +148,18 @@ int LocalCudaDevice(const World& world) {
                         std::to_string(devices) + " CUDA devices; start at most one rank a GPU");
   }
   return world.LocalRank();
+}
+
+int TakeCudaDevice(const World& world, Collectives& collectives) {
+  std::string uuid;
+  const int device = MakeOnEveryRank(world, collectives, [&] {
+    const int own = LocalCudaDevice(world);
+    Entry<UseCudaDevice>(kUseCudaDeviceName)(own, uuid);
+    return own;
+  });
+  const std::vector<std::string> all = collectives.AllGather(uuid);
+  OnEveryRank(world, collectives, [&] { RequireOwnGpu(all, world.Rank()); });
+  return device;
 }
 
 std::unique_ptr<Collectives> MakeNcclCollectives(const World& world, int device, double wait_seconds) {

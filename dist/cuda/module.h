@@ -26,6 +26,11 @@ using MakeNccl = void(int rank, int size, int device, const Patience& patience,
 inline constexpr char kCudaDeviceCountName[] = "plural_cuda_device_count";
 using CudaDeviceCount = int();
 
+// Makes `device` the calling thread's current one. Returns its GPU's UUID, which does not depend on its
+// number in this process. Errors: ResourceError where it cannot be used.
+inline constexpr char kUseCudaDeviceName[] = "plural_use_cuda_device";
+using UseCudaDevice = void(int device, std::string& uuid);
+
 // The version of the NCCL library in this process, as NCCL_VERSION_CODE; 0 where it does not say.
 inline constexpr char kNcclVersionName[] = "plural_nccl_version";
 using LoadedNcclVersion = int();

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "dist/cuda/module.h"
+#include "dist/cuda/own_gpu.h"
 #include "dist/error.h"
 #include "dist/patience.h"
 
@@ -196,17 +197,7 @@ class NcclCollectives : public Collectives {
   // A stream from libtorch's pool is non-blocking: it does not wait for the default stream by
   // itself. Two ranks on one GPU hang inside NCCL or get an unclear error, so they are found first.
   static c10::cuda::CUDAStream CheckedStream(int rank, int device, Collectives& control) {
-    const std::vector<std::string> identities = control.AllGather(DeviceIdentity(device));
-    for (std::size_t other = 0; other < identities.size(); ++other) {
-      if (static_cast<int>(other) != rank &&
-          identities[other] == identities[static_cast<std::size_t>(rank)]) {
-        throw ResourceError(
-            "ranks " + std::to_string(rank) + " and " + std::to_string(other) +
-            " use the same GPU; start one rank per GPU, and ask Slurm for --gpus-per-node=N with N "
-            "the ranks of a node: --gpus-per-task shows one GPU to all ranks of a node, since "
-            "mpirun is one task there; instances of one MIG card cannot reduce together");
-      }
-    }
+    RequireOwnGpu(control.AllGather(DeviceIdentity(device)), rank);
     c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
     return c10::cuda::getStreamFromPool(/*isHighPriority=*/true, static_cast<c10::DeviceIndex>(device));
   }
@@ -239,6 +230,7 @@ extern "C" {
 
 plural::dist::MakeNccl plural_make_nccl;
 plural::dist::CudaDeviceCount plural_cuda_device_count;
+plural::dist::UseCudaDevice plural_use_cuda_device;
 plural::dist::LoadedNcclVersion plural_nccl_version;
 
 void plural_make_nccl(int rank, int size, int device, const plural::dist::Patience& patience,
@@ -248,6 +240,11 @@ void plural_make_nccl(int rank, int size, int device, const plural::dist::Patien
 }
 
 int plural_cuda_device_count() { return c10::cuda::device_count(); }
+
+void plural_use_cuda_device(int device, std::string& uuid) {
+  uuid = plural::dist::DeviceIdentity(device);
+  c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
+}
 
 int plural_nccl_version() {
   int version = 0;

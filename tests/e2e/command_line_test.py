@@ -13,9 +13,9 @@ COMMANDS = [
 MPIRUN = ["mpirun", "-np", "2", "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"]
 
 
-def run(*arguments, launcher=(), cwd=None):
+def run(*arguments, launcher=(), cwd=None, env=None):
     return subprocess.run(
-        [*launcher, BINARY, *arguments], capture_output=True, text=True, timeout=120, cwd=cwd
+        [*launcher, BINARY, *arguments], capture_output=True, text=True, timeout=120, cwd=cwd, env=env
     )
 
 
@@ -80,6 +80,26 @@ class CommandLine(unittest.TestCase):
             [line.split("  #")[0] for line in text.splitlines()[1:]] for text in (first.stdout, second.stdout)
         ]
         self.assertEqual(*values)
+
+    def test_commands_without_a_gpu(self):
+        """Asked for, a GPU is told to be missing before anything is read or written; nothing falls back."""
+        model = ["--model", str(self.folder)]
+        output = str(self.folder / "output")
+        commands = [
+            ["generate", *model, "--corpus", "none.h5", "-o", output],
+            ["generate", *model, "--stream"],
+            ["evaluate", *model, "--corpus", "none.h5", "-o", output],
+            ["score", *model, "--input", "none.jsonl", "-o", output],
+            ["rate", *model, "--rating-corpus", "none.h5", "--input", "none.jsonl", "-o", output],
+        ]
+        for command in commands:
+            exact = run(*command, "--device", "cuda", "--dtype", "fp64")
+            self.assert_fails(exact, 64, "fp64 is computed on the CPU only")
+            hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+            result = run(*command, "--device", "cuda", env=hidden)
+            self.assert_fails(result, 69, "--device cpu", f"phase {command[0]}")
+            self.assertEqual([file.name for file in self.folder.iterdir()], ["run.yaml"])
+        self.assert_fails(run(*commands[1], "--device", "gpu"), 64, "--device")
 
     def test_one_rank_ends_the_job_with_its_code(self):
         result = run("train", str(self.recipe), "lora_r=8", launcher=MPIRUN)

@@ -232,6 +232,61 @@ class Checklist:
             "NCCL against MPI, one rank", FP32, ((), {"ranks": 1}), ((), {"ranks": 1, "device": "cpu"})
         )
 
+    def commands(self):
+        """What other commands compute, on this device and on the CPU."""
+        model = self.folder_of_weights().removeprefix("path: ")
+        try:
+            this, cpu = (
+                self.computed(model, name, device)
+                for name, device in (("this", self.arguments.device), ("cpu", "cpu"))
+            )
+        except RuntimeError as error:
+            return self.report("other commands", False, {"error": str(error)})
+        # Of two nearly equal tokens the other may be likelier, and all behind it are then others, too.
+        same = [a["tokens"] == b["tokens"] for a, b in zip(this["answers"], cpu["answers"])]
+        apart = [
+            abs(a["logprob_nats"] / b["logprob_nats"] - 1)
+            for a, b, equal in zip(this["answers"], cpu["answers"], same)
+            if equal
+        ]
+        self.report(
+            "generate: greedy answers as on the CPU",
+            sum(same) >= 0.8 * len(same) and max(apart) <= FP32,
+            {"same": sum(same), "of": len(same), "largest relative difference": max(apart, default=1.0)},
+        )
+        for name in ("score", "evaluate"):
+            apart = max(abs(a / b - 1) for a, b in zip(this[name], cpu[name], strict=True))
+            self.report(
+                f"{name}: as on the CPU",
+                apart <= FP32,
+                {"largest relative difference": apart, "allowed": FP32},
+            )
+
+    def computed(self, model, name, device):
+        """Greedy answers, scores of this device's answers, exact figures."""
+        corpus = ["--corpus", str(self.corpora["small"]), "--limit", "12"]
+        file = lambda what: str(self.folder / f"{what}-{name}.jsonl")
+        given = str(self.folder / "answers.jsonl")  # scored on both
+        say = lambda *words: self.plural(*words, "--model", model, "--device", device, "--force")
+        sampled = ["--responses", "1", "--max-new-tokens", "16", "--temperature", "0"]
+        say("generate", *corpus, *sampled, "-o", file("generate"))
+        if name == "this":
+            shutil.copy(file("generate"), given)
+        say("score", "--input", given, "-o", file("score"))
+        say("evaluate", *corpus, "-o", file("evaluate"))
+        lines = {what: [json.loads(line) for line in open(file(what))] for what in ("generate", "score")}
+        return {
+            "answers": [line["responses"][0] for line in lines["generate"]],
+            "score": [line["logprob"] for line in lines["score"]],
+            "evaluate": [json.load(open(file("evaluate")))["summary"]["nats_per_token"]],
+        }
+
+    @staticmethod
+    def plural(*words):
+        result = subprocess.run([training.PLURAL, *words], capture_output=True, text=True)
+        if result.returncode != 0:
+            raise RuntimeError(f"plural {words[0]} ended with {result.returncode}: {result.stderr[-500:]}")
+
     def speed(self):
         """A 7B shape with LoRA in bf16: tokens per second, utilisation, memory, tree against plain."""
         seconds = {}
@@ -284,6 +339,7 @@ def main():
     checklist = Checklist(arguments)
     start = time.time()
     checklist.exactness()
+    checklist.commands()
     checklist.speed()
     result = {
         "device": arguments.device,

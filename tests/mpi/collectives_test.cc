@@ -200,6 +200,9 @@ TEST(Nccl, RefusesWithoutGpu) {
   EXPECT_THROW(dist::LocalCudaDevice(World()), dist::ResourceError);
   EXPECT_THROW(dist::MakeNcclCollectives(World(), 0, 60.0), dist::ResourceError);
   const auto collectives = MakeMpiCollectives(World());
+  if (World().Size() == 1) {  // of several, one throws and the others wait for the job's end
+    EXPECT_THROW(dist::TakeCudaDevice(World(), *collectives), dist::ResourceError);
+  }
   at::Tensor tensor = Values(100, World().Rank(), at::kFloat);
   collectives->AllReduceSum(tensor)->Wait();
   EXPECT_TRUE(at::equal(tensor, SumOverRanks(100, at::kFloat)));

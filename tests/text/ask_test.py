@@ -117,6 +117,12 @@ class Ask(AnsweringTest):
         self.ask("Hi", adapter=False)
         self.assertEqual(self.requests()[1]["max_new_tokens"], 100, "half of the model's context")
 
+    def test_the_device_reaches_the_model(self):
+        self.ask("Hi", "--device", "cuda", "--dtype", "bf16", "--threads", "3", adapter=False)
+        words = self.command()
+        given = {word: words[words.index(word) + 1] for word in ("--device", "--dtype", "--threads")}
+        self.assertEqual(given, {"--device": "cuda", "--dtype": "bf16", "--threads": "3"})
+
     def test_what_is_printed(self):
         self.trained()
         self.ask("a\x1b[31mb", "-n", "1", "--show-prompt", "--max-new-tokens", "2")

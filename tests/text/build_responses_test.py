@@ -205,8 +205,9 @@ class FromAModel(AnsweringTest):
         output = self.folder / "replies.jsonl"
         use = ("build-responses", prompts, "-o", output, "--model", self.model, "--question", question)
         environment = self.environment | {"READ": "90"}
-        done = run(*use, "--responses", "2", env=environment)
+        done = run(*use, "--responses", "2", "--device", "cpu", env=environment)
         self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("--device cpu", " ".join(self.command()))
         lines = [json.loads(line) for line in output.read_text().splitlines()]
         self.assertEqual([line["candidates"] for line in lines], [["red dogs", "blue cats"]] * 2)
         requests = self.requests()

@@ -485,15 +485,16 @@ class CommandLine(FolderTest):
 
     def test_what_the_user_sets_goes_before_what_the_table_sets_for_some(self):
         stage = first_stage("possibility-3")
-        words = ["--set", "train.groups_per_step=5", "--generate", "responses=3"]
+        words = ["--set", "train.groups_per_step=5", "--generate", "responses=3", "--generate", "device=cuda"]
         usual = ["possibility-3", "--model", "m", "--data", "d"]
         stages.write_sweep(stage, self.folder, reproduce.parse([*usual, *words]))
         settings = settings_of(read_sweep(self.folder / "sweep.yaml"))
         self.assertEqual([one.label for one in settings], ["cvf", "poexft", "untrained"])
         for setting in settings:
             self.assertEqual(setting.overrides["train.groups_per_step"], 5)
-            asked = {one.name: one.steps["generate"]["responses"] for one in setting.evaluations}
-            self.assertEqual(set(asked.values()), {3})
+            for one in setting.evaluations:
+                asked = one.steps["generate"]
+                self.assertEqual((asked["responses"], asked["device"]), (3, "cuda"))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from plural_text.prepare.tokenizer_files import open_tokenizer
 from pathlib import Path
 assert sys.argv[1:3] == ["generate", "--stream"], sys.argv
 options = dict(zip(sys.argv[3::2], sys.argv[4::2]))
+assert options["--device"] == os.environ.get("REVEALER_DEVICE", "auto"), options
 tokenizer = open_tokenizer(Path(options["--model"]))
 log = open(os.environ["REVEALER_LOG"], "a")
 held = []
@@ -524,7 +525,14 @@ class Command(FolderTest):
             return completion("40-49" if "about their age" in question else "none")
 
         use = ("--questions", questions)
-        figures = self.persona(*use, REVEALER_SAYS="I spin the discs.", REVEALER_AGE="Old enough.")
+        figures = self.persona(
+            *use,
+            "--device",
+            "cuda",
+            REVEALER_DEVICE="cuda",
+            REVEALER_SAYS="I spin the discs.",
+            REVEALER_AGE="Old enough.",
+        )
         self.assertEqual(figures["occupation_top_share"]["note"], "others")
         self.assertIsNone(figures["age_entropy_bits"]["value"])
         with server(answer) as (url, asked):

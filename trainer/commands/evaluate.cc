@@ -17,6 +17,7 @@
 #include "trainer/base/error.h"
 #include "trainer/base/file_io.h"
 #include "trainer/base/signals.h"
+#include "trainer/commands/compute_device.h"
 #include "trainer/commands/model_options.h"
 #include "trainer/commands/output_file.h"
 #include "trainer/files/corpus_fit.h"
@@ -154,7 +155,7 @@ void AddEvaluateOptions(CLI::App& command, EvaluateOptions& options) {
                    "Also the model without its adapter: perplexity of both, and KL(base || tuned) a token");
   command.add_flag("--possibilities", options.possibilities,
                    "Also what the possibility numbers decide: every number with every response");
-  AddComputeOptions(command, options.dtype, options.threads);
+  AddComputeOptions(command, options.compute);
 }
 
 int RunEvaluate(const EvaluateOptions& given, dist::World& world, dist::Collectives& collectives) {
@@ -163,7 +164,8 @@ int RunEvaluate(const EvaluateOptions& given, dist::World& world, dist::Collecti
   }
   const EvaluateOptions options = WithFolders(given, world, collectives);
   const StopSignal stop;
-  SetThreads(options.threads, world);
+  SetThreads(options.compute.threads, world);
+  const at::Device device = OpenDevice(options.compute, world, collectives);
   std::optional<PendingFile> output;  // rank 0
   std::optional<data::Corpus> opened;
   std::optional<Decoder> loaded;
@@ -175,9 +177,10 @@ int RunEvaluate(const EvaluateOptions& given, dist::World& world, dist::Collecti
     opened = OpenCorpus(options.corpus, world);
     if (options.compare_base) RequireBaseKept(options.adapter, "--compare-base");
   });
-  loaded = LoadModel(options.model, options.adapter, DTypeNamed(options.dtype), at::Device(at::kCPU), world,
+  loaded = LoadModel(options.model, options.adapter, DTypeNamed(options.compute.dtype), device, world,
                      collectives);
   OnEveryRank(world, collectives, [&] {
+    RequireDeviceServes(*loaded);
     CheckCorpusFitsModel(*opened, loaded->Config(), options.model);
     const std::int64_t groups = options.limit > 0 ? options.limit : opened->Info().groups;
     RequireWithinContext(*opened, opened->LongestSequence(groups), loaded->Config(), false);

@@ -8,6 +8,7 @@
 
 #include "dist/collectives.h"
 #include "dist/world.h"
+#include "trainer/commands/model_options.h"
 
 namespace CLI {
 class App;
@@ -17,10 +18,9 @@ namespace plural::trainer {
 
 struct EvaluateOptions {
   std::string model, adapter, corpus, output;
-  std::string dtype = "fp32";
-  std::int64_t limit = 0;  // groups; 0: all
-  bool force = false;      // replace the output
-  std::int64_t threads = 0;
+  ComputeOptions compute;
+  std::int64_t limit = 0;      // groups; 0: all
+  bool force = false;          // replace the output
   bool compare_base = false;   // also the base model, and how far the adapter moved it
   bool possibilities = false;  // also what the possibility numbers decide
 };

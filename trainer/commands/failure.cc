@@ -31,7 +31,7 @@ Failure DescribeFailure(const std::exception_ptr& error) {
   } catch (const c10::OutOfMemoryError& failure) {
     return {ExitCode::kInternal, "out of GPU memory: " + FirstLine(failure.what_without_backtrace()) +
                                      "; lower train.row_budget, or set train.activation_checkpointing "
-                                     "to on"};
+                                     "to on; of generate, lower --batch"};
   } catch (const c10::Error& failure) {
     return {ExitCode::kInternal,
             "internal error in libtorch: " + FirstLine(failure.what_without_backtrace())};

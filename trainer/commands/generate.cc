@@ -26,6 +26,7 @@
 #include "trainer/base/readable.h"
 #include "trainer/base/signals.h"
 #include "trainer/base/version.h"
+#include "trainer/commands/compute_device.h"
 #include "trainer/commands/model_options.h"
 #include "trainer/commands/output_file.h"
 #include "trainer/files/corpus_fit.h"
@@ -148,10 +149,12 @@ std::unique_ptr<Answerer> MakeAnswerer(const GenerateOptions& options, const Gen
   return MakeReranking(std::move(answerer), model.WithoutAdapter(), std::move(ratings), options.rerank);
 }
 
-int RunStream(const GenerateOptions& options, GenerateSettings settings, const dist::World& world) {
+int RunStream(const GenerateOptions& options, GenerateSettings settings, at::Device device,
+              const dist::World& world) {
   std::optional<data::Corpus> vocabulary;
   if (!options.corpus.empty()) vocabulary = OpenCorpus(options.corpus, world);
-  Decoder model = LoadModel(options.model, options.adapter, DTypeNamed(options.dtype), at::Device(at::kCPU));
+  Decoder model = LoadModel(options.model, options.adapter, DTypeNamed(options.compute.dtype), device);
+  RequireDeviceServes(model);
   if (vocabulary) CheckCorpusFitsModel(*vocabulary, model.Config(), options.model);
   SetEnds(options, vocabulary ? &*vocabulary : nullptr, model);
   // Without the option requests name latents themselves.
@@ -163,7 +166,7 @@ int RunStream(const GenerateOptions& options, GenerateSettings settings, const d
 
 // Everything that decides the file of answers: not --batch and --threads.
 std::string IdentityOf(const GenerateOptions& options, const GenerateSettings& settings,
-                       const data::Corpus& corpus) {
+                       const data::Corpus& corpus, at::Device device) {
   const auto number = [](const auto& option) { return option ? json(*option) : json(); };
   const json identity = {
       {"plural", Version()},
@@ -178,7 +181,7 @@ std::string IdentityOf(const GenerateOptions& options, const GenerateSettings& s
       {"tokens", {settings.min_new_tokens, settings.max_new_tokens}},
       {"sampling",
        {settings.sampling.temperature, settings.sampling.top_k, settings.sampling.top_p, options.seed}},
-      {"dtype", options.dtype}};
+      {"computed", {options.compute.dtype, c10::DeviceTypeName(device.type(), /*lower_case=*/true)}}};
   return "plural generate " +
          data::Sha256OfBytes(identity.dump(-1, ' ', false, json::error_handler_t::replace));
 }
@@ -250,12 +253,13 @@ Outcome AnswerPrompts(const GenerateOptions& options, std::int64_t begun, std::i
 int RunGenerate(const GenerateOptions& given, dist::World& world, dist::Collectives& collectives) {
   GenerateSettings settings = MakeOnEveryRank(world, collectives, [&] { return SettingsOf(given); });
   const GenerateOptions options = WithFolders(given, world, collectives);
-  SetThreads(options.threads, world);
-  if (options.stream) {
-    if (world.Size() == 1) return RunStream(options, settings, world);
+  if (options.stream && world.Size() > 1) {
     FailTogether(world, collectives,
                  ExitError(ExitCode::kUsage, "--stream answers on one rank; start it without mpirun"));
   }
+  SetThreads(options.compute.threads, world);
+  const at::Device device = OpenDevice(options.compute, world, collectives);
+  if (options.stream) return RunStream(options, settings, device, world);
   const StopSignal stop;
   std::optional<KeptLines> output;  // rank 0
   std::optional<data::Corpus> opened;
@@ -268,11 +272,12 @@ int RunGenerate(const GenerateOptions& given, dist::World& world, dist::Collecti
     }
     opened = OpenCorpus(options.corpus, world);
     if (options.rerank > 0) RequireBaseKept(options.adapter, "--rerank");
-    if (world.Rank() == 0) output.emplace(options.output, IdentityOf(options, settings, *opened));
+    if (world.Rank() == 0) output.emplace(options.output, IdentityOf(options, settings, *opened, device));
   });
-  loaded = LoadModel(options.model, options.adapter, DTypeNamed(options.dtype), at::Device(at::kCPU), world,
+  loaded = LoadModel(options.model, options.adapter, DTypeNamed(options.compute.dtype), device, world,
                      collectives);
   OnEveryRank(world, collectives, [&] {
+    RequireDeviceServes(*loaded);
     CheckCorpusFitsModel(*opened, loaded->Config(), options.model);
     SetEnds(options, &*opened, *loaded);
     CheckLatents(*loaded, settings);

@@ -221,7 +221,7 @@ void AddGenerateOptions(CLI::App& command, GenerateOptions& options) {
   command.add_option("--batch", options.batch_rows, "Different histories decoded side by side")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
       ->capture_default_str();
-  AddComputeOptions(command, options.dtype, options.threads);
+  AddComputeOptions(command, options.compute);
 }
 
 DecodingStrategy StrategyOf(const GenerateOptions& options) {

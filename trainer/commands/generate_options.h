@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "trainer/commands/model_options.h"
 #include "trainer/generate/diverse_beam_search.h"
 #include "trainer/generate/generator.h"
 
@@ -41,8 +42,7 @@ struct GenerateOptions {
   std::uint64_t seed = 42;
   std::int64_t limit = 0;  // prompts; 0: all
   std::int64_t batch_rows = kDefaultRows;
-  std::string dtype = "fp32";
-  std::int64_t threads = 0;
+  ComputeOptions compute;
 };
 
 void AddGenerateOptions(CLI::App& command, GenerateOptions& options);

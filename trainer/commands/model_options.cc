@@ -13,13 +13,18 @@ namespace plural::trainer {
 
 constexpr std::int64_t kMostThreads = 4096;
 
-void AddComputeOptions(CLI::App& command, std::string& dtype, std::int64_t& threads) {
-  command.add_option("--dtype", dtype, "fp32, bf16 or fp64")
+void AddComputeOptions(CLI::App& command, ComputeOptions& options) {
+  command.add_option("--dtype", options.dtype, "fp32, bf16 or fp64")
       ->check(CLI::IsMember({"fp32", "bf16", "fp64"}))
       ->capture_default_str();
   command
+      .add_option("--device", options.device,
+                  "auto (a GPU where every rank sees one), cpu or cuda; fp64 is computed on the CPU")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  command
       .add_option(
-          "--threads", threads,
+          "--threads", options.threads,
           "Compute threads per rank; 0: OMP_NUM_THREADS, or the cores that the rank may use, shared with the "
           "ranks that may use them too")
       ->check(CLI::Range(std::int64_t{0}, kMostThreads))

@@ -1,8 +1,8 @@
 // Options and checks that every command with a model shares.
 //
-// Owns: --dtype and --threads, which folders --model and --adapter mean, a warning. Does not own: names of
-// the Hub (files/hub_cache.h), loading (files/load_model.h), whether a corpus fits (files/corpus_fit.h).
-// Thread rule: main thread.
+// Owns: --dtype, --device and --threads, which folders --model and --adapter mean, a warning. Does not own:
+// names of the Hub (files/hub_cache.h), what a device means (compute_device.h), loading (files/load_model.h),
+// whether a corpus fits (files/corpus_fit.h). Thread rule: main thread.
 #pragma once
 
 #include <ATen/core/TensorBody.h>
@@ -38,7 +38,14 @@ Options WithFolders(Options options, const dist::World& world, dist::Collectives
   return options;
 }
 
-void AddComputeOptions(CLI::App& command, std::string& dtype, std::int64_t& threads);
+// How a command computes.
+struct ComputeOptions {
+  std::string dtype = "fp32";
+  std::string device = "auto";
+  std::int64_t threads = 0;  // per rank; 0: see SetThreads
+};
+
+void AddComputeOptions(CLI::App& command, ComputeOptions& options);
 
 // Compute threads of this rank; 0: OMP_NUM_THREADS, or the cores that it may use, shared among the ranks that
 // may use them.

@@ -16,6 +16,7 @@
 #include "trainer/base/kept_lines.h"
 #include "trainer/base/signals.h"
 #include "trainer/base/version.h"
+#include "trainer/commands/compute_device.h"
 #include "trainer/commands/model_options.h"
 #include "trainer/commands/output_file.h"
 #include "trainer/files/corpus_fit.h"
@@ -30,12 +31,13 @@ namespace {
 using nlohmann::json;
 
 // Everything that decides the file of ratings.
-std::string IdentityOf(const RateOptions& options) {
-  const json identity = {{"plural", Version()},
-                         {"model", StampOf(options.model)},
-                         {"rating_corpus", StampOf(options.rating_corpus)},
-                         {"input", StampOf(options.input)},
-                         {"dtype", options.dtype}};
+std::string IdentityOf(const RateOptions& options, at::Device device) {
+  const json identity = {
+      {"plural", Version()},
+      {"model", StampOf(options.model)},
+      {"rating_corpus", StampOf(options.rating_corpus)},
+      {"input", StampOf(options.input)},
+      {"computed", {options.compute.dtype, c10::DeviceTypeName(device.type(), /*lower_case=*/true)}}};
   return "plural rate " + data::Sha256OfBytes(identity.dump(-1, ' ', false, json::error_handler_t::replace));
 }
 
@@ -112,13 +114,14 @@ void AddRateOptions(CLI::App& command, RateOptions& options) {
   AddOutputOptions(command, options.output, options.force,
                    "The same lines; each response gets \"rating\" (expected, 1 to 10) and \"mass_below_6\"")
       ->required();
-  AddComputeOptions(command, options.dtype, options.threads);
+  AddComputeOptions(command, options.compute);
 }
 
 int RunRate(const RateOptions& given, dist::World& world, dist::Collectives& collectives) {
   const RateOptions options = WithFolders(given, world, collectives);
   const StopSignal stop;
-  SetThreads(options.threads, world);
+  SetThreads(options.compute.threads, world);
+  const at::Device device = OpenDevice(options.compute, world, collectives);
   std::optional<KeptLines> output;  // rank 0
   std::optional<Decoder> base;
   std::optional<RatingCorpus> questions;
@@ -127,10 +130,11 @@ int RunRate(const RateOptions& given, dist::World& world, dist::Collectives& col
     input.emplace(options.input);
     if (world.Rank() != 0) return;
     RequireNewOutput(options.output, options.force);
-    output.emplace(options.output, IdentityOf(options));
+    output.emplace(options.output, IdentityOf(options, device));
   });
-  base = LoadModel(options.model, "", DTypeNamed(options.dtype), at::Device(at::kCPU), world, collectives);
+  base = LoadModel(options.model, "", DTypeNamed(options.compute.dtype), device, world, collectives);
   OnEveryRank(world, collectives, [&] {
+    RequireDeviceServes(*base);
     questions.emplace(OpenCorpus(options.rating_corpus, world));
     CheckCorpusFitsModel(questions->Corpus(), base->Config(), options.model);
   });

@@ -9,6 +9,7 @@
 
 #include "dist/collectives.h"
 #include "dist/world.h"
+#include "trainer/commands/model_options.h"
 
 namespace CLI {
 class App;
@@ -18,9 +19,8 @@ namespace plural::trainer {
 
 struct RateOptions {
   std::string model, rating_corpus, input, output;
-  std::string dtype = "fp32";
+  ComputeOptions compute;
   bool force = false;  // replace the output
-  std::int64_t threads = 0;
 };
 
 void AddRateOptions(CLI::App& command, RateOptions& options);

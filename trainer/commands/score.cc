@@ -24,6 +24,7 @@
 #include "trainer/base/kept_lines.h"
 #include "trainer/base/signals.h"
 #include "trainer/base/version.h"
+#include "trainer/commands/compute_device.h"
 #include "trainer/commands/model_options.h"
 #include "trainer/commands/output_file.h"
 #include "trainer/files/load_model.h"
@@ -228,12 +229,13 @@ bool AreScores(const std::filesystem::path& output) {
 
 // Everything that decides the file of scores. The input counts by its content: of texts it is a file of token
 // ids that every start makes anew.
-std::string IdentityOf(const ScoreOptions& options) {
-  const json identity = {{"plural", Version()},
-                         {"model", StampOf(options.model)},
-                         {"adapter", options.adapter.empty() ? json() : StampOf(options.adapter)},
-                         {"input", data::Sha256OfFile(options.input)},
-                         {"dtype", options.dtype}};
+std::string IdentityOf(const ScoreOptions& options, at::Device device) {
+  const json identity = {
+      {"plural", Version()},
+      {"model", StampOf(options.model)},
+      {"adapter", options.adapter.empty() ? json() : StampOf(options.adapter)},
+      {"input", data::Sha256OfFile(options.input)},
+      {"computed", {options.compute.dtype, c10::DeviceTypeName(device.type(), /*lower_case=*/true)}}};
   return "plural score " + data::Sha256OfBytes(identity.dump(-1, ' ', false, json::error_handler_t::replace));
 }
 
@@ -251,24 +253,24 @@ void AddScoreOptions(CLI::App& command, ScoreOptions& options) {
   AddOutputOptions(command, options.output, options.force,
                    "JSON lines {\"id\", \"logprob\", \"token_logprobs\"}, in nats, in input order")
       ->required();
-  AddComputeOptions(command, options.dtype, options.threads);
+  AddComputeOptions(command, options.compute);
 }
 
 int RunScore(const ScoreOptions& given, dist::World& world, dist::Collectives& collectives) {
   const ScoreOptions options = WithFolders(given, world, collectives);
   const StopSignal stop;
-  SetThreads(options.threads, world);
+  SetThreads(options.compute.threads, world);
+  const at::Device device = OpenDevice(options.compute, world, collectives);
   const c10::NoGradGuard no_grad;
   std::optional<KeptLines> output;  // rank 0
   OnEveryRank(world, collectives, [&] {
     JsonLines readable(options.input);
     if (world.Rank() != 0) return;
     RequireNewOutput(options.output, options.force || AreScores(options.output));
-    output.emplace(options.output, IdentityOf(options));
+    output.emplace(options.output, IdentityOf(options, device));
   });
-  const at::ScalarType dtype = DTypeNamed(options.dtype);
-  const Decoder model =
-      LoadModel(options.model, options.adapter, dtype, at::Device(at::kCPU), world, collectives);
+  const at::ScalarType dtype = DTypeNamed(options.compute.dtype);
+  const Decoder model = LoadModel(options.model, options.adapter, dtype, device, world, collectives);
   WarnOfLatents(model, world);
   const data::CostModel cost = CostOf(model.Config(), /*train_all_weights=*/false,
                                       static_cast<std::int64_t>(at::elementSize(dtype)), model.Device());
@@ -276,7 +278,10 @@ int RunScore(const ScoreOptions& given, dist::World& world, dist::Collectives& c
   std::vector<double> found = {output ? static_cast<double>(output->Found().size()) : 0.0};
   collectives.AllReduceSum(found);
   const auto begun = static_cast<std::int64_t>(found[0]);  // sequences that an earlier start scored
-  OnEveryRank(world, collectives, [&] { reader.emplace(options.input, model.Config()); });
+  OnEveryRank(world, collectives, [&] {
+    RequireDeviceServes(model);
+    reader.emplace(options.input, model.Config());
+  });
   if (output && begun > 0) {
     std::cerr << "plural: goes on behind " << begun << " scored sequences of an earlier start\n";
   }

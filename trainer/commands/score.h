@@ -9,6 +9,7 @@
 
 #include "dist/collectives.h"
 #include "dist/world.h"
+#include "trainer/commands/model_options.h"
 
 namespace CLI {
 class App;
@@ -18,9 +19,8 @@ namespace plural::trainer {
 
 struct ScoreOptions {
   std::string model, adapter, input, output;
-  std::string dtype = "fp32";
-  bool force = false;        // replace the output
-  std::int64_t threads = 0;  // per rank; 0: the machine's cores shared by its ranks
+  ComputeOptions compute;
+  bool force = false;  // replace the output
 };
 
 void AddScoreOptions(CLI::App& command, ScoreOptions& options);

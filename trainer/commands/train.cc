@@ -1,15 +1,13 @@
 #include "trainer/commands/train.h"
 
-#include <ATen/Context.h>
-
 #include <CLI/CLI.hpp>
 
 #include "data/error.h"
 #include "data/sha256.h"
 #include "dist/agreement.h"
-#include "dist/gpu_driver.h"
 #include "trainer/base/signals.h"
 #include "trainer/base/version.h"
+#include "trainer/commands/compute_device.h"
 #include "trainer/commands/gpu_arithmetic.h"
 #include "trainer/commands/model_options.h"
 #include "trainer/recipe/recipe.h"
@@ -17,14 +15,6 @@
 
 namespace plural::trainer {
 namespace {
-
-bool UsesCuda(const Recipe& recipe) {
-  if (recipe.model.device == "cpu" || recipe.model.dtype == "fp64") return false;
-  if (recipe.model.device == "cuda") return true;
-  // The libraries of a GPU take seconds to load and 340 MiB; the driver alone says whether there is one.
-  if (dist::ProbeGpuDriver().devices.empty()) return false;
-  return dist::NcclCompiled() && dist::NcclProblem().empty() && at::hasCUDA();
-}
 
 // "" on one rank, which has nothing to be compared with.
 std::string ProgramSha256(const dist::World& world) {
@@ -79,7 +69,9 @@ int RunTrain(const TrainOptions& options, dist::World& world, dist::Collectives&
   RequireEqual("the recipe's hash (" + options.recipe + ")", data::Sha256OfBytes(recipe.Canonical().dump()),
                world, collectives);
   SetThreads(recipe.run.threads, world);
-  if (!UsesCuda(recipe)) return static_cast<int>(Train(recipe, at::kCPU, world, collectives, stop, watchdog));
+  if (!UsesCuda(recipe.model.device, recipe.model.dtype)) {
+    return static_cast<int>(Train(recipe, at::kCPU, world, collectives, stop, watchdog));
+  }
 
   const int device = dist::LocalCudaDevice(world);  // opens the GPU part of libtorch
   SetGpuArithmetic(recipe.run.deterministic);

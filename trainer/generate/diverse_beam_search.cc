@@ -3,7 +3,6 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/log_softmax.h>
-#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 #include <chrono>
@@ -12,6 +11,7 @@
 #include <utility>
 
 #include "data/error.h"
+#include "trainer/ops/to_device.h"
 
 namespace plural::trainer {
 namespace {
@@ -239,7 +239,7 @@ std::vector<GeneratedPrompt> GenerateDiverseBeams(const Decoder& model,
     searches = std::move(open);
     if (searches.empty()) break;
     if (!first) cache.Keep(rows);
-    logits_RV = cache.Step(model, at::tensor(tokens, at::kLong).to(model.Device()));
+    logits_RV = cache.Step(model, ToDevice(tokens, at::kLong, model.Device()));
   }
   return results;
 }

@@ -1,7 +1,6 @@
 #include "trainer/generate/generator.h"
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/tensor.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 #include "data/random.h"
 #include "trainer/base/error.h"
 #include "trainer/model/latents.h"
+#include "trainer/ops/to_device.h"
 
 namespace plural::trainer {
 namespace {
@@ -131,7 +131,7 @@ at::Tensor Generator::Feed(std::size_t rows) {
     }
   }
   const auto indices = [&](const std::vector<std::int64_t>& values) {
-    return at::tensor(values, at::kLong).to(model_.Device());
+    return ToDevice(values, at::kLong, model_.Device());
   };
   at::Tensor embedding_RE = model_.Embed(indices(tokens));
   if (!latents.empty()) {

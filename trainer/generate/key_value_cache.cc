@@ -8,7 +8,6 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
@@ -23,6 +22,7 @@
 #include "data/tree.h"
 #include "trainer/kernels/path_attention.h"
 #include "trainer/ops/capped_attention.h"
+#include "trainer/ops/to_device.h"
 
 namespace plural::trainer {
 namespace {
@@ -48,7 +48,7 @@ class CapturingAttention : public Attention {
 constexpr std::int64_t kSlotsPerResponse = 16;
 
 at::Tensor Indices(const std::vector<std::int64_t>& values, at::Device device) {
-  return at::tensor(values, at::kLong).to(device);
+  return ToDevice(values, at::kLong, device);
 }
 
 }  // namespace
@@ -71,8 +71,8 @@ Prefill RunPrefill(const Decoder& model, const data::Group& group, const std::ve
   Prefill prefill;
   CapturingAttention attention(
       MakePassAttention(pass, model.Config().Attention(), model.DType(), model.Device()), prefill);
-  const auto token = at::tensor(pass.token, at::kInt).to(model.Device(), at::kLong);
-  const auto position = at::tensor(pass.position, at::kInt).to(model.Device(), at::kLong);
+  const at::Tensor token = ToDevice(pass.token, at::kInt, model.Device()).to(at::kLong);
+  const at::Tensor position = ToDevice(pass.position, at::kInt, model.Device()).to(at::kLong);
 
   // Of the last layer only the rows that predict something are computed; equal tails share theirs.
   std::vector<std::int64_t> read;

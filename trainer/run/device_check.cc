@@ -154,13 +154,13 @@ double AttentionError(const ModelConfig& config, at::ScalarType dtype, at::Devic
 void CheckAttention(const ModelConfig& config, at::ScalarType dtype, at::Device device) {
   const double error = AttentionError(config, dtype, device);
   if (error <= AllowedError(dtype)) return;
-  char text[250];
+  char text[300];
   std::snprintf(
       text, sizeof text,
       "attention on %s differs from the plain formula by %.2g of the largest value, at most %.2g is "
       "rounding; %s",
       device.str().c_str(), error, AllowedError(dtype),
-      device.is_cuda() ? "update the driver, or set model.device to cpu"
+      device.is_cuda() ? "update the driver, or compute on the CPU (model.device=cpu, or --device cpu)"
                        : "set ONEDNN_MAX_CPU_ISA to AVX512_CORE, and report the processor");
   throw ExitError(ExitCode::kWrongResources, text);
 }
@@ -171,8 +171,8 @@ void RequireHeadDimension(const ModelConfig& config, at::ScalarType dtype, at::D
   throw ExitError(ExitCode::kBadRecipe,
                   "the model's head_dim is " + std::to_string(config.head_dim) + "; on a GPU in " +
                       (dtype == at::kBFloat16 ? "bf16" : "fp32") + " it must be a multiple of " +
-                      std::to_string(multiple) + ": set model.device to cpu" +
-                      (dtype == at::kBFloat16 && config.head_dim % 4 == 0 ? ", or model.dtype to fp32" : ""));
+                      std::to_string(multiple) + ": compute on the CPU (model.device=cpu, or --device cpu)" +
+                      (dtype == at::kBFloat16 && config.head_dim % 4 == 0 ? ", or in fp32" : ""));
 }
 
 }  // namespace plural::trainer

@@ -5,8 +5,11 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <cstdlib>
+#include <string>
+#include <vector>
 
 #include "dist/collectives.h"
+#include "dist/cuda/own_gpu.h"
 
 namespace plural::dist {
 namespace {
@@ -34,6 +37,12 @@ TEST(NcclModule, LoadsTheVersionThatItWasCompiledFor) {
   }
   EXPECT_EQ(NcclProblem(), "");
   EXPECT_EQ(LoadedNcclVersionText(), NcclVersion());
+}
+
+TEST(OwnGpu, IsSharedWithNoOtherRank) {
+  const std::vector<std::string> shared = {"a", "b", "c", "b"};
+  for (const int alone : {0, 2}) EXPECT_NO_THROW(RequireOwnGpu(shared, alone)) << alone;
+  for (const int rank : {1, 3}) EXPECT_THROW(RequireOwnGpu(shared, rank), ResourceError) << rank;
 }
 
 }  // namespace

@@ -45,10 +45,10 @@ TEST(AttentionSelfTest, AGpuRefusesHeadsThatItsKernelLacks) {
   EXPECT_EQ(refused(40, at::kBFloat16, at::kCUDA), "");
   EXPECT_EQ(refused(36, at::kFloat, at::kCUDA), "");
   EXPECT_EQ(refused(36, at::kBFloat16, at::kCPU), "");
-  EXPECT_NE(refused(36, at::kBFloat16, at::kCUDA).find("multiple of 8: set model.device to cpu, or"),
+  EXPECT_NE(refused(36, at::kBFloat16, at::kCUDA)
+                .find("multiple of 8: compute on the CPU (model.device=cpu, or --device cpu), or in fp32"),
             std::string::npos);
-  EXPECT_NE(refused(38, at::kFloat, at::kCUDA).find("multiple of 4: set model.device to cpu"),
-            std::string::npos);
+  EXPECT_NE(refused(38, at::kFloat, at::kCUDA).find("multiple of 4: compute on the CPU"), std::string::npos);
   config.attn_logit_softcapping = 5.0;  // computed by plain products
   EXPECT_EQ(refused(38, at::kFloat, at::kCUDA), "");
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 from plural_text.ask.choices import Choice, parse_choice
 from plural_text.ask.prompts import Prompts, tokenizer_folder
 from plural_text.ask.training import check_folders, read_training
+from plural_text.common.compute_options import add_compute_options, compute_words
 from plural_text.common.hub import hub_folder
 from plural_text.common.options import number, whole_number
 from plural_text.common.program import program
@@ -47,8 +48,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="none, first (1, 2, ...), sample (different ones), or numbers such as 1,4 (default: sample "
         "where the model was trained with numbers, else none)",
     )
-    add("--dtype", choices=("fp32", "bf16", "fp64"), default="fp32", help="(default: fp32)")
-    add("--threads", type=whole_number(0, 4096), default=0, metavar="N", help="0: the machine's (default)")
+    add_compute_options(add)
 
 
 def add_sampling_options(parser: argparse.ArgumentParser, seed: bool = True) -> None:
@@ -141,7 +141,7 @@ def resolve_names(arguments: argparse.Namespace) -> None:
 def command_of(arguments: argparse.Namespace) -> list[str]:
     command = [program(), "generate", "--stream", "--model", str(arguments.model)]
     command += ["--adapter", str(arguments.adapter)] if arguments.adapter else []
-    return [*command, "--dtype", arguments.dtype, "--threads", str(arguments.threads)]
+    return [*command, *compute_words(arguments)]
 
 
 def warn(line: str) -> None:

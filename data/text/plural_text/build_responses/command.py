@@ -28,6 +28,7 @@ from plural_text.build_responses.list_items import split_list
 from plural_text.build_responses.local_model import LocalModel
 from plural_text.build_responses.question import ListQuestion, read_question
 from plural_text.common.asking import AnswerCache, Asking, ask_all
+from plural_text.common.compute_options import add_compute_options
 from plural_text.common.endpoint import DEFAULT_KEY_VARIABLE, Endpoint, EndpointLimits
 from plural_text.common.errors import BadData, UsageError
 from plural_text.common.model_process import ModelProcess
@@ -160,8 +161,7 @@ def _add_local(add) -> None:
     add(
         "--seed", type=whole_number(0), default=42, metavar="N", help="of lists after the first (default: 42)"
     )
-    add("--dtype", choices=("fp32", "bf16", "fp64"), default="fp32", help="(default: fp32)")
-    add("--threads", type=whole_number(0, 4096), default=0, metavar="N", help="0: the machine's (default)")
+    add_compute_options(add)
 
 
 @dataclass

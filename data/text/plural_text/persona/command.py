@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 from plural_text.common.asking import AnswerCache, ask_all
+from plural_text.common.compute_options import add_compute_options, compute_words
 from plural_text.common.endpoint import DEFAULT_KEY_VARIABLE, Endpoint, EndpointLimits
 from plural_text.common.errors import BadData, CommandError, UsageError
 from plural_text.common.json_lines import kind
@@ -123,6 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="drop oldest turns until prompts fit; 0: no limit (default)",
     )
+    add_compute_options(model)
 
     seeker = parser.add_argument_group("the seeker").add_argument
     seeker("--questions", type=Path, metavar="FILE.jsonl", help='a script: {"ask", "attribute"} a line')
@@ -317,6 +319,7 @@ def _command(arguments) -> list[str]:
         str(arguments.max_new_tokens),
         "--seed",
         str(arguments.seed),
+        *compute_words(arguments),
     ]
     return command + (["--adapter", str(arguments.adapter)] if arguments.adapter else [])
 

@@ -1,0 +1,45 @@
+#include "trainer/commands/compute_device.h"
+
+#include <ATen/Context.h>
+
+#include <array>
+
+#include "dist/agreement.h"
+#include "dist/gpu_driver.h"
+#include "trainer/base/error.h"
+#include "trainer/commands/gpu_arithmetic.h"
+#include "trainer/run/device_check.h"
+
+namespace plural::trainer {
+
+bool UsesCuda(const std::string& device, const std::string& dtype) {
+  if (device == "cpu" || dtype == "fp64") return false;
+  if (device == "cuda") return true;
+  // The libraries of a GPU take seconds to load and 340 MiB; the driver alone says whether there is one.
+  if (dist::ProbeGpuDriver().devices.empty()) return false;
+  return dist::NcclCompiled() && dist::NcclProblem().empty() && at::hasCUDA();
+}
+
+at::Device OpenDevice(const ComputeOptions& options, const dist::World& world,
+                      dist::Collectives& collectives) {
+  if (options.device == "cuda" && options.dtype == "fp64") {
+    dist::FailTogether(world, collectives,
+                       ExitError(ExitCode::kUsage,
+                                 "--device cuda: fp64 is computed on the CPU only; leave --device out, or "
+                                 "give --dtype fp32 or bf16"));
+  }
+  std::array<double, 1> without_gpu = {UsesCuda(options.device, options.dtype) ? 0.0 : 1.0};
+  collectives.AllReduceMax(without_gpu);
+  if (without_gpu[0] > 0.0) return at::kCPU;
+  const int device = dist::TakeCudaDevice(world, collectives);  // opens the GPU part of libtorch
+  SetGpuArithmetic(/*deterministic=*/false);
+  return {at::kCUDA, static_cast<at::DeviceIndex>(device)};
+}
+
+void RequireDeviceServes(const Decoder& model) {
+  if (!model.Device().is_cuda()) return;
+  RequireHeadDimension(model.Config(), model.DType(), model.Device());
+  CheckAttention(model.Config(), model.DType(), model.Device());
+}
+
+}  // namespace plural::trainer
