@@ -26,7 +26,7 @@ Owns: the values of such a file. Does not own: reading it (definition_file.py), 
                     {says, figure, row, at_least, at_most};
                     {says, figure, way: [rows], more_than: figure}: the share of the way from the first to the
                     last row that the second has gone. `figure` may be a list: it holds for each.
-    extracts        what table.md has of the answers themselves (extracts.py)
+    extracts        what FOLDER/table.md has of the answers themselves (extracts.py)
     pictures        list of pictures (pictures.py)
     foot            lines below the tables: what differs from the paper
     parts           whatever other keys take by YAML's anchors

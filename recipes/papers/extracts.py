@@ -6,8 +6,8 @@
     examples    {title, rows: [titles], prompts: N, responses: N}: whole answers to the first N prompts
     talks       {title, rows: [titles], talks: N}: the first N conversations of personas
 
-Owns: these parts of table.md. Does not own: figures. Counts are those of the first seed, as the papers have
-one. Thread rule: free of state.
+Owns: these parts of FOLDER/table.md. Does not own: figures. Counts are those of the first seed, as the papers
+have one. Thread rule: free of state.
 """
 
 from __future__ import annotations
