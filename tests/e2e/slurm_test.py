@@ -154,7 +154,9 @@ class SlurmTest(SlurmCluster):
     def test_a_cancelled_job_that_ends_in_order_stays_cancelled(self):
         """Its code says nothing of it: Slurm's TERM asks for the same as a stop that a requeue follows."""
         script = self.folder / "in-order.sh"
-        command = "trap 'exit 75' TERM USR1; echo at work; while :; do sleep 0.1; done"
+        command = (
+            "trap 'exit 75' TERM USR1; echo at work; while [ \\$((n += 1)) -lt 600 ]; do sleep 0.1; done"
+        )
         script.write_text(
             f'#!/bin/bash\nrun_folder=none\nstartup_seconds=0\nsource "{ROOT}/launch/slurm/job.sh"\n'
             f'run_and_requeue job sh -c "{command}"\n'
