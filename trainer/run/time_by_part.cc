@@ -11,7 +11,7 @@
 namespace plural::trainer {
 namespace {
 
-constexpr const char* kOther = "other";
+constexpr const char* kOtherParts = "other";
 
 // The recorder's names of the multiplies in use. What a library calls from within one is part of it.
 bool IsMultiply(std::string_view name) {
@@ -106,7 +106,7 @@ TimeByPart AddUpParts(std::vector<RecordedEvent> events) {
 
   for (std::size_t part = 0; part < sums.size(); ++part) {
     const bool other = part == static_cast<std::size_t>(kStepPart);
-    time.rows.push_back({other ? kOther : kPartNames[part], 1e-9 * static_cast<double>(sums[part].all),
+    time.rows.push_back({other ? kOtherParts : kPartNames[part], 1e-9 * static_cast<double>(sums[part].all),
                          1e-9 * static_cast<double>(sums[part].multiply)});
     time.seconds += time.rows.back().seconds;
   }
@@ -121,7 +121,7 @@ DeviceTime AddUpDevice(std::vector<RecordedEvent> host, const std::vector<Device
   DeviceTime time;
   std::map<std::string, DeviceTime::Row> kernels;
   for (const char* name : kPartNames) time.parts.push_back({name});
-  time.parts[kOtherPart].name = kOther;
+  time.parts[kOtherPart].name = kOtherParts;
   for (const DeviceEvent& event : device) {
     const double seconds = 1e-9 * static_cast<double>(event.nanoseconds);
     const auto found = part_of.find(event.launched_by);
