@@ -66,6 +66,14 @@ class ResumeTest(unittest.TestCase):
             time.sleep(0.005)
         self.fail(f"step {step} was never reached")
 
+    def wait_for_checkpoint(self, name, step, process):
+        path = self.folder / "runs" / name / "checkpoints" / f"step-{step:08}"
+        deadline = time.monotonic() + 60
+        while not path.is_dir():
+            self.assertIsNone(process.poll(), "the run ended before it could be disturbed")
+            self.assertLess(time.monotonic(), deadline, f"{path.name} was never there")
+            time.sleep(0.005)
+
     def assert_same_end(self, left, right):
         for name in (ADAPTER, "adapter/adapter_config.json"):
             self.assertEqual(
@@ -89,9 +97,10 @@ class ResumeTest(unittest.TestCase):
     def killed(self, method, dtype="fp32"):
         calm, name = self.calm(2, method, dtype), f"killed-{method}-{dtype}"
         recipe = self.recipe(name, method, dtype)
-        for step in (60, 110):  # between checkpoints
+        for step, saved in ((60, 50), (110, 100)):  # between checkpoints
             process = self.start(recipe, 2)
             self.wait_for_step(name, step, process)
+            self.wait_for_checkpoint(name, saved, process)  # which a thread writes meanwhile
             # The ranks are children of mpirun, which ends when they are gone.
             for rank in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
                 os.kill(int(rank), signal.SIGKILL)
