@@ -46,7 +46,7 @@ def cost_lines(planned: Planned, model: Path, tflops: float | None) -> Sequence[
     if tflops:
         hours = (training + answers) / (tflops * 1e3) / 3600
         lines.append(
-            f"at {tflops:g} TFLOP per second: {hours:,.1f} hours on one card, {hours / 8:,.1f} on eight"
+            f"at {tflops:g} TFLOP per second: {hours:,.2f} hours on one card, {hours / 8:,.2f} on eight"
         )
     else:
         lines.append("hours: --tflops N says how many TFLOP per second a card reaches")

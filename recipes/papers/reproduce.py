@@ -46,7 +46,17 @@ from plural_text.report.figure import Figure
 from plural_text.sweep.files import read_json, write_whole
 from plural_text.sweep.planned import plan
 from plural_text.sweep.showing import plan_lines
-from stages import changes, link_models, measures, needed, run_stage, sweep_file, table_of, write_sweep
+from stages import (
+    changes,
+    link_models,
+    measures,
+    needed,
+    run_stage,
+    starts_from_models,
+    sweep_file,
+    table_of,
+    write_sweep,
+)
 
 STUDIES = Path(__file__).resolve().parent
 JUDGES = STUDIES.parents[1] / "data" / "text" / "judges"
@@ -151,8 +161,11 @@ def run(options: argparse.Namespace) -> int:
             if model:
                 print("\n".join(cost_lines(planned, model, options.tflops)))
             if stage.models and not _all_finished(planned):
-                print(f"later stages start from what {title} makes, and can be planned when it is there")
-                return 0
+                later = wanted[wanted.index(stage) + 1 :]
+                if any(starts_from_models(one, folder) for one in later):
+                    print(f"later stages start from what {title} makes, and can be planned when it is there")
+                    return 0
+                continue
         else:
             if stage.name:
                 print(f"== {title}", flush=True)

@@ -30,6 +30,8 @@ from plural_text.sweep.planned import Planned
 from plural_text.sweep.sweep_file import read_sweep
 from plural_text.sweep.table import make_table
 
+_FIRST = "adapter.init_from"
+
 
 def sweep_file(folder: Path, stage: Stage) -> Path:
     return folder / f"{stage.name or 'sweep'}.yaml"
@@ -57,7 +59,18 @@ def write_sweep(stage: Stage, folder: Path, options: argparse.Namespace) -> None
         sweep["when"] = [*sweep.get("when", []), {"if": {}, "set": own}]
     for one in evaluations:
         put_judges(one, options)
+    if options.plan and not _is_there(sweep.get("set", {}).get(_FIRST, ""), sweep["seeds"]):
+        del sweep["set"][_FIRST]  # a plan from nothing: the adapter to start from changes no cost
     write_whole(sweep_file(folder, stage), yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True))
+
+
+def starts_from_models(stage: Stage, folder: Path) -> bool:
+    """Whether its models are those of an earlier stage, so that nothing can be said before they are there."""
+    return f"{folder}/models/" in str({**stage.sweep, "set": {**stage.sweep.get("set", {}), _FIRST: ""}})
+
+
+def _is_there(adapter: str, seeds: Sequence[int]) -> bool:
+    return all(Path(adapter.replace("{seed}", str(seed))).exists() for seed in seeds)
 
 
 def changes(definition: Definition, options: argparse.Namespace) -> list[str]:

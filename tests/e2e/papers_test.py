@@ -41,7 +41,7 @@ class PapersTest(unittest.TestCase):
         code, said, error = self.reproduce("--plan", "--tflops", "1")
         self.assertEqual(code, 0, error)
         self.assertRegex(said, r"numbers-s1 +waiting +60 ")
-        self.assertRegex(said, r"at 1 TFLOP per second: \d+\.\d hours on one card")
+        self.assertRegex(said, r"at 1 TFLOP per second: \d+\.\d\d hours on one card")
         code, said, error = self.reproduce()
         self.assertIn(code, (0, 1), error)  # 1: a check of so small a model does not hold
         rows = json.loads((self.folder / "out/results.json").read_text())["rows"]

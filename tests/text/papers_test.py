@@ -483,6 +483,19 @@ class CommandLine(FolderTest):
                     self.assertEqual(asked.get(part), "http://a/v1" if words else None)
                 self.assertEqual(asked.get("key-variable"), "KEY" if words else None)
 
+    def test_a_later_stage_is_planned_before_the_adapter_that_it_starts_from_is_there(self):
+        places = {**PLACES, **reproduce.places(None, None, self.folder)}
+        study = read_definition(reproduce.STUDIES / "diffuse-7-8.yaml", "llama2", FULL, places)
+        last = study.stages[-1]
+        for words, there in (([], True), (["--plan"], False)):
+            options = reproduce.parse(["diffuse-7-8", "--model", "m", "--data", "d", *words])
+            stages.write_sweep(last, self.folder, options)
+            sweep = yaml.safe_load(stages.sweep_file(self.folder, last).read_text())
+            self.assertEqual("adapter.init_from" in sweep["set"], there)
+        self.assertFalse(stages.starts_from_models(last, self.folder))
+        toy = read_definition(reproduce.STUDIES / "story.yaml", "", FULL, places)
+        self.assertTrue(stages.starts_from_models(toy.stages[-1], self.folder))
+
     def test_what_the_user_sets_goes_before_what_the_table_sets_for_some(self):
         stage = first_stage("possibility-3")
         words = ["--set", "train.groups_per_step=5", "--generate", "responses=3", "--generate", "device=cuda"]

@@ -117,7 +117,7 @@ class StudiesTest(FolderTest):
         places = reproduce.places(None, self.folder / "data", self.folder)
         found = read_definition(reproduce.STUDIES / f"{name}.yaml", "", size, places)
         options = argparse.Namespace(
-            seeds=[1], threads=1, set=[], generate=[], persona=[], judge=[], judge_model=[]
+            seeds=[1], threads=1, plan=False, set=[], generate=[], persona=[], judge=[], judge_model=[]
         )
         for folder in ("", "seed-1", "seed-1001"):
             part = self.folder / "material" / folder / "model.yaml"
