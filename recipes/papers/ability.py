@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from plural_text.__main__ import STOPPED, take_stops
 from plural_text.common.asking import AnswerCache, ask_all
 from plural_text.common.endpoint import DEFAULT_KEY_VARIABLE, Endpoint
 from plural_text.common.errors import CommandError
@@ -54,6 +55,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--max-new-tokens", type=int, default=512)
     parser.add_argument("--seed", type=int, default=42)
     options = parser.parse_args(words)
+    take_stops()  # the server goes, too
     try:
         with served(options) as address:
             turns = converse(address, options)
@@ -61,6 +63,8 @@ def main(words: list[str]) -> int:
     except CommandError as error:
         print(f"plural: error: {error} [exit {error.exit_code}]", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        return STOPPED
     return 0
 
 

@@ -30,7 +30,7 @@ class Measured:
         return self.definition.rows[key]
 
     def files(self, row: Row, name: str) -> Sequence[Path]:
-        """What the evaluation of a row has kept under this name, or names of this form, of each seed."""
+        """What the evaluation of a row has kept under this name, of each seed that has it."""
         if row.stage not in self.swept or row.setting is None:
             return []
         arms = self.swept[row.stage]["arms"]
@@ -40,7 +40,8 @@ class Measured:
         # A run keeps the folder of an earlier label.
         folders = [folder for run in runs for folder in measured.glob(f"*-{run['id']}")]
         evaluation = row.at.partition(".")[0]
-        return [file for folder in folders for file in sorted((folder / evaluation).glob(name))]
+        found = [folder / evaluation / name for folder in folders]
+        return [file for file in found if file.exists()]
 
     def answers(self, row: Row) -> Sequence[Sequence[Answers]]:
         """Of each seed. Errors: BadData."""
@@ -48,8 +49,11 @@ class Measured:
 
     def conversations(self, row: Row) -> Sequence[Sequence[str]]:
         """Of the first seed, in the order of their names: the turns. Errors: BadData."""
-        for file in self.files(row, "conversations-*.jsonl"):
-            talks = {str(talk["id"]): talk["turns"] for _, talk in read_objects(file)}
+        for file in self.files(row, "persona.json"):  # beside those of earlier options
+            held = (read_json(file) or {}).get("conversations_file", "")
+            talks = {
+                str(talk["id"]): talk["turns"] for _, talk in read_objects(file.parent / Path(held).name)
+            }
             return [talks[name] for name in sorted(talks, key=lambda name: (len(name), name))]
         return []
 

@@ -53,7 +53,6 @@ from stages import (
     needed,
     run_stage,
     starts_from_models,
-    sweep_file,
     table_of,
     write_sweep,
 )
@@ -146,8 +145,7 @@ def run(options: argparse.Namespace) -> int:
     definition = read_definition(file, family, SMALL if options.small else FULL, places(model, data, folder))
     jobs = options.jobs or os.cpu_count() or 1
     corpora = Corpora(definition, model, data, folder)
-    for stage in definition.stages:
-        write_sweep(stage, folder, options)
+    files = {stage.name: write_sweep(stage, folder, options) for stage in definition.stages}
     corpora.make_material(options.seeds, jobs)
     wanted = needed(definition, folder, options.only)
     corpora.make_corpora(wanted, options.seeds, jobs)
@@ -155,7 +153,7 @@ def run(options: argparse.Namespace) -> int:
     folders: dict[str, Path] = {}
     for stage in wanted:
         title = stage.name or definition.name
-        planned = plan(sweep_file(folder, stage))
+        planned = plan(files[stage.name])
         if options.plan:
             print("\n".join([f"{title}:" if stage.name else "", *plan_lines(planned)]).strip())
             if model:

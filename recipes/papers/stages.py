@@ -37,8 +37,9 @@ def sweep_file(folder: Path, stage: Stage) -> Path:
     return folder / f"{stage.name or 'sweep'}.yaml"
 
 
-def write_sweep(stage: Stage, folder: Path, options: argparse.Namespace) -> None:
-    """The stage's sweep with what the user asks for."""
+def write_sweep(stage: Stage, folder: Path, options: argparse.Namespace) -> Path:
+    """The stage's sweep with what the user asks for; the file to plan or run. A plan that cannot start from
+    the adapter of an earlier stage yet has a file of its own: nothing is ever trained without it."""
     sweep: dict[str, Any] = json.loads(json.dumps(stage.sweep))
     sweep |= {"name": stage.name or "runs", "dir": str(folder / "runs" if stage.name else folder)}
     sweep |= {"seeds": stage.seeds(options.seeds), "threads": options.threads}
@@ -59,9 +60,13 @@ def write_sweep(stage: Stage, folder: Path, options: argparse.Namespace) -> None
         sweep["when"] = [*sweep.get("when", []), {"if": {}, "set": own}]
     for one in evaluations:
         put_judges(one, options)
+    file = sweep_file(folder, stage)
+    write_whole(file, yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True))
     if options.plan and not _is_there(sweep.get("set", {}).get(_FIRST, ""), sweep["seeds"]):
-        del sweep["set"][_FIRST]  # a plan from nothing: the adapter to start from changes no cost
-    write_whole(sweep_file(folder, stage), yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True))
+        del sweep["set"][_FIRST]  # it changes no cost
+        file = file.with_suffix(".plan.yaml")
+        write_whole(file, yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True))
+    return file
 
 
 def starts_from_models(stage: Stage, folder: Path) -> bool:

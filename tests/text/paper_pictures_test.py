@@ -100,8 +100,11 @@ class Shown(FolderTest):
         self.assertEqual(self.extract(kind="examples", prompts=0, responses=2), [])
 
     def test_whole_conversations(self):
-        file = self.folder / "measured" / "otmft-s1-o1" / "asked" / "conversations-0a.jsonl"
-        file.parent.mkdir(parents=True)
+        folder = self.folder / "measured" / "otmft-s1-o1" / "asked"
+        folder.mkdir(parents=True)
+        (folder / "conversations-00.jsonl").write_text("")  # of other options, before
+        file = folder / "conversations-0a.jsonl"
+        (folder / "persona.json").write_text(json.dumps({"conversations_file": str(file)}))
         talks = [{"id": f"persona-{n}", "turns": [f"Hello {n}?", "I am\nAnn."]} for n in (10, 2)]
         file.write_text("".join(json.dumps(talk) + "\n" for talk in talks))
         (section,) = self.extract(kind="talks", rows=["personas"], talks=1)
