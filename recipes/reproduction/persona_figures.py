@@ -17,9 +17,7 @@ import statistics
 import sys
 from pathlib import Path
 
-import yaml
-
-from commands import Commands
+from commands import Commands, measuring, model_words, numbers_of
 from persona_grammar import PersonaGrammar
 from plural_text.metrics.entropy import entropy_bits
 from words import read_lines, write_figures, write_lines
@@ -34,10 +32,8 @@ def converse(grammar: PersonaGrammar, options: argparse.Namespace, folder: Path)
     draw = random.Random(f"openings {options.seed}")
     openings = grammar.openings(held_out=True)
     turns = [list(draw.choice(openings)) for _ in range(options.conversations)]
-    ask = ["--model", str(options.base), "--seed", str(options.seed), "--threads", "1", *SAMPLING]
-    if (options.result / "adapter_config.json").is_file():
-        ask += ["--adapter", str(options.result)]
-    ask += ["--possibilities", "sample" if _has_numbers(options.run) else "none"]
+    ask = [*model_words(options), "--seed", str(options.seed), "--threads", "1", *SAMPLING]
+    ask += ["--possibilities", "sample" if numbers_of(options.run) else "none"]
     answers = {}
     for place, slot in enumerate(grammar.slots):
         text, corpus, said = (folder / f"{place}-{slot}{end}" for end in (".jsonl", ".h5", "-said.jsonl"))
@@ -60,20 +56,9 @@ def converse(grammar: PersonaGrammar, options: argparse.Namespace, folder: Path)
     return answers
 
 
-def _has_numbers(run: Path) -> bool:
-    """Of a run that trained with possibility numbers; the model as it is has none."""
-    recipe = run / "recipe.yaml"
-    return recipe.is_file() and yaml.safe_load(recipe.read_text(encoding="utf-8"))["method"] == "poexft"
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = measuring(__doc__)
     add = parser.add_argument
-    for name in ("result", "run", "output"):
-        add(name, type=Path)
-    add("--base", type=Path, required=True)
     add("--tokenizer", type=Path, required=True)
     add("--seed", type=int, required=True)
     add("--conversations", type=int, default=300)

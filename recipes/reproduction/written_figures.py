@@ -15,23 +15,18 @@ import json
 import math
 from pathlib import Path
 
-import yaml
-
-from commands import Commands
+from commands import Commands, measuring, model_words, numbers_of, recipe_of
 from words import write_figures
 
 
 def perplexity(options: argparse.Namespace, numbers: int) -> float:
     folder = options.output.parent / "written"
     commands = Commands(folder)
-    model = ["--model", str(options.base)]
-    if (options.result / "adapter_config.json").is_file():
-        model += ["--adapter", str(options.result)]
     by_number = []
     for number in range(1, numbers + 1) if numbers else (0,):
         exact = folder / f"{number}.json"
         corpus = str(options.written[number])
-        commands.plural("evaluate", *model, "--corpus", corpus, "--threads", "1", output=exact)
+        commands.plural("evaluate", *model_words(options), "--corpus", corpus, "--threads", "1", output=exact)
         by_number.append(json.loads(exact.read_text(encoding="utf-8"))["groups"])
     nats = tokens = 0.0
     for replies in zip(*by_number, strict=True):
@@ -43,20 +38,12 @@ def perplexity(options: argparse.Namespace, numbers: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    for name in ("result", "run", "output"):
-        add(name, type=Path)
-    add("--base", type=Path, required=True)
-    add("written", type=Path, nargs="+")
+    parser = measuring(__doc__)
+    parser.add_argument("written", type=Path, nargs="+")
     options = parser.parse_args()
-    recipe, trained = {"method": ""}, options.run / "recipe.yaml"
-    if trained.is_file():  # not of the model as it is
-        recipe = yaml.safe_load(trained.read_text(encoding="utf-8"))
-    numbers = recipe["group"]["possibilities"] if recipe["method"] == "poexft" else 0
-    found = None if recipe["method"] == "cvf" else perplexity(options, numbers)
+    found = (
+        None if recipe_of(options.run)["method"] == "cvf" else perplexity(options, numbers_of(options.run))
+    )
     write_figures(options.output, {"perplexity": found})
 
 
