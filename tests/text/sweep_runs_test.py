@@ -70,6 +70,7 @@ else:
             metrics.write('{"event":"step","step":1,"loss":0.5,"seconds":1}\\n')
 """
 SWEEP = "base: base.yaml\nthreads: 1\n"
+COMPILED = os.environ.get("PLURAL_BINARY", "")
 
 
 class SweepRunsTest(FolderTest):
@@ -128,6 +129,19 @@ class Names(SweepRunsTest):
                 "when: [{if: {log.level: debug}, set: {evaluate.evaluate.seed: 1}}]\n"
                 "evaluate: {evaluate: {seed: 2}}\n"
             )
+
+    def test_what_decides_no_result_makes_no_other_run(self):
+        self.enterContext(mock.patch.dict(os.environ, {"PLURAL_BINARY": COMPILED}))
+        (self.folder / "base.yaml").write_text(
+            f"method: otmft\nmodel: {{path: {self.folder}}}\ndata: {{train: {self.folder}/corpus.h5}}\n"
+        )
+        same = "{log.trackio: true}, {watchdog.enabled: false}, {checkpoint.keep: 7}, {guard.spike: 'off'}"
+        self.assertEqual(len(self.plan(f"include: [{same}]\n").runs), 1)
+        self.assertEqual(len(self.plan(f"include: [{same}, {{guard.spike: skip}}]\n").runs), 2)
+        with self.assertRaisesRegex(
+            BadRecipe, "2 problems: line .*guard.spike must be.*; line .*guard.factor"
+        ):
+            self.plan("include: [{guard.spike: 'x', guard.factor: 0}]\n")
 
     def test_a_base_of_each_seed_and_a_seed_of_a_setting(self):
         for seed in (1, 2):

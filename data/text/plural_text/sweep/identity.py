@@ -1,9 +1,9 @@
 """The runs of a sweep, each with the identity that decides its result.
 
 Owns: resolving the recipes of settings (`plural validate`), the hash of a resolved recipe with the contents
-of its corpora, base weights and starting adapter. The name of a run, where it lies, ranks and threads are not
-in it: they decide no result. Does not own: what is done with a run (work.py). Thread rule: resolving uses
-threads of its own.
+of its corpora, base weights and starting adapter. The name of a run, where it lies, ranks, threads, what is
+logged, watched over and kept of it are not in it: they decide no result. Does not own: what is done with a
+run (work.py). Thread rule: resolving uses threads of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,19 @@ from plural_text.sweep.expand import Setting
 from plural_text.sweep.located_yaml import plain_value
 from plural_text.sweep.sweep_values import Evaluation, SweepFile
 
-_NOT_IDENTITY = (("name",), ("run",), ("log",), ("model", "device"))
+_NOT_IDENTITY = (
+    ("name",),
+    ("run",),
+    ("log",),
+    ("profile",),
+    ("watchdog",),
+    ("checkpoint",),
+    ("resume",),
+    ("model", "device"),
+    ("train", "log_every_steps"),
+    ("train", "activation_checkpointing"),
+    ("train", "activation_bytes"),
+)
 # Recipe key -> what it is for a message. Their contents count, not their paths.
 _CONTENTS = {
     ("model", "path"): "folder of a model",
@@ -158,12 +171,10 @@ def _resolve(sweep: SweepFile, setting: Setting, seed: int | None) -> dict[str, 
 
 def _problems(printed: str, file: Path) -> str:
     """What validate says, in one line, of the values that the sweep sets."""
-    lines = [
-        line.strip().replace(f"{file}:", "line ").replace(str(file), "its recipe")
-        for line in printed.splitlines()
-    ]
-    text = "; ".join(line for line in lines if line)
-    return text.removeprefix("plural: error: ").rpartition(" [exit")[0] or text
+    text = re.sub(r" \[exit [^]]*\]", "", printed.removeprefix("plural: error: "))
+    text = re.sub(re.escape(str(file)) + r":(?=\d)", "line ", text).replace(f"{file}: ", "")
+    first, *others = [line.strip() for line in text.replace(str(file), "its recipe").splitlines()]
+    return f"{first}: {'; '.join(others)}" if others else first
 
 
 def _inputs(
@@ -224,6 +235,10 @@ def _without(recipe: Mapping[str, Any]) -> dict[str, Any]:
         for part in path[:-1]:
             inner = inner.get(part, {})
         inner.pop(path[-1], None)
+    if all(
+        value in ("off", False) for value in found.get("guard", {}).values() if isinstance(value, (str, bool))
+    ):
+        found.pop("guard", None)  # A guard that is off leaves no step out.
     return found
 
 
