@@ -38,13 +38,22 @@ class _Step:
 
 
 class Corpora:
-    """model, data: what the user named; None where the study needs none."""
+    """model, data: what the user named; None where the study needs none. prompts: a folder whose templates,
+    NAME.json, stand in for ours of that name."""
 
-    def __init__(self, definition: Definition, model: Path | None, data: Path | None, folder: Path):
+    def __init__(
+        self,
+        definition: Definition,
+        model: Path | None,
+        data: Path | None,
+        folder: Path,
+        prompts: Path | None = None,
+    ):
         self._definition = definition
         self._model = model
         self._data = data
         self._folder = folder
+        self._prompts = prompts
         self._processes = Processes()
         (folder / "corpora").mkdir(parents=True, exist_ok=True)
         self._contents = Contents(folder / "corpora" / "inputs.json")
@@ -112,13 +121,14 @@ class Corpora:
         words = [sys.executable, "-P", "-m", "plural_text", "prepare"]
         words += [str(view)] if folders else list(map(str, inputs))
         words += ["--tokenizer", tokenizer, "--format", corpus.format]
-        words += ["--template", of_seed(corpus.template)] if corpus.template else []
+        template = self._template(of_seed(corpus.template))
+        words += ["--template", template] if template else []
         words += ["--prompts-only"] if corpus.prompts_only else []
         words += option_words(dict(corpus.options))
         words += ["--quiet", "-o", str(made), "--force"]
         # A model's tokenizer lies beside its weights, which take minutes to read and decide nothing here.
         further = [Path(tokenizer)] if corpus.tokenizer else []
-        further += [Path(of_seed(corpus.template))] if Path(of_seed(corpus.template)).is_file() else []
+        further += [Path(template)] if Path(template).is_file() else []
 
         def together() -> None:
             if folders:
@@ -126,6 +136,10 @@ class Corpora:
 
         stamp = made.with_name(f"{corpus.name}.made.json")
         return _Step(words, [*inputs, *further], made, made.with_suffix(".log"), stamp, together)
+
+    def _template(self, name: str) -> str:
+        own = self._prompts / f"{name}.json" if self._prompts and name else None
+        return str(own) if own and own.is_file() else name
 
     def _given(self, name: str) -> Path:
         return Path(name) if self._data is None else self._data / name

@@ -39,6 +39,8 @@ def put_judges(evaluation: dict[str, Any], options: argparse.Namespace) -> None:
 def _rates(metrics: dict[str, Any], options: argparse.Namespace) -> None:
     if options.judge:
         metrics |= {"judge": options.judge, "judge-model": options.judge_model}
+        if options.prompts:
+            metrics.setdefault("judge-template", str(options.prompts / "coherence.json"))
         if options.judge_key_variable:
             metrics["judge-key-variable"] = options.judge_key_variable
         return

@@ -46,6 +46,7 @@ from plural_text.report.figure import Figure
 from plural_text.sweep.files import read_json, write_whole
 from plural_text.sweep.planned import plan
 from plural_text.sweep.showing import plan_lines
+from released_prompts import write_released_prompts
 from stages import (
     changes,
     link_models,
@@ -126,7 +127,10 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         help="an option of plural generate for all rows, such as limit=20")  # fmt: skip
     add("--persona", action="append", default=[], metavar="OPTION=VALUE",
         help="an option of plural persona for all rows, such as conversations=20")  # fmt: skip
+    add("--released-code", type=Path, metavar="DIR", help="a clone of the possibility exploration paper's "
+        "code: its prompts instead of ours")  # fmt: skip
     add("--png", action="store_true", help="also the picture as PNG, which needs Chromium")
+    parser.set_defaults(prompts=None)
     options = parser.parse_args(words)
     if len(options.judge_model) != len(options.judge):
         raise UsageError(
@@ -144,7 +148,12 @@ def run(options: argparse.Namespace) -> int:
     family = (options.family or _family(model, families)) if families else ""
     definition = read_definition(file, family, SMALL if options.small else FULL, places(model, data, folder))
     jobs = options.jobs or os.cpu_count() or 1
-    corpora = Corpora(definition, model, data, folder)
+    if options.released_code:
+        options.prompts = folder / "prompts"
+        names = write_released_prompts(options.released_code, options.prompts)
+        if not any(corpus.template in names for corpus in definition.corpora):
+            raise UsageError(f"{file.stem} asks in none of the forms of --released-code: {', '.join(names)}")
+    corpora = Corpora(definition, model, data, folder, options.prompts)
     files = {stage.name: write_sweep(stage, folder, options) for stage in definition.stages}
     corpora.make_material(options.seeds, jobs)
     wanted = needed(definition, folder, options.only)
@@ -199,6 +208,8 @@ def finish(measured: Measured, folder: Path, options: argparse.Namespace) -> int
     if changed := changes(definition, options):
         found.note(f"Not as in the paper: {', '.join(changed)}.")
     columns = [column.figure for table in definition.tables for column in table.columns]
+    if options.released_code:
+        found.note("Prompts and the judge's question are those of the released code.")
     if not options.judge and any("incoherence" in name for name in columns):
         found.note("Incoherence needs --judge.")
     if not options.judge and any(measures(stage, "persona") for stage in definition.stages):

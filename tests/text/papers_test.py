@@ -15,6 +15,7 @@ import yaml
 
 import cost
 import definition
+import judges
 import outcome
 import pictures
 import reproduce
@@ -23,8 +24,11 @@ from definition_file import FULL, SMALL, families_of, read_definition
 from measured import Measured
 from plural_text.common.errors import BadData, BadRecipe, MissingInput, UsageError
 from plural_text.common.program import program
+from plural_text.metrics.judge import read_template as read_judge
+from plural_text.prepare.templates import format_of
 from plural_text.sweep.expand import matches, settings_of
 from plural_text.sweep.sweep_file import read_sweep
+from released_prompts import write_released_prompts
 from text.support import FolderTest
 
 PLACES = {
@@ -44,6 +48,19 @@ MISTRAL_7B = {
     "num_hidden_layers": 32,
     "vocab_size": 32000,
 }
+
+
+# The shape of the released code, in words of ours; what it imports is not there.
+RELEASED = """
+from nowhere import add_personAB
+OPEN = "[INST] "
+raise SystemExit("the file was run")
+def dialog_prompt(context, option = None, tuning = False):
+    end = "[/INST]" if tuning else "[/INST] B:"
+    return OPEN + add_personAB(context) + (" " if type(option) != int else " as " + str(option)) + end
+def dialog_listing(context, N):
+    return add_personAB(context) + " " + str(N) + " times [/INST] 1:"
+"""
 
 
 def tables():
@@ -509,6 +526,37 @@ class CommandLine(FolderTest):
             for one in setting.evaluations:
                 asked = one.steps["generate"]
                 self.assertEqual((asked["responses"], asked["device"]), (3, "cuda"))
+
+    def test_prompts_of_released_code(self):
+        clone = self.folder / "clone"
+        clone.mkdir()
+        (clone / "prompt_generator.py").write_text(RELEASED)
+        judge = 'def eval_dialog(context, response):\n    return context + " then " + response\n'
+        (clone / "utils.py").write_text(f"import nowhere\n{judge}")
+        names = write_released_prompts(clone, self.folder / "prompts")
+        found = {name: json.loads((self.folder / f"prompts/{name}.json").read_text()) for name in names}
+        names_of = ("llama2-dialogue", "llama2-dialogue-base", "mistral-list-dialogue")
+        tuned, base, listed = (found[name] for name in names_of)
+        self.assertEqual(tuned["prompt"], "[INST] {context} [/INST]")
+        self.assertEqual(tuned["prompt_with_number"], "[INST] {context} as {k}[/INST]")
+        self.assertEqual(base["prompt"], "[INST] {context} [/INST] B:")
+        self.assertEqual(listed["prompt_with_count"], "{context} {k} times [/INST] 1:")
+        self.assertEqual(found["coherence"]["prompt"], "{context} then {response}")
+        # Each is a template in the place of one of ours; a judge asks in its words where a table has none.
+        for name in names[:-1]:
+            self.assertEqual(format_of(str(self.folder / f"prompts/{name}.json")), "dialogue")
+            self.assertEqual(format_of(name), "dialogue")
+        read_judge(self.folder / "prompts/coherence.json")
+        options = reproduce.parse(["possibility-1", "--judge", "http://j", "--judge-model", "j"])
+        options.prompts = self.folder / "prompts"
+        asked = {"metrics": {"metrics": "incoherence"}}
+        judges.put_judges(asked, options)
+        self.assertEqual(asked["metrics"]["judge-template"], str(options.prompts / "coherence.json"))
+        (clone / "utils.py").write_text("import nowhere\n")
+        with self.assertRaisesRegex(BadData, "utils.py: has no function eval_dialog"):
+            write_released_prompts(clone, self.folder / "prompts")
+        with self.assertRaisesRegex(MissingInput, "prompt_generator.py: not there"):
+            write_released_prompts(self.folder, self.folder / "prompts")
 
 
 if __name__ == "__main__":
