@@ -33,6 +33,16 @@ class Collectives {
   // ranks, in place; the same bits arrive on every rank. COLLECTIVE.
   virtual std::unique_ptr<Pending> AllReduceSum(const at::Tensor& tensor) = 0;
 
+  // Starts the sum of `tensor` over all ranks, of which a rank gets its own slice (slices.h), in place;
+  // `tensor` as for AllReduceSum, of a multiple of kSliceUnit elements. Where ScattersSums, its other slices
+  // hold nothing of use afterwards, and its own has the bits of an order of its own; elsewhere all is as
+  // after AllReduceSum, to the bit: no call of MPI adds in the order of its all-reduce. COLLECTIVE.
+  virtual std::unique_ptr<Pending> ReduceScatterSum(const at::Tensor& tensor) = 0;
+  virtual bool ScattersSums() const = 0;
+  // Starts to copy each rank's own slice of `tensor` to all ranks, in place; `tensor` as for
+  // ReduceScatterSum. COLLECTIVE.
+  virtual std::unique_ptr<Pending> AllGatherSlices(const at::Tensor& tensor) = 0;
+
   // Control plane: a few values in host memory. COLLECTIVE.
   virtual void AllReduceSum(std::span<double> values) = 0;
   virtual void AllReduceMax(std::span<double> values) = 0;

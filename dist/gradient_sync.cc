@@ -9,11 +9,12 @@
 #include <utility>
 #include <vector>
 
+#include "dist/buckets.h"
+
 namespace plural::dist {
 namespace {
 
-// A run of whole parameters in the flat gradient, sent as one.
-struct Bucket {
+struct SentBucket {
   at::Tensor gradients;  // view of the flat buffer
   std::int64_t parameters = 0;
   std::int64_t missing = 0;  // parameters whose gradient has not arrived
@@ -35,9 +36,10 @@ struct GradientSync::Impl {
     const std::size_t parameter_;
   };
 
-  Impl(FlatParameters& parameters, Collectives& collectives, std::int64_t bucket_bytes)
-      : parameters_(parameters), collectives_(collectives) {
-    CutBuckets(bucket_bytes);
+  Impl(FlatParameters& parameters, Collectives& collectives, const std::vector<Bucket>& buckets,
+       bool to_shards)
+      : parameters_(parameters), collectives_(collectives), to_shards_(to_shards) {
+    Take(buckets);
     for (const auto& [name, tensor] : parameters_.Tensors()) {
       if (torch::autograd::impl::post_acc_grad_hooks(tensor) != nullptr) {
         throw std::logic_error("parameter '" + name +
@@ -56,25 +58,19 @@ struct GradientSync::Impl {
     }
   }
 
-  void CutBuckets(std::int64_t bucket_bytes) {
-    if (bucket_bytes < 1) {
-      throw std::invalid_argument("bucket_bytes is " + std::to_string(bucket_bytes) + "; allowed: 1 or more");
-    }
-    const auto& spans = parameters_.Spans();
+  void Take(const std::vector<Bucket>& buckets) {
     const at::Tensor gradients = parameters_.Gradients();
-    bucket_of_.resize(spans.size());
-    std::int64_t end = gradients.numel(), count = 0;
-    for (std::size_t i = spans.size(); i-- > 0;) {
-      bucket_of_[i] = buckets_.size();
-      ++count;
-      const std::int64_t elements = end - spans[i].offset;
-      if (i == 0 || elements * gradients.element_size() >= bucket_bytes) {
-        buckets_.push_back({gradients.narrow(0, spans[i].offset, elements), count, count});
-        end = spans[i].offset;
-        count = 0;
-      }
+    for (const Bucket& bucket : buckets) {
+      buckets_.push_back(
+          {gradients.narrow(0, bucket.offset, bucket.size), bucket.parameters, bucket.parameters});
     }
-    arrived_.resize(spans.size());
+    const std::size_t count = parameters_.Spans().size();
+    std::size_t parameter = count;
+    bucket_of_.resize(count);
+    for (std::size_t i = 0; i < buckets.size(); ++i) {
+      for (std::int64_t k = 0; k < buckets[i].parameters; ++k) bucket_of_[--parameter] = i;
+    }
+    arrived_.resize(count);
   }
 
   void GradientArrived(std::size_t parameter) {
@@ -92,25 +88,40 @@ struct GradientSync::Impl {
     while (pending_.size() < buckets_.size() && buckets_[pending_.size()].missing == 0) SendNext();
   }
 
-  void SendNext() { pending_.push_back(collectives_.AllReduceSum(buckets_[pending_.size()].gradients)); }
+  void SendNext() {
+    const at::Tensor& gradients = buckets_[pending_.size()].gradients;
+    pending_.push_back(to_shards_ ? collectives_.ReduceScatterSum(gradients)
+                                  : collectives_.AllReduceSum(gradients));
+  }
 
   void Arm() {
     if (armed_) throw std::logic_error("ArmLastBackward was called twice without Finish");
     armed_ = true;
   }
 
+  bool Disarm() {
+    if (!pending_.empty()) return false;
+    Reset();
+    return true;
+  }
+
+  void Reset() {
+    armed_ = false;
+    arrived_.assign(arrived_.size(), false);
+    for (SentBucket& bucket : buckets_) bucket.missing = bucket.parameters;
+  }
+
   void Finish() {
     while (pending_.size() < buckets_.size()) SendNext();
     for (const auto& pending : pending_) pending->Wait();
     pending_.clear();
-    armed_ = false;
-    arrived_.assign(arrived_.size(), false);
-    for (Bucket& bucket : buckets_) bucket.missing = bucket.parameters;
+    Reset();
   }
 
   FlatParameters& parameters_;
   Collectives& collectives_;
-  std::vector<Bucket> buckets_;
+  const bool to_shards_;  // a rank needs the sum of its own slices only
+  std::vector<SentBucket> buckets_;
   std::vector<std::size_t> bucket_of_;             // per parameter
   std::vector<bool> arrived_;                      // per parameter, since arming
   std::vector<std::unique_ptr<Pending>> pending_;  // of the sent buckets 0, 1, ...
@@ -118,11 +129,16 @@ struct GradientSync::Impl {
 };
 
 GradientSync::GradientSync(FlatParameters& parameters, Collectives& collectives, std::int64_t bucket_bytes)
-    : impl_(std::make_unique<Impl>(parameters, collectives, bucket_bytes)) {}
+    : impl_(std::make_unique<Impl>(parameters, collectives, CutBuckets(parameters, bucket_bytes), false)) {}
+
+GradientSync::GradientSync(FlatParameters& parameters, Collectives& collectives, const Shards& shards)
+    : impl_(std::make_unique<Impl>(parameters, collectives, shards.Buckets(), true)) {}
 
 GradientSync::~GradientSync() = default;
 
 void GradientSync::ArmLastBackward() { impl_->Arm(); }
+
+bool GradientSync::Disarm() { return impl_->Disarm(); }
 
 void GradientSync::Finish() { impl_->Finish(); }
 

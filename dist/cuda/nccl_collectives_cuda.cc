@@ -17,6 +17,7 @@
 #include "dist/cuda/own_gpu.h"
 #include "dist/error.h"
 #include "dist/patience.h"
+#include "dist/slices.h"
 
 namespace plural::dist {
 namespace {
@@ -143,27 +144,65 @@ class NcclCollectives : public Collectives {
  public:
   NcclCollectives(int rank, int size, int device, const Patience& patience,
                   std::unique_ptr<Collectives> control)
-      : device_(device),
+      : rank_(rank),
+        size_(size),
+        device_(device),
         control_(std::move(control)),
         stream_(CheckedStream(rank, device, *control_)),
         communicator_(rank, size, AgreeOnId(rank, *control_), Where(rank, size, device), patience) {}
 
   using Collectives::AllReduceSum;
   std::unique_ptr<Pending> AllReduceSum(const at::Tensor& tensor) override {
-    CheckDeviceTensor(tensor, "AllReduceSum");
-    const at::ScalarType type = tensor.scalar_type();
-    if (type != at::kFloat && type != at::kDouble) {
-      throw std::invalid_argument(std::string("AllReduceSum takes fp32 or fp64; found ") +
-                                  at::toString(type));
-    }
+    const ncclDataType_t type = TypeOfSum(tensor, "AllReduceSum");
     StartAfterCurrentStream();
     communicator_.Check(
-        ncclAllReduce(tensor.data_ptr(), tensor.data_ptr(), static_cast<std::size_t>(tensor.numel()),
-                      type == at::kFloat ? ncclFloat32 : ncclFloat64, ncclSum, communicator_.Handle(),
-                      stream_),
+        ncclAllReduce(tensor.data_ptr(), tensor.data_ptr(), static_cast<std::size_t>(tensor.numel()), type,
+                      ncclSum, communicator_.Handle(), stream_),
         "ncclAllReduce");
     communicator_.AwaitReady("ncclAllReduce");  // enqueued, not done
     return std::make_unique<OnStream>(communicator_, stream_, tensor, "ncclAllReduce");
+  }
+
+  std::unique_ptr<Pending> ReduceScatterSum(const at::Tensor& tensor) override {
+    const ncclDataType_t type = TypeOfSum(tensor, "ReduceScatterSum");
+    const Cut cut = CutOf(tensor);
+    StartAfterCurrentStream();
+    communicator_.Check(ncclGroupStart(), "ncclGroupStart");
+    if (cut.slice > 0) {
+      communicator_.Check(ncclReduceScatter(tensor.data_ptr(), cut.own, cut.slice, type, ncclSum,
+                                            communicator_.Handle(), stream_),
+                          "ncclReduceScatter");
+    }
+    if (cut.rest > 0) {
+      communicator_.Check(ncclReduce(cut.behind, cut.behind, cut.rest, type, ncclSum, size_ - 1,
+                                     communicator_.Handle(), stream_),
+                          "ncclReduce");
+    }
+    communicator_.Check(ncclGroupEnd(), "ncclReduceScatter");
+    communicator_.AwaitReady("ncclReduceScatter");
+    return std::make_unique<OnStream>(communicator_, stream_, tensor, "ncclReduceScatter");
+  }
+  bool ScattersSums() const override { return true; }
+
+  std::unique_ptr<Pending> AllGatherSlices(const at::Tensor& tensor) override {
+    CheckDeviceTensor(tensor, "AllGatherSlices");
+    const Cut cut = CutOf(tensor);
+    const std::size_t element = tensor.element_size();
+    StartAfterCurrentStream();
+    communicator_.Check(ncclGroupStart(), "ncclGroupStart");
+    if (cut.slice > 0) {
+      communicator_.Check(ncclAllGather(cut.own, tensor.data_ptr(), cut.slice * element, ncclUint8,
+                                        communicator_.Handle(), stream_),
+                          "ncclAllGather");
+    }
+    if (cut.rest > 0) {
+      communicator_.Check(ncclBroadcast(cut.behind, cut.behind, cut.rest * element, ncclUint8, size_ - 1,
+                                        communicator_.Handle(), stream_),
+                          "ncclBroadcast");
+    }
+    communicator_.Check(ncclGroupEnd(), "ncclAllGather");
+    communicator_.AwaitReady("ncclAllGather");
+    return std::make_unique<OnStream>(communicator_, stream_, tensor, "ncclAllGather");
   }
 
   void Broadcast(const at::Tensor& tensor, int root) override {
@@ -202,6 +241,29 @@ class NcclCollectives : public Collectives {
     return c10::cuda::getStreamFromPool(/*isHighPriority=*/true, static_cast<c10::DeviceIndex>(device));
   }
 
+  // NCCL's slices are equal. Behind them is the rest, the last rank's, too (slices.h).
+  struct Cut {
+    std::size_t slice = 0, rest = 0;         // elements
+    char *own = nullptr, *behind = nullptr;  // this rank's slice, the rest
+  };
+  Cut CutOf(const at::Tensor& tensor) const {
+    const std::int64_t equal = SliceOf(tensor.numel(), size_, 0).size;
+    auto* bytes = static_cast<char*>(tensor.data_ptr());
+    const auto element = static_cast<std::int64_t>(tensor.element_size());
+    return {static_cast<std::size_t>(equal), static_cast<std::size_t>(tensor.numel() - size_ * equal),
+            bytes + rank_ * equal * element, bytes + size_ * equal * element};
+  }
+
+  ncclDataType_t TypeOfSum(const at::Tensor& tensor, const char* operation) const {
+    CheckDeviceTensor(tensor, operation);
+    const at::ScalarType type = tensor.scalar_type();
+    if (type != at::kFloat && type != at::kDouble) {
+      throw std::invalid_argument(std::string(operation) + " takes fp32 or fp64; found " +
+                                  at::toString(type));
+    }
+    return type == at::kFloat ? ncclFloat32 : ncclFloat64;
+  }
+
   void CheckDeviceTensor(const at::Tensor& tensor, const char* operation) const {
     if (!tensor.defined() || !tensor.is_cuda() || tensor.get_device() != device_ || !tensor.is_contiguous()) {
       throw std::invalid_argument(std::string(operation) +
@@ -217,7 +279,7 @@ class NcclCollectives : public Collectives {
     computed.block(stream_);
   }
 
-  const int device_;
+  const int rank_, size_, device_;
   const std::unique_ptr<Collectives> control_;
   const c10::cuda::CUDAStream stream_;
   const Communicator communicator_;

@@ -47,6 +47,41 @@ class RecomputeTest(unittest.TestCase):
         self.assertIn("recomputed_passes", self.steps("tight", "train.activation_bytes=1")[0])
         self.assertNotIn("recomputed_passes", self.steps("wide", "train.activation_bytes=1000000000")[0])
 
+    def out_of_memory(self, name, fault, *overrides, ranks=1, code=0):
+        """Memory runs out behind the first of a step's several passes."""
+        training.write_recipe(
+            self.folder / "r.yaml", name, dtype="fp32", extra="train: {groups_per_step: 4, row_budget: 1}"
+        )
+        environment = {"PLURAL_FAULT": fault}
+        result = training.train(self.folder, "r.yaml", *overrides, ranks=ranks, environment=environment)
+        self.assertEqual(result.returncode, code, result.stderr)
+        return result.stderr
+
+    def test_a_pass_out_of_memory_is_done_again_with_the_same_bits(self):
+        for ranks, reduction in ((1, "fast"), (2, "canonical")):
+            with self.subTest(ranks=ranks, reduction=reduction):
+                found = {}
+                for name, fault in (("calm", ""), ("oom", "oom@0:2")):
+                    name = f"{name}-{ranks}-{reduction}"
+                    error = self.out_of_memory(name, fault, f"train.reduction={reduction}", ranks=ranks)
+                    weights = self.folder / "runs" / name / "adapter/adapter_model.safetensors"
+                    found[bool(fault)] = weights.read_bytes()
+                    self.assertEqual(
+                        error.count("rank 0 ran out of memory in step 2"), 1 if fault else 0, error
+                    )
+                self.assertEqual(found[True], found[False])
+                steps = [line for line in training.metrics(self.folder, name) if line["event"] == "step"]
+                self.assertGreater(steps[1]["recomputed_passes"], 0)
+
+    def test_out_of_memory_where_nothing_is_left_to_compute_twice(self):
+        for name, override in (
+            ("forbidden", "train.activation_checkpointing=off"),
+            ("all", "train.activation_checkpointing=on"),
+            ("sent", "train.row_budget=1000"),  # one pass, whose gradients are on their way
+        ):
+            error = self.out_of_memory(name, "oom@0:1", override, code=70)
+            self.assertIn("out of GPU memory", error)
+
     def test_words(self):
         for override, message in (
             ("train.activation_checkpointing=true", "must be one of auto, on, off"),

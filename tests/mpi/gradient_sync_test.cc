@@ -13,6 +13,7 @@
 
 #include <stdexcept>
 
+#include "tests/mpi/forwarding.h"
 #include "tests/mpi/mpi_world.h"
 
 namespace plural {
@@ -24,37 +25,20 @@ using dist::MakeMpiCollectives;
 using dist::NamedTensor;
 using testing::World;
 
-// Forwards to MPI and records what is sent, in order.
-class Recorder : public dist::Collectives {
+// Records what is sent, in order.
+class Recorder : public testing::Forwarding {
  public:
   struct Sent {
     std::int64_t offset, size;  // elements of the flat gradient
   };
 
-  Recorder() : inner_(MakeMpiCollectives(World())) {}
-
+  using testing::Forwarding::AllReduceSum;
   std::unique_ptr<dist::Pending> AllReduceSum(const at::Tensor& tensor) override {
     sent.push_back({tensor.storage_offset(), tensor.numel()});
-    return inner_->AllReduceSum(tensor);
+    return testing::Forwarding::AllReduceSum(tensor);
   }
-  void AllReduceSum(std::span<double> values) override { inner_->AllReduceSum(values); }
-  void AllReduceMax(std::span<double> values) override { inner_->AllReduceMax(values); }
-  void Broadcast(std::string& bytes, int root) override { inner_->Broadcast(bytes, root); }
-  std::vector<std::string> AllGather(const std::string& bytes) override { return inner_->AllGather(bytes); }
-  void Broadcast(const at::Tensor& tensor, int root) override { inner_->Broadcast(tensor, root); }
-  void Scatter(const at::Tensor& whole, const at::Tensor& slice, int root) override {
-    inner_->Scatter(whole, slice, root);
-  }
-  void AllGather(const at::Tensor& slice, const at::Tensor& whole) override {
-    inner_->AllGather(slice, whole);
-  }
-  void BroadcastOnMachine(const at::Tensor& tensor) override { inner_->BroadcastOnMachine(tensor); }
-  void Barrier() override { inner_->Barrier(); }
 
   std::vector<Sent> sent;
-
- private:
-  std::unique_ptr<dist::Collectives> inner_;
 };
 
 constexpr std::int64_t kShapes[][2] = {{3, 5}, {16, 1}, {1, 1}, {7, 40}, {2, 2}, {33, 1}};
@@ -233,6 +217,27 @@ TEST(GradientSync, WaitsInOrderForParametersWithoutGradient) {
                           PassGradient(i, contributors, at::kDouble)))
         << i;
   }
+}
+
+TEST(GradientSync, BeginsAnewUntilABucketIsSent) {
+  const auto tensors = MakeTensors(at::kFloat);
+  FlatParameters parameters(tensors);
+  Recorder recorder;
+  GradientSync sync(parameters, recorder);  // one bucket
+  sync.ArmLastBackward();
+  Backward(tensors, 1, /*skip=*/0);  // as one that fails before its last gradient
+  EXPECT_TRUE(recorder.sent.empty());
+  EXPECT_TRUE(sync.Disarm());
+  parameters.ZeroGradients();
+  Backward(tensors, 1);
+  EXPECT_TRUE(recorder.sent.empty()) << "armed beyond Disarm";
+  parameters.ZeroGradients();
+  sync.ArmLastBackward();
+  Backward(tensors, 1);
+  EXPECT_EQ(recorder.sent.size(), 1U);
+  EXPECT_FALSE(sync.Disarm());
+  sync.Finish();
+  ExpectGradients(parameters, World().Size());
 }
 
 // A parameter that fires twice in one backward after its bucket left would be summed wrongly.

@@ -18,6 +18,7 @@
 #include "trainer/commands/validate.h"
 #include "trainer/files/serving_notes.h"
 #include "trainer/kernels/dtypes.h"
+#include "trainer/plan/activation_budget.h"
 #include "trainer/plan/cost_model.h"
 #include "trainer/plan/estimate.h"
 #include "trainer/plan/model_flops.h"
@@ -178,42 +179,55 @@ void PrintBalance(const data::Corpus& corpus, const Recipe& recipe, const data::
   std::fflush(stdout);
 }
 
-// Of one rank's process on the CPU.
+// Of one rank's process on the CPU, or of its GPU.
 struct Memory {
-  std::int64_t program = 0;  // with its libraries
-  PeakPass pass;             // the largest
-  std::int64_t slack = 0;    // of the allocator
-  std::int64_t peak = 0;     // all together
+  std::int64_t program = 0;   // with its libraries; nothing of a GPU, whose are not known
+  std::int64_t training = 0;  // but for what stays in host memory beside a GPU
+  PeakPass pass;              // the largest
+  std::int64_t slack = 0;     // of the allocator
+  std::int64_t peak = 0;      // all together
 };
 
 Memory PredictMemory(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config,
-                     const data::PackSettings& pack, const RunEstimate& run, int ranks) {
+                     const data::PackSettings& pack, const RunEstimate& run, int ranks, at::Device device) {
   const bool recompute = recipe.train.activation_checkpointing == "on";
-  Memory memory = {.program = ResidentBytes() + kLibraryBytes,
-                   .pass = FindPeakPass(corpus, recipe, config, pack, ranks, recompute)};
+  Memory memory = {.program = device.is_cpu() ? ResidentBytes() + kLibraryBytes : 0,
+                   .training = run.training_bytes - (device.is_cpu() ? 0 : run.host_bytes),
+                   .pass = FindPeakPass(corpus, recipe, config, pack, ranks, recompute, device)};
   const std::int64_t tensors = memory.pass.memory.PeakBytes();
-  memory.slack = static_cast<std::int64_t>((recompute ? kRecomputeSlack : kAllocatorSlack) *
-                                           static_cast<double>(tensors));
-  memory.peak = memory.program + run.weight_bytes + run.training_bytes + tensors + memory.slack;
+  const double slack = !device.is_cpu() ? 1.0 / kUsedOnGpu - 1.0
+                       : recompute      ? kRecomputeSlack
+                                        : kAllocatorSlack;
+  memory.slack = static_cast<std::int64_t>(slack * static_cast<double>(tensors));
+  memory.peak = memory.program + run.weight_bytes + memory.training + tensors + memory.slack;
   return memory;
 }
 
 void PrintMemory(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config,
-                 const data::PackSettings& pack, const RunEstimate& run, int ranks) {
-  const auto [program, pass, slack, peak] = PredictMemory(corpus, recipe, config, pack, run, ranks);
-  std::cout << "\nPeak memory of one rank's process on the CPU, predicted\n";
-  Line("program", Bytes(program) + " with its libraries");
+                 const data::PackSettings& pack, const RunEstimate& run, int ranks, at::Device device) {
+  const auto [program, training, pass, slack, peak] =
+      PredictMemory(corpus, recipe, config, pack, run, ranks, device);
+  const bool cpu = device.is_cpu();
+  std::cout << (cpu ? "\nPeak memory of one rank's process on the CPU, predicted\n"
+                    : "\nPeak memory of one rank's GPU, predicted (not compared with a GPU yet)\n");
+  if (cpu) Line("program", Bytes(program) + " with its libraries");
   Line("frozen weights", Bytes(run.weight_bytes));
-  Line("training", Bytes(run.training_bytes) + " (parameters, gradients, two moments" +
-                       (recipe.train.canonical ? ", partial sums" : "") +
-                       (recipe.CopiesCheckpoints() ? ", a copy for the checkpoint" : "") + ")");
+  Line("training", Bytes(training) + " (parameters, gradients, " +
+                       (recipe.ShardsOptimizer(ranks) ? "a rank's share of two moments" : "two moments") +
+                       (cpu && recipe.train.canonical ? ", partial sums" : "") +
+                       (cpu && recipe.CopiesCheckpoints() ? ", a copy for the checkpoint" : "") + ")");
+  if (!cpu && run.host_bytes > 0) {
+    Line("in host memory", Bytes(run.host_bytes) + " (" + (recipe.train.canonical ? "partial sums" : "") +
+                               (recipe.train.canonical && recipe.CopiesCheckpoints() ? ", " : "") +
+                               (recipe.CopiesCheckpoints() ? "a copy for the checkpoint" : "") + ")");
+  }
   Line("largest pass", Bytes(pass.memory.PeakBytes()) + " for " + Count(pass.rows) + " rows (" +
                            Bytes(pass.memory.saved_bytes) + " kept for backward), " + Bytes(slack) +
                            " of slack");
   Line("together", Bytes(peak) + ", " + Bytes(peak * ranks) + " over " + Count(ranks) +
-                       (ranks == 1 ? " rank" : " ranks"));
+                       (ranks == 1 ? " rank" : " ranks") + (cpu ? "" : "; libraries come on top"));
   if (recipe.train.activation_checkpointing == "on") return;
-  const PeakPass twice = FindPeakPass(corpus, recipe, config, pack, ranks, true);
+  const PeakPass twice = FindPeakPass(corpus, recipe, config, pack, ranks, true, device);
   Line("recomputed", "the largest pass takes " + Bytes(twice.memory.PeakBytes()) +
                          " with train.activation_checkpointing on");
 }
@@ -230,6 +244,12 @@ void AddDryRunOptions(CLI::App& command, DryRunOptions& options) {
   command.add_option("--ranks", options.ranks, "how many ranks the run would have")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
+  command
+      .add_option(
+          "--device", options.device,
+          "What to predict for: cpu, or cuda, which need not be there; the recipe's model.device, auto "
+          "as cpu, unless given")
+      ->check(CLI::IsMember({"cpu", "cuda"}));
   command.add_flag("--json", options.json, "Print one JSON object of steps, arithmetic and sizes instead");
 }
 
@@ -248,33 +268,34 @@ int RunDryRun(const DryRunOptions& options) {
     for (const auto& note : ServingNotes(config, recipe.adapter.settings)) warnings.push_back(note);
   }
   const std::int64_t groups = corpus.Info().groups;
+  const at::Device device =
+      (options.device.empty() ? recipe.model.device : options.device) == "cuda" ? at::kCUDA : at::kCPU;
   const data::PackSettings pack = {
       .layout = recipe.train.layout,
-      .cost = CostOf(config, !recipe.adapter.lora, ElementBytes(recipe.model.dtype),
-                     recipe.model.device == "cuda" ? at::kCUDA : at::kCPU),
+      .cost = CostOf(config, !recipe.adapter.lora, ElementBytes(recipe.model.dtype), device),
       .row_budget = recipe.train.row_budget};
   const Sample sample = SampleGroups(corpus, recipe, config, pack);
   const std::int64_t steps_per_epoch = data::BatchPlan(groups, PlanSettings(recipe)).StepsPerEpoch();
   const std::int64_t steps = TotalSteps(recipe, groups);
-  const RunEstimate run = EstimateRun(recipe, config);
+  const RunEstimate run = EstimateRun(recipe, config, options.ranks);
   const std::int64_t every = recipe.checkpoint.every_steps;
   const std::int64_t saved = every == 0 ? 1 : (steps + every - 1) / every;
   const std::int64_t kept = std::min(saved, recipe.checkpoint.keep);
   if (options.json) {
     const auto of_sample = [&](double total) { return total / static_cast<double>(sample.groups); };
-    std::cout
-        << nlohmann::ordered_json{{"steps", steps},
-                                  {"groups_per_step", std::min(recipe.train.groups_per_step, groups)},
-                                  {"gflop_per_group", of_sample(1e-9 * sample.flops)},
-                                  {"rows_per_group", of_sample(static_cast<double>(sample.rows))},
-                                  {"tokens_per_group",
-                                   of_sample(static_cast<double>(sample.sequence_tokens))},
-                                  {"trained_parameters", run.trained_parameters},
-                                  {"rank_memory_bytes",
-                                   PredictMemory(corpus, recipe, config, pack, run, options.ranks).peak},
-                                  {"disk_bytes", kept * run.checkpoint_bytes + run.trained_bytes}}
-               .dump()
-        << "\n";
+    std::cout << nlohmann::ordered_json{{"steps", steps},
+                                        {"groups_per_step", std::min(recipe.train.groups_per_step, groups)},
+                                        {"gflop_per_group", of_sample(1e-9 * sample.flops)},
+                                        {"rows_per_group", of_sample(static_cast<double>(sample.rows))},
+                                        {"tokens_per_group",
+                                         of_sample(static_cast<double>(sample.sequence_tokens))},
+                                        {"trained_parameters", run.trained_parameters},
+                                        {"rank_memory_bytes", PredictMemory(corpus, recipe, config, pack, run,
+                                                                            options.ranks, device)
+                                                                  .peak},
+                                        {"disk_bytes", kept * run.checkpoint_bytes + run.trained_bytes}}
+                     .dump()
+              << "\n";
     PrintWarnings(warnings);
     return 0;
   }
@@ -310,7 +331,7 @@ int RunDryRun(const DryRunOptions& options) {
                3) +
            " % of the base), " + Bytes(run.trained_bytes) + " as " +
            (recipe.adapter.lora && recipe.model.dtype == "bf16" ? "fp32" : recipe.model.dtype));
-  PrintMemory(corpus, recipe, config, pack, run, options.ranks);
+  PrintMemory(corpus, recipe, config, pack, run, options.ranks, device);
 
   std::error_code ignored;
   std::cout << "\nFiles in " << recipe.RunFolder().string()

@@ -17,6 +17,7 @@ struct DryRunOptions {
   std::string recipe;
   std::vector<std::string> overrides;  // "a.b=c"
   int ranks = 1;
+  std::string device;  // cpu | cuda; "": model.device of the recipe, auto as the CPU
   bool json = false;
 };
 

@@ -3,6 +3,7 @@
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "trainer/plan/memory_model.h"
@@ -10,10 +11,6 @@
 
 namespace plural::trainer {
 namespace {
-
-// Of what is free: the rest is for what libraries take later (cuBLAS workspaces, NCCL) and for memory in
-// pieces.
-constexpr double kUsedOnGpu = 0.85;
 
 // What the driver has left, and what libtorch's allocator holds and does not use.
 std::int64_t FreeBytesOnGpu(at::Device device) {
@@ -40,12 +37,32 @@ std::int64_t BudgetOf(const std::string& checkpointing, std::int64_t bytes, at::
 
 ActivationBudget::ActivationBudget(const std::string& checkpointing, std::int64_t bytes, const Decoder& model,
                                    const dist::World& world)
-    : model_(model), bytes_(BudgetOf(checkpointing, bytes, model.Device(), world)) {}
+    : model_(model),
+      chooses_(checkpointing == "auto"),
+      bytes_(BudgetOf(checkpointing, bytes, model.Device(), world)) {}
 
-bool ActivationBudget::Recomputes(const data::RowPass& pass) const {
+std::int64_t ActivationBudget::BytesOf(const data::RowPass& pass) const {
   const auto element_bytes = static_cast<std::int64_t>(at::elementSize(model_.DType()));
   return MemoryOfPass(model_.Config(), model_.Adapter(), element_bytes, false, pass, model_.Device())
-             .PeakBytes() > bytes_;
+      .PeakBytes();
+}
+
+// Recognition is never recomputed: one backward goes through several of its passes, and a parameter's
+// gradient must be whole when it is sent.
+bool ActivationBudget::Recomputes(const data::RowPass& pass) const {
+  return pass.kind == data::PassKind::kPrediction && BytesOf(pass) > bytes_;
+}
+
+bool ActivationBudget::LowerFor(std::span<const data::RowPass> passes) {
+  std::int64_t largest = 0;
+  for (const data::RowPass& pass : passes) {
+    if (pass.kind == data::PassKind::kPrediction && !Recomputes(pass)) {
+      largest = std::max(largest, BytesOf(pass));
+    }
+  }
+  if (!chooses_ || largest == 0) return false;
+  bytes_ = largest - 1;
+  return true;
 }
 
 }  // namespace plural::trainer

@@ -2,10 +2,11 @@
 //
 // Owns: the bytes that a rank's activations may take, and the choice for one pass. Does not own:
 // what a pass would take (memory_model.h), how a layer is computed twice (ops/recompute.h). Thread
-// rule: immutable.
+// rule: one thread.
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "data/rows.h"
@@ -13,6 +14,10 @@
 #include "trainer/model/decoder.h"
 
 namespace plural::trainer {
+
+// Of what is free: the rest is for what libraries take later (cuBLAS workspaces, NCCL) and for memory in
+// pieces.
+inline constexpr double kUsedOnGpu = 0.85;
 
 class ActivationBudget {
  public:
@@ -25,8 +30,16 @@ class ActivationBudget {
 
   bool Recomputes(const data::RowPass& pass) const;
 
+  // One of `passes` has run out of memory: from here on the largest of those that were not recomputed is, and
+  // with it all of its size. False where there is none, or where the recipe does not leave the choice (on,
+  // off).
+  bool LowerFor(std::span<const data::RowPass> passes);
+
  private:
+  std::int64_t BytesOf(const data::RowPass& pass) const;
+
   const Decoder& model_;
+  const bool chooses_;
   std::int64_t bytes_;  // INT64_MAX when all is kept, 0 when nothing is
 };
 

@@ -7,6 +7,7 @@ namespace plural::trainer {
 namespace {
 
 constexpr std::int64_t kMostRowsOnCpu = 2048;
+constexpr std::int64_t kHostBytes = std::int64_t{8} << 30, kGpuBytes = std::int64_t{48} << 30;
 
 }  // namespace
 
@@ -23,6 +24,7 @@ data::CostModel CostOf(const ModelConfig& config, bool train_all_weights, std::i
   cost.per_row = products * layers * hidden * (2.0 * query + 2.0 * key_value + 3.0 * intermediate);
   (device.is_cpu() ? cost.per_visible_pair : cost.per_row_pair) = 7.0 * layers * query;
 
+  if (memory_bytes == 0) memory_bytes = device.is_cpu() ? kHostBytes : kGpuBytes;
   // bytes = element * (activations * rows + rows^2), solved for rows.
   const double activations = layers * (10.0 * hidden + 4.0 * intermediate);
   const double elements = static_cast<double>(memory_bytes) / static_cast<double>(bytes_per_element);

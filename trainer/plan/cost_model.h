@@ -28,9 +28,10 @@ namespace plural::trainer {
 // (ops/tree_attention.h) a row is charged its ancestors, whose number no cut reduces.
 //
 // max_rows: the rows whose saved activations, about (10 E + 4 I) L elements each, and mask fit in
-// `memory_bytes`. On the CPU at most 2,048: above that a prompt that is repeated in every tree
-// costs little, and the head keeps no more logits (model/head.h).
+// `memory_bytes`; 0: in 8 GiB, on a GPU in 48, whatever the card has, and layers are computed twice where
+// that is less. On the CPU at most 2,048: above that a prompt that is repeated in every tree costs little,
+// and the head keeps no more logits (model/head.h).
 data::CostModel CostOf(const ModelConfig& config, bool train_all_weights, std::int64_t bytes_per_element,
-                       at::Device device, std::int64_t memory_bytes = std::int64_t{8} << 30);
+                       at::Device device, std::int64_t memory_bytes = 0);
 
 }  // namespace plural::trainer

@@ -35,7 +35,7 @@ std::int64_t FrozenBytes(const ModelConfig& config, bool nf4, std::int64_t eleme
 
 }  // namespace
 
-RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config) {
+RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config, int ranks) {
   const std::int64_t element = ElementBytes(recipe.model.dtype);
   const auto trained_element =
       static_cast<std::int64_t>(c10::elementSize(ComputedIn(DTypeNamed(recipe.model.dtype))));
@@ -52,12 +52,15 @@ RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config) {
   run.checkpoint_bytes = 3 * run.trained_parameters * trained_element;
   const bool nf4 = recipe.model.quantize == "nf4" || config.stored_in_nf4;
   run.weight_bytes = lora ? FrozenBytes(config, nf4, element) : 0;
-  run.training_bytes = 4 * run.trained_parameters * trained_element;
+  const std::int64_t holders = recipe.ShardsOptimizer(ranks) ? ranks : 1;
+  run.training_bytes =
+      (2 * run.trained_parameters + (2 * run.trained_parameters + holders - 1) / holders) * trained_element;
   if (recipe.train.canonical) {
-    run.training_bytes += dist::OrderedSum::MostBuffers(recipe.train.groups_per_step) *
-                          run.trained_parameters * trained_element;
+    run.host_bytes = dist::OrderedSum::MostBuffers(recipe.train.groups_per_step) * run.trained_parameters *
+                     trained_element;
   }
-  if (recipe.CopiesCheckpoints()) run.training_bytes += run.checkpoint_bytes;
+  if (recipe.CopiesCheckpoints()) run.host_bytes += run.checkpoint_bytes;
+  run.training_bytes += run.host_bytes;
   return run;
 }
 

@@ -22,10 +22,12 @@ struct RunEstimate {
   std::int64_t checkpoint_bytes = 0;  // trained parameters and AdamW's two moments
   // Memory held from the first step to the last; what a pass adds is in memory_model.h.
   std::int64_t weight_bytes = 0;  // frozen weights
-  std::int64_t training_bytes =
-      0;  // trained parameters, gradients and their partial sums, two moments, a checkpoint's copy
+  // Trained parameters, gradients and their partial sums, two moments, a checkpoint's copy; of these the
+  // partial sums and the copy, which are in host memory beside a GPU, too.
+  std::int64_t training_bytes = 0, host_bytes = 0;
 };
 
-RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config);
+// `ranks`: those of the run, over which the moments may be sharded.
+RunEstimate EstimateRun(const Recipe& recipe, const ModelConfig& config, int ranks = 1);
 
 }  // namespace plural::trainer

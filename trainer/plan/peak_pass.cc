@@ -31,7 +31,7 @@ std::vector<std::int64_t> ShareWith(std::int64_t group, const std::vector<std::i
 }  // namespace
 
 PeakPass FindPeakPass(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config,
-                      const data::PackSettings& pack, int ranks, bool recompute) {
+                      const data::PackSettings& pack, int ranks, bool recompute, at::Device device) {
   const std::int64_t groups = corpus.Info().groups;
   const data::LabelSettings label = recipe.SettingsOfMethod().label;
   std::vector<double> costs;
@@ -70,7 +70,8 @@ PeakPass FindPeakPass(data::Corpus& corpus, const Recipe& recipe, const ModelCon
       bool recognising = false;
       for (const data::RowPass& pass : data::PackGroups(labelled, pack, 1.0)) {
         const bool recognition = pass.kind == data::PassKind::kRecognition;
-        PassMemory memory = MemoryOfPass(config, adapter, element_bytes, recompute && !recognition, pass);
+        PassMemory memory =
+            MemoryOfPass(config, adapter, element_bytes, recompute && !recognition, pass, device);
         if (recognition && !recognising) recognition_bytes = 0;
         recognising = recognition;
         if (recognition) recognition_bytes += memory.saved_bytes;

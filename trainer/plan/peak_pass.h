@@ -21,8 +21,9 @@ struct PeakPass {
 // Packs the steps of the run's first epoch that hold the costliest groups, and some evenly spread
 // ones, as the rank that gets them would among `ranks`. During a pass of cvf the recognition passes
 // of its unit stay in memory. `recompute`: layers are computed twice, except those of recognition
-// (latent_unit.h).
+// (latent_unit.h). `device`: that of MemoryOfPass.
 PeakPass FindPeakPass(data::Corpus& corpus, const Recipe& recipe, const ModelConfig& config,
-                      const data::PackSettings& pack, int ranks, bool recompute);
+                      const data::PackSettings& pack, int ranks, bool recompute,
+                      at::Device device = at::kCPU);
 
 }  // namespace plural::trainer

@@ -105,8 +105,9 @@ struct Recipe {
     double clip_norm = 0.0;             // 0: off
     std::string schedule = "constant";  // of state/optimizer.h
     std::int64_t warmup_steps = 0;
-    double warmup_ratio = 0.0;  // of all steps; 0: warmup_steps
-    double min_lr_rate = 0.1;   // of cosine_with_min_lr
+    double warmup_ratio = 0.0;      // of all steps; 0: warmup_steps
+    double min_lr_rate = 0.1;       // of cosine_with_min_lr
+    std::string sharding = "auto";  // auto | on | off: each rank keeps the moments of its share only
   } optimizer;
 
   struct Checkpoint {
@@ -166,6 +167,9 @@ struct Recipe {
   bool CopiesCheckpoints() const {
     return checkpoint.every_steps > 0 &&
            (checkpoint.asynchronous == "on" || (checkpoint.asynchronous == "auto" && adapter.lora));
+  }
+  bool ShardsOptimizer(int ranks) const {
+    return ranks > 1 && (optimizer.sharding == "on" || (optimizer.sharding == "auto" && !adapter.lora));
   }
   // Whether `resume` names a checkpoint.
   bool ResumesFromFolder() const { return resume != "auto" && resume != "require" && resume != "never"; }

@@ -309,6 +309,9 @@ std::vector<Key> MakeKeys() {
              "the same as a share of all steps, rounded up; instead of `optimizer.warmup_steps`"));
   add(Number("optimizer.min_lr_rate", Range{.low = 0, .high = 1, .high_open = true},
              FIELD(optimizer.min_lr_rate), "where `cosine_with_min_lr` ends, as a share of `optimizer.lr`"));
+  add(Word("optimizer.sharding", Same({"auto", "on", "off"}), FIELD(optimizer.sharding),
+           "`on`: each rank keeps AdamW's moments of its share of the parameters only (ZeRO stage 1), and "
+           "updates these; `auto`: where all weights are trained. Less memory, the same numbers"));
 
   add(Integer("checkpoint.every_steps", Between(0, kMaxCount), FIELD(checkpoint.every_steps),
               "0: only at the end"));

@@ -46,7 +46,10 @@ constexpr std::string_view kDatasets = "set data.train to the corpus that `plura
 constexpr std::string_view kAttention = "not needed: the program has attention kernels of its own";
 constexpr std::string_view kStage =
     "use method: poexft for many answers, otoft for supervised fine-tuning, pretrain for text";
-constexpr std::string_view kSharded = "there is none: every rank holds the whole model";
+constexpr std::string_view kSharded =
+    "use optimizer.sharding: each rank keeps its share of AdamW's moments (ZeRO stage 1); every rank holds "
+    "the "
+    "whole model";
 
 // Words of axolotl, LLaMA-Factory, TRL (transformers), torchtune and PEFT.
 constexpr auto kForeignNames = std::to_array<ForeignName>({
@@ -83,6 +86,9 @@ constexpr auto kForeignNames = std::to_array<ForeignName>({
     {"deepspeed", kSharded},
     {"fsdp", kSharded},
     {"fsdp_config", kSharded},
+    {"zero_optimization", kSharded},
+    {"zero_stage", kSharded},
+    {"use_distributed_optimizer", kSharded},
     {"base_model", "model.path"},
     {"model_name_or_path", "model.path"},
     {"model_name", "model.path"},

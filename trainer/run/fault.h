@@ -4,8 +4,8 @@
 // rule: main thread. Programs that are built without tests have none of it.
 //
 // Kinds: kill, segv, abort, stop (signals to itself), exit (code 3), throw, spin (for ever), sleep (for
-// ever), nan (into the parameters), bitflip (the lowest bit of one parameter, on this rank alone). STEP
-// counts from 1.
+// ever), nan (into the parameters), bitflip (the lowest bit of one parameter, on this rank alone), oom (a
+// GPU's memory runs out behind the step's first backward). STEP counts from 1.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +21,8 @@ class Fault {
   explicit Fault(int rank);
   // Called before step `step`.
   void Before(std::int64_t step, dist::FlatParameters& parameters) const;
+  // The step in which memory runs out; 0: none.
+  std::int64_t OutOfMemoryStep() const { return kind_ == "oom" ? step_ : 0; }
 
  private:
   std::string kind_;  // "": nothing

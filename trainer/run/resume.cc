@@ -11,6 +11,7 @@
 #include "trainer/run/identity.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/state/checkpoint.h"
+#include "trainer/state/sharded_state.h"
 
 namespace plural::trainer {
 namespace {
@@ -102,6 +103,7 @@ void Resume(TrainState& state, const Recipe& recipe, const dist::World& world, d
             RunLog& log) {
   const Identity identity = state.identity;
   const Provenance provenance = state.provenance;
+  std::string folder;  // of the checkpoint; "": none
   OnEveryRank(world, collectives, [&] {
     if (world.Rank() != 0) return;
     const Checkpoints checkpoints(RunPaths(recipe).Checkpoints(), recipe.checkpoint.keep);
@@ -118,6 +120,7 @@ void Resume(TrainState& state, const Recipe& recipe, const dist::World& world, d
       log.Info("goes on from " + loaded.folder.string() + ", a checkpoint of another run");
     }
     if (loaded.folder.empty()) return;
+    folder = loaded.folder.string();
     if (state.identity.recipe_sha256 == EarlierRecipeSha256(recipe)) {
       state.identity.recipe_sha256 = identity.recipe_sha256;
     }
@@ -136,6 +139,9 @@ void Resume(TrainState& state, const Recipe& recipe, const dist::World& world, d
     }
   });
   BroadcastState(state, collectives);
+  if (!state.shards) return;
+  collectives.Broadcast(folder, 0);
+  if (!folder.empty()) ReadMoments(MomentsFile(folder), state, collectives);
 }
 
 }  // namespace plural::trainer

@@ -132,9 +132,10 @@ std::string GoOnFrom(const Recipe& recipe) {
 
 bool MayChange(const std::string& key) {
   return key == "resume" || key == "run.threads" || key == "run.deterministic" || key == "run.dir" ||
-         key == "train.log_every_steps" || key.starts_with("train.activation_") ||
-         key.starts_with("checkpoint.") || key.starts_with("profile.") || key.starts_with("log.") ||
-         key.starts_with("watchdog.") || key.starts_with("guard.");
+         key == "train.log_every_steps" || key == "optimizer.sharding" ||
+         key.starts_with("train.activation_") || key.starts_with("checkpoint.") ||
+         key.starts_with("profile.") || key.starts_with("log.") || key.starts_with("watchdog.") ||
+         key.starts_with("guard.");
 }
 
 std::map<std::string, nlohmann::json> DecidingKeys(const Recipe& recipe) {

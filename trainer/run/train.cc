@@ -147,7 +147,10 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
     TrainState state(
         model.TrainableParameters(),
         {recipe.optimizer.beta1, recipe.optimizer.beta2, recipe.optimizer.eps, recipe.optimizer.weight_decay},
-        LearningRateScales(recipe, model));
+        LearningRateScales(recipe, model),
+        recipe.ShardsOptimizer(world.Size())
+            ? std::optional<dist::Shards::Settings>({world.Rank(), world.Size(), recipe.train.bucket_bytes})
+            : std::nullopt);
     state.position.epoch_sums = EpochSums(*recipe.method, recipe.SettingsOfMethod());
     state.identity = identity;
     state.provenance = {.version = Version(),

@@ -1,6 +1,7 @@
 #include "trainer/run/train_step.h"
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <chrono>
@@ -19,6 +20,8 @@
 #include "trainer/base/error.h"
 #include "trainer/method/pass_losses.h"
 #include "trainer/ops/part_scope.h"
+#include "trainer/state/checkpoint.h"
+#include "trainer/state/sharded_state.h"
 
 namespace plural::trainer {
 namespace {
@@ -42,7 +45,7 @@ constexpr const char* kDivergedHint =
 
 }  // namespace
 
-TrainStep::TrainStep(const Settings& settings, const Schedule& schedule, const ActivationBudget& budget,
+TrainStep::TrainStep(const Settings& settings, const Schedule& schedule, ActivationBudget& budget,
                      const Decoder& model, TrainState& state, const dist::World& world,
                      dist::Collectives& collectives)
     : settings_(settings),
@@ -58,6 +61,8 @@ TrainStep::TrainStep(const Settings& settings, const Schedule& schedule, const A
   }
   if (settings.canonical) {
     ordered_.emplace(state.parameters, world, collectives);
+  } else if (state.shards) {
+    sync_.emplace(state.parameters, collectives, *state.shards);
   } else {
     sync_.emplace(state.parameters, collectives, settings.bucket_bytes);
   }
@@ -65,6 +70,7 @@ TrainStep::TrainStep(const Settings& settings, const Schedule& schedule, const A
 
 StepFigures TrainStep::Take(const StepBatch& batch, bool stop_requested) {
   state_.parameters.ZeroGradients();
+  begun_anew_ = 0;
   const auto start = std::chrono::steady_clock::now();
   std::vector<Sums> sums;
   if (ordered_) {
@@ -76,7 +82,10 @@ StepFigures TrainStep::Take(const StepBatch& batch, bool stop_requested) {
   StepFigures figures = Reduce(sums, batch, stop_requested, seconds);
 
   const PartScope optimizer(Part::kOptimizer);
-  figures.grad_norm = GradientNorm(state_.parameters);
+  // The sum in the groups' order is whole on every rank.
+  figures.grad_norm = state_.shards && !ordered_ && collectives_.ScattersSums()
+                          ? GradientNorm(state_.parameters, *state_.shards, collectives_)
+                          : GradientNorm(state_.parameters);
   if (!std::isfinite(figures.grad_norm)) {
     FailTogether(world_, collectives_,
                  ExitError(ExitCode::kDiverged, "step " + std::to_string(batch.step + 1) +
@@ -89,6 +98,7 @@ StepFigures TrainStep::Take(const StepBatch& batch, bool stop_requested) {
   if (figures.gives_up) return figures;
   if (figures.updated) {
     state_.optimizer.Step(state_.parameters, figures.lr, ClipScale(figures.grad_norm, settings_.clip_norm));
+    if (state_.shards) state_.shards->AllGather(state_.parameters.Values(), collectives_);
   }
   if (!figures.updated) {
     SkipStep(state_.spikes);
@@ -125,6 +135,20 @@ std::vector<Sums> TrainStep::ForwardBackwardApart(const StepBatch& batch) {
 
 Sums TrainStep::ForwardBackward(const StepBatch& batch, std::span<const data::LabelledGroup> groups,
                                 std::span<const data::RowPass> passes, bool last) {
+  for (;;) {
+    try {
+      return ForwardBackwardOnce(batch, groups, passes, last);
+    } catch (const c10::OutOfMemoryError&) {
+      if ((sync_ && !sync_->Disarm()) || !budget_.LowerFor(passes)) throw;
+    }
+    // Behind the exception, which may hold what is to be freed. There are no gradients but of these passes.
+    state_.parameters.ZeroGradients();
+    ++begun_anew_;
+  }
+}
+
+Sums TrainStep::ForwardBackwardOnce(const StepBatch& batch, std::span<const data::LabelledGroup> groups,
+                                    std::span<const data::RowPass> passes, bool last) {
   Sums sums = StepSums(*settings_.method, settings_.values);
   LossContext context{.model = model_,
                       .method = *settings_.method,
@@ -137,9 +161,7 @@ Sums TrainStep::ForwardBackward(const StepBatch& batch, std::span<const data::La
                                        static_cast<std::uint64_t>(batch.step));
   }
   for (const data::RowPass& pass : passes) {
-    // Recognition is never recomputed: one backward goes through several of its passes, and a parameter's
-    // gradient must be whole when it is sent.
-    const bool recompute = pass.kind == data::PassKind::kPrediction && budget_.Recomputes(pass);
+    const bool recompute = budget_.Recomputes(pass);
     context.recompute.push_back(recompute);
     sums["recomputed_passes"] += recompute ? 1.0 : 0.0;
     sums["rows"] += static_cast<double>(pass.rows);
@@ -149,6 +171,10 @@ Sums TrainStep::ForwardBackward(const StepBatch& batch, std::span<const data::La
   while (const std::optional<BackwardPart> part = losses->Next()) {
     if (last && part->last) sync_->ArmLastBackward();
     part->Backward();
+    if (batch.step + 1 == settings_.out_of_memory_step && !std::exchange(ran_out_, true)) {
+      throw c10::OutOfMemoryError({__func__, __FILE__, static_cast<std::uint32_t>(__LINE__)},
+                                  "a fault on purpose (PLURAL_FAULT)");
+    }
   }
   std::vector<std::vector<double>> log_p;
   losses->AddTo(sums, log_p);
@@ -194,10 +220,20 @@ StepFigures TrainStep::Reduce(const std::vector<Sums>& sums, const StepBatch& ba
     return std::isfinite(LossOf(*settings_.method, some));
   });
   // Lowest bad rank, as a maximum: 0 when all are well. Behind the flags each rank has a place for its time.
-  std::vector<double> flags(2 + static_cast<std::size_t>(world_.Size()));
+  const auto ranks = static_cast<std::size_t>(world_.Size());
+  std::vector<double> flags(2 + ranks);
   flags[0] = finite ? 0.0 : static_cast<double>(world_.Size() - world_.Rank());
   flags[1] = stop_requested ? 1.0 : 0.0;
   flags[2 + static_cast<std::size_t>(world_.Rank())] = seconds;
+  // Every rank takes the others' elements from them after the update: what differs now would be overwritten,
+  // or come to all, and no checkpoint would show it.
+  if (state_.shards) {
+    const std::uint64_t sum = SumOfWords(state_.parameters.Values());
+    for (const auto half : {static_cast<double>(sum >> 32), static_cast<double>(sum & 0xFFFFFFFFU)}) {
+      flags.push_back(half);
+      flags.push_back(-half);
+    }
+  }
   collectives_.AllReduceMax(flags);
   if (flags[0] > 0.0) {
     const int bad_rank = world_.Size() - static_cast<int>(flags[0]);
@@ -207,6 +243,9 @@ StepFigures TrainStep::Reduce(const std::vector<Sums>& sums, const StepBatch& ba
                                            std::to_string(bad_rank) +
                                            " is not finite; its groups: " + GroupList(batch) + kDivergedHint),
         bad_rank);
+  }
+  if (state_.shards && (flags[2 + ranks] != -flags[3 + ranks] || flags[4 + ranks] != -flags[5 + ranks])) {
+    RequireSameReplicas(state_, world_, collectives_);
   }
 
   Sums all;
@@ -221,7 +260,8 @@ StepFigures TrainStep::Reduce(const std::vector<Sums>& sums, const StepBatch& ba
           .grad_norm = 0.0,
           .lr = 0.0,
           .stop_requested = flags[1] > 0.0,
-          .rank_seconds = {flags.begin() + 2, flags.end()}};
+          .rank_seconds = {flags.begin() + 2, flags.begin() + 2 + static_cast<std::ptrdiff_t>(ranks)},
+          .begun_anew = begun_anew_};
 }
 
 }  // namespace plural::trainer

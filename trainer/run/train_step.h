@@ -36,6 +36,8 @@ struct StepFigures {
   bool gives_up = false;  // the run must end before this step
   // Of each rank's forward and backward, before it waits for others; on a GPU of starting them.
   std::vector<double> rank_seconds{};
+  // How often this rank has run out of memory and begun its passes anew, with layers that are computed twice.
+  std::int64_t begun_anew = 0;
 };
 
 // After so many steps that were left out one behind the other the next one ends the run: steps that all stand
@@ -53,10 +55,11 @@ class TrainStep {
     bool canonical = false;                     // sums in one order, of batches whose groups lie apart
     SpikeAction on_spike = SpikeAction::kOff;
     SpikeSettings spikes{};
+    std::int64_t out_of_memory_step = 0;  // of a test (fault.h): once in this step memory runs out
   };
 
   // All references outlive this. `state` holds the trainable parameters of `model`. COLLECTIVE.
-  TrainStep(const Settings& settings, const Schedule& schedule, const ActivationBudget& budget,
+  TrainStep(const Settings& settings, const Schedule& schedule, ActivationBudget& budget,
             const Decoder& model, TrainState& state, const dist::World& world,
             dist::Collectives& collectives);
 
@@ -68,9 +71,12 @@ class TrainStep {
 
  private:
   // Sums over some of this rank's groups with their passes; terms are their part of the step's means.
-  // `last`: what follows is the sum over ranks.
+  // `last`: what follows is the sum over ranks. Where a GPU's memory runs out they are done once more, with
+  // fewer activations kept and so with the same bits, unless a part of their gradients has been sent.
   Sums ForwardBackward(const StepBatch& batch, std::span<const data::LabelledGroup> groups,
                        std::span<const data::RowPass> passes, bool last);
+  Sums ForwardBackwardOnce(const StepBatch& batch, std::span<const data::LabelledGroup> groups,
+                           std::span<const data::RowPass> passes, bool last);
   // The same of all groups apart: each one's sums, and its gradient in `ordered_`.
   std::vector<Sums> ForwardBackwardApart(const StepBatch& batch);
   // From sums over all ranks, so that all come to the same.
@@ -82,13 +88,15 @@ class TrainStep {
 
   const Settings settings_;
   Schedule schedule_;
-  const ActivationBudget& budget_;
+  ActivationBudget& budget_;
   const Decoder& model_;
   TrainState& state_;
   const dist::World& world_;
   dist::Collectives& collectives_;
   std::optional<dist::GradientSync> sync_;   // either this one
   std::optional<dist::OrderedSum> ordered_;  // or this one
+  std::int64_t begun_anew_ = 0;              // in this step
+  bool ran_out_ = false;                     // out_of_memory_step is over
 };
 
 }  // namespace plural::trainer

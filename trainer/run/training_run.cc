@@ -20,6 +20,7 @@
 #include "trainer/run/train_lines.h"
 #include "trainer/run/train_setup.h"
 #include "trainer/run/trained_record.h"
+#include "trainer/state/sharded_state.h"
 
 namespace plural::trainer {
 namespace {
@@ -102,8 +103,8 @@ ExitCode TrainingRun::ToTheEnd() {
                           .warmup_steps = WarmupSteps(recipe_, groups_),
                           .total_steps = last_step_,
                           .min_lr_rate = recipe_.optimizer.min_lr_rate};
-  const ActivationBudget budget(recipe_.train.activation_checkpointing, recipe_.train.activation_bytes,
-                                model_, world_);
+  ActivationBudget budget(recipe_.train.activation_checkpointing, recipe_.train.activation_bytes, model_,
+                          world_);
   const bool drops = recipe_.adapter.lora && recipe_.adapter.settings.dropout > 0.0;
   TrainStep step({.method = recipe_.method,
                   .values = method_settings_,
@@ -112,7 +113,8 @@ ExitCode TrainingRun::ToTheEnd() {
                   .bucket_bytes = recipe_.train.bucket_bytes,
                   .canonical = recipe_.train.canonical,
                   .on_spike = recipe_.guard.spike,
-                  .spikes = {recipe_.guard.window_steps, recipe_.guard.factor}},
+                  .spikes = {recipe_.guard.window_steps, recipe_.guard.factor},
+                  .out_of_memory_step = fault_.OutOfMemoryStep()},
                  schedule, budget, model_, state_, world_, collectives_);
   if (state_.position.validation_owed) {
     state_.position.validation_owed = false;
@@ -124,6 +126,12 @@ ExitCode TrainingRun::ToTheEnd() {
     StepBatch batch;
     double data_wait_seconds = 0.0;
     const StepFigures figures = TakeStep(step, batch, data_wait_seconds);
+    if (figures.begun_anew > 0) {
+      log_.Warn("rank " + std::to_string(world_.Rank()) + " ran out of memory in step " +
+                std::to_string(batch.step + 1) +
+                " and began it anew; from here on passes of that size compute their layers twice, with the "
+                "same numbers (train.activation_bytes)");
+    }
     if (figures.gives_up) StopBeforeSpike(figures);
     LogStep(figures, batch.epoch, SecondsSince(start), data_wait_seconds);
     profile_.AfterStep(batch);
@@ -341,16 +349,31 @@ void TrainingRun::Save(bool commits) {
     metrics_->Sync();
     state_.position.metrics_bytes = metrics_->Bytes();
   }
-  const std::string replica_sha256 = RequireSameReplicas(state_, world_, collectives_);
+  const bool copies = !commits;
+  std::string replica_sha256 = RequireSameReplicas(state_, world_, collectives_);
   RequireFinite(state_, world_, collectives_);
+  std::optional<MomentsInTurn> moments;  // of shards
+  std::vector<dist::NamedTensor> copied;
+  if (state_.shards) {
+    replica_sha256 = HashOverRanks(state_, collectives_);
+    moments.emplace(state_, collectives_);
+    if (copies) copied = CopyOfMoments(*moments);
+  }
   if (Lead()) {
     writer_.Wait();
     NoteCommitted();
-    writer_.Start(SnapshotOf(state_, replica_sha256, /*copies=*/!commits));
-    if (commits) {
-      writer_.Wait();
-      NoteCommitted();
+    Snapshot snapshot = SnapshotOf(state_, replica_sha256, copies);
+    if (moments && !copies) {
+      snapshot.sharded_moments = &*moments;
+      writer_.WriteHere(snapshot);
+    } else {
+      if (moments) snapshot.moments = std::move(copied);
+      writer_.Start(std::move(snapshot));
+      if (commits) writer_.Wait();
     }
+    if (commits) NoteCommitted();
+  } else if (moments && !copies) {
+    PassOn(*moments);
   }
   saved_step_ = state_.position.step;
   if (commits) collectives_.Barrier();  // no rank ends before the commit

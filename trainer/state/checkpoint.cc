@@ -7,9 +7,11 @@
 #include <array>
 #include <cstdio>
 #include <ctime>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 
 #include "data/error.h"
 #include "data/sha256.h"
@@ -19,6 +21,8 @@
 #include "trainer/base/json_io.h"
 #include "trainer/base/printable.h"
 #include "trainer/files/safetensors.h"
+#include "trainer/state/checkpoint_tensors.h"
+#include "trainer/state/sharded_state.h"
 
 namespace plural::trainer {
 namespace {
@@ -101,28 +105,6 @@ void VerifyManifest(const fs::path& folder) {
   }
 }
 
-void FillTensors(const fs::path& path, const std::vector<dist::NamedTensor>& tensors) {
-  const c10::NoGradGuard no_gradient;
-  const SafetensorsReader reader(path);
-  if (reader.Entries().size() != tensors.size()) {
-    throw ExitError(ExitCode::kBadData, path.string() + ": " + std::to_string(reader.Entries().size()) +
-                                            " tensors; this recipe trains " + std::to_string(tensors.size()));
-  }
-  for (const auto& [name, tensor] : tensors) {
-    const auto entry = reader.Entries().find(name);
-    if (entry == reader.Entries().end()) {
-      throw ExitError(ExitCode::kBadData, path.string() + ": tensor '" + name + "' is missing");
-    }
-    if (at::IntArrayRef(entry->second.shape) != tensor.sizes() ||
-        entry->second.dtype != tensor.scalar_type()) {
-      throw ExitError(ExitCode::kBadData, path.string() + ": tensor '" + name +
-                                              "' has another shape or dtype than this recipe's");
-    }
-    at::Tensor target = tensor;  // shares its memory with the flat buffer
-    target.copy_(reader.Read(name));
-  }
-}
-
 void RequireConsistent(const fs::path& folder, std::int64_t step, std::int64_t updates,
                        std::int64_t skipped) {
   const std::string where = (folder / kState).string();
@@ -163,10 +145,11 @@ void ReadCheckpoint(const fs::path& folder, TrainState& state) {
   const nlohmann::json json = ReadJsonFile(state_path);
   StateFromJson(json, state_path.string(), state);
   RequireConsistent(folder, state.position.step, state.optimizer.Updates(), state.spikes.skipped_steps);
-  FillTensors(folder / kTrainable, state.parameters.Tensors());
-  FillTensors(folder / kOptimizer, OptimizerTensors(state));
+  FillTensors(SafetensorsReader(folder / kTrainable), state.parameters.Tensors());
+  if (!state.shards) FillTensors(SafetensorsReader(folder / kOptimizer), OptimizerTensors(state));
   // The end-to-end check: memory holds the same tensors as when they were saved.
-  if (json.value("replica_sha256", "") != ReplicaHash(state)) {
+  const std::string found = state.shards ? HashWithMomentsOf(folder / kOptimizer, state) : ReplicaHash(state);
+  if (json.value("replica_sha256", "") != found) {
     throw ExitError(ExitCode::kBadData,
                     state_path.string() + ": the tensors read do not have the hash saved");
   }
@@ -193,6 +176,8 @@ void RemoveAfterRename(const fs::path& folder) {
 
 }  // namespace
 
+fs::path MomentsFile(const fs::path& folder) { return folder / kOptimizer; }
+
 void LoadCheckpoint(const fs::path& folder, TrainState& state) {
   AsExitErrors(folder, [&] { ReadCheckpoint(folder, state); });
 }
@@ -213,10 +198,9 @@ SavedState CheckCheckpoint(const fs::path& folder, Sums epoch_sums) {
 }
 
 Snapshot SnapshotOf(const TrainState& state, const std::string& replica_sha256, bool copies) {
-  Snapshot snapshot{.step = state.position.step,
-                    .parameters = state.parameters.Tensors(),
-                    .moments = OptimizerTensors(state),
-                    .json = {}};
+  Snapshot snapshot{
+      .step = state.position.step, .parameters = state.parameters.Tensors(), .moments = {}, .json = {}};
+  if (!state.shards) snapshot.moments = OptimizerTensors(state);
   nlohmann::json json = StateToJson(state);
   json["replica_sha256"] = replica_sha256;
   snapshot.json = json.dump(2) + "\n";
@@ -291,7 +275,9 @@ void Checkpoints::Save(const Snapshot& snapshot) const {
     };
     const auto trainable = WriteSafetensors(pending.Path() / kTrainable, snapshot.parameters);
     record(kTrainable, trainable.size_bytes, trainable.sha256);
-    const auto moments = WriteSafetensors(pending.Path() / kOptimizer, snapshot.moments);
+    const auto moments = snapshot.sharded_moments != nullptr
+                             ? WriteMoments(pending.Path() / kOptimizer, *snapshot.sharded_moments)
+                             : WriteSafetensors(pending.Path() / kOptimizer, snapshot.moments);
     record(kOptimizer, moments.size_bytes, moments.sha256);
     WriteFileDurably(pending.Path() / kState, snapshot.json);
     record(kState, static_cast<std::int64_t>(snapshot.json.size()), data::Sha256OfBytes(snapshot.json));
@@ -368,8 +354,17 @@ std::string RequireSameReplicas(const TrainState& state, const dist::World& worl
 }
 
 void RequireFinite(const TrainState& state, const dist::World& world, dist::Collectives& collectives) {
-  // Every rank holds the same numbers and comes to the same end.
-  const std::string name = NotFinite(state);
+  // Every rank holds the same numbers and comes to the same end; of shards the first place of all ranks
+  // counts.
+  std::string name = NotFinite(state);
+  if (state.shards) {
+    constexpr double kNowhere = -std::numeric_limits<double>::infinity();
+    const auto place = FirstNotFinite(state);
+    double first = place ? -static_cast<double>(*place) : kNowhere;
+    collectives.AllReduceMax(std::span<double>(&first, 1));
+    const auto& spans = state.parameters.Spans();
+    name = first == kNowhere ? "" : spans[static_cast<std::size_t>(-first) % spans.size()].name;
+  }
   if (name.empty()) return;
   FailTogether(world, collectives,
                ExitError(ExitCode::kDiverged,
@@ -386,6 +381,7 @@ void BroadcastState(TrainState& state, dist::Collectives& collectives) {
   json = nlohmann::json::parse(text);
   StateFromJson(json, "state of rank 0", state);
   collectives.Broadcast(state.parameters.Values(), 0);
+  if (state.shards) return;
   collectives.Broadcast(state.optimizer.FirstMoment(), 0);
   collectives.Broadcast(state.optimizer.SecondMoment(), 0);
 }

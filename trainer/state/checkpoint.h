@@ -21,6 +21,7 @@
 
 #include "dist/collectives.h"
 #include "dist/world.h"
+#include "trainer/state/sharded_state.h"
 #include "trainer/state/train_state.h"
 
 namespace plural::trainer {
@@ -29,11 +30,16 @@ namespace plural::trainer {
 struct Snapshot {
   std::int64_t step = 0;
   std::vector<dist::NamedTensor> parameters, moments;
+  // In place of `moments`: they come from all ranks while the file is written, which is then COLLECTIVE.
+  MomentsInTurn* sharded_moments = nullptr;
   std::string json;  // state.json
 };
 // Of `state`, whose replica hash is known. `copies`: the tensors are the snapshot's own, in host memory;
-// otherwise `state` must stay as it is until the snapshot is written.
+// otherwise `state` must stay as it is until the snapshot is written. With shards, `moments` stay empty.
 Snapshot SnapshotOf(const TrainState& state, const std::string& replica_sha256, bool copies);
+
+// The file with the moments in a checkpoint's folder.
+std::filesystem::path MomentsFile(const std::filesystem::path& folder);
 
 class Checkpoints {
  public:
@@ -52,10 +58,11 @@ class Checkpoints {
     std::filesystem::path folder;       // empty: there was none, the state is untouched
     std::vector<std::string> warnings;  // one for each bad checkpoint that was skipped
   };
-  // Fills `state`, which has the right layout, from the newest checkpoint that is whole. A bad one is renamed
-  // to step-N.bad-<unix time> and the next older one is tried.
-  // Errors: ExitError(kBadData) when there are checkpoints but none is whole, or the newest has a format of a
-  // later version, which stays as it is; ExitError(kMissingInput) when the folder cannot be listed.
+  // Fills `state`, which has the right layout, from the newest checkpoint that is whole; moments of shards
+  // are compared with their hash and left to ReadMoments. A bad one is renamed to step-N.bad-<unix time> and
+  // the next older one is tried. Errors: ExitError(kBadData) when there are checkpoints but none is whole, or
+  // the newest has a format of a later version, which stays as it is; ExitError(kMissingInput) when the
+  // folder cannot be listed.
   Loaded LoadNewest(TrainState& state) const;
 
   // What the newest checkpoint is bound to; nothing where there is none that can be read.
@@ -73,8 +80,8 @@ class Checkpoints {
   std::int64_t keep_;
 };
 
-// Reads one checkpoint and checks sizes, hashes, names and shapes. Errors: ExitError(kBadData or
-// kMissingInput); `state` is then half filled.
+// Reads one checkpoint, as LoadNewest, and checks sizes, hashes, names and shapes. Errors: ExitError(kBadData
+// or kMissingInput); `state` is then half filled.
 void LoadCheckpoint(const std::filesystem::path& folder, TrainState& state);
 
 // The same without a model: sizes, hashes, and what state.json and the tensors' headers say; changes nothing.
@@ -87,11 +94,11 @@ SavedState CheckCheckpoint(const std::filesystem::path& folder, Sums epoch_sums)
 std::string RequireSameReplicas(const TrainState& state, const dist::World& world,
                                 dist::Collectives& collectives);
 
-// No number that is not finite is ever written. COLLECTIVE, of ranks that hold the same. Errors:
+// No number that is not finite is ever written. COLLECTIVE, of ranks that hold the same parameters. Errors:
 // ExitError(kDiverged) naming the step and the parameter.
 void RequireFinite(const TrainState& state, const dist::World& world, dist::Collectives& collectives);
 
-// Copies rank 0's state to all ranks. COLLECTIVE.
+// Copies rank 0's state to all ranks, without the moments where there are shards (ReadMoments). COLLECTIVE.
 void BroadcastState(TrainState& state, dist::Collectives& collectives);
 
 }  // namespace plural::trainer

@@ -5,15 +5,26 @@
 #include <utility>
 
 namespace plural::trainer {
+namespace {
+
+CheckpointWriter::Committed Timed(const Checkpoints& checkpoints, const Snapshot& snapshot) {
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  checkpoints.Save(snapshot);
+  return {snapshot.step, std::chrono::duration<double>(Clock::now() - start).count()};
+}
+
+}  // namespace
 
 void CheckpointWriter::Start(Snapshot snapshot) {
   if (writing_.valid()) throw std::logic_error("CheckpointWriter::Start: a checkpoint is being written");
-  writing_ = std::async(std::launch::async, [this, snapshot = std::move(snapshot)] {
-    using Clock = std::chrono::steady_clock;
-    const auto start = Clock::now();
-    checkpoints_.Save(snapshot);
-    return Committed{snapshot.step, std::chrono::duration<double>(Clock::now() - start).count()};
-  });
+  writing_ = std::async(std::launch::async,
+                        [this, snapshot = std::move(snapshot)] { return Timed(checkpoints_, snapshot); });
+}
+
+void CheckpointWriter::WriteHere(const Snapshot& snapshot) {
+  Wait();
+  committed_ = Timed(checkpoints_, snapshot);
 }
 
 std::optional<CheckpointWriter::Committed> CheckpointWriter::TakeCommitted() {

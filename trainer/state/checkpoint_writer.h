@@ -26,6 +26,9 @@ class CheckpointWriter {
 
   // Begins to write. Precondition: nothing is being written (Wait).
   void Start(Snapshot snapshot);
+  // Writes on the calling thread, since what comes from other ranks comes to the main thread only. Errors: as
+  // Wait.
+  void WriteHere(const Snapshot& snapshot);
   // The one that has been committed since the last call; nothing while it is being written. Errors: as Wait.
   std::optional<Committed> TakeCommitted();
   // Until nothing is being written. Errors: ExitError(kCheckpointWrite) of the one under way, once.

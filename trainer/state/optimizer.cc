@@ -3,7 +3,8 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/linalg_vector_norm.h>
-#include <ATen/ops/zeros_like.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 
 #ifdef __SSE2__
@@ -13,6 +14,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <span>
 #include <stdexcept>
 
 #include "trainer/state/device_update.h"
@@ -109,9 +111,7 @@ double SquaresOf(const double* x, std::int64_t size) { return SumOfSquares(x, si
 #pragma GCC pop_options
 
 template <typename T>
-void UpdateOnCpu(const at::Tensor& values, const at::Tensor& gradients, const at::Tensor& first,
-                 const at::Tensor& second, std::int64_t offset, std::int64_t size,
-                 const AdamWScalars<double>& u) {
+void UpdateOnCpu(const AdamWBuffers& range, const AdamWScalars<double>& u) {
   const AdamWScalars<T> rounded{static_cast<T>(u.gradient_scale),
                                 static_cast<T>(u.decay),
                                 static_cast<T>(u.one_minus_beta1),
@@ -120,14 +120,20 @@ void UpdateOnCpu(const at::Tensor& values, const at::Tensor& gradients, const at
                                 static_cast<T>(u.correction2_sqrt),
                                 static_cast<T>(u.eps),
                                 static_cast<T>(u.step_size)};
-  UpdateRange(values.mutable_data_ptr<T>() + offset, gradients.const_data_ptr<T>() + offset,
-              first.mutable_data_ptr<T>() + offset, second.mutable_data_ptr<T>() + offset, size, rounded);
+  UpdateRange(range.values.mutable_data_ptr<T>(), range.gradients.const_data_ptr<T>(),
+              range.first_moment.mutable_data_ptr<T>(), range.second_moment.mutable_data_ptr<T>(),
+              range.values.numel(), rounded);
+}
+
+double SquaresIn(const at::Tensor& flat, std::int64_t offset, std::int64_t size) {
+  return flat.scalar_type() == at::kDouble ? SquaresOf(flat.const_data_ptr<double>() + offset, size)
+                                           : SquaresOf(flat.const_data_ptr<float>() + offset, size);
 }
 
 }  // namespace
 
 AdamW::AdamW(const dist::FlatParameters& parameters, const Settings& settings,
-             const std::vector<double>& lr_scales)
+             const std::vector<double>& lr_scales, const dist::Shards* shards)
     : settings_(settings) {
   if (!lr_scales.empty() && lr_scales.size() != parameters.Spans().size()) {
     throw std::logic_error("AdamW: one learning-rate scale a span is needed");
@@ -140,11 +146,24 @@ AdamW::AdamW(const dist::FlatParameters& parameters, const Settings& settings,
       // The padding between spans is zero and stays zero.
       ranges_.back().size = span.offset + span.size - ranges_.back().offset;
     } else {
-      ranges_.push_back({span.offset, span.size, decays, lr_scale});
+      ranges_.push_back({span.offset, span.size, span.offset, decays, lr_scale});
     }
   }
-  first_moment_ = at::zeros_like(parameters.Values());
-  second_moment_ = at::zeros_like(parameters.Values());
+  if (shards != nullptr) ranges_ = KeptOf(ranges_, *shards);
+  const std::int64_t kept = shards != nullptr ? shards->OwnElements() : parameters.Values().numel();
+  first_moment_ = at::zeros({kept}, parameters.Values().options());
+  second_moment_ = at::zeros({kept}, parameters.Values().options());
+}
+
+std::vector<AdamW::Range> AdamW::KeptOf(const std::vector<Range>& ranges, const dist::Shards& shards) {
+  std::vector<Range> kept;
+  for (const Range& range : ranges) {
+    for (const dist::Shards::Piece& piece : shards.Within(range.offset, range.size)) {
+      if (piece.rank != shards.Rank()) continue;
+      kept.push_back({piece.offset, piece.size, piece.kept, range.decays, range.lr_scale});
+    }
+  }
+  return kept;
 }
 
 void AdamW::Step(dist::FlatParameters& parameters, double lr, double gradient_scale) {
@@ -166,10 +185,13 @@ void AdamW::Step(dist::FlatParameters& parameters, double lr, double gradient_sc
     const double range_lr = lr * range.lr_scale;
     u.step_size = range_lr / correction1;
     u.decay = range.decays ? 1.0 - range_lr * settings_.weight_decay : 1.0;
+    const AdamWBuffers buffers{
+        values.narrow(0, range.offset, range.size), gradients.narrow(0, range.offset, range.size),
+        first_moment_.narrow(0, range.kept, range.size), second_moment_.narrow(0, range.kept, range.size)};
     if (values.is_cpu()) {
-      update(values, gradients, first_moment_, second_moment_, range.offset, range.size, u);
+      update(buffers, u);
     } else {
-      UpdateByOperators({values, gradients, first_moment_, second_moment_}, range.offset, range.size, u);
+      UpdateByOperators(buffers, 0, range.size, u);
     }
   }
 }
@@ -178,11 +200,25 @@ double GradientNorm(const dist::FlatParameters& parameters) {
   const at::Tensor gradients = parameters.Gradients();
   if (!gradients.is_cpu()) return at::linalg_vector_norm(gradients, 2, {}, false, at::kDouble).item<double>();
   double sum = 0.0;
-  for (const auto& span : parameters.Spans()) {
-    sum += gradients.scalar_type() == at::kDouble
-               ? SquaresOf(gradients.const_data_ptr<double>() + span.offset, span.size)
-               : SquaresOf(gradients.const_data_ptr<float>() + span.offset, span.size);
+  for (const auto& span : parameters.Spans()) sum += SquaresIn(gradients, span.offset, span.size);
+  return std::sqrt(sum);
+}
+
+double GradientNorm(const dist::FlatParameters& parameters, const dist::Shards& shards,
+                    dist::Collectives& collectives) {
+  const at::Tensor gradients = parameters.Gradients();
+  double sum = 0.0;
+  if (gradients.is_cpu()) {
+    for (const auto& piece : shards.Own()) sum += SquaresIn(gradients, piece.offset, piece.size);
+  } else {
+    std::vector<at::Tensor> norms;  // asked for once
+    for (const auto& piece : shards.Own()) {
+      norms.push_back(
+          at::linalg_vector_norm(gradients.narrow(0, piece.offset, piece.size), 2, {}, false, at::kDouble));
+    }
+    if (!norms.empty()) sum = at::stack(norms).square().sum().item<double>();
   }
+  collectives.AllReduceSum(std::span<double>(&sum, 1));
   return std::sqrt(sum);
 }
 

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 #include <string_view>
 
 #include "data/sha256.h"
@@ -227,21 +228,45 @@ void RequireNumbers(const SpikeWindow& window, const std::string& where) {
 
 }  // namespace
 
-std::string NotFinite(const TrainState& state) {
-  for (const at::Tensor& tensor :
-       {state.parameters.Values(), state.optimizer.FirstMoment(), state.optimizer.SecondMoment()}) {
-    // A parameter at a time, so that what is looked at needs little memory.
+std::optional<std::int64_t> FirstNotFinite(const TrainState& state) {
+  std::int64_t place = 0;
+  // A parameter at a time, so that what is looked at needs little memory.
+  const auto finite = [](const at::Tensor& flat, std::int64_t offset, std::int64_t size) {
+    return at::isfinite(flat.narrow(0, offset, size)).all().item<bool>();
+  };
+  for (const auto& span : state.parameters.Spans()) {
+    if (!finite(state.parameters.Values(), span.offset, span.size)) return place;
+    ++place;
+  }
+  for (const at::Tensor& moment : {state.optimizer.FirstMoment(), state.optimizer.SecondMoment()}) {
     for (const auto& span : state.parameters.Spans()) {
-      if (!at::isfinite(tensor.narrow(0, span.offset, span.size)).all().item<bool>()) return span.name;
+      if (!state.shards) {
+        if (!finite(moment, span.offset, span.size)) return place;
+      } else {
+        for (const auto& piece : state.shards->Within(span.offset, span.size)) {
+          if (piece.rank == state.shards->Rank() && !finite(moment, piece.kept, piece.size)) return place;
+        }
+      }
+      ++place;
     }
   }
-  return "";
+  return std::nullopt;
+}
+
+std::string NotFinite(const TrainState& state) {
+  const auto place = FirstNotFinite(state);
+  const auto& spans = state.parameters.Spans();
+  return place ? spans[static_cast<std::size_t>(*place) % spans.size()].name : "";
 }
 
 std::string ReplicaHash(const TrainState& state) {
   data::Sha256 hash;
-  for (const at::Tensor& tensor :
-       {state.parameters.Values(), state.optimizer.FirstMoment(), state.optimizer.SecondMoment()}) {
+  std::vector<at::Tensor> replicas = {state.parameters.Values()};
+  if (!state.shards) {
+    replicas.push_back(state.optimizer.FirstMoment());
+    replicas.push_back(state.optimizer.SecondMoment());
+  }
+  for (const at::Tensor& tensor : replicas) {
     const at::Tensor bytes = tensor.cpu().contiguous();
     hash.Update(bytes.const_data_ptr(), bytes.nbytes());
   }
@@ -303,6 +328,7 @@ void StateFromJson(const nlohmann::json& json, const std::string& where, TrainSt
 }
 
 std::vector<dist::NamedTensor> OptimizerTensors(const TrainState& state) {
+  if (state.shards) throw std::logic_error("OptimizerTensors: the moments lie on several ranks");
   std::vector<dist::NamedTensor> tensors;
   const auto add = [&](const at::Tensor& flat, const char* suffix) {
     for (const auto& span : state.parameters.Spans()) {

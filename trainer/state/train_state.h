@@ -9,10 +9,13 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "dist/flat_parameters.h"
+#include "dist/shards.h"
 #include "trainer/method/sums.h"
 #include "trainer/state/optimizer.h"
 #include "trainer/state/spike_window.h"
@@ -52,22 +55,30 @@ struct Provenance {
 
 struct TrainState {
   dist::FlatParameters parameters;
+  std::optional<dist::Shards> shards;  // none: this rank has all moments
   AdamW optimizer;
   Position position;
   SpikeWindow spikes;  // empty without a guard
   Identity identity;
   Provenance provenance;
 
-  // `lr_scales` as in AdamW's constructor.
+  // `lr_scales` as in AdamW's constructor. `sharding`: the moments lie on several ranks (dist/shards.h).
   TrainState(std::vector<dist::NamedTensor> trainable, const AdamW::Settings& settings,
-             const std::vector<double>& lr_scales = {})
-      : parameters(std::move(trainable)), optimizer(parameters, settings, lr_scales) {}
+             const std::vector<double>& lr_scales = {},
+             const std::optional<dist::Shards::Settings>& sharding = {})
+      : parameters(std::move(trainable)),
+        shards(sharding ? std::optional<dist::Shards>(std::in_place, parameters, *sharding) : std::nullopt),
+        optimizer(parameters, settings, lr_scales, shards ? &*shards : nullptr) {}
 };
 
-// The name of the first parameter whose value or moment is NaN or infinite; "" where all are finite.
+// The place of the first parameter whose value or moment, of those here, is NaN or infinite: of values, then
+// first, then second moments, each in the order of the spans. Nothing where all are finite.
+std::optional<std::int64_t> FirstNotFinite(const TrainState& state);
+// Its name; "" where all are finite.
 std::string NotFinite(const TrainState& state);
 
-// SHA-256 of parameters and moments: equal on all ranks, always.
+// SHA-256 of what every rank has of its own, parameters and moments or, with shards, parameters alone: equal
+// on all ranks, always.
 std::string ReplicaHash(const TrainState& state);
 
 // What state.json says beside the tensors.
@@ -92,6 +103,7 @@ void StateFromJson(const nlohmann::json& json, const std::string& where, TrainSt
 // The moments as tensors named like torch's: "<parameter>.exp_avg" and "<parameter>.exp_avg_sq".
 inline constexpr const char* kFirstMoment = ".exp_avg";
 inline constexpr const char* kSecondMoment = ".exp_avg_sq";
+// Precondition: no shards.
 std::vector<dist::NamedTensor> OptimizerTensors(const TrainState& state);
 
 }  // namespace plural::trainer

@@ -84,5 +84,15 @@ TEST(CostModel, NeverExceedsTheMemoryGiven) {
   EXPECT_GT(CostOf(Shape(), false, 4, at::kCUDA).max_rows, CostOf(Shape(), false, 8, at::kCUDA).max_rows);
 }
 
+// A kind of device has its own memory to count with, whatever the machine has.
+TEST(CostModel, AGpuTakesTreesOfMoreRows) {
+  const auto rows = [](at::Device device, std::int64_t gigabytes) {
+    return CostOf(Shape(), false, 2, device, gigabytes << 30).max_rows;
+  };
+  EXPECT_EQ(rows(at::kCUDA, 0), rows(at::kCUDA, 48));
+  EXPECT_GT(rows(at::kCUDA, 0), 3 * rows(at::kCUDA, 8));
+  EXPECT_EQ(rows(at::kCPU, 0), rows(at::kCPU, 8));
+}
+
 }  // namespace
 }  // namespace plural::trainer

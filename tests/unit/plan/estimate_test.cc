@@ -52,7 +52,14 @@ TEST(Estimate, WeightsAreCountedOnce) {
   EXPECT_EQ(full.trained_parameters, config.ParameterCount());
   EXPECT_EQ(full.weight_bytes, 0) << "trained weights are among the training bytes";
   EXPECT_EQ(full.training_bytes, 4 * 4 * config.ParameterCount());
+  // Of two moments a rank has its share: 16 bytes a parameter become 8 + 8 / 4.
+  EXPECT_EQ(EstimateRun(recipe, config, /*ranks=*/4).training_bytes, 10 * config.ParameterCount());
+  recipe.optimizer.sharding = "off";
+  EXPECT_EQ(EstimateRun(recipe, config, /*ranks=*/4).training_bytes, full.training_bytes);
+  recipe.optimizer.sharding = "auto";
   recipe.adapter.lora = true;
+  EXPECT_EQ(EstimateRun(recipe, config, /*ranks=*/4).training_bytes,
+            EstimateRun(recipe, config).training_bytes);
   const RunEstimate adapter = EstimateRun(recipe, config);
   EXPECT_EQ(adapter.weight_bytes, 4 * config.ParameterCount());
   EXPECT_EQ(adapter.checkpoint_bytes, 3 * 4 * adapter.trained_parameters);

@@ -77,9 +77,9 @@ TEST_F(RunFolderTest, AnotherRecipeIsRefusedKeyByKey) {
 
 TEST_F(RunFolderTest, WhatDecidesNothingMayChange) {
   { const RunFolder folder(Load()); }
-  const Recipe changed =
-      Load({"checkpoint.every_steps=3", "checkpoint.keep=9", "train.log_every_steps=5", "run.threads=2",
-            "run.deterministic=true", "log.tensorboard=true", "log.wandb.project=p", "resume=require"});
+  const Recipe changed = Load({"checkpoint.every_steps=3", "checkpoint.keep=9", "train.log_every_steps=5",
+                               "run.threads=2", "run.deterministic=true", "optimizer.sharding=on",
+                               "log.tensorboard=true", "log.wandb.project=p", "resume=require"});
   EXPECT_FALSE(Refusal(changed));
   EXPECT_EQ(ReadFile(RunPaths(changed).RecipeFile()), changed.ResolvedYaml());
   EXPECT_EQ(RecipeSha256(changed), RecipeSha256(Load()));
