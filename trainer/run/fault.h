@@ -4,8 +4,9 @@
 // rule: main thread. Programs that are built without tests have none of it.
 //
 // Kinds: kill, segv, abort, stop (signals to itself), exit (code 3), throw, spin (for ever), sleep (for
-// ever), nan (into the parameters), bitflip (the lowest bit of one parameter, on this rank alone). STEP
-// counts from 1.
+// ever), nan (into the parameters), bitflip (the lowest bit of one parameter, on this rank alone); enospc and
+// torn strike the checkpoint of that step (base/write_fault.h), and behind a torn one the process is killed.
+// STEP counts from 1.
 #pragma once
 
 #include <cstdint>

@@ -16,6 +16,7 @@
 #include "trainer/method/sums.h"
 #include "trainer/state/optimizer.h"
 #include "trainer/state/spike_window.h"
+#include "trainer/state/validation_record.h"
 
 namespace plural::trainer {
 
@@ -54,7 +55,8 @@ struct TrainState {
   dist::FlatParameters parameters;
   AdamW optimizer;
   Position position;
-  SpikeWindow spikes;  // empty without a guard
+  SpikeWindow spikes;           // empty without a guard
+  ValidationRecord validation;  // empty without one that looks at it
   Identity identity;
   Provenance provenance;
 
@@ -74,6 +76,7 @@ std::string ReplicaHash(const TrainState& state);
 struct SavedState {
   Position position;
   SpikeWindow spikes;
+  ValidationRecord validation;
   Identity identity;
   Provenance provenance;
   std::int64_t updates = 0;  // of the optimizer
