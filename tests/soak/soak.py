@@ -3,10 +3,11 @@
     PYTHONPATH=tests .venv/bin/python tests/soak/soak.py WORK [--minutes 30] [--every 15] [--steps 60000]
         [--seed 1]
 
-A tiny model is trained on one to three ranks, with sums in one order. Every so many seconds one fault of
-the menu strikes; the run is started again, on another number of ranks. Then the same run is made
-undisturbed on one rank, and the adapters are compared. Prints a line per fault and a summary as JSON; exit
-code 1 where the bytes differ, a start did not end as documented, or something was left behind.
+A tiny model is trained on one to three ranks, with sums in one order, validations and second copies of
+checkpoints. Every so many seconds one fault of the menu strikes; the run is started again, on another
+number of ranks. Then the same run is made undisturbed on one rank, and the adapters are compared. Prints a
+line per fault and a summary as JSON; exit code 1 where the bytes differ, a start did not end as documented,
+or something was left behind. The program is one that is built with tests (trainer/run/fault.h).
 """
 
 import argparse
@@ -15,6 +16,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,11 +35,32 @@ CODES = {
     "TERM to a rank": {75},
     "TERM to mpirun": {1},
     "abort a rank": {134},
+    "USR2, then USR1": {75},
     "flip a bit": {137},
     "cut a file": {137},
     "lose a manifest": {137},
+    "lose all checkpoints": {137},
+    "lose the run folder": {137},
+    "damage the newest and its copy": {137},
+    "throw": {70},
+    "segv": {139},
+    "exit": {3},
+    "nan": {77},
+    "bitflip": {79},
+    "spin": {76},
+    "enospc": {74},
+    "torn": {137},
 }
-DAMAGE = ("flip a bit", "cut a file", "lose a manifest")
+DAMAGE = (
+    "flip a bit",
+    "cut a file",
+    "lose a manifest",
+    "lose all checkpoints",
+    "lose the run folder",
+    "damage the newest and its copy",
+)
+HOOKS = ("throw", "segv", "exit", "nan", "bitflip", "spin", "enospc", "torn")  # PLURAL_FAULT
+EVERY = 50  # steps between checkpoints
 
 
 def children(pid):
@@ -71,36 +94,69 @@ class Soak:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.draw = random.Random(arguments.seed)
         self.arguments = arguments
+        self.hours = []  # what ranks held when a fault came: [seconds, MiB, open files]
+        self.segments = len(list(pathlib.Path("/dev/shm").iterdir()))
         self.struck = collections.Counter()
         self.codes = collections.Counter()
         self.wrong = []
         training.write_corpus(self.folder / "corpus.h5", training.random_groups(13))
+        training.write_corpus(self.folder / "held-out.h5", training.random_groups(4, seed=1))
         self.recipe = self.folder / "recipe.yaml"
         training.write_recipe(
             self.recipe,
             "disturbed",
+            corpus="corpus.h5, validation: held-out.h5",
             dtype="fp32",
-            extra=f"train: {{epochs: 1000000, steps: {arguments.steps}, groups_per_step: 4, "
-            "reduction: canonical, log_every_steps: 100}\ncheckpoint: {every_steps: 50}",
+            extra=f"""train:
+  epochs: 1000000
+  steps: {arguments.steps}
+  groups_per_step: 4
+  reduction: canonical
+  log_every_steps: 100
+checkpoint: {{every_steps: {EVERY}, keep_best: loss, mirror: copies}}
+validation: {{every_steps: 500, responses: 1, max_new_tokens: 4}}
+guard: {{collapse: warn, replicas_every_steps: 20}}
+watchdog: {{step_seconds: 10}}
+""",
         )
 
     @property
     def run(self):
         return self.folder / "runs/disturbed"
 
-    def start(self, ranks, *overrides):
+    def start(self, ranks, *overrides, hook=""):
         return subprocess.Popen(
             [*training.mpirun(ranks), training.PLURAL, "train", str(self.recipe), *overrides],
             cwd=self.folder,
+            env={**os.environ, "PLURAL_FAULT": hook},
             stdout=subprocess.DEVNULL,
             stderr=open(self.folder / "stderr.log", "a"),
         )
+
+    def hook(self, fault, ranks):
+        """PLURAL_FAULT for a step that the next start comes to; with it the fault strikes by itself."""
+        if fault not in HOOKS:
+            return ""
+        # Behind the first five steps of the start, which the watchdog gives more time.
+        step = self.newest_step() + self.draw.randint(8, 40 * int(self.arguments.every))
+        if fault in ("enospc", "torn"):
+            return f"{fault}@0:{(step // EVERY + 1) * EVERY}"
+        return f"{fault}@{self.draw.randrange(ranks)}:{step}"
 
     def strike(self, fault, launcher):
         ranks = children(launcher.pid)
         if not ranks:
             return
         victim = self.draw.choice(ranks)
+        try:
+            status = pathlib.Path(f"/proc/{victim}/status").read_text()
+            files = len(os.listdir(f"/proc/{victim}/fd"))
+            resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+            self.hours.append(
+                [round(time.monotonic() - self.started), int(resident.split()[1]) // 1024, files]
+            )
+        except (OSError, StopIteration):  # it has ended by itself
+            return
         signals = {
             "kill a rank": (victim, signal.SIGKILL),
             "kill mpirun": (launcher.pid, signal.SIGKILL),
@@ -111,6 +167,7 @@ class Soak:
             "TERM to a rank": (victim, signal.SIGTERM),
             "TERM to mpirun": (launcher.pid, signal.SIGTERM),
             "abort a rank": (victim, signal.SIGABRT),
+            "USR2, then USR1": (victim, signal.SIGUSR2),
         }
         whom, what = signals.get(fault, (victim, signal.SIGKILL))
         try:
@@ -118,13 +175,23 @@ class Soak:
             if fault == "USR1 twice":
                 time.sleep(0.02)
                 os.kill(whom, what)
+            if fault == "USR2, then USR1":
+                time.sleep(1)
+                os.kill(launcher.pid, signal.SIGUSR1)
         except ProcessLookupError:
             return
         self.struck[fault] += 1
 
     def damage(self, fault):
-        """The newest checkpoint, where there are two."""
+        """The newest checkpoint, where there are two; or all of them, of which there are copies."""
         steps = sorted(self.run.glob("checkpoints/step-" + "[0-9]" * 8))
+        copies = sorted((self.folder / "copies/disturbed").glob("step-" + "[0-9]" * 8))
+        if fault.startswith("lose") and fault != "lose a manifest":
+            if len(copies) > 1:
+                shutil.rmtree(self.run / "checkpoints" if fault == "lose all checkpoints" else self.run)
+            return
+        if fault == "damage the newest and its copy" and len(copies) > 1:
+            (copies[-1] / "state.json").write_text("{")
         if len(steps) < 2:
             return
         if fault == "lose a manifest":
@@ -139,15 +206,22 @@ class Soak:
         file.write_bytes(content)
 
     def disturb(self):
-        until = time.monotonic() + 60 * self.arguments.minutes
+        self.started = time.monotonic()
+        until = self.started + 60 * self.arguments.minutes
         while True:
             ranks = self.draw.choice((1, 2, 2, 3))
-            launcher = self.start(ranks)
             fault = self.draw.choice(sorted(CODES)) if time.monotonic() < until else None
+            if fault == "bitflip" and ranks == 1:
+                ranks = 2  # one rank has nobody to compare with
+            launcher = self.start(ranks, hook=self.hook(fault, ranks))
+            hooked = fault in HOOKS
             try:
-                launcher.wait(self.draw.uniform(0.2, 2.0) * self.arguments.every if fault else None)
+                patience = self.draw.uniform(0.2, 2.0) * self.arguments.every + (120 if hooked else 0)
+                launcher.wait(patience if fault else None)
+                if hooked and launcher.returncode in CODES[fault]:
+                    self.struck[fault] += 1
             except subprocess.TimeoutExpired:
-                self.strike(fault, launcher)
+                self.strike("USR1 to all" if hooked else fault, launcher)
                 try:
                     launcher.wait(60)
                 except subprocess.TimeoutExpired:
@@ -171,6 +245,13 @@ class Soak:
             (file.name for file in self.run.glob("checkpoints/step-" + "[0-9]" * 8)), default="no checkpoint"
         )
 
+    def newest_step(self):
+        """Of both places, as a start takes it."""
+        places = (self.run / "checkpoints", self.folder / "copies/disturbed")
+        return max(
+            (int(file.name[5:]) for one in places for file in one.glob("step-" + "[0-9]" * 8)), default=0
+        )
+
     def check(self):
         code = self.start(1, "name=undisturbed").wait()
         if code != 0:
@@ -188,7 +269,8 @@ class Soak:
         ]
         if steps != list(range(100, self.arguments.steps + 1, 100)):
             self.wrong.append("metrics.jsonl does not have every hundredth step once")
-        leftovers = [str(file) for file in self.run.rglob(".*") if file.name not in (".", "..")]
+        folders = (self.run, self.folder / "copies")
+        leftovers = [str(file) for folder in folders for file in folder.rglob(".*")]
         if leftovers:
             self.wrong.append(f"left behind: {leftovers}")
         if processes := ours(self.folder):
@@ -212,7 +294,11 @@ def main():
                 "minutes": round((time.monotonic() - started) / 60, 1),
                 "faults": dict(soak.struck),
                 "codes": dict(soak.codes),
-                "bad_checkpoints": len(list(soak.run.glob("checkpoints/*.bad-*"))),
+                "bad_checkpoints": len(list(soak.folder.rglob("step-*.bad-*"))),
+                "seconds_mib_files_of_first_ranks": soak.hours[:3],
+                "of_last_ranks": soak.hours[-3:],
+                "largest_mib": max((mib for _, mib, _ in soak.hours), default=0),
+                "shared_memory_segments": [soak.segments, len(list(pathlib.Path("/dev/shm").iterdir()))],
                 "wrong": soak.wrong,
             },
             indent=1,

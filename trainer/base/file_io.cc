@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "trainer/base/error.h"
+#include "trainer/base/write_fault.h"
 
 namespace plural {
 namespace fs = std::filesystem;
@@ -147,6 +148,7 @@ OutputFile::~OutputFile() {
 
 void OutputFile::Write(std::string_view bytes) {
   while (!bytes.empty()) {
+    if (FaultOf(path_) == WriteFault::kNoSpace) FailWrite(path_, bytes.size(), ENOSPC);
     const ssize_t wrote = write(descriptor_, bytes.data(), std::min(bytes.size(), kMaxTransfer));
     if (wrote < 0 && errno == EINTR) continue;
     if (wrote < 0) FailWrite(path_, bytes.size(), errno);
@@ -157,6 +159,9 @@ void OutputFile::Write(std::string_view bytes) {
 
 void OutputFile::Close() {
   const int descriptor = std::exchange(descriptor_, -1);
+  if (FaultOf(path_) == WriteFault::kTorn && ftruncate(descriptor, size_ / 2) != 0) {
+    FailWrite(path_, 0, errno);
+  }
   if (fsync(descriptor) != 0) {
     const int error = errno;
     close(descriptor);

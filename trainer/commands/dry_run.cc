@@ -27,6 +27,7 @@
 #include "trainer/plan/process_memory.h"
 #include "trainer/plan/step_plan.h"
 #include "trainer/recipe/recipe.h"
+#include "trainer/run/resume.h"
 #include "trainer/run/train_setup.h"
 
 namespace plural::trainer {
@@ -277,6 +278,7 @@ int RunDryRun(const DryRunOptions& options) {
   const Sample sample = SampleGroups(corpus, recipe, config, pack);
   const std::int64_t steps_per_epoch = data::BatchPlan(groups, PlanSettings(recipe)).StepsPerEpoch();
   const std::int64_t steps = TotalSteps(recipe, groups);
+  const std::string begins = CheckStart(recipe);
   const RunEstimate run = EstimateRun(recipe, config, options.ranks);
   const std::int64_t every = recipe.checkpoint.every_steps;
   const std::int64_t saved = every == 0 ? 1 : (steps + every - 1) / every;
@@ -304,6 +306,7 @@ int RunDryRun(const DryRunOptions& options) {
   Line("groups", Count(groups) + ", " + Counted(corpus.Info().responses, "response"));
   Line("steps", Count(steps) + " (" + Count(steps_per_epoch) + " per epoch, each of " +
                     Count(recipe.train.groups_per_step) + " groups over all ranks)");
+  if (!begins.empty()) Line("goes on", begins);
   const auto per_group = [&](std::int64_t total) {
     return Decimal(static_cast<double>(total) / static_cast<double>(sample.groups), 1);
   };

@@ -31,7 +31,9 @@ void PrintJson(const std::string& run, const RunReport& report) {
 
 // A start passes over damaged checkpoints and writes a damaged result again; all else it refuses.
 const char* Advice(const RunReport& report) {
-  const auto is_checkpoint = [](const Finding& one) { return one.what.starts_with("checkpoints/"); };
+  const auto is_checkpoint = [](const Finding& one) {
+    return one.what.starts_with("checkpoints/") || one.what.starts_with("mirror/");
+  };
   const bool has_whole = std::ranges::any_of(report.findings, [&](const Finding& one) {
     return is_checkpoint(one) && one.state == Finding::State::kGood;
   });

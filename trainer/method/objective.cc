@@ -28,8 +28,10 @@ std::vector<at::Tensor> LikelihoodAndUnlikelihood(const EdgeValues& edges, const
   const at::Tensor log_one_minus_p =
       clamp > 0.0 ? edges.log_one_minus_p_E.clamp_min(std::log(clamp)) : edges.log_one_minus_p_E;
   // Unpenalised edges are masked, not multiplied by 0: their log(1-p) may be -inf.
-  return {(edges.likelihood_E * edges.log_p_E).sum().neg(),
-          (edges.unlikelihood_E * log_one_minus_p.masked_fill(edges.unlikelihood_E == 0.0, 0.0)).sum().neg()};
+  at::Tensor unlikelihood =
+      (edges.unlikelihood_E * log_one_minus_p.masked_fill(edges.unlikelihood_E == 0.0, 0.0)).sum().neg();
+  if (settings.unlikelihood_scale != 1.0) unlikelihood = unlikelihood * settings.unlikelihood_scale;
+  return {(edges.likelihood_E * edges.log_p_E).sum().neg(), unlikelihood};
 }
 
 PassResult RunPass(const Decoder& model, const data::RowPass& pass, const ObjectiveSettings& settings,

@@ -21,6 +21,8 @@ namespace plural::trainer {
 
 // What is done with a step whose loss or gradient norm stands out.
 enum class SpikeAction { kOff, kWarn, kSkip, kStop };
+// What is done when a validation says that the model collapses.
+enum class CollapseAction { kOff, kWarn, kLower, kStop };
 
 struct Recipe {
   std::string name;
@@ -114,6 +116,8 @@ struct Recipe {
     std::int64_t every_steps = 200;  // 0: only at the end
     std::int64_t keep = 3;
     std::string asynchronous = "auto";  // auto | on | off: written while the next steps run
+    std::string mirror;                 // folder of second copies
+    std::string keep_best = "off";      // off, or the validation's figure whose best stays
   } checkpoint;
 
   struct Validation {                // on data.validation
@@ -124,10 +128,13 @@ struct Recipe {
     double temperature = 1.0;
   } validation;
 
-  struct Guard {  // state/spike_window.h
+  struct Guard {  // state/spike_window.h, state/validation_record.h
     SpikeAction spike = SpikeAction::kOff;
     std::int64_t window_steps = 128;
     double factor = 10.0;
+    CollapseAction collapse = CollapseAction::kOff;
+    double collapse_factor = 2.0;
+    std::int64_t replicas_every_steps = 0;  // 0: at checkpoints alone
   } guard;
 
   struct Watchdog {  // a rank that does one thing for longer ends the job, in seconds
@@ -171,6 +178,12 @@ struct Recipe {
   bool ShardsOptimizer(int ranks) const {
     return ranks > 1 && (optimizer.sharding == "on" || (optimizer.sharding == "auto" && !adapter.lora));
   }
+  // Where second copies of checkpoints lie; empty: nowhere.
+  std::filesystem::path MirrorFolder() const {
+    return checkpoint.mirror.empty() ? std::filesystem::path()
+                                     : std::filesystem::path(checkpoint.mirror) / name;
+  }
+  bool KeepsBest() const { return checkpoint.keep_best != "off"; }
   // Whether `resume` names a checkpoint.
   bool ResumesFromFolder() const { return resume != "auto" && resume != "require" && resume != "never"; }
   std::filesystem::path RunFolder() const { return std::filesystem::path(run.dir) / name; }

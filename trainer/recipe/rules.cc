@@ -175,6 +175,28 @@ void CheckRun(const Recipe& recipe, Checker& check) {
   for (const char* key : {"guard.window_steps", "guard.factor"}) {
     check.NoEffect(key, recipe.guard.spike != SpikeAction::kOff, "guard.spike", "with guard.spike off");
   }
+  check.NoEffect("guard.collapse_factor", recipe.guard.collapse != CollapseAction::kOff, "guard.collapse",
+                 "with guard.collapse off");
+  const bool validates = !recipe.data.validation.empty() && recipe.validation.every_steps > 0;
+  const auto needs_validations = [&](bool asks, const char* key) {
+    check.Rule(asks && !validates, {key, "data.validation", "validation.every_steps"},
+               "needs validations while the run trains; give data.validation, and validation.every_steps "
+               "above 0, or set it to off");
+  };
+  needs_validations(recipe.guard.collapse != CollapseAction::kOff, "guard.collapse");
+  check.Rule(!recipe.checkpoint.mirror.empty() &&
+                 (std::filesystem::path(recipe.checkpoint.mirror) / "").lexically_normal() ==
+                     (std::filesystem::path(recipe.run.dir) / "").lexically_normal(),
+             {"checkpoint.mirror", "run.dir"},
+             "is run.dir, where the first copies are; give a folder on another disk");
+  needs_validations(recipe.KeepsBest(), "checkpoint.keep_best");
+  check.Rule(recipe.guard.collapse == CollapseAction::kLower && !recipe.method->negatives,
+             {"guard.collapse", "method"},
+             "is lower, and method " + std::string(recipe.method->name) +
+                 " has no unlikelihood weight; set it to warn or stop");
+  check.Rule(recipe.checkpoint.keep_best == "kl_nats" && !recipe.method->target_sets,
+             {"checkpoint.keep_best", "method"},
+             "is kl_nats, which method distribution_matching alone measures; set it to loss or perplexity");
   const bool stops = recipe.early_stop.enabled;
   check.Rule(stops && !recipe.method->target_sets, {"early_stop.enabled", "method"},
              "needs the target entropy of method distribution_matching, found method " +

@@ -319,6 +319,13 @@ std::vector<Key> MakeKeys() {
   add(Word("checkpoint.asynchronous", Same({"auto", "on", "off"}), FIELD(checkpoint.asynchronous),
            "`on`: a copy is written while the next steps run, one at a time; `off`: the run waits, without a "
            "copy; `auto`: `on` for adapters"));
+  add(Text("checkpoint.mirror", FIELD(checkpoint.mirror),
+           "folder that gets, in a folder of the run's `name`, a second copy of each checkpoint, for a start "
+           "that finds the first one damaged or gone; what goes wrong there ends no run"));
+  add(Word("checkpoint.keep_best", Same({"off", "loss", "perplexity", "kl_nats"}),
+           FIELD(checkpoint.keep_best),
+           "a validation whose figure is the lowest so far is followed by a checkpoint, which stays beside "
+           "the newest ones until there is a better one"));
 
   add(Integer("validation.every_steps", Between(0, kMaxCount), FIELD(validation.every_steps),
               "measure on `data.validation` so often, and after the last step; 0: only there"));
@@ -344,6 +351,20 @@ std::vector<Key> MakeKeys() {
       "steps that the medians are of, the last ones that were made; half of them come before the first "
       "judgement"));
   add(Number("guard.factor", Above(1), FIELD(guard.factor), "see `guard.spike`"));
+  add(Word(
+      "guard.collapse",
+      Words<CollapseAction>{{"off", CollapseAction::kOff},
+                            {"warn", CollapseAction::kWarn},
+                            {"lower", CollapseAction::kLower},
+                            {"stop", CollapseAction::kStop}},
+      FIELD(guard.collapse),
+      "a validation with a figure `guard.collapse_factor` times worse than its best: `warn` says so, "
+      "`lower` halves the unlikelihood weight for the steps that follow, `stop` saves the state and ends "
+      "with 77"));
+  add(Number("guard.collapse_factor", Above(1), FIELD(guard.collapse_factor), "see `guard.collapse`"));
+  add(Integer("guard.replicas_every_steps", Between(0, kMaxCount), FIELD(guard.replicas_every_steps),
+              "steps between comparisons of all ranks' parameters and moments, by hash; 0: with each "
+              "checkpoint alone"));
 
   add(Boolean(
       "watchdog.enabled", FIELD(watchdog.enabled),

@@ -51,6 +51,7 @@ Fault::Fault(int rank) {
 }
 
 void Fault::Before(std::int64_t step, dist::FlatParameters& parameters) const {
+  if (kind_ == "torn" && step > step_) std::raise(SIGKILL);
   if (kind_.empty() || step != step_) return;
   Strike(kind_);
   const at::Tensor first = parameters.Values().narrow(0, 0, 1);

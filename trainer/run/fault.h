@@ -5,7 +5,8 @@
 //
 // Kinds: kill, segv, abort, stop (signals to itself), exit (code 3), throw, spin (for ever), sleep (for
 // ever), nan (into the parameters), bitflip (the lowest bit of one parameter, on this rank alone), oom (a
-// GPU's memory runs out behind the step's first backward). STEP counts from 1.
+// GPU's memory runs out behind the step's first backward); enospc and torn strike the checkpoint of that step
+// (base/write_fault.h), and behind a torn one the process is killed. STEP counts from 1.
 #pragma once
 
 #include <cstdint>

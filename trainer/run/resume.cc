@@ -2,11 +2,14 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <system_error>
+#include <vector>
 
 #include "dist/agreement.h"
 #include "trainer/base/error.h"
+#include "trainer/base/file_io.h"
 #include "trainer/base/json_io.h"
 #include "trainer/run/identity.h"
 #include "trainer/run/run_folder.h"
@@ -73,12 +76,59 @@ void RequireOther(const Recipe& recipe) {
   RequireSameRun(recipe, folder, IdentityFromJson(ReadJsonFile(state), state));
 }
 
+// The second copies.
+std::optional<Checkpoints> MirrorOf(const Recipe& recipe) {
+  if (recipe.checkpoint.mirror.empty()) return std::nullopt;
+  return Checkpoints(recipe.MirrorFolder(), recipe.checkpoint.keep);
+}
+
+void RemoveLeftoversOf(const Checkpoints& mirror) {
+  try {
+    mirror.RemoveLeftovers();
+  } catch (const ExitError&) {  // not listed: LoadNewest says whether that matters
+  }
+}
+
+// A copy of metrics.jsonl lies beside those of the checkpoints.
+void RestoreMetrics(const Recipe& recipe, std::int64_t committed_bytes, RunLog& log) {
+  const fs::path metrics = RunPaths(recipe).Metrics();
+  std::error_code error;
+  const auto size = [&](const fs::path& file) {
+    const std::uintmax_t bytes = fs::file_size(file, error);
+    return error ? std::int64_t{0} : static_cast<std::int64_t>(bytes);
+  };
+  const fs::path copy = recipe.MirrorFolder() / metrics.filename();
+  if (size(metrics) >= committed_bytes || size(copy) < committed_bytes) return;
+  WriteFileDurably(metrics, ReadFile(copy).substr(0, static_cast<std::size_t>(committed_bytes)));
+  log.Warn(metrics.string() + ": was gone or cut; it is taken from " + copy.string());
+}
+
 }  // namespace
+
+bool HasCheckpoint(const Recipe& recipe) {
+  if (!Checkpoints(RunPaths(recipe).Checkpoints(), recipe.checkpoint.keep).Steps().empty()) return true;
+  const std::optional<Checkpoints> mirror = MirrorOf(recipe);
+  return mirror && !mirror->Steps().empty();
+}
+
+std::string CheckStart(const Recipe& recipe) {
+  RequireStart(recipe);
+  if (HasCheckpoint(recipe)) return "from the newest checkpoint of this run";
+  if (!recipe.ResumesFromFolder()) return "";
+  const fs::path folder = OtherCheckpoint(recipe);
+  const SavedState saved = CheckCheckpoint(folder, EpochSums(*recipe.method, recipe.SettingsOfMethod()));
+  std::vector<std::string> gone;  // the rest of the command needs what is gone
+  Identity now = IdentityOfInputs(recipe, gone);
+  now.recipe_sha256 = saved.identity.recipe_sha256;  // compared by RequireStart
+  RequireSameIdentity(now, saved.identity, folder.string());
+  return "after step " + std::to_string(saved.position.step) + ", from " + folder.string() +
+         ", which is whole";
+}
 
 void RequireStart(const Recipe& recipe) {
   if (recipe.resume == "auto") return;
   const RunPaths paths(recipe);
-  const bool has_checkpoint = !Checkpoints(paths.Checkpoints(), recipe.checkpoint.keep).Steps().empty();
+  const bool has_checkpoint = HasCheckpoint(recipe);
   std::error_code error;
   const bool has_result = fs::exists(paths.Result(), error) && !fs::is_empty(paths.Result(), error);
   if (recipe.resume == "never" && (has_checkpoint || has_result)) {
@@ -108,8 +158,16 @@ void Resume(TrainState& state, const Recipe& recipe, const dist::World& world, d
     if (world.Rank() != 0) return;
     const Checkpoints checkpoints(RunPaths(recipe).Checkpoints(), recipe.checkpoint.keep);
     checkpoints.RemoveLeftovers();
-    Checkpoints::Loaded loaded = checkpoints.LoadNewest(state);
+    const std::optional<Checkpoints> mirror = MirrorOf(recipe);
+    if (mirror) RemoveLeftoversOf(*mirror);
+    Checkpoints::Loaded loaded = checkpoints.LoadNewest(state, mirror ? &*mirror : nullptr);
     for (const auto& warning : loaded.warnings) log.Warn(warning);
+    if (mirror && !loaded.folder.empty()) {
+      if (loaded.folder.parent_path() == mirror->Folder()) {
+        log.Warn("goes on from " + loaded.folder.string() + ", the second copy (checkpoint.mirror)");
+      }
+      RestoreMetrics(recipe, state.position.metrics_bytes, log);
+    }
     if (loaded.folder.empty() && recipe.ResumesFromFolder()) {
       loaded.folder = OtherCheckpoint(recipe);
       LoadCheckpoint(loaded.folder, state);

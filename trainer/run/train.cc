@@ -44,7 +44,7 @@ bool IsFinished(const Recipe& recipe, const dist::World& world, dist::Collective
     std::string damage;
     if (!HasResult(paths, damage)) {
       if (damage.empty()) return;
-      if (checkpoints.Steps().empty()) {
+      if (!HasCheckpoint(recipe)) {
         throw ExitError(ExitCode::kBadData,
                         damage + "; no checkpoint is left to write it from: restore it, or remove " +
                             paths.root.string() + " to train from the start");

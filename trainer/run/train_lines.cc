@@ -85,6 +85,23 @@ MetricsLine StepLine(const Method& method, const MethodSettings& settings, const
   return line;
 }
 
+std::string ValidationText(std::int64_t step, const MetricsLine& figures) {
+  std::string shown = "validation after step " + std::to_string(step) + ":";
+  const auto show = [&](const char* key, const char* before, const char* behind) {
+    if (!figures.contains(key)) return;
+    const auto& value = figures[key];  // a text where it is not finite
+    shown += std::string(shown.back() == ':' ? " " : ", ") + before +
+             (value.is_number() ? FourDigits(value.get<double>()) : value.get<std::string>()) + behind;
+  };
+  show("loss", "loss ", "");
+  show("perplexity", "perplexity ", "");
+  show("kl_nats", "KL ", " nats");
+  show("possibility_information_nats", "information ", " nats");
+  show("different_responses", "", " different responses");
+  show("seconds", "", " s");
+  return shown;
+}
+
 MetricsLine EpochLine(const Method& method, const MethodSettings& settings, const Position& position) {
   const Sums& sums = position.epoch_sums;
   MetricsLine line;

@@ -34,6 +34,9 @@ struct StepTimes {
 MetricsLine StepLine(const Method& method, const MethodSettings& settings, const StepFigures& figures,
                      const StepTimes& times);
 
+// Of a validation's figures, for people.
+std::string ValidationText(std::int64_t step, const MetricsLine& figures);
+
 // Means over an epoch, each group measured before its step. `position`: before the next epoch begins.
 MetricsLine EpochLine(const Method& method, const MethodSettings& settings, const Position& position);
 

@@ -150,9 +150,11 @@ Sums TrainStep::ForwardBackward(const StepBatch& batch, std::span<const data::La
 Sums TrainStep::ForwardBackwardOnce(const StepBatch& batch, std::span<const data::LabelledGroup> groups,
                                     std::span<const data::RowPass> passes, bool last) {
   Sums sums = StepSums(*settings_.method, settings_.values);
+  MethodSettings values = settings_.values;
+  values.unlikelihood_scale = state_.validation.unlikelihood_scale;
   LossContext context{.model = model_,
                       .method = *settings_.method,
-                      .settings = settings_.values,
+                      .settings = values,
                       .passes = passes,
                       .groups = groups,
                       .scale = 1.0 / static_cast<double>(batch.groups_in_step)};

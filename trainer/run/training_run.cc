@@ -30,6 +30,8 @@ using Clock = std::chrono::steady_clock;
 // Enough for a share that tells living latents from dead ones, and seconds beside a run.
 constexpr std::int64_t kLatentPrompts = 8;
 constexpr std::int64_t kLatentResponseTokens = 64;
+// For a second copy: where the run is stopped others wait for its end.
+constexpr double kStopPatienceSeconds = 30.0, kEndPatienceSeconds = 600.0;
 
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -85,6 +87,11 @@ TrainingRun::TrainingRun(const Recipe& recipe, const ModelConfig& config, data::
                .tokenizer_name = corpus.Info().tokenizer_name,
                .tokenizer_sha256 = corpus.Info().tokenizer_sha256};
   if (Lead()) metrics_.emplace(paths_.Metrics(), state.position.metrics_bytes);
+  if (Lead() && !recipe.checkpoint.mirror.empty()) {
+    const std::filesystem::path folder = recipe.MirrorFolder();
+    mirror_.emplace(Checkpoints(folder, recipe.checkpoint.keep), paths_.Metrics(),
+                    folder / paths_.Metrics().filename());
+  }
   if (recipe.method->latents) {
     for (std::int64_t g = 0; g < std::min(groups_, kLatentPrompts); ++g) {
       latent_prompts_.push_back(corpus.Read(g));
@@ -119,6 +126,8 @@ ExitCode TrainingRun::ToTheEnd() {
   if (state_.position.validation_owed) {
     state_.position.validation_owed = false;
     Validate();
+    // The end that a collapse kept from coming, unless it does so again.
+    if (Over() && saved_step_ == state_.position.step) MeasureLatents();
   }
   while (!Over()) {
     profile_.BeforeStep();
@@ -138,6 +147,7 @@ ExitCode TrainingRun::ToTheEnd() {
     if (state_.position.step % steps_per_epoch_ == 0) EndEpoch();
     if (Over()) break;
     const auto due = [&](std::int64_t every) { return every > 0 && state_.position.step % every == 0; };
+    if (world_.Size() > 1 && due(recipe_.guard.replicas_every_steps)) SameReplicas();
     if (due(recipe_.validation.every_steps)) {
       // Who asks for a stop may not wait for it: the next start measures first.
       if (figures.stop_requested) {
@@ -146,10 +156,12 @@ ExitCode TrainingRun::ToTheEnd() {
         Validate();
       }
     }
-    if (figures.stop_requested || due(recipe_.checkpoint.every_steps)) {
+    if (figures.stop_requested || due(recipe_.checkpoint.every_steps) || ValidatedBest()) {
+      if (figures.stop_requested) FinishMirror(kStopPatienceSeconds);  // so that this one gets its copy
       Save(figures.stop_requested || !recipe_.CopiesCheckpoints());
     }
     if (figures.stop_requested) {
+      FinishMirror(kStopPatienceSeconds);
       log_.Info("stopped on request after step " + std::to_string(state_.position.step));
       ShowProfile();
       progress_.Say("stopped on request: step " + std::to_string(state_.position.step) + " of " +
@@ -160,10 +172,12 @@ ExitCode TrainingRun::ToTheEnd() {
   if (validated_step_ != state_.position.step) Validate();
   if (saved_step_ != state_.position.step) {
     MeasureLatents();
+    FinishMirror(kStopPatienceSeconds);
     Save(/*commits=*/true);
   }
   RequireFinite(state_, world_, collectives_);  // also a checkpoint's of an earlier version
   WriteResult();
+  FinishMirror(kEndPatienceSeconds);
   ShowProfile();
   return ExitCode::kDone;
 }
@@ -249,31 +263,6 @@ std::vector<std::int64_t> TrainingRun::GroupsOf(std::int64_t step) const {
   return data::BatchPlan(groups_, PlanSettings(recipe_)).StepGroups(step - 1);
 }
 
-// COLLECTIVE.
-void TrainingRun::StopBeforeSpike(const StepFigures& figures) {
-  const std::int64_t before = state_.position.step;
-  if (saved_step_ != before) {
-    Save(/*commits=*/true);
-  } else {
-    if (Lead()) writer_.Wait();
-    collectives_.Barrier();
-  }
-  const std::vector<std::int64_t> groups = GroupsOf(before + 1);
-  // Behind what the checkpoint has seen: the next start takes the step anew.
-  if (Lead()) metrics_->Write(SpikeLine(before + 1, figures, groups));
-  const bool skips = recipe_.guard.spike == SpikeAction::kSkip;
-  FailTogether(
-      world_, collectives_,
-      ExitError(
-          ExitCode::kDiverged,
-          SpikeText(before + 1, figures, groups) +
-              (skips ? "; the " + std::to_string(kMostSkippedInRow) + " steps before it were left out" : "") +
-              "; it was not made, and the state after step " + std::to_string(before) +
-              " is saved. Look at these groups; to go on, set guard.spike to " +
-              (skips ? "warn, which makes such steps" : "skip, which leaves such steps out, or to warn") +
-              ", or begin anew with another recipe, such as a lower optimizer.lr"));
-}
-
 // Every group has been seen once more.
 void TrainingRun::EndEpoch() {
   Position& position = state_.position;
@@ -295,35 +284,6 @@ void TrainingRun::EndEpoch() {
 }
 
 // COLLECTIVE.
-void TrainingRun::Validate() {
-  if (!validation_) return;
-  Enter(dist::Phase::kValidation, state_.position.step);
-  progress_.Show(state_.position.step, "validating");
-  const MetricsLine figures = validation_->Measure(model_, world_, collectives_);
-  validated_step_ = state_.position.step;
-  if (!Lead()) return;
-  MetricsLine line;
-  line["event"] = "validation";
-  line["step"] = state_.position.step;
-  line.update(figures);
-  metrics_->Write(line);
-  std::string shown = "validation after step " + std::to_string(state_.position.step) + ":";
-  const auto show = [&](const char* key, const char* before, const char* behind) {
-    if (!figures.contains(key)) return;
-    const auto& value = figures[key];  // a text where it is not finite
-    shown += std::string(shown.back() == ':' ? " " : ", ") + before +
-             (value.is_number() ? FourDigits(value.get<double>()) : value.get<std::string>()) + behind;
-  };
-  show("loss", "loss ", "");
-  show("perplexity", "perplexity ", "");
-  show("kl_nats", "KL ", " nats");
-  show("possibility_information_nats", "information ", " nats");
-  show("different_responses", "", " different responses");
-  show("seconds", "", " s");
-  progress_.Say(shown);
-}
-
-// COLLECTIVE.
 void TrainingRun::MeasureLatents() {
   if (latent_prompts_.empty()) return;
   Enter(dist::Phase::kValidation, state_.position.step);
@@ -339,6 +299,41 @@ void TrainingRun::MeasureLatents() {
   metrics_->Write(line);
 }
 
+// COLLECTIVE.
+void TrainingRun::SaveNow() {
+  if (saved_step_ != state_.position.step) {
+    FinishMirror(kStopPatienceSeconds);
+    Save(/*commits=*/true);
+  }
+  if (Lead()) {
+    writer_.Wait();
+    FinishMirror(kStopPatienceSeconds);
+  }
+  collectives_.Barrier();
+}
+
+void TrainingRun::FinishMirror(double seconds) {
+  if (!mirror_) return;
+  // Below what the watchdog grants: it is no reason to end a run in another way.
+  if (!mirror_->WaitFor(std::min(seconds, 0.5 * recipe_.watchdog.checkpoint_seconds))) {
+    log_.Warn("checkpoint.mirror: the last copy is still being written, and is not waited for");
+  }
+  NoteCommitted();
+}
+
+const std::string& TrainingRun::SameReplicas() {
+  if (hashed_step_ != state_.position.step) {
+    replica_sha256_ = RequireSameReplicas(state_, world_, collectives_);
+    hashed_step_ = state_.position.step;
+  }
+  return replica_sha256_;
+}
+
+bool TrainingRun::ValidatedBest() const {
+  const auto best = state_.validation.best.find(recipe_.checkpoint.keep_best);
+  return best != state_.validation.best.end() && best->second.step == state_.position.step;
+}
+
 void TrainingRun::Save(bool commits) {
   Enter(dist::Phase::kCheckpoint, state_.position.step);
   if (Lead()) {
@@ -349,8 +344,9 @@ void TrainingRun::Save(bool commits) {
     metrics_->Sync();
     state_.position.metrics_bytes = metrics_->Bytes();
   }
-  const bool copies = !commits;
-  std::string replica_sha256 = RequireSameReplicas(state_, world_, collectives_);
+  // The mirror writes while the state moves on, as an asynchronous checkpoint does. The same on all ranks.
+  const bool copies = !commits || !recipe_.MirrorFolder().empty();
+  std::string replica_sha256 = SameReplicas();
   RequireFinite(state_, world_, collectives_);
   std::optional<MomentsInTurn> moments;  // of shards
   std::vector<dist::NamedTensor> copied;
@@ -363,11 +359,19 @@ void TrainingRun::Save(bool commits) {
     writer_.Wait();
     NoteCommitted();
     Snapshot snapshot = SnapshotOf(state_, replica_sha256, copies);
+    if (const auto best = state_.validation.best.find(recipe_.checkpoint.keep_best);
+        best != state_.validation.best.end()) {
+      snapshot.best_step = best->second.step;
+    }
+    if (moments && copies) snapshot.moments = std::move(copied);
+    if (const auto passed = mirror_ ? mirror_->Start(snapshot) : std::nullopt) {
+      log_.Warn("checkpoint.mirror: step " + std::to_string(*passed) +
+                " gets no copy, that of an earlier one is still being written");
+    }
     if (moments && !copies) {
       snapshot.sharded_moments = &*moments;
       writer_.WriteHere(snapshot);
     } else {
-      if (moments) snapshot.moments = std::move(copied);
       writer_.Start(std::move(snapshot));
       if (commits) writer_.Wait();
     }
@@ -380,6 +384,14 @@ void TrainingRun::Save(bool commits) {
 }
 
 void TrainingRun::NoteCommitted() {
+  if (const auto copied = mirror_ ? mirror_->TakeCopied() : std::nullopt) {
+    const std::string step = "step " + std::to_string(copied->step);
+    if (copied->problem.empty()) {
+      log_.Info("checkpoint of " + step + " copied to " + recipe_.checkpoint.mirror);
+    } else {
+      log_.Warn("checkpoint.mirror: no copy of " + step + ": " + copied->problem + "; the run goes on");
+    }
+  }
   const std::optional<CheckpointWriter::Committed> done = writer_.TakeCommitted();
   if (!done) return;
   char seconds[32];

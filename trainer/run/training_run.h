@@ -19,6 +19,7 @@
 #include "trainer/files/model_card.h"
 #include "trainer/model/decoder.h"
 #include "trainer/recipe/recipe.h"
+#include "trainer/run/collapse.h"
 #include "trainer/run/fault.h"
 #include "trainer/run/loader.h"
 #include "trainer/run/metrics.h"
@@ -28,6 +29,7 @@
 #include "trainer/run/run_log.h"
 #include "trainer/run/train_step.h"
 #include "trainer/run/validation.h"
+#include "trainer/state/checkpoint_mirror.h"
 #include "trainer/state/checkpoint_writer.h"
 #include "trainer/state/train_state.h"
 
@@ -58,10 +60,21 @@ class TrainingRun {
   void ShowProfile();
   void Validate();
   void MeasureLatents();
+  // After a validation that says the model collapses; the state is saved.
+  [[noreturn]] void StopCollapsed(const CollapseVerdict& verdict);
+  // Whether the figure of checkpoint.keep_best has just been the best.
+  bool ValidatedBest() const;
+  // The hash of the state as it is, which is the same on all ranks. COLLECTIVE. Errors: those of
+  // RequireSameReplicas.
+  const std::string& SameReplicas();
+  // Until the state as it is is committed.
+  void SaveNow();
   // `commits`: returns when the checkpoint is committed; otherwise it is written while the run goes on.
   void Save(bool commits);
-  // Says so where a checkpoint has been committed meanwhile. Errors: those of its writing.
+  // Says so where a checkpoint has been committed or copied meanwhile. Errors: those of its writing.
   void NoteCommitted();
+  // Waits for the second copy, at most so long: the process ends next.
+  void FinishMirror(double seconds);
   void WriteResult();
   bool Over() const { return state_.position.step >= last_step_ || state_.position.stopped_early; }
 
@@ -76,12 +89,15 @@ class TrainingRun {
   RunLog& log_;
   dist::Watchdog& watchdog_;
   const Fault fault_;
-  CheckpointWriter writer_;  // rank 0's
+  CheckpointWriter writer_;                 // rank 0's
+  std::optional<CheckpointMirror> mirror_;  // rank 0's
   const std::int64_t groups_, steps_per_epoch_, first_step_, last_step_;
   const bool begins_elsewhere_;  // at a checkpoint of another run
   std::int64_t saved_step_;
   const std::optional<Validation> validation_;
   std::int64_t validated_step_ = -1;
+  std::int64_t hashed_step_ = -1;
+  std::string replica_sha256_;  // after that step
   const MethodSettings method_settings_;
   const data::PackSettings pack_;
   Training training_;                        // for the card of the result

@@ -102,11 +102,47 @@ class Verifier {
       return Bad("checkpoints", error.what());
     }
     if (steps.empty()) Note("checkpoints", "none");
-    for (const std::int64_t step : steps) ReadCheckpoint(checkpoints.StepFolder(step));
+    for (const std::int64_t step : steps) ReadCheckpoint(checkpoints.StepFolder(step), "checkpoints/");
+    ReadMirror();
+    NameTheBest(checkpoints);
   }
 
-  void ReadCheckpoint(const fs::path& folder) {
-    const std::string name = "checkpoints/" + folder.filename().string();
+  // Second copies. The newest whole checkpoint may be one of them.
+  void ReadMirror() {
+    if (!recipe_ || recipe_->checkpoint.mirror.empty()) return;
+    const Checkpoints mirror(recipe_->MirrorFolder(), /*keep=*/1);
+    std::optional<SavedState> own = std::move(newest_);
+    newest_.reset();
+    try {
+      const std::vector<std::int64_t> steps = mirror.Steps();
+      if (steps.empty()) Note("mirror", mirror.Folder().string() + " holds no copies");
+      for (const std::int64_t step : steps) ReadCheckpoint(mirror.StepFolder(step), "mirror/");
+    } catch (const ExitError& error) {
+      Bad("mirror", error.what());
+    }
+    if (own && (!newest_ || own->position.step >= newest_->position.step)) newest_ = std::move(own);
+  }
+
+  // What checkpoint.keep_best keeps, as the newest checkpoint says.
+  void NameTheBest(const Checkpoints& checkpoints) {
+    if (!newest_ || !recipe_ || !recipe_->KeepsBest()) return;
+    const std::string& figure = recipe_->checkpoint.keep_best;
+    const auto best = newest_->validation.best.find(figure);
+    if (best == newest_->validation.best.end()) return;
+    const std::string name = "checkpoints/" + checkpoints.StepFolder(best->second.step).filename().string();
+    const std::string text = "the best by the validation's " + figure + ", " + FourDigits(best->second.value);
+    for (Finding& finding : report_.findings) {
+      if (finding.what == name && finding.state == State::kGood) {
+        finding.text += "; " + text;
+        return;
+      }
+    }
+    Note(name, text + ", is not there or not whole");
+  }
+
+  // `where`: "checkpoints/".
+  void ReadCheckpoint(const fs::path& folder, const std::string& where) {
+    const std::string name = where + folder.filename().string();
     try {
       const Sums sums = recipe_ ? EpochSums(*recipe_->method, recipe_->SettingsOfMethod()) : Sums();
       SavedState saved = CheckCheckpoint(folder, sums);

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdio>
 #include <ctime>
+#include <functional>
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -198,8 +199,11 @@ SavedState CheckCheckpoint(const fs::path& folder, Sums epoch_sums) {
 }
 
 Snapshot SnapshotOf(const TrainState& state, const std::string& replica_sha256, bool copies) {
-  Snapshot snapshot{
-      .step = state.position.step, .parameters = state.parameters.Tensors(), .moments = {}, .json = {}};
+  Snapshot snapshot{.step = state.position.step,
+                    .parameters = state.parameters.Tensors(),
+                    .moments = {},
+                    .json = {},
+                    .metrics_bytes = state.position.metrics_bytes};
   if (!state.shards) snapshot.moments = OptimizerTensors(state);
   nlohmann::json json = StateToJson(state);
   json["replica_sha256"] = replica_sha256;
@@ -293,16 +297,24 @@ void Checkpoints::Save(const Snapshot& snapshot) const {
   // Old ones are removed only now that the new one is durable.
   const std::vector<std::int64_t> steps = Steps();
   for (std::size_t i = 0; i + static_cast<std::size_t>(keep_) < steps.size(); ++i) {
-    RemoveAfterRename(StepFolder(steps[i]));
+    if (steps[i] != snapshot.best_step) RemoveAfterRename(StepFolder(steps[i]));
   }
 }
 
-Checkpoints::Loaded Checkpoints::LoadNewest(TrainState& state) const {
+Checkpoints::Loaded Checkpoints::LoadNewest(TrainState& state, const Checkpoints* mirror) const {
   Loaded loaded;
-  std::vector<std::int64_t> steps = Steps();
-  std::reverse(steps.begin(), steps.end());
-  for (const std::int64_t step : steps) {
-    const fs::path folder = StepFolder(step);
+  std::vector<std::pair<std::int64_t, fs::path>> found;
+  for (const std::int64_t step : Steps()) found.emplace_back(step, StepFolder(step));
+  try {
+    for (const std::int64_t step : mirror == nullptr ? std::vector<std::int64_t>() : mirror->Steps()) {
+      found.emplace_back(step, mirror->StepFolder(step));
+    }
+  } catch (const ExitError& error) {
+    if (found.empty()) throw;
+    loaded.warnings.emplace_back(error.what());
+  }
+  std::ranges::stable_sort(found, std::greater<>(), [](const auto& one) { return one.first; });
+  for (const auto& [step, folder] : found) {
     if (const std::string later = OfALaterFormat(folder); !later.empty()) {
       throw ExitError(ExitCode::kBadData, later);
     }
@@ -321,7 +333,7 @@ Checkpoints::Loaded Checkpoints::LoadNewest(TrainState& state) const {
                                 ": " + error.what());
     }
   }
-  std::string bad = loaded.warnings.empty() ? "" : loaded.warnings.front();
+  std::string bad = found.empty() ? "" : loaded.warnings.front();
   for (const fs::path& entry : Entries()) {
     const std::string name = entry.filename().string();
     if (bad.empty() && name.find(".bad-") != std::string::npos) bad = "set aside earlier: " + name;
@@ -332,23 +344,50 @@ Checkpoints::Loaded Checkpoints::LoadNewest(TrainState& state) const {
                                           "); restore one, or remove the folder to train from the start");
 }
 
+namespace {
+
+// The name of the first parameter or moment that is not the same on all ranks. COLLECTIVE.
+std::string FirstDifference(const TrainState& state, dist::Collectives& collectives) {
+  std::vector<dist::NamedTensor> tensors = state.parameters.Tensors();
+  for (auto& moment : OptimizerTensors(state)) tensors.push_back(std::move(moment));
+  std::string hashes;
+  for (const auto& [name, tensor] : tensors) {
+    const at::Tensor bytes = tensor.detach().cpu().contiguous();
+    data::Sha256 hash;
+    hash.Update(bytes.const_data_ptr(), bytes.nbytes());
+    hashes += hash.Hex();
+  }
+  const std::size_t size = hashes.size() / std::max<std::size_t>(1, tensors.size());
+  const std::vector<std::string> all = collectives.AllGather(hashes);
+  for (std::size_t t = 0; t < tensors.size(); ++t) {
+    for (const std::string& other : all) {
+      if (other.compare(t * size, size, all.front(), t * size, size) != 0) return tensors[t].name;
+    }
+  }
+  return "what lies between the tensors";
+}
+
+}  // namespace
+
 std::string RequireSameReplicas(const TrainState& state, const dist::World& world,
                                 dist::Collectives& collectives) {
   std::string hash = ReplicaHash(state);
   const std::vector<int> odd = dist::OddRanks(collectives.AllGather(hash));
   if (!odd.empty()) {
+    const std::string where = FirstDifference(state, collectives);
     const bool majority = 2 * odd.size() < static_cast<std::size_t>(world.Size());
     const std::string whose =
         majority ? "parameters or moments of rank " + dist::JoinRanks(odd) + " differ from the other ranks'"
                  : "parameters or moments differ between ranks, and too few are alike to "
                    "tell whose are wrong (rank " +
                        dist::JoinRanks(odd) + " or the others)";
-    FailTogether(world, collectives,
-                 ExitError(ExitCode::kReplicasDiffer,
-                           "step " + std::to_string(state.position.step) + ": " + whose +
-                               "; no checkpoint was written. Suspect the memory or the processor of " +
-                               (majority ? "that machine" : "one of the machines") +
-                               "; start again to go on from the last one"));
+    FailTogether(
+        world, collectives,
+        ExitError(ExitCode::kReplicasDiffer,
+                  "step " + std::to_string(state.position.step) + ": " + whose + ", first in '" + where +
+                      "'; no checkpoint of it was written. Suspect the memory or the processor of " +
+                      (majority ? "that machine" : "one of the machines") +
+                      "; start again to go on from the last one"));
   }
   return hash;
 }

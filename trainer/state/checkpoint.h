@@ -32,7 +32,9 @@ struct Snapshot {
   std::vector<dist::NamedTensor> parameters, moments;
   // In place of `moments`: they come from all ranks while the file is written, which is then COLLECTIVE.
   MomentsInTurn* sharded_moments = nullptr;
-  std::string json;  // state.json
+  std::string json;                // state.json
+  std::int64_t metrics_bytes = 0;  // of metrics.jsonl, which it belongs to
+  std::int64_t best_step = -1;     // of a checkpoint that stays whatever its age; -1: none
 };
 // Of `state`, whose replica hash is known. `copies`: the tensors are the snapshot's own, in host memory;
 // otherwise `state` must stay as it is until the snapshot is written. With shards, `moments` stay empty.
@@ -49,7 +51,7 @@ class Checkpoints {
   // Removes folders that a killed run left half-written or half-removed. The caller holds the lock.
   void RemoveLeftovers() const;
 
-  // Writes step-<step>, then removes those beyond `keep`.
+  // Writes step-<step>, then removes those beyond `keep` but for the snapshot's best one.
   // Errors: ExitError(kCheckpointWrite); older checkpoints are untouched.
   void Save(const Snapshot& snapshot) const;
 
@@ -60,10 +62,12 @@ class Checkpoints {
   };
   // Fills `state`, which has the right layout, from the newest checkpoint that is whole; moments of shards
   // are compared with their hash and left to ReadMoments. A bad one is renamed to step-N.bad-<unix time> and
-  // the next older one is tried. Errors: ExitError(kBadData) when there are checkpoints but none is whole, or
-  // the newest has a format of a later version, which stays as it is; ExitError(kMissingInput) when the
-  // folder cannot be listed.
-  Loaded LoadNewest(TrainState& state) const;
+  // the next older one is tried.
+  // With `mirror`, whose folder has second copies: from the newest of both; of one step its own goes first.
+  // Errors: ExitError(kBadData) when there are checkpoints but none is whole, or the newest has a format of a
+  // later version, which stays as it is; ExitError(kMissingInput) when the folder cannot be listed, or there
+  // is no checkpoint in it and that of the mirror cannot be listed.
+  Loaded LoadNewest(TrainState& state, const Checkpoints* mirror = nullptr) const;
 
   // What the newest checkpoint is bound to; nothing where there is none that can be read.
   std::optional<Identity> NewestIdentity() const;
@@ -71,6 +75,7 @@ class Checkpoints {
   // Steps of the committed checkpoints, ascending. Errors: ExitError(kMissingInput) when the folder is there
   // and cannot be listed.
   std::vector<std::int64_t> Steps() const;
+  const std::filesystem::path& Folder() const { return folder_; }
   std::filesystem::path StepFolder(std::int64_t step) const;
 
  private:

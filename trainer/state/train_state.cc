@@ -216,6 +216,37 @@ void Visit(Visitor&& visit, P& provenance) requires std::is_same_v<std::remove_c
   visit("restarts", provenance.restarts);
 }
 
+void WriteRecord(const ValidationRecord& record, nlohmann::json& json) {
+  Writer writer(json);
+  writer("unlikelihood_scale", record.unlikelihood_scale);
+  writer("lowered_in_row", record.lowered_in_row);
+  json["best"] = nlohmann::json::object();
+  for (const auto& [name, best] : record.best) {
+    Writer one(json["best"][name]);
+    one("value", best.value);
+    one("step", best.step);
+  }
+}
+
+void ReadRecord(const nlohmann::json& json, const std::string& where, ValidationRecord& record) {
+  StateReader reader(json, where);
+  reader("unlikelihood_scale", record.unlikelihood_scale);
+  reader("lowered_in_row", record.lowered_in_row);
+  bool right = record.unlikelihood_scale >= 0.0 && record.unlikelihood_scale <= 1.0;
+  const nlohmann::json& best = reader.At("best");
+  if (!best.is_object()) throw ExitError(ExitCode::kBadData, where + ": key 'best' is no JSON object");
+  for (const auto& [name, values] : best.items()) {
+    StateReader one(values, where + ": best: " + name);
+    one("value", record.best[name].value);
+    one("step", record.best[name].step);
+    right = right && std::isfinite(record.best[name].value);
+  }
+  if (!right) {
+    throw ExitError(ExitCode::kBadData,
+                    where + ": unlikelihood_scale must be in [0, 1], and every value of best finite");
+  }
+}
+
 void RequireNumbers(const SpikeWindow& window, const std::string& where) {
   const auto finite = [](double value) { return std::isfinite(value); };
   if (window.losses.size() == window.grad_norms.size() && std::ranges::all_of(window.losses, finite) &&
@@ -278,6 +309,7 @@ nlohmann::json StateToJson(const TrainState& state) {
   Visit(Writer(json["position"]), state.position);
   WriteSums(state.position.epoch_sums, json);
   if (!state.spikes.Empty()) Visit(Writer(json["guard"]), state.spikes);
+  if (!state.validation.Empty()) WriteRecord(state.validation, json["validation"]);
   Visit(Writer(json["identity"]), state.identity);
   Visit(Writer(json["provenance"]), state.provenance);
   json["optimizer"]["updates"] = state.optimizer.Updates();
@@ -312,6 +344,7 @@ SavedState SavedStateFromJson(const nlohmann::json& json, const std::string& whe
     Visit(StateReader(root.At("guard"), where + ": guard"), saved.spikes);
     RequireNumbers(saved.spikes, where + ": guard");
   }
+  if (json.contains("validation")) ReadRecord(json["validation"], where + ": validation", saved.validation);
   saved.identity = IdentityFromJson(json, where);
   Visit(StateReader(root.At("provenance"), where + ": provenance"), saved.provenance);
   StateReader(root.At("optimizer"), where + ": optimizer")("updates", saved.updates);
@@ -322,6 +355,7 @@ void StateFromJson(const nlohmann::json& json, const std::string& where, TrainSt
   SavedState saved = SavedStateFromJson(json, where, state.position.epoch_sums);
   state.position = std::move(saved.position);
   state.spikes = std::move(saved.spikes);
+  state.validation = std::move(saved.validation);
   state.identity = std::move(saved.identity);
   state.provenance = std::move(saved.provenance);
   state.optimizer.Restore(saved.updates);

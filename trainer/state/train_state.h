@@ -19,6 +19,7 @@
 #include "trainer/method/sums.h"
 #include "trainer/state/optimizer.h"
 #include "trainer/state/spike_window.h"
+#include "trainer/state/validation_record.h"
 
 namespace plural::trainer {
 
@@ -58,7 +59,8 @@ struct TrainState {
   std::optional<dist::Shards> shards;  // none: this rank has all moments
   AdamW optimizer;
   Position position;
-  SpikeWindow spikes;  // empty without a guard
+  SpikeWindow spikes;           // empty without a guard
+  ValidationRecord validation;  // empty without one that looks at it
   Identity identity;
   Provenance provenance;
 
@@ -85,6 +87,7 @@ std::string ReplicaHash(const TrainState& state);
 struct SavedState {
   Position position;
   SpikeWindow spikes;
+  ValidationRecord validation;
   Identity identity;
   Provenance provenance;
   std::int64_t updates = 0;  // of the optimizer

@@ -48,6 +48,9 @@ void Train(TrainState& state, std::int64_t step) {
   state.position.epoch_sums["some_later_sum"] = 0.1;
   state.position.metrics_bytes = 1234;
   state.position.validation_owed = true;
+  state.validation.best["loss"] = {.value = 0.1, .step = 3};
+  state.validation.unlikelihood_scale = 0.25;
+  state.validation.lowered_in_row = 2;
   state.identity = {.seed = 0xFFFFFFFFFFFFFFFFULL,
                     .recipe_sha256 = "r",
                     .corpus = "c",
@@ -100,6 +103,10 @@ class CheckpointTest : public ::testing::Test {
       EXPECT_NE(std::string(error.what()).find(word), std::string::npos) << error.what();
     }
   }
+  void ExpectRefusedStep(const std::string& what) const {
+    TrainState state = MakeState();
+    EXPECT_THROW(LoadCheckpoint(folder_ / "step-00000001", state), ExitError) << what;
+  }
   std::vector<std::string> Names() const {
     std::vector<std::string> names;
     for (const auto& entry : fs::directory_iterator(folder_)) names.push_back(entry.path().filename());
@@ -141,6 +148,55 @@ TEST_F(CheckpointTest, NoneThereIsNotAnError) {
 TEST_F(CheckpointTest, KeepsTheNewest) {
   SaveSteps(Checkpoints(folder_, 2), {1, 2, 3, 10});
   EXPECT_EQ(Names(), (std::vector<std::string>{"step-00000003", "step-00000010"}));
+}
+
+TEST_F(CheckpointTest, TheBestStaysBesideTheNewest) {
+  const Checkpoints checkpoints(folder_, 2);
+  TrainState state = MakeState();
+  for (const auto& [step, best] : {std::pair{1, 1}, {2, 1}, {3, 1}, {4, 4}, {5, 4}, {6, 4}, {7, 4}}) {
+    Train(state, step);
+    Snapshot snapshot = SnapshotOf(state, ReplicaHash(state), false);
+    snapshot.best_step = best;
+    checkpoints.Save(snapshot);
+    if (step == 3) {
+      EXPECT_EQ(Names().front(), "step-00000001");
+    }
+  }
+  EXPECT_EQ(Names(), (std::vector<std::string>{"step-00000004", "step-00000006", "step-00000007"}));
+}
+
+TEST_F(CheckpointTest, OfTwoFoldersTheNewestThatIsWholeIsTaken) {
+  const Checkpoints own(folder_ / "own", 3), mirror(folder_ / "mirror", 3);
+  SaveSteps(own, {1, 2, 3});
+  SaveSteps(mirror, {1, 2, 3});
+  TrainState state = MakeState();
+  EXPECT_EQ(own.LoadNewest(state, &mirror).folder, own.StepFolder(3));
+  Flip(own.StepFolder(3) / "trainable.safetensors", 200);
+  const auto copy = own.LoadNewest(state, &mirror);
+  EXPECT_EQ(copy.folder, mirror.StepFolder(3));
+  EXPECT_EQ(copy.warnings.size(), 1U);
+  fs::remove_all(mirror.StepFolder(3));
+  EXPECT_EQ(own.LoadNewest(state, &mirror).folder, own.StepFolder(2));
+  fs::remove_all(own.Folder());
+  EXPECT_EQ(own.LoadNewest(state, &mirror).folder, mirror.StepFolder(2));
+  // One that cannot be listed is told where there is another, and else an error.
+  const Checkpoints broken("/dev/null/x", 3);
+  EXPECT_EQ(mirror.LoadNewest(state, &broken).warnings.size(), 1U);
+  EXPECT_THROW(own.LoadNewest(state, &broken), ExitError);
+}
+
+TEST_F(CheckpointTest, AValidationRecordThatCannotBeIsBadData) {
+  SaveSteps(Checkpoints(folder_, 3), {1});
+  const nlohmann::json saved = SavedState();
+  ASSERT_TRUE(saved.contains("validation"));
+  for (const char* change : {R"({"unlikelihood_scale": "nan"})", R"({"unlikelihood_scale": "0x1p+1"})",
+                             R"({"best": {"loss": {"value": "inf", "step": 1}}})", R"({"best": [1]})",
+                             R"({"best": {"loss": 1}})", R"({"lowered_in_row": -1})"}) {
+    nlohmann::json json = saved;
+    json["validation"].update(nlohmann::json::parse(change));
+    RewriteState(json);
+    ExpectRefusedStep(change);
+  }
 }
 
 TEST_F(CheckpointTest, EqualStatesGiveEqualFiles) {
