@@ -63,7 +63,12 @@ double ModelConfig::AttentionScale() const {
 }
 
 AttentionTerms ModelConfig::Attention() const {
-  AttentionTerms terms{.window_of_layer = {}, .scale = AttentionScale(), .softcap = attn_logit_softcapping};
+  AttentionTerms terms{.window_of_layer = {},
+                       .scale = AttentionScale(),
+                       .softcap = attn_logit_softcapping,
+                       .heads = num_attention_heads,
+                       .shared_heads = num_key_value_heads,
+                       .head_dim = head_dim};
   for (std::int64_t layer = 0; layer < num_hidden_layers; ++layer) {
     terms.window_of_layer.push_back(WindowOf(layer));
   }

@@ -20,6 +20,7 @@
 #include "trainer/ops/part_scope.h"
 #include "trainer/ops/to_device.h"
 #include "trainer/ops/tree_attention.h"
+#include "trainer/ops/tree_attention_cuda.h"
 
 namespace plural::trainer {
 namespace {
@@ -116,6 +117,9 @@ std::unique_ptr<Attention> MakePassAttention(const data::RowPass& pass, const At
   const PartScope attention(Part::kAttention);
   const bool tree = !pass.end.empty();
   if (tree && device.is_cpu()) return MakeTreeAttention(pass, terms);
+  if (tree && device.is_cuda()) {
+    if (auto kernel = MakeTreeAttentionOnCuda(pass, terms, dtype, device)) return kernel;
+  }
   LayerWindows layers = WindowsOf(pass, terms);
   std::vector<at::Tensor> masks;
   for (const std::int64_t window : layers.windows) {

@@ -5,12 +5,26 @@
 namespace plural::trainer {
 namespace {
 
+template <class Kernel>
+void Find(void* module, const char* name, Kernel*& kernel) {
+  kernel = reinterpret_cast<Kernel*>(dlsym(module, name));
+}
+
 // The module is never closed: kernels of it may be running.
 CudaKernels OpenKernels() {
   void* module = dlopen(kKernelModule, RTLD_NOW | RTLD_LOCAL);
   if (module == nullptr) return {};
-  return {.dequantize_nf4 = reinterpret_cast<DequantizeNf4OnCuda*>(dlsym(module, kDequantizeNf4Name)),
-          .dropout = reinterpret_cast<DropoutOnCuda*>(dlsym(module, kDropoutName))};
+  CudaKernels kernels;
+  Find(module, kDequantizeNf4Name, kernels.dequantize_nf4);
+  Find(module, kDropoutName, kernels.dropout);
+  Find(module, kTreeAttentionServesName, kernels.tree_attention_serves);
+  Find(module, kTreeAttentionName, kernels.tree_attention);
+  Find(module, kTreeAttentionBackwardName, kernels.tree_attention_backward);
+  Find(module, kRmsNormName, kernels.rms_norm);
+  Find(module, kRmsNormBackwardName, kernels.rms_norm_backward);
+  Find(module, kGateName, kernels.gate);
+  Find(module, kRotateName, kernels.rotate);
+  return kernels;
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 #include "trainer/kernels/dtypes.h"
 #include "trainer/kernels/host_loops.h"
 #include "trainer/ops/part_scope.h"
+#include "trainer/ops/pointwise_cuda.h"
 
 namespace plural::trainer {
 namespace {
@@ -62,6 +63,10 @@ class Norm : public torch::autograd::Function<Norm> {
                       rstd_N1.mutable_data_ptr<host::Computed<scalar_t>>());
       });
       x_NE = sum_NE;
+    } else if (const auto fused = NormOnCuda(x_NE, branch_NE, factor_E, terms.eps)) {
+      x_NE = fused->sum_NE;
+      norm_NE = fused->norm_NE;
+      rstd_N1 = fused->rstd_N1;
     } else {
       if (branch_NE) x_NE = x_NE + *branch_NE;
       const at::Tensor wide_NE = Wide(x_NE);
@@ -102,6 +107,10 @@ class Norm : public torch::autograd::Function<Norm> {
                               dx_NE.mutable_data_ptr<scalar_t>(),
                               needs_weight ? dweight_E.mutable_data_ptr<Wider>() : nullptr);
       });
+    } else if (const auto fused =
+                   NormBackwardOnCuda(x_NE, rstd_N1, factor_E, dnorm_NE, dsum_NE, needs_weight)) {
+      dx_NE = fused->dx_NE;
+      dweight_E = fused->dweight_E;
     } else {
       // With n = x * rstd: dx = rstd * (g - n * mean(g * n)), g = dnorm * factor.
       const at::Tensor n_NE = Wide(x_NE) * rstd_N1;
@@ -124,6 +133,7 @@ class Gate : public torch::autograd::Function<Gate> {
     const bool silu = activation == Activation::kSilu;
     ctx->save_for_backward({gate_NF, up_NF});
     ctx->saved_data["silu"] = silu;
+    if (const at::Tensor fused_NF = GatedOnCuda(gate_NF, up_NF, silu); fused_NF.defined()) return fused_NF;
     if (!OnHost(gate_NF)) return (silu ? at::silu(gate_NF) : at::gelu(gate_NF, "tanh")).mul_(up_NF);
     at::Tensor out_NF = at::empty_like(gate_NF);
     AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, gate_NF.scalar_type(), "gate", [&] {
@@ -145,6 +155,9 @@ class Gate : public torch::autograd::Function<Gate> {
     const at::Tensor& gate_NF = saved[0];
     const at::Tensor& up_NF = saved[1];
     const bool silu = ctx->saved_data["silu"].toBool();
+    if (const auto fused = GatedBackwardOnCuda(gate_NF, up_NF, dy[0], silu)) {
+      return {fused->dgate_NF, fused->dup_NF, at::Tensor()};
+    }
     if (!OnHost(gate_NF)) {
       const at::Tensor d = dy[0] * up_NF;
       if (silu) return {at::silu_backward(d, gate_NF), at::silu(gate_NF).mul_(dy[0]), at::Tensor()};
@@ -196,6 +209,7 @@ at::Tensor RotateBy(const at::Tensor& x, const at::Tensor& cos_ND2, const at::Te
     });
     return out;
   }
+  if (at::Tensor turned = RotatedOnCuda(x, cos_ND2, sin_ND2, back); turned.defined()) return turned;
   const at::Tensor pairs = x.view({x.size(0), -1, 2, half});
   const at::Tensor first = pairs.select(2, 0);
   const at::Tensor second = pairs.select(2, 1);

@@ -43,6 +43,7 @@ struct AttentionTerms {
   std::vector<std::int64_t> window_of_layer;
   double scale = 1.0;    // of scores
   double softcap = 0.0;  // bound of scores (SoftCap in pointwise.h); 0: none
+  std::int64_t heads = 0, shared_heads = 0, head_dim = 0;  // of queries, of keys; 0: not said
 };
 
 }  // namespace plural::trainer
