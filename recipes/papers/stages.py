@@ -28,6 +28,7 @@ from plural_text.sweep import command as sweep_command
 from plural_text.sweep.expand import matches, settings_of
 from plural_text.sweep.files import read_json, write_whole
 from plural_text.sweep.identity import Run
+from plural_text.sweep.local import outcome_code
 from plural_text.sweep.located_yaml import plain_value
 from plural_text.sweep.planned import Planned
 from plural_text.sweep.sweep_file import read_sweep
@@ -175,10 +176,16 @@ def run_stage(planned: Planned, stage: Stage, folder: Path, options: argparse.Na
     only = [] if stage.models or options.only is None else ["--only", options.only]
     runs = [run for run in planned.runs if not only or options.only in run.label]
     if any(planned.folder.state(one) != "finished" for one in runs):
-        words = ["submit", str(file), *only, *(f"--sbatch={option}" for option in options.sbatch)]
         if not options.submit:
             words = ["run", str(file), *only, *(["--jobs", str(options.jobs)] if options.jobs else [])]
-        return _sweep(words) or (None if options.submit else 0)
+            return _sweep(words)
+        code = _sweep(["submit", str(file), *only, *(f"--sbatch={option}" for option in options.sbatch)])
+        # What has failed is not submitted again, and no job would say so.
+        failed = [one for one in runs if planned.folder.state(one) == "failed"]
+        if code or failed:
+            return code or outcome_code(planned.folder, failed, print)
+        print(f"the same command goes on when the jobs have ended (launch/plural sweep status {file})")
+        return None
     if read_json(planned.folder.root / "table.json") != table_of(planned):
         _sweep(["report", str(file)])
     return 0

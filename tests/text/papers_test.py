@@ -1,12 +1,15 @@
 """Tables of the papers: their definitions, what becomes of figures, what they would cost. No model."""
 
+import io
 import json
 import subprocess
 import sys
 import tempfile
 import unittest
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
 for folder in ("reproduction", "papers"):
@@ -513,6 +516,21 @@ class CommandLine(FolderTest):
         path = Path(yaml.safe_load(stages.plan_file(second, self.folder).read_text())["set"]["model.path"])
         self.assertEqual(json.loads((path / "config.json").read_text()), shape)
         self.assertNotEqual(path, self.folder / "models/pretrained")
+
+    def test_a_failed_run_ends_a_submission_with_its_code(self):
+        failure = {"exit_code": 65, "step": "train", "message": "a broken corpus"}
+        options = arguments.parse(["middle", "--submit"])
+        stage = definition.Stage("pretrained", {})
+        for state, code in (("failed", 65), ("running", None)):
+            folder = SimpleNamespace(
+                state=lambda run, state=state: state,
+                row=lambda run: None,
+                failure=lambda run, state=state: failure if state == "failed" else None,
+            )
+            planned = SimpleNamespace(folder=folder, runs=[SimpleNamespace(label="run-s1")])
+            with mock.patch.object(stages, "_sweep", return_value=0), redirect_stdout(io.StringIO()) as said:
+                self.assertEqual(stages.run_stage(planned, stage, self.folder, options), code)
+            self.assertIn("broken corpus" if code else "the same command goes on", said.getvalue())
 
     def test_what_the_user_sets_goes_before_what_the_table_sets_for_some(self):
         stage = first_stage("possibility-3")
