@@ -7,13 +7,12 @@ Thread rule: values.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import h5py
 
-from plural_text.sweep.files import read_json
 from plural_text.sweep.planned import Planned
+from stages import config_of
 
 _PRESETS = {"dialogue": 5, "distribution": 1000}
 _MOST_TOKENS = 64
@@ -21,14 +20,15 @@ _MOST_TOKENS = 64
 _CONVERSATIONS, _OPENING, _UTTERANCES = 300, 4, 30
 
 
-def cost_lines(planned: Planned, model: Path, tflops: float | None) -> Sequence[str]:
+def cost_lines(planned: Planned, tflops: float | None) -> Sequence[str]:
     """tflops: that a card sustains, of training and of answers; without it no hours."""
     work = planned.check()
     left = [run for run in planned.runs if planned.folder.state(run) != "finished"]
     training = answers = 0.0
-    config = read_json(model / "config.json") or {}
-    parameters = matrix_parameters(config)
+    weights = set()
     for run in left:
+        parameters = matrix_parameters(config_of(run.recipe))
+        weights.add(parameters)
         if not run.untrained:
             sizes = work[run.setting.label]
             training += sizes["gflop_per_group"] * sizes["groups_per_step"] * sizes["steps"]
@@ -39,7 +39,7 @@ def cost_lines(planned: Planned, model: Path, tflops: float | None) -> Sequence[
                 answers += persona_gflop(parameters, one.steps["persona"])
     disk = sum(work[run.setting.label]["disk_bytes"] for run in left if not run.untrained)
     lines = [
-        f"weights that a token passes: {parameters:,}",
+        f"weights that a token passes: {', '.join(f'{one:,}' for one in sorted(weights)) or 'none'}",
         f"left: training {training:,.0f} GFLOP; answers at most {answers:,.0f} GFLOP; "
         f"disk {disk / 2**30:,.1f} GiB",
     ]

@@ -14,7 +14,8 @@ Owns: the values of such a file. Does not own: reading it (definition_file.py), 
     sweep           a sweep file (docs/sweeps.md) with placeholders
     stages          or a list of them, done in this order: {name, sweep; models: {NAME: a setting}, which
                     later stages find at {models}/NAME-seed-{seed}; seeds_plus: added to every seed; once:
-                    true for the first seed alone, whose models are {models}/NAME}
+                    true for the first seed alone, whose models are {models}/NAME; tokenizer: folder whose
+                    tokenizer is laid beside the weights of models from nothing, which bring none}
     tables          list of {title, columns, rows}; or columns and rows alone, for one of the study's title
     columns         {figure, title, digits}, and `of` where a figure is divided by that of another row
     rows            {title, setting, at, stage, published: figure -> value, of families by family}; without
@@ -75,6 +76,7 @@ class Stage:
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seeds_plus: int = 0
     once: bool = False
+    tokenizer: str = ""
 
     def seeds(self, asked: Sequence[int]) -> list[int]:
         """Those of its runs, where these are asked for."""

@@ -34,7 +34,7 @@ _KEYS = (
 )
 _MATERIAL = ("program", "reads")
 _CORPUS = ("input", "format", "template", "tokenizer", "prompts-only", "options")
-_STAGE = ("name", "sweep", "models", "seeds_plus", "once")
+_STAGE = ("name", "sweep", "models", "seeds_plus", "once", "tokenizer")
 _TABLE = ("title", "columns", "rows")
 _COLUMN = ("figure", "title", "digits", "of")
 _ROW = ("title", "name", "setting", "at", "stage", "published")
@@ -169,6 +169,7 @@ class _Reader:
                     one.get("models", {}),
                     int(one.get("seeds_plus", 0)),
                     bool(one.get("once", False)),
+                    one.get("tokenizer", ""),
                 )
             )
         if not found:

@@ -1,20 +1,9 @@
-"""A study of one of the two papers: the tables of its file, with a model and data of your own, or on toys.
+"""The papers' studies: the order of their work, from a command line to tables.
 
-Makes material and corpora, trains and measures every row with every seed, prints our tables beside the
-published ones. What is done already is kept: the same command goes on where it stopped.
-
-    FOLDER/material/     what the study's own program wrote, where it has one
-    FOLDER/corpora/      the corpora
-    FOLDER/sweep.yaml    the sweep: launch/plural sweep status FOLDER/sweep.yaml; of several stages
-                         FOLDER/STAGE.yaml each
-    FOLDER/runs/         its folder, or those of the stages
-    FOLDER/table.md      ours beside the paper's; results.json has every figure by seed
-    FOLDER/picture.html  its pictures, where the study has some (--png: also picture.png, picture-2.png, ...)
+Owns: that order. Does not own: the command line and what lies where (arguments.py), what a study is
+(definition.py), its corpora (corpora.py), its sweeps (stages.py), runs and figures (plural_text.sweep), what
+came out (outcome.py, extracts.py, pictures.py). Thread rule: the main thread alone.
 """
-
-# Owns: the command line, the order of work. Does not own: what a study is (definition.py), its corpora
-# (corpora.py), its sweeps (stages.py), runs and figures (plural_text.sweep), what came out (outcome.py,
-# extracts.py, pictures.py).
 
 from __future__ import annotations
 
@@ -30,6 +19,7 @@ from typing import Any
 import plotly.io
 
 import outcome
+from arguments import STUDIES, parse
 from corpora import Corpora
 from cost import cost_lines
 from definition_file import FULL, SMALL, families_of, placeholders_of, read_definition
@@ -38,7 +28,6 @@ from measured import Measured
 from pictures import pictures
 from plural_text.common.errors import CommandError, MissingInput, UsageError
 from plural_text.common.hub import hub_folder
-from plural_text.common.options import number, whole_number
 from plural_text.common.places import PROJECT
 from plural_text.common.progress import Progress
 from plural_text.report import images
@@ -52,91 +41,19 @@ from stages import (
     link_models,
     measures,
     needed,
+    plan_file,
     run_stage,
-    starts_from_models,
+    stand_in_models,
+    sweep_file,
     table_of,
     write_sweep,
 )
 
-STUDIES = Path(__file__).resolve().parent
 JUDGES = STUDIES.parents[1] / "data" / "text" / "judges"
 STOPPED = 75
 _WIDTH, _HEIGHT = 1000, 640  # of a picture, pixels
 # model_type of config.json -> family of the papers' models
 _FAMILIES = {"mistral": "mistral", "llama": "llama2", "gemma": "gemma"}
-
-
-def study_names() -> list[str]:
-    return sorted(file.stem for file in STUDIES.glob("*.yaml"))
-
-
-def parse(words: Sequence[str]) -> argparse.Namespace:
-    """Errors: UsageError."""
-
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str):
-            raise UsageError(f"{message} (see launch/reproduce NAME --help)")
-
-    parser = Parser(
-        prog="launch/reproduce NAME",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("study", type=_study, metavar="NAME", help=f"{', '.join(study_names())}; or a file of your own, "
-        "NAME.yaml (docs/reproduction.md)")  # fmt: skip
-    add(
-        "folder",
-        type=Path,
-        nargs="?",
-        help="where results stay (default: runs/papers/NAME, of toys runs/reproduce/NAME)",
-    )
-    add("--model", type=Path, metavar="DIR", help="folder of the model, or its name on the Hub")
-    add("--data", type=Path, metavar="DIR", help="the released files (docs/data.md)")
-    add(
-        "--family",
-        metavar="NAME",
-        help="whose figures stand beside ours (default: by the model's config.json)",
-    )
-    add("--seeds", type=seed_numbers, default=[1, 2, 3], metavar="1,2,3", help="(default: 1,2,3)")
-    add("--small", action="store_true", help="of toys: smaller models and fewer texts, for a first look")
-    add("--only", metavar="TEXT", help="only runs with this in their name, and the models that they need")
-    add("--judge", action="append", default=[], metavar="BASE_URL", help="an OpenAI-compatible endpoint that "
-        "rates coherence and talks with personas; twice for two judges of coherence, as the possibility "
-        "exploration paper has them")  # fmt: skip
-    add("--judge-model", action="append", default=[], metavar="NAME", help="its model, one for each --judge")
-    add("--judge-key-variable", action="append", default=[], metavar="NAME",
-        help="environment variable with its key")  # fmt: skip
-    add(
-        "--plan",
-        action="store_true",
-        help="only says what it would take; needs no weights, config.json alone",
-    )
-    add("--tflops", type=number(0.001, 1e6), metavar="N",
-        help="plan: TFLOP per second that a card really reaches, for hours on one and on eight")  # fmt: skip
-    add("--submit", action="store_true", help="as Slurm arrays; the same command makes the table afterwards")
-    add("--sbatch", action="append", default=[], metavar="OPTION", help="submit: an option of sbatch")
-    add("--jobs", type=whole_number(1), metavar="N", help="runs side by side (default: as many as fit)")
-    add(
-        "--threads", type=whole_number(1), default=1, metavar="N", help="compute threads per run (default: 1)"
-    )
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="a recipe key of all runs, such as "
-        "model.device=cuda or loss.normalize=sequence_sum")  # fmt: skip
-    add("--generate", action="append", default=[], metavar="OPTION=VALUE",
-        help="an option of plural generate for all rows, such as limit=20")  # fmt: skip
-    add("--persona", action="append", default=[], metavar="OPTION=VALUE",
-        help="an option of plural persona for all rows, such as conversations=20")  # fmt: skip
-    add("--released-code", type=Path, metavar="DIR", help="a clone of the possibility exploration paper's "
-        "code: its prompts instead of ours")  # fmt: skip
-    add("--png", action="store_true", help="also the picture as PNG, which needs Chromium")
-    parser.set_defaults(prompts=None)
-    options = parser.parse_args(words)
-    if len(options.judge_model) != len(options.judge):
-        raise UsageError(
-            f"{len(options.judge)} --judge and {len(options.judge_model)} --judge-model; give one each"
-        )
-    return options
 
 
 def run(options: argparse.Namespace) -> int:
@@ -154,7 +71,8 @@ def run(options: argparse.Namespace) -> int:
         if not any(corpus.template in names for corpus in definition.corpora):
             raise UsageError(f"{file.stem} asks in none of the forms of --released-code: {', '.join(names)}")
     corpora = Corpora(definition, model, data, folder, options.prompts)
-    files = {stage.name: write_sweep(stage, folder, options) for stage in definition.stages}
+    for stage in definition.stages:
+        write_sweep(stage, folder, options)
     corpora.make_material(options.seeds, jobs)
     wanted = needed(definition, folder, options.only)
     corpora.make_corpora(wanted, options.seeds, jobs)
@@ -162,16 +80,12 @@ def run(options: argparse.Namespace) -> int:
     folders: dict[str, Path] = {}
     for stage in wanted:
         title = stage.name or definition.name
-        planned = plan(files[stage.name])
+        planned = plan(plan_file(stage, folder) if options.plan else sweep_file(folder, stage))
         if options.plan:
             print("\n".join([f"{title}:" if stage.name else "", *plan_lines(planned)]).strip())
-            if model:
-                print("\n".join(cost_lines(planned, model, options.tflops)))
+            print("\n".join(cost_lines(planned, options.tflops)), flush=True)
             if stage.models and not _all_finished(planned):
-                later = wanted[wanted.index(stage) + 1 :]
-                if any(starts_from_models(one, folder) for one in later):
-                    print(f"later stages start from what {title} makes, and can be planned when it is there")
-                    return 0
+                stand_in_models(stage, planned, folder)
                 continue
         else:
             if stage.name:
@@ -246,25 +160,6 @@ def _draw(figures: Sequence[Figure], folder: Path, png: bool) -> None:
             contents = images.draw(drawings, "png", 2, progress)
         for place, content in enumerate(contents, 1):
             (folder / f"picture{'' if place == 1 else f'-{place}'}.png").write_bytes(content)
-
-
-def seed_numbers(text: str) -> list[int]:
-    """Of an option such as 1,2,3."""
-    try:
-        seeds = [int(part) for part in text.split(",")]
-    except ValueError:
-        seeds = []
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a list of different seeds such as 1,2,3")
-    return seeds
-
-
-def _study(text: str) -> Path:
-    if text.endswith(".yaml"):
-        return Path(text).resolve()
-    if text not in study_names():
-        raise argparse.ArgumentTypeError(f"'{text}' is no study; there are {', '.join(study_names())}")
-    return STUDIES / f"{text}.yaml"
 
 
 def _given(options: argparse.Namespace, wanted: set[str]) -> tuple[Path | None, Path | None]:

@@ -1,14 +1,20 @@
 """A table of a paper as a user makes it, with a tiny model and a tiny release of data."""
 
 import json
+import shutil
 import subprocess
+import sys
 import tempfile
 import unittest
 from pathlib import Path
 
 from hub_models import make_qwen2
+from text.support import MISTRAL_V1
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "recipes/reproduction"))
+
+from words import write_lines
 
 
 class PapersTest(unittest.TestCase):
@@ -59,6 +65,70 @@ class PapersTest(unittest.TestCase):
         again, said_again, _ = self.reproduce()
         self.assertEqual((again, said_again.split("**")[1:]), (code, said.split("**")[1:]))
         self.assertEqual(made, {file: file.stat().st_mtime_ns for file in made})
+
+
+class MiddleTest(unittest.TestCase):
+    """A model that the project makes is taken as any other, with the real tokenizer."""
+
+    def test_from_dialogues_to_the_model_of_a_table(self):
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        lines = [
+            {"context": f"Do you like {i}?\nYes.\nWhy?", "candidates": [f"It is {i + n}." for n in range(4)]}
+            for i in range(600)
+        ]
+        released = (("train_dialogs_4k", lines), ("train_dialogs_1k", lines[-9:]), ("test_dialogs", lines))
+        for name, some in released:
+            write_lines(folder / f"data/{name}.jsonl", some)
+        (folder / "tokenizer").mkdir()
+        (folder / "tokenizer/tokenizer.model").write_bytes(MISTRAL_V1.read_bytes())
+
+        def middle(*words):
+            done = subprocess.run(
+                [ROOT / "launch/reproduce", "middle", "out", "--model", "tokenizer", "--data", "data",
+                 "--small", "--seeds", "3", *words],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )  # fmt: skip
+            self.assertIn(done.returncode, (0, 1), done.stderr)  # 1: a check does not hold after one step
+            return done.stdout
+
+        self.assertRegex(
+            middle("--plan", "--tflops", "1"),
+            r"(?s)pretrained:.*run-s3 +waiting +1 .*answering:.*run-s3 +waiting +1 .* hours on one card",
+        )
+        self.assertRegex(middle(), r"and on answers to requests +\| \d")
+        made = folder / "out/models/middle"
+        self.assertEqual((made / "tokenizer.model").read_bytes(), MISTRAL_V1.read_bytes())
+        self.assertEqual(json.loads((made / "config.json").read_text())["model_type"], "mistral")
+        self.assertTrue((made / "model.safetensors").is_file())
+
+
+class BeforeSetUp(unittest.TestCase):
+    def test_a_wrong_command_line_ends_before_set_up(self):
+        root = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        (root / "launch").mkdir()
+        shutil.copy(ROOT / "launch/reproduce", root / "launch/reproduce")
+        for name in ("recipes", "data"):
+            (root / name).symlink_to(ROOT / name)
+        (root / "launch/setup").write_text("#!/bin/sh\necho set-up\nexit 9\n")
+        (root / "launch/setup").chmod(0o755)
+        for words, code, said in (
+            (["stories"], 64, "'stories' is no study"),
+            (["story", "--seeds", "1,1"], 64, "'1,1' is not a list of different seeds"),
+            (["story", "--plans"], 64, "unrecognized arguments: --plans"),
+            (["first-paper", "--seeds", "1"], 64, "first-paper takes no further words"),
+            (["own.yaml"], 66, "own.yaml: not there"),
+            (["story", "--help"], 0, "usage: launch/reproduce NAME"),
+            (["story", "--seeds", "1"], 9, "set-up"),
+        ):
+            done = subprocess.run(
+                [root / "launch/reproduce", *words], cwd=root, capture_output=True, text=True
+            )
+            self.assertEqual(done.returncode, code, done.stderr)
+            self.assertIn(said, done.stdout + done.stderr)
+            self.assertEqual("set-up" in done.stdout.split(), code == 9)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 """Tables of the papers: their definitions, what becomes of figures, what they would cost. No model."""
 
+import io
 import json
 import subprocess
 import sys
 import tempfile
 import unittest
+from contextlib import redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
 for folder in ("reproduction", "papers"):
@@ -13,6 +17,7 @@ for folder in ("reproduction", "papers"):
 
 import yaml
 
+import arguments
 import cost
 import definition
 import judges
@@ -65,14 +70,14 @@ def dialog_listing(context, N):
 
 def tables():
     """The studies of real weights, which have one table each."""
-    for name in reproduce.study_names():
-        file = reproduce.STUDIES / f"{name}.yaml"
+    for name in arguments.study_names():
+        file = arguments.STUDIES / f"{name}.yaml"
         for family in families_of(file):
             yield read_definition(file, family, FULL, PLACES)
 
 
 def first_stage(name, family="mistral"):
-    return read_definition(reproduce.STUDIES / f"{name}.yaml", family, FULL, PLACES).stages[0]
+    return read_definition(arguments.STUDIES / f"{name}.yaml", family, FULL, PLACES).stages[0]
 
 
 class Definitions(FolderTest):
@@ -219,7 +224,7 @@ class Definitions(FolderTest):
                 read(**(changes or {}))
 
     def test_mistakes_in_a_definition(self):
-        good = (reproduce.STUDIES / "diffuse-4.yaml").read_text()
+        good = (arguments.STUDIES / "diffuse-4.yaml").read_text()
         file = self.folder / "table.yaml"
         for old, new, words in (
             (
@@ -427,7 +432,7 @@ class CommandLine(FolderTest):
 
     def call(self, *words):
         usual = ("--model", str(self.model), "--data", str(self.folder / "data"))
-        return reproduce.run(reproduce.parse(["diffuse-4", str(self.folder / "out"), *usual, *words]))
+        return reproduce.run(arguments.parse(["diffuse-4", str(self.folder / "out"), *usual, *words]))
 
     def test_mistakes(self):
         with self.assertRaisesRegex(
@@ -439,7 +444,9 @@ class CommandLine(FolderTest):
         with self.assertRaisesRegex(BadRecipe, "has no 'qwen'; its models are of gemma, llama2, mistral"):
             self.call("--family", "qwen")
         with self.assertRaisesRegex(UsageError, "'diffuse-9' is no study; there are ablations, dialogue, "):
-            reproduce.parse(["diffuse-9", "--model", "m", "--data", "d"])
+            arguments.parse(["diffuse-9", "--model", "m", "--data", "d"])
+        with self.assertRaisesRegex(MissingInput, "own.yaml: not there; name a study or the file"):
+            arguments.parse(["own.yaml"])
         (self.model / "config.json").write_text('{"model_type": "qwen2"}')
         with self.assertRaisesRegex(
             UsageError, "model_type is 'qwen2', and the table is about gemma, llama2"
@@ -447,12 +454,12 @@ class CommandLine(FolderTest):
             self.call()
 
         with self.assertRaisesRegex(UsageError, r"story takes no --model: it makes its own"):
-            reproduce.run(reproduce.parse(["story", "--model", str(self.model)]))
+            reproduce.run(arguments.parse(["story", "--model", str(self.model)]))
         with self.assertRaisesRegex(UsageError, r"diffuse-4 needs --data DIR"):
-            reproduce.run(reproduce.parse(["diffuse-4", "--model", str(self.model)]))
+            reproduce.run(arguments.parse(["diffuse-4", "--model", str(self.model)]))
 
     def test_judges_are_asked_only_where_there_are_some(self):
-        study = read_definition(reproduce.STUDIES / "possibility-1.yaml", "mistral", FULL, PLACES)
+        study = read_definition(arguments.STUDIES / "possibility-1.yaml", "mistral", FULL, PLACES)
         usual = [
             "possibility-1",
             "--model",
@@ -475,7 +482,7 @@ class CommandLine(FolderTest):
             "b",
         ]
         for words, asked in (([], False), (judges, True)):
-            options = reproduce.parse([*usual, *words])
+            options = arguments.parse([*usual, *words])
             stages.write_sweep(study.stages[0], self.folder, options)
             sweep = yaml.safe_load((self.folder / "sweep.yaml").read_text())
             for one in sweep["evaluate"]:
@@ -490,7 +497,7 @@ class CommandLine(FolderTest):
         usual = ["possibility-4", "--model", "m", "--data", "d", "--persona", "conversations=7"]
         judge = ["--judge", "http://a/v1", "--judge-model", "a", "--judge-key-variable", "KEY"]
         for words in ([], judge):
-            stages.write_sweep(stage, self.folder, reproduce.parse([*usual, *words]))
+            stages.write_sweep(stage, self.folder, arguments.parse([*usual, *words]))
             for setting in settings_of(read_sweep(self.folder / "sweep.yaml")):
                 asked = setting.evaluations[0].steps["persona"]
                 self.assertEqual(asked["conversations"], 7)
@@ -500,25 +507,53 @@ class CommandLine(FolderTest):
                     self.assertEqual(asked.get(part), "http://a/v1" if words else None)
                 self.assertEqual(asked.get("key-variable"), "KEY" if words else None)
 
-    def test_a_later_stage_is_planned_before_the_adapter_that_it_starts_from_is_there(self):
+    def test_a_later_stage_is_planned_before_what_it_starts_from_is_there(self):
         places = {**PLACES, **reproduce.places(None, None, self.folder)}
-        study = read_definition(reproduce.STUDIES / "diffuse-7-8.yaml", "llama2", FULL, places)
-        last = study.stages[-1]
-        for words, there in (([], True), (["--plan"], False)):
-            options = reproduce.parse(["diffuse-7-8", "--model", "m", "--data", "d", *words])
-            planned = yaml.safe_load(stages.write_sweep(last, self.folder, options).read_text())
-            self.assertEqual("adapter.init_from" in planned["set"], there)
-            # What would be run starts from it all the same.
-            self.assertIn("adapter.init_from", stages.sweep_file(self.folder, last).read_text())
-        self.assertFalse(stages.starts_from_models(last, self.folder))
-        toy = read_definition(reproduce.STUDIES / "story.yaml", "", FULL, places)
-        self.assertTrue(stages.starts_from_models(toy.stages[-1], self.folder))
+        last = read_definition(arguments.STUDIES / "diffuse-7-8.yaml", "llama2", FULL, places).stages[-1]
+        stages.write_sweep(last, self.folder, arguments.parse(["diffuse-7-8", "--seeds", "1,2"]))
+        planned = yaml.safe_load(stages.plan_file(last, self.folder).read_text())
+        self.assertNotIn("adapter.init_from", planned["set"])
+        # What would be run starts from it all the same.
+        self.assertIn("adapter.init_from", stages.sweep_file(self.folder, last).read_text())
+        for seed in (1, 2):
+            (self.folder / f"models/six-tasks-seed-{seed}").mkdir(parents=True)
+        self.assertEqual(stages.plan_file(last, self.folder), stages.sweep_file(self.folder, last))
+
+        # A model that a stage makes has a stand-in: a folder with its shape.
+        first, second = read_definition(arguments.STUDIES / "middle.yaml", "", FULL, places).stages
+        for stage in (first, second):
+            stages.write_sweep(stage, self.folder, arguments.parse(["middle", "--seeds", "5"]))
+        shape = {"hidden_size": 8}
+        run = SimpleNamespace(
+            seed=5,
+            setting=SimpleNamespace(label="run", chosen={}),
+            recipe={"model": {"config": shape}, "adapter": {"type": "none"}},
+        )
+        stages.stand_in_models(first, SimpleNamespace(settings=[run.setting], runs=[run]), self.folder)
+        path = Path(yaml.safe_load(stages.plan_file(second, self.folder).read_text())["set"]["model.path"])
+        self.assertEqual(json.loads((path / "config.json").read_text()), shape)
+        self.assertNotEqual(path, self.folder / "models/pretrained")
+
+    def test_a_failed_run_ends_a_submission_with_its_code(self):
+        failure = {"exit_code": 65, "step": "train", "message": "a broken corpus"}
+        options = arguments.parse(["middle", "--submit"])
+        stage = definition.Stage("pretrained", {})
+        for state, code in (("failed", 65), ("running", None)):
+            folder = SimpleNamespace(
+                state=lambda run, state=state: state,
+                row=lambda run: None,
+                failure=lambda run, state=state: failure if state == "failed" else None,
+            )
+            planned = SimpleNamespace(folder=folder, runs=[SimpleNamespace(label="run-s1")])
+            with mock.patch.object(stages, "_sweep", return_value=0), redirect_stdout(io.StringIO()) as said:
+                self.assertEqual(stages.run_stage(planned, stage, self.folder, options), code)
+            self.assertIn("broken corpus" if code else "the same command goes on", said.getvalue())
 
     def test_what_the_user_sets_goes_before_what_the_table_sets_for_some(self):
         stage = first_stage("possibility-3")
         words = ["--set", "train.groups_per_step=5", "--generate", "responses=3", "--generate", "device=cuda"]
         usual = ["possibility-3", "--model", "m", "--data", "d"]
-        stages.write_sweep(stage, self.folder, reproduce.parse([*usual, *words]))
+        stages.write_sweep(stage, self.folder, arguments.parse([*usual, *words]))
         settings = settings_of(read_sweep(self.folder / "sweep.yaml"))
         self.assertEqual([one.label for one in settings], ["cvf", "poexft", "untrained"])
         for setting in settings:

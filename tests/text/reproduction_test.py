@@ -17,6 +17,7 @@ for folder in ("reproduction", "papers"):
 
 import yaml
 
+import arguments
 import harm_figures
 import reproduce
 import stages
@@ -115,7 +116,7 @@ class StudiesTest(FolderTest):
 
     def study(self, name, size=FULL):
         places = reproduce.places(None, self.folder / "data", self.folder)
-        found = read_definition(reproduce.STUDIES / f"{name}.yaml", "", size, places)
+        found = read_definition(arguments.STUDIES / f"{name}.yaml", "", size, places)
         options = argparse.Namespace(
             seeds=[1], threads=1, plan=False, set=[], generate=[], persona=[], judge=[], judge_model=[]
         )
@@ -136,14 +137,15 @@ class StudiesTest(FolderTest):
 
     def names(self):
         return [
-            name for name in reproduce.study_names() if not families_of(reproduce.STUDIES / f"{name}.yaml")
+            name for name in arguments.study_names() if not families_of(arguments.STUDIES / f"{name}.yaml")
         ]
 
 
 class Studies(StudiesTest):
     def test_every_row_is_one_setting_and_every_figure_is_measured(self):
         self.assertEqual(
-            self.names(), ["ablations", "dialogue", "distributions", "persona", "real-text", "story"]
+            self.names(),
+            ["ablations", "dialogue", "distributions", "middle", "persona", "real-text", "story"],
         )
         for name in self.names():
             study = self.study(name)
@@ -185,7 +187,7 @@ class Studies(StudiesTest):
 
     def test_small_ones_are_the_same_study(self):
         for name in self.names():
-            sizes = yaml.safe_load((reproduce.STUDIES / f"{name}.yaml").read_text()).get("sizes")
+            sizes = yaml.safe_load((arguments.STUDIES / f"{name}.yaml").read_text()).get("sizes")
             if sizes:
                 self.assertEqual(set(sizes), {FULL, SMALL})
                 self.assertEqual(set(sizes[FULL]), set(sizes[SMALL]))
@@ -195,10 +197,11 @@ class Studies(StudiesTest):
                     self.study(name, SMALL)
 
     def test_what_the_user_has_to_name(self):
-        asked = {name: placeholders_of(reproduce.STUDIES / f"{name}.yaml") for name in self.names()}
+        asked = {name: placeholders_of(arguments.STUDIES / f"{name}.yaml") for name in self.names()}
         self.assertEqual(asked.pop("real-text"), {"data"})
+        self.assertEqual(asked.pop("middle"), {"model", "data"})
         self.assertEqual(set(map(tuple, asked.values())), {()})
-        self.assertEqual(placeholders_of(reproduce.STUDIES / "diffuse-4.yaml"), {"model", "data"})
+        self.assertEqual(placeholders_of(arguments.STUDIES / "diffuse-4.yaml"), {"model", "data"})
 
     def test_only_takes_the_stages_that_its_runs_need(self):
         study = self.study("dialogue")
