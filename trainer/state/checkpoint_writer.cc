@@ -7,7 +7,7 @@
 namespace plural::trainer {
 namespace {
 
-CheckpointWriter::Committed Timed(const Checkpoints& checkpoints, const Snapshot& snapshot) {
+CheckpointWriter::Committed SaveTimed(const Checkpoints& checkpoints, const Snapshot& snapshot) {
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
   checkpoints.Save(snapshot);
@@ -19,12 +19,12 @@ CheckpointWriter::Committed Timed(const Checkpoints& checkpoints, const Snapshot
 void CheckpointWriter::Start(Snapshot snapshot) {
   if (writing_.valid()) throw std::logic_error("CheckpointWriter::Start: a checkpoint is being written");
   writing_ = std::async(std::launch::async,
-                        [this, snapshot = std::move(snapshot)] { return Timed(checkpoints_, snapshot); });
+                        [this, snapshot = std::move(snapshot)] { return SaveTimed(checkpoints_, snapshot); });
 }
 
 void CheckpointWriter::WriteHere(const Snapshot& snapshot) {
   Wait();
-  committed_ = Timed(checkpoints_, snapshot);
+  committed_ = SaveTimed(checkpoints_, snapshot);
 }
 
 std::optional<CheckpointWriter::Committed> CheckpointWriter::TakeCommitted() {

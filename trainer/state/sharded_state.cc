@@ -17,7 +17,7 @@ namespace plural::trainer {
 namespace {
 
 // Elements that are hashed together.
-constexpr std::int64_t kWindow = std::int64_t{1} << 22;
+constexpr std::int64_t kHashedTogether = std::int64_t{1} << 22;
 
 at::Tensor HostBuffer(const TrainState& state, std::int64_t size) {
   return at::empty({size}, state.parameters.Values().options().device(at::kCPU));
@@ -53,8 +53,9 @@ std::string HashOverRanks(const TrainState& state, dist::Collectives& collective
   data::Sha256 hash;
   if (lead) AddTo(hash, state.parameters.Values());
   for (const at::Tensor& kept : {state.optimizer.FirstMoment(), state.optimizer.SecondMoment()}) {
-    for (std::int64_t begin = 0; begin < all; begin += kWindow) {
-      const at::Tensor window = OnRankZero(state, kept, begin, std::min(kWindow, all - begin), collectives);
+    for (std::int64_t begin = 0; begin < all; begin += kHashedTogether) {
+      const at::Tensor window =
+          OnRankZero(state, kept, begin, std::min(kHashedTogether, all - begin), collectives);
       if (lead) AddTo(hash, window);
     }
   }
