@@ -346,10 +346,13 @@ Checkpoints::Loaded Checkpoints::LoadNewest(TrainState& state, const Checkpoints
 
 namespace {
 
-// The name of the first parameter or moment that is not the same on all ranks. COLLECTIVE.
+// The name of the first parameter or moment that is not the same on all ranks; moments of shards have no
+// second copy. COLLECTIVE.
 std::string FirstDifference(const TrainState& state, dist::Collectives& collectives) {
   std::vector<dist::NamedTensor> tensors = state.parameters.Tensors();
-  for (auto& moment : OptimizerTensors(state)) tensors.push_back(std::move(moment));
+  if (!state.shards) {
+    for (auto& moment : OptimizerTensors(state)) tensors.push_back(std::move(moment));
+  }
   std::string hashes;
   for (const auto& [name, tensor] : tensors) {
     const at::Tensor bytes = tensor.detach().cpu().contiguous();
