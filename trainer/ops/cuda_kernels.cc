@@ -24,6 +24,8 @@ CudaKernels OpenKernels() {
   Find(module, kRmsNormBackwardName, kernels.rms_norm_backward);
   Find(module, kGateName, kernels.gate);
   Find(module, kRotateName, kernels.rotate);
+  Find(module, kRowStatisticsName, kernels.row_statistics);
+  Find(module, kRowGradientName, kernels.row_gradient);
   return kernels;
 }
 

@@ -14,6 +14,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "trainer/kernels/cuda/logit_rows_module.h"
 #include "trainer/kernels/cuda/module.h"
 
 namespace plural::trainer {
@@ -28,6 +29,8 @@ struct CudaKernels {
   RmsNormBackwardOnCuda* rms_norm_backward = nullptr;
   GateOnCuda* gate = nullptr;
   RotateOnCuda* rotate = nullptr;
+  RowStatisticsOnCuda* row_statistics = nullptr;
+  RowGradientOnCuda* row_gradient = nullptr;
 };
 
 // Null pointers where the module is missing: a build without nvcc.

@@ -19,6 +19,7 @@
 #include <utility>
 
 #include "trainer/kernels/host_loops.h"
+#include "trainer/ops/softmax_rows_cuda.h"
 
 namespace plural::trainer {
 namespace {
@@ -101,17 +102,44 @@ TargetTerms TermsOfTargets(const at::Tensor& z_RV, const RowStatistics& rows, co
   return terms;
 }
 
+// h p (log p + H) at the targets.
+at::Tensor EntropyTerms(const RowStatistics& rows, const RowCoefficients& k, const EdgeCoefficients& edges,
+                        const TargetTerms& at_targets) {
+  const auto of_edge = [&edges](const at::Tensor& value_R) { return value_R.index_select(0, edges.row_E); };
+  return of_edge(k.h_R) * at_targets.p_E * (at_targets.log_p_E + of_edge(rows.entropy_nats_R));
+}
+
 EdgeStatistics FromOdds(const at::Tensor& odds_E) {  // log(p / (1 - p))
   return {at::log_sigmoid(odds_E), at::log_sigmoid(-odds_E)};
+}
+
+// The largest token of each row, and the logsumexp of the others.
+struct TopTokens {
+  at::Tensor column_R, lse_of_others_R;
+};
+// Only the largest token of a row can have p > 1/2.
+EdgeStatistics OfEdges(const TopTokens& top, const at::Tensor& z_RV, const at::Tensor& lse_R,
+                       const at::Tensor& row_E, const at::Tensor& target_E) {
+  const at::Tensor z_E = TargetLogits(z_RV, row_E, target_E);
+  const at::Tensor lse_E = lse_R.index_select(0, row_E);
+  const at::Tensor is_top_E = top.column_R.index_select(0, row_E) == target_E;
+  const at::Tensor likely_E = (z_E - lse_E > kSmallLogP) & is_top_E;
+  const at::Tensor lse_others_E = at::where(likely_E, top.lse_of_others_R.index_select(0, row_E),
+                                            lse_E + at::log1p(-at::exp(z_E - lse_E)));
+  return FromOdds(z_E - lse_others_E);
 }
 
 }  // namespace
 
 at::Tensor LseOfRows(const at::Tensor& z_RV) {
+  if (const auto by_kernel = StatisticsOfRowsOnCuda(z_RV, 1.0)) return by_kernel->lse_R;
   return HasHostLoops(z_RV) ? StatisticsOfRows(z_RV).lse_R : at::logsumexp(z_RV, 1).to(at::kDouble);
 }
 
 RowStatistics StatisticsOfRows(const at::Tensor& z_RV, double temperature) {
+  if (const auto by_kernel = StatisticsOfRowsOnCuda(z_RV, temperature)) {
+    return {by_kernel->lse_R, by_kernel->entropy_nats_R};
+  }
   if (!HasHostLoops(z_RV)) return operators::StatisticsOfRows(z_RV, temperature);
   const at::Tensor lse_R = at::empty({z_RV.size(0)}, z_RV.options().dtype(at::kDouble));
   const at::Tensor entropy_R = at::empty_like(lse_R);
@@ -128,6 +156,9 @@ RowStatistics StatisticsOfRows(const at::Tensor& z_RV, double temperature) {
 
 EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const at::Tensor& lse_R, const at::Tensor& row_E,
                                  const at::Tensor& target_E) {
+  if (const auto top = StatisticsOfRowsOnCuda(z_RV, 1.0)) {
+    return OfEdges({top->column_R, top->lse_of_others_R}, z_RV, lse_R, row_E, target_E);
+  }
   if (!HasHostLoops(z_RV)) return operators::StatisticsOfEdges(z_RV, lse_R, row_E, target_E);
   const at::Tensor z_E = TargetLogits(z_RV, row_E, target_E);
   const at::Tensor lse_E = lse_R.index_select(0, row_E);
@@ -145,10 +176,18 @@ TemperedStatistics TemperedStatisticsOfEdges(const at::Tensor& z_RV, double b, c
 
 void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
                  const EdgeCoefficients& edges, double softcap) {
-  if (!HasHostLoops(z_RV)) return operators::RowGradient(z_RV, rows, coefficients, edges, softcap);
+  const bool by_kernel = !coefficients.a_R.defined() && RowGradientServes(z_RV);
+  if (!by_kernel && !HasHostLoops(z_RV)) {
+    return operators::RowGradient(z_RV, rows, coefficients, edges, softcap);
+  }
   TargetTerms at_targets = TermsOfTargets(z_RV, rows, coefficients, edges);  // before z changes
   at::Tensor& gradient_E = at_targets.gradient_E;
-  gradient_E += DenseGradientOnHost(z_RV, rows, coefficients, edges, at_targets.z_E, softcap);
+  if (by_kernel) {
+    if (coefficients.h_R.defined()) gradient_E += EntropyTerms(rows, coefficients, edges, at_targets);
+    RowGradientOnGpu(z_RV, {rows.lse_R, rows.entropy_nats_R, coefficients.c_R, coefficients.h_R}, softcap);
+  } else {
+    gradient_E += DenseGradientOnHost(z_RV, rows, coefficients, edges, at_targets.z_E, softcap);
+  }
   if (softcap > 0.0) gradient_E *= 1.0 - (at_targets.z_E / softcap).square();
   z_RV.index_put_({edges.row_E, edges.target_E}, gradient_E.to(z_RV.dtype()));
 }
@@ -162,8 +201,7 @@ RowStatistics StatisticsOfRows(const at::Tensor& z_RV, double temperature) {
   return {lse_R1.squeeze(1).to(at::kDouble), (log_p_RV.exp() * log_p_RV).sum(1).neg_().to(at::kDouble)};
 }
 
-// Only the largest token of a row can have p > 1/2, so the logsumexp of the others is computed once
-// per row, with that token masked.
+// The logsumexp of the others is computed once per row, with the largest token masked.
 EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const at::Tensor& lse_R, const at::Tensor& row_E,
                                  const at::Tensor& target_E) {
   const at::Tensor top_R1 = z_RV.argmax(1, true);
@@ -171,20 +209,12 @@ EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const at::Tensor& lse_R
   z_RV.scatter_(1, top_R1, -std::numeric_limits<double>::infinity());
   const at::Tensor lse_below_R = at::logsumexp(z_RV, 1).to(at::kDouble);
   z_RV.scatter_(1, top_R1, z_top_R1);
-
-  const at::Tensor z_E = TargetLogits(z_RV, row_E, target_E);
-  const at::Tensor lse_E = lse_R.index_select(0, row_E);
-  const at::Tensor is_top_E = top_R1.squeeze(1).index_select(0, row_E) == target_E;
-  const at::Tensor likely_E = (z_E - lse_E > kSmallLogP) & is_top_E;
-  const at::Tensor lse_others_E =
-      at::where(likely_E, lse_below_R.index_select(0, row_E), lse_E + at::log1p(-at::exp(z_E - lse_E)));
-  return FromOdds(z_E - lse_others_E);
+  return OfEdges({top_R1.squeeze(1), lse_below_R}, z_RV, lse_R, row_E, target_E);
 }
 
 void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
                  const EdgeCoefficients& edges, double softcap) {
   const auto column = [&z_RV](const at::Tensor& value_R) { return value_R.to(z_RV.dtype()).unsqueeze(1); };
-  const auto of_edge = [&edges](const at::Tensor& value_R) { return value_R.index_select(0, edges.row_E); };
   TargetTerms at_targets = TermsOfTargets(z_RV, rows, coefficients, edges);  // before z changes
   at::Tensor& gradient_E = at_targets.gradient_E;
   at::Tensor slope_RV, tempered_RV;
@@ -196,8 +226,7 @@ void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficie
   z_RV.sub_(column(rows.lse_R));
   if (coefficients.h_R.defined()) {
     const at::Tensor h_R1 = column(coefficients.h_R);
-    gradient_E +=
-        of_edge(coefficients.h_R) * at_targets.p_E * (at_targets.log_p_E + of_edge(rows.entropy_nats_R));
+    gradient_E += EntropyTerms(rows, coefficients, edges, at_targets);
     const at::Tensor factor_RV =
         (z_RV + column(rows.entropy_nats_R)).mul_(h_R1).add_(column(coefficients.c_R));
     z_RV.exp_().mul_(factor_RV);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "tests/unit/support/emulated_block.h"
+#include "trainer/kernels/cuda/logit_rows.h"
 #include "trainer/kernels/cuda/pointwise.h"
 #include "trainer/kernels/cuda/tree_attention_start.h"
 #include "trainer/ops/cuda_kernels.h"
@@ -32,6 +33,12 @@ inline CudaKernels EmulatedKernels() {
   };
   kernels.rotate = [](const RotateArguments& arguments, void*) {
     return gpu::StartRotate(arguments, gpu::EmulatedLaunch{});
+  };
+  kernels.row_statistics = [](const RowStatisticsArguments& arguments, void*) {
+    return gpu::StartRowStatistics(arguments, gpu::EmulatedLaunch{});
+  };
+  kernels.row_gradient = [](const RowGradientArguments& arguments, void*) {
+    return gpu::StartRowGradient(arguments, gpu::EmulatedLaunch{});
   };
   return kernels;
 }
