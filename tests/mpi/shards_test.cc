@@ -23,6 +23,7 @@
 #include "tests/mpi/mpi_world.h"
 #include "trainer/base/file_io.h"
 #include "trainer/state/checkpoint.h"
+#include "trainer/state/replicas.h"
 #include "trainer/state/sharded_state.h"
 
 namespace plural::trainer {

@@ -14,6 +14,7 @@
 #include "trainer/run/identity.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/state/checkpoint.h"
+#include "trainer/state/replicas.h"
 #include "trainer/state/sharded_state.h"
 
 namespace plural::trainer {

@@ -20,7 +20,7 @@
 #include "trainer/base/error.h"
 #include "trainer/method/pass_losses.h"
 #include "trainer/ops/part_scope.h"
-#include "trainer/state/checkpoint.h"
+#include "trainer/state/replicas.h"
 #include "trainer/state/sharded_state.h"
 
 namespace plural::trainer {

@@ -20,6 +20,7 @@
 #include "trainer/run/train_lines.h"
 #include "trainer/run/train_setup.h"
 #include "trainer/run/trained_record.h"
+#include "trainer/state/replicas.h"
 #include "trainer/state/sharded_state.h"
 
 namespace plural::trainer {

@@ -19,8 +19,6 @@
 #include <string>
 #include <vector>
 
-#include "dist/collectives.h"
-#include "dist/world.h"
 #include "trainer/state/sharded_state.h"
 #include "trainer/state/train_state.h"
 
@@ -93,17 +91,5 @@ void LoadCheckpoint(const std::filesystem::path& folder, TrainState& state);
 // Names and shapes of the parameters and the hash over all of them are known only with the model. Errors: as
 // LoadCheckpoint.
 SavedState CheckCheckpoint(const std::filesystem::path& folder, Sums epoch_sums);
-
-// The replica hash, which is the same on all ranks. COLLECTIVE. Errors: ExitError(kReplicasDiffer) naming the
-// ranks that differ from most.
-std::string RequireSameReplicas(const TrainState& state, const dist::World& world,
-                                dist::Collectives& collectives);
-
-// No number that is not finite is ever written. COLLECTIVE, of ranks that hold the same parameters. Errors:
-// ExitError(kDiverged) naming the step and the parameter.
-void RequireFinite(const TrainState& state, const dist::World& world, dist::Collectives& collectives);
-
-// Copies rank 0's state to all ranks, without the moments where there are shards (ReadMoments). COLLECTIVE.
-void BroadcastState(TrainState& state, dist::Collectives& collectives);
 
 }  // namespace plural::trainer
