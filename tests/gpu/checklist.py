@@ -287,6 +287,25 @@ class Checklist:
         if result.returncode != 0:
             raise RuntimeError(f"plural {words[0]} ended with {result.returncode}: {result.stderr[-500:]}")
 
+    def kernels(self):
+        """Each kernel of the module against the loops of the CPU, and its speed; on the CPU emulated."""
+        program = pathlib.Path(training.PLURAL).parent / "tests/kernel_check"
+        command = [
+            str(program),
+            "--device",
+            self.arguments.device,
+            *(["--tiny"] if self.arguments.tiny else []),
+        ]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode == NO_GPU:
+            sys.stderr.write(result.stderr)
+            sys.exit(NO_GPU)
+        for line in map(json.loads, result.stdout.splitlines()):
+            self.report(f"kernel: {line.pop('check')}", line.pop("passed"), line)
+        if result.returncode not in (0, 1):  # 1: a line above says which
+            error = f"kernel_check ended with {result.returncode}: {result.stderr.strip()[-500:]}"
+            self.report("kernels", False, {"error": error})
+
     def speed(self):
         """A 7B shape with LoRA in bf16: tokens per second, utilisation, memory, tree against plain."""
         seconds = {}
@@ -338,6 +357,7 @@ def main():
     arguments = parser.parse_args()
     checklist = Checklist(arguments)
     start = time.time()
+    checklist.kernels()
     checklist.exactness()
     checklist.commands()
     checklist.speed()
