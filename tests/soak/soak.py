@@ -76,6 +76,16 @@ def children(pid):
     return found
 
 
+def heard(pid):
+    """Whether the process has its handlers: before main a signal ends it, as it ends any program."""
+    try:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) & (1 << (signal.SIGUSR1 - 1)))
+
+
 def ours(folder):
     """Processes that work in `folder`."""
     found = []
@@ -116,7 +126,7 @@ class Soak:
 checkpoint: {{every_steps: {EVERY}, keep_best: loss, mirror: copies}}
 validation: {{every_steps: 500, responses: 1, max_new_tokens: 4}}
 guard: {{collapse: warn, replicas_every_steps: 20}}
-watchdog: {{step_seconds: 10}}
+watchdog: {{start_seconds: 30, step_seconds: 10}}
 """,
         )
 
@@ -145,8 +155,12 @@ watchdog: {{step_seconds: 10}}
 
     def strike(self, fault, launcher):
         ranks = children(launcher.pid)
-        if not ranks:
-            return
+        until = time.monotonic() + 30
+        while not (ranks and all(map(heard, ranks))):
+            if launcher.poll() is not None or time.monotonic() > until:
+                return
+            time.sleep(0.1)
+            ranks = children(launcher.pid)
         victim = self.draw.choice(ranks)
         try:
             status = pathlib.Path(f"/proc/{victim}/status").read_text()
