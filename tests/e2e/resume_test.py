@@ -135,6 +135,7 @@ class ResumeTest(unittest.TestCase):
         calm, recipe = self.calm(1), self.recipe("damaged")
         process = self.start(recipe, 1)
         self.wait_for_step("damaged", 110, process)
+        self.wait_for_checkpoint("damaged", 100, process)  # which a thread writes meanwhile
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         checkpoints = self.folder / "runs/damaged/checkpoints"
