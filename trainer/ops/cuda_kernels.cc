@@ -2,6 +2,12 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
+#include <cstdlib>
+
+#include "trainer/base/error.h"
+#include "trainer/base/printable.h"
+
 namespace plural::trainer {
 namespace {
 
@@ -26,10 +32,36 @@ CudaKernels OpenKernels() {
   Find(module, kRotateName, kernels.rotate);
   Find(module, kRowStatisticsName, kernels.row_statistics);
   Find(module, kRowGradientName, kernels.row_gradient);
-  return kernels;
+  const char* without = std::getenv("PLURAL_WITHOUT_KERNELS");
+  return WithoutKernels(kernels, without == nullptr ? "" : without);
 }
 
 }  // namespace
+
+CudaKernels WithoutKernels(CudaKernels kernels, std::string_view names) {
+  while (!names.empty()) {
+    const std::string_view name = names.substr(0, names.find(','));
+    names.remove_prefix(std::min(name.size() + 1, names.size()));
+    if (name == "attention") {
+      kernels.tree_attention_serves = nullptr;
+    } else if (name == "norm") {
+      kernels.rms_norm = nullptr;
+      kernels.rms_norm_backward = nullptr;
+    } else if (name == "gate") {
+      kernels.gate = nullptr;
+    } else if (name == "rotation") {
+      kernels.rotate = nullptr;
+    } else if (name == "rows") {
+      kernels.row_statistics = nullptr;
+      kernels.row_gradient = nullptr;
+    } else {
+      throw ExitError(ExitCode::kUsage, "PLURAL_WITHOUT_KERNELS names '" + Printable(name) +
+                                            "'; it takes attention, norm, gate, rotation and rows, "
+                                            "separated by commas");
+    }
+  }
+  return kernels;
+}
 
 const CudaKernels& FindCudaKernels() {
   static const CudaKernels kernels = OpenKernels();

@@ -13,6 +13,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 #include "trainer/kernels/cuda/logit_rows_module.h"
 #include "trainer/kernels/cuda/module.h"
@@ -33,8 +34,13 @@ struct CudaKernels {
   RowGradientOnCuda* row_gradient = nullptr;
 };
 
-// Null pointers where the module is missing: a build without nvcc.
+// Null pointers where the module is missing: a build without nvcc; and of the kernels that the environment
+// variable PLURAL_WITHOUT_KERNELS names. Errors: those of WithoutKernels.
 const CudaKernels& FindCudaKernels();
+
+// `kernels` but for those of `names` ("attention,norm"), in whose place libtorch's operators compute: whether
+// a kernel is at fault is seen without it. Errors: ExitError(kUsage).
+CudaKernels WithoutKernels(CudaKernels kernels, std::string_view names);
 
 // Starts a kernel on the device's current stream, for the recorder as an operator of that name
 // ("plural::nf4"). Errors: std::runtime_error.

@@ -160,7 +160,8 @@ void CheckAttention(const ModelConfig& config, at::ScalarType dtype, at::Device 
       "attention on %s differs from the plain formula by %.2g of the largest value, at most %.2g is "
       "rounding; %s",
       device.str().c_str(), error, AllowedError(dtype),
-      device.is_cuda() ? "update the driver, or compute on the CPU (model.device=cpu, or --device cpu)"
+      device.is_cuda() ? "set PLURAL_WITHOUT_KERNELS=attention, update the driver, or compute on the CPU "
+                         "(model.device=cpu, or --device cpu)"
                        : "set ONEDNN_MAX_CPU_ISA to AVX512_CORE, and report the processor");
   throw ExitError(ExitCode::kWrongResources, text);
 }

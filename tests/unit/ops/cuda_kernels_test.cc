@@ -1,0 +1,35 @@
+#include "trainer/ops/cuda_kernels.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/unit/support/emulated_kernels.h"
+#include "trainer/base/error.h"
+
+namespace plural::trainer {
+namespace {
+
+using testing::EmulatedKernels;
+
+TEST(WithoutKernels, NamedOnesAreLeftToLibtorch) {
+  const CudaKernels all = EmulatedKernels();
+  const CudaKernels some = WithoutKernels(all, "norm,rows");
+  EXPECT_EQ(some.rms_norm, nullptr);
+  EXPECT_EQ(some.rms_norm_backward, nullptr);
+  EXPECT_EQ(some.row_statistics, nullptr);
+  EXPECT_EQ(some.row_gradient, nullptr);
+  EXPECT_NE(some.gate, nullptr);
+  EXPECT_NE(some.rotate, nullptr);
+  EXPECT_NE(some.tree_attention_serves, nullptr);
+  EXPECT_EQ(WithoutKernels(all, "attention,gate,rotation").tree_attention_serves, nullptr);
+  EXPECT_EQ(WithoutKernels(all, "attention,gate,rotation").rotate, nullptr);
+  EXPECT_EQ(WithoutKernels(all, "").rms_norm, all.rms_norm);
+}
+
+TEST(WithoutKernels, RefusesOtherNames) {
+  for (const char* names : {"all", "norm, rows", ",", "nf4"}) {
+    EXPECT_THROW(WithoutKernels(EmulatedKernels(), names), ExitError) << names;
+  }
+}
+
+}  // namespace
+}  // namespace plural::trainer
