@@ -43,6 +43,8 @@ NOT_TYPED = {
         "PYTHONPATH=data/text:tests .venv/bin/python -m unittest tests/text/masks_test.py",
         "mpirun -np 3 build/tests/mpi_tests --gtest_filter='AllReduceSum.*'",
         "build/tests/threads_tests",
+        "build/tests/kernel_check --device cuda",
+        "build/tests/kernel_check --device cpu --tiny",
         "tests/sanitize/run build",
         "tests/style/tidy build",
         "tests/style/format",
@@ -58,7 +60,6 @@ NOT_TYPED = {
         "launch/plural sweep status FOLDER/STAGE.yaml",
         "launch/reproduce dialogue",
         "launch/reproduce dialogue --seeds 4,5,6",
-        "launch/reproduce dialogue --small",
         "launch/reproduce persona",
         "launch/reproduce story",
         "launch/reproduce ablations --seeds 4,5,6",
@@ -67,6 +68,11 @@ NOT_TYPED = {
     ],
     "hours; papers_test.py runs it on a tiny model": [
         "launch/reproduce TABLE --model DIR --data DIR",
+        "launch/reproduce TABLE --released-code CLONE",
+        "launch/reproduce middle --model TOKENIZER_DIR --data DIR",
+        "launch/reproduce middle --model tokenizer --data data",
+        "launch/reproduce possibility-1 --model runs/reproduce/middle/models/middle --data data "
+        "--set model.dtype=fp32",
         "launch/reproduce possibility-1 --model mistralai/Mistral-7B-Instruct-v0.2 --data data "
         "--plan --tflops 400",
         "launch/reproduce possibility-1 --model mistralai/Mistral-7B-Instruct-v0.2 --data data "

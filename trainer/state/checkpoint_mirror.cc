@@ -35,11 +35,11 @@ void CopyBeginning(const std::filesystem::path& from, std::int64_t bytes, const 
 struct CheckpointMirror::Shared {
   Checkpoints copies;
   std::filesystem::path metrics, metrics_copy;
-  std::mutex mutex;
-  std::condition_variable ended;
+  std::mutex mutex{};
+  std::condition_variable ended{};
   bool writing = false;
-  std::optional<Snapshot> waiting;
-  std::optional<Copied> copied;
+  std::optional<Snapshot> waiting{};
+  std::optional<Copied> copied{};
 
   std::string Write(const Snapshot& snapshot) const {
     try {
@@ -56,7 +56,7 @@ struct CheckpointMirror::Shared {
 
 CheckpointMirror::CheckpointMirror(Checkpoints copies, std::filesystem::path metrics,
                                    std::filesystem::path metrics_copy)
-    : shared_(std::make_shared<Shared>(std::move(copies), std::move(metrics), std::move(metrics_copy))) {}
+    : shared_(new Shared{std::move(copies), std::move(metrics), std::move(metrics_copy)}) {}
 
 std::optional<std::int64_t> CheckpointMirror::Start(Snapshot snapshot) {
   const std::scoped_lock lock(shared_->mutex);
