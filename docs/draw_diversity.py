@@ -15,8 +15,8 @@ TITLE = "**Over temperatures: different of 5**"
 # Row of the table -> (label, colour), from bottom to top.
 LINES = {
     "base, sampling": ("before tuning", "#777777"),
-    "OTOFT, 4 passes of one reply": ("otoft, 4 passes of one reply", "#c26a00"),
-    "POEXFT, random numbers, 1 pass": ("poexft, random numbers, 1 pass", "#3465a4"),
+    "OTOFT": ("otoft, 4 passes of one reply", "#c26a00"),
+    "POEXFT, random numbers": ("poexft, random numbers, 1 pass", "#3465a4"),
     "POEXFT, aligned numbers, 8 passes": ("poexft, aligned, 8 passes", "#2f7d32"),
 }
 WIDTH, HEIGHT = 640, 300
