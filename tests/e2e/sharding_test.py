@@ -1,6 +1,7 @@
 """`optimizer.sharding`: the bytes of a run that shards nothing, on any number of ranks and over stops."""
 
 import json
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -56,6 +57,18 @@ class Sharding(unittest.TestCase):
         self.train("moved", 2, "optimizer.sharding=off", "checkpoint.every_steps=4")
         self.assertEqual(self.files("moved"), self.files("one"))
         self.assertEqual(training.losses(self.folder, "moved"), training.losses(self.folder, "one"))
+
+    def test_a_mirror_has_the_moments_of_all_ranks(self):
+        self.train("alone", 1)
+        mirror = f"checkpoint.mirror={self.folder}/mirror"
+        self.train("mirrored", 2, mirror)
+        whole = self.files("mirrored")
+        copy = self.folder / "mirror/mirrored/step-00000004"
+        self.assertEqual((copy / "optimizer.safetensors").read_bytes(), whole[1])
+        shutil.rmtree(self.folder / "runs/mirrored")
+        self.assertIn("the second copy", self.train("mirrored", 3, mirror))
+        result = (self.folder / "runs/mirrored/model/model.safetensors").read_bytes()
+        self.assertEqual([result, *whole[1:]], self.files("alone"))
 
     def test_the_sums_of_a_number_of_ranks_are_as_without(self):
         for name, sharding in (("with", "auto"), ("without", "off")):
