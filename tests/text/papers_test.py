@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -561,6 +562,11 @@ class CommandLine(FolderTest):
             for one in setting.evaluations:
                 asked = one.steps["generate"]
                 self.assertEqual((asked["responses"], asked["device"]), (3, "cuda"))
+
+    def test_a_tokenizer_is_the_files_that_export_copies(self):
+        source = (ROOT / "trainer/files/hf_folder.cc").read_text()
+        names = re.search(r"kTokenizerFiles = \{(.*?)\};", source, re.DOTALL)[1]
+        self.assertEqual(tuple(re.findall(r'"(.*?)"', names)), stages._TOKENIZER_FILES)
 
     def test_prompts_of_released_code(self):
         clone = self.folder / "clone"

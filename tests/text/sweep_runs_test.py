@@ -135,7 +135,10 @@ class Names(SweepRunsTest):
         (self.folder / "base.yaml").write_text(
             f"method: otmft\nmodel: {{path: {self.folder}}}\ndata: {{train: {self.folder}/corpus.h5}}\n"
         )
-        same = "{log.trackio: true}, {watchdog.enabled: false}, {checkpoint.keep: 7}, {guard.spike: 'off'}"
+        same = (
+            "{optimizer.sharding: 'on'}, {log.trackio: true}, {watchdog.enabled: false}, "
+            "{checkpoint.keep: 7}, {guard.spike: 'off'}"
+        )
         self.assertEqual(len(self.plan(f"include: [{same}]\n").runs), 1)
         self.assertEqual(len(self.plan(f"include: [{same}, {{guard.spike: skip}}]\n").runs), 2)
         with self.assertRaisesRegex(

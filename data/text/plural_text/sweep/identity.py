@@ -42,6 +42,7 @@ _NOT_IDENTITY = (
     ("train", "log_every_steps"),
     ("train", "activation_checkpointing"),
     ("train", "activation_bytes"),
+    ("optimizer", "sharding"),
 )
 # Recipe key -> what it is for a message. Their contents count, not their paths.
 _CONTENTS = {
