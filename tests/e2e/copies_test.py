@@ -131,7 +131,8 @@ class Copies(unittest.TestCase):
         self.assertIn("the run goes on", done.stderr)
         self.assert_like_whole("broken")
         # Where nothing else says whether there is a run, its beginning would be a guess.
-        self.start("broken-2", "checkpoint.mirror=full/broken", code=66)
+        refused = self.start("broken-2", "checkpoint.mirror=full/broken", code=66)
+        self.assertIn("checkpoint.mirror: full/broken/broken-2: the checkpoints cannot", refused.stderr)
 
     # Disks that are full or lose power.
 

@@ -109,7 +109,11 @@ void RestoreMetrics(const Recipe& recipe, std::int64_t committed_bytes, RunLog& 
 bool HasCheckpoint(const Recipe& recipe) {
   if (!Checkpoints(RunPaths(recipe).Checkpoints(), recipe.checkpoint.keep).Steps().empty()) return true;
   const std::optional<Checkpoints> mirror = MirrorOf(recipe);
-  return mirror && !mirror->Steps().empty();
+  try {
+    return mirror && !mirror->Steps().empty();
+  } catch (const ExitError& error) {
+    throw ExitError(error.Code(), std::string("checkpoint.mirror: ") + error.what());
+  }
 }
 
 std::string CheckStart(const Recipe& recipe) {

@@ -307,8 +307,9 @@ Checkpoints::Loaded Checkpoints::LoadNewest(TrainState& state, const Checkpoints
       found.emplace_back(step, mirror->StepFolder(step));
     }
   } catch (const ExitError& error) {
-    if (found.empty()) throw;
-    loaded.warnings.emplace_back(error.what());
+    const std::string what = std::string("checkpoint.mirror: ") + error.what();
+    if (found.empty()) throw ExitError(error.Code(), what);
+    loaded.warnings.push_back(what);
   }
   std::ranges::stable_sort(found, std::greater<>(), [](const auto& one) { return one.first; });
   for (const auto& [step, folder] : found) {
