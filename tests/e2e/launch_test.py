@@ -1,5 +1,6 @@
 """`plural launch`: real ranks, stops that save, failures whose last line is ours."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -38,7 +39,10 @@ exit 66
 
 def ports_of(process):
     """The TCP ports at which a process listens."""
-    own = {os.readlink(link) for link in Path(f"/proc/{process}/fd").iterdir()}
+    own = set()
+    for link in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a run opens and closes files meanwhile
+            own.add(os.readlink(link))
     ports = []
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]:
