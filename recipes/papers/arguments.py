@@ -12,12 +12,13 @@ published ones. What is done already is kept: the same command goes on where it 
     FOLDER/picture.html  its pictures, where the study has some (--png: also picture.png, picture-2.png, ...)
 """
 
-# Owns: the command line. Does not own: what is done (reproduce.py), what a study needs of it
-# (definition_file.py). Imports what Python brings along and nothing else: it is read before set-up.
+# Owns: the command line, and what a study needs of it. Does not own: what is done (reproduce.py), what a
+# study is (definition_file.py). Imports what Python brings along and nothing else: it is read before set-up.
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,14 @@ STUDIES = Path(__file__).resolve().parent
 
 def study_names() -> list[str]:
     return sorted(file.stem for file in STUDIES.glob("*.yaml"))
+
+
+def placeholders_of(study: Path) -> set[str]:
+    """Which of model and data it needs of the user; by its text, since no YAML is at hand before set-up."""
+    text = re.sub(r"(?m)(^|\s)#.*$", "", study.read_text(encoding="utf-8", errors="replace"))
+    found = {name for name in ("model", "data") if f"{{{name}}}" in text}
+    inputs = re.findall(r"\binput:\s*(\[[^\]]*\]|[^\n,]+)", text)
+    return found | ({"data"} if any("{material}" not in given for given in inputs) else set())
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -112,6 +121,21 @@ def seed_numbers(text: str) -> list[int]:
     return seeds
 
 
+def check_given(options: argparse.Namespace) -> None:
+    """Model and data are given where the study uses them. Errors: UsageError, MissingInput."""
+    wanted = placeholders_of(options.study)
+    for name in ("model", "data"):
+        given = getattr(options, name)
+        if name in wanted and given is None:
+            raise UsageError(f"{options.study.stem} needs --{name} DIR (docs/reproduction.md)")
+        if name not in wanted and given is not None:
+            raise UsageError(f"{options.study.stem} takes no --{name}: it makes its own; leave it out")
+    if options.data and not options.data.is_dir():
+        raise MissingInput(
+            f"--data '{options.data}': no such folder; docs/data.md says where the files come from"
+        )
+
+
 def _study(text: str) -> Path:
     if text.endswith(".yaml"):
         if not Path(text).is_file():
@@ -124,7 +148,7 @@ def _study(text: str) -> Path:
 
 if __name__ == "__main__":
     try:
-        parse(sys.argv[1:])
+        check_given(parse(sys.argv[1:]))
     except CommandError as error:
         print(f"launch/reproduce: error: {error} [exit {error.exit_code}]", file=sys.stderr)
         sys.exit(error.exit_code)

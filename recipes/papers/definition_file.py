@@ -83,14 +83,6 @@ def families_of(file: Path) -> Sequence[str]:
     return list(read_located(file).values.get("families", ()))
 
 
-def placeholders_of(file: Path) -> set[str]:
-    """Which of model and data it needs of the user. Errors: BadRecipe."""
-    values = read_located(file).values
-    found = {name for name in ("model", "data") if f"{{{name}}}" in str(values)}
-    inputs = [one.get("input") for one in values.get("corpora", {}).values() if isinstance(one, dict)]
-    return found | ({"data"} if any("{material}" not in str(one) for one in inputs) else set())
-
-
 class _Reader:
     def __init__(self, source: Located, family: str):
         self.source = source

@@ -19,10 +19,10 @@ from typing import Any
 import plotly.io
 
 import outcome
-from arguments import STUDIES, parse
+from arguments import STUDIES, check_given, parse
 from corpora import Corpora
 from cost import cost_lines
-from definition_file import FULL, SMALL, families_of, placeholders_of, read_definition
+from definition_file import FULL, SMALL, families_of, read_definition
 from extracts import extracts
 from measured import Measured
 from pictures import pictures
@@ -58,8 +58,10 @@ _FAMILIES = {"mistral": "mistral", "llama": "llama2", "gemma": "gemma"}
 
 def run(options: argparse.Namespace) -> int:
     """Exit code: 0, 1 where a check does not hold, or that of what failed."""
+    check_given(options)
     file: Path = options.study
-    model, data = _given(options, placeholders_of(file))
+    model = hub_folder(options.model, "--model", "folder of a model").resolve() if options.model else None
+    data = options.data.resolve() if options.data else None
     families = families_of(file)
     folder = (options.folder or Path("runs/papers" if families else "runs/reproduce") / file.stem).resolve()
     family = (options.family or _family(model, families)) if families else ""
@@ -160,22 +162,6 @@ def _draw(figures: Sequence[Figure], folder: Path, png: bool) -> None:
             contents = images.draw(drawings, "png", 2, progress)
         for place, content in enumerate(contents, 1):
             (folder / f"picture{'' if place == 1 else f'-{place}'}.png").write_bytes(content)
-
-
-def _given(options: argparse.Namespace, wanted: set[str]) -> tuple[Path | None, Path | None]:
-    """The model and the data, where the study uses them. Errors: UsageError, MissingInput."""
-    for name in ("model", "data"):
-        given = getattr(options, name)
-        if name in wanted and given is None:
-            raise UsageError(f"{options.study.stem} needs --{name} DIR (docs/reproduction.md)")
-        if name not in wanted and given is not None:
-            raise UsageError(f"{options.study.stem} takes no --{name}: it makes its own; leave it out")
-    model = hub_folder(options.model, "--model", "folder of a model").resolve() if options.model else None
-    if options.data and not options.data.is_dir():
-        raise MissingInput(
-            f"--data '{options.data}': no such folder; docs/data.md says where the files come from"
-        )
-    return model, options.data.resolve() if options.data else None
 
 
 def _all_finished(planned) -> bool:

@@ -23,7 +23,7 @@ import reproduce
 import stages
 import training_figures
 from corpora import Corpora
-from definition_file import FULL, SMALL, families_of, placeholders_of, read_definition
+from definition_file import FULL, SMALL, families_of, read_definition
 from persona_grammar import PersonaGrammar
 from plural_text.common.errors import BadRecipe, CommandError
 from plural_text.sweep.expand import settings_of
@@ -197,11 +197,11 @@ class Studies(StudiesTest):
                     self.study(name, SMALL)
 
     def test_what_the_user_has_to_name(self):
-        asked = {name: placeholders_of(arguments.STUDIES / f"{name}.yaml") for name in self.names()}
+        asked = {name: arguments.placeholders_of(arguments.STUDIES / f"{name}.yaml") for name in self.names()}
         self.assertEqual(asked.pop("real-text"), {"data"})
         self.assertEqual(asked.pop("middle"), {"model", "data"})
         self.assertEqual(set(map(tuple, asked.values())), {()})
-        self.assertEqual(placeholders_of(arguments.STUDIES / "diffuse-4.yaml"), {"model", "data"})
+        self.assertEqual(arguments.placeholders_of(arguments.STUDIES / "diffuse-4.yaml"), {"model", "data"})
 
     def test_only_takes_the_stages_that_its_runs_need(self):
         study = self.study("dialogue")
