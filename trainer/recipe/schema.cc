@@ -4,79 +4,20 @@
 #include <stdexcept>
 #include <utility>
 
+#include "trainer/recipe/key_makers.h"
 #include "trainer/recipe/scalar.h"
 
 namespace plural::trainer {
 namespace {
 
 using nlohmann::json;
+using namespace key_makers;
 
-template <class Value>
-using Words = std::vector<std::pair<std::string, Value>>;
-
-// Every row below names its place in Recipe once, as a function that serves reading and writing.
-template <class Field>
-Key MakeKey(const char* name, KeyType type, Field field, const char* meaning) {
-  using Value = std::remove_cvref_t<decltype(field(std::declval<Recipe&>()))>;
-  Key key;
-  key.name = name;
-  key.type = type;
-  key.meaning = meaning;
-  key.assign = [field](Recipe& recipe, const json& value) { field(recipe) = value.get<Value>(); };
-  key.read = [field](const Recipe& recipe) { return json(field(recipe)); };
-  return key;
-}
-
-// An empty text means "not given" and is printed as null.
-template <class Field>
-Key Text(const char* name, Field field, const char* meaning) {
-  Key key = MakeKey(name, KeyType::kText, field, meaning);
-  key.read = [field](const Recipe& recipe) {
-    const std::string& text = field(recipe);
-    return text.empty() ? json() : json(text);
-  };
-  return key;
-}
-
-template <class Field>
-Key Integer(const char* name, Range range, Field field, const char* meaning) {
-  Key key = MakeKey(name, KeyType::kInteger, field, meaning);
-  key.range = range;
-  return key;
-}
-
-template <class Field>
-Key Number(const char* name, Range range, Field field, const char* meaning) {
-  Key key = MakeKey(name, KeyType::kNumber, field, meaning);
-  key.range = range;
-  return key;
-}
-
-template <class Field>
-Key Boolean(const char* name, Field field, const char* meaning) {
-  return MakeKey(name, KeyType::kBoolean, field, meaning);
-}
-
-// The first of several words with one meaning is the one that is printed.
-template <class Value, class Field>
-Key Word(const char* name, const Words<Value>& words, Field field, const char* meaning) {
-  Key key;
-  key.name = name;
-  key.type = KeyType::kWord;
-  key.meaning = meaning;
-  for (const auto& [word, value] : words) key.words.push_back(word);
-  key.assign = [field, words](Recipe& recipe, const json& given) {
-    for (const auto& [word, value] : words) {
-      if (given == word) field(recipe) = value;
-    }
-  };
-  key.read = [field, words](const Recipe& recipe) {
-    const auto it = std::find_if(words.begin(), words.end(),
-                                 [&](const auto& entry) { return entry.second == field(recipe); });
-    return json(it->first);
-  };
-  return key;
-}
+// A value beyond these is a typing error: the memory or time that it asks for does not exist.
+constexpr double kMaxRank = 4096;
+constexpr double kMaxCount = 1e12;
+constexpr double kMaxResponses = 1e6;
+constexpr double kMaxLatents = 4096;
 
 Words<const Method*> MethodWords() {
   Words<const Method*> words;
@@ -110,23 +51,6 @@ void AddOwnKeys(std::vector<Key>& keys) {
     }
   }
 }
-
-Words<std::string> Same(const std::vector<std::string>& words) {
-  Words<std::string> out;
-  for (const std::string& word : words) out.emplace_back(word, word);
-  return out;
-}
-
-Range AtLeast(double low) { return {.low = low}; }
-Range Above(double low) { return {.low = low, .low_open = true}; }
-Range Between(double low, double high) { return {.low = low, .high = high}; }
-Range UnitInterval() { return {.low = 0.0, .high = 1.0, .high_open = true}; }
-
-// A value beyond these is a typing error: the memory or time that it asks for does not exist.
-constexpr double kMaxRank = 4096;
-constexpr double kMaxCount = 1e12;
-constexpr double kMaxResponses = 1e6;
-constexpr double kMaxLatents = 4096;
 
 #define FIELD(place) \
   [](auto& recipe) -> auto& { return recipe.place; }
