@@ -134,6 +134,34 @@ class SlurmTest(SlurmCluster):
         self.assertIn("ended three times without a newer checkpoint than that of step 0, not again", log)
         self.assertEqual(list(self.folder.glob("*.requeues")), [])
 
+    def test_a_job_whose_node_goes_down_goes_on(self):
+        # Machines differ: a run that ends before its node is down proves nothing and is tried again, longer.
+        for steps in (4000, 40000):
+            name = f"down-{steps}"
+            checkpoints = self.folder / "runs" / name / "checkpoints"
+            job = self.submit(
+                name, self.recipe(name, steps), "checkpoint.every_steps=200", nodes=1, ranks_per_node=2
+            )
+            self.wait(job, 90, until=lambda _, saved=checkpoints: list(saved.glob("step-*")))
+            node = self.show(job)["NodeList"]
+            self.slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+            self.addCleanup(
+                subprocess.run,
+                ["scontrol", "update", f"nodename={node}", "state=resume"],
+                env=self.environment,
+                capture_output=True,
+            )
+            state = self.wait(job, 300)
+            self.assertEqual((state["JobState"], state["ExitCode"]), ("COMPLETED", "0:0"), self.log(name))
+            if int(state["Restarts"]) > 0:
+                break
+        else:
+            self.fail("no run was long enough to lose its node")
+        self.assertRegex(self.log(name), rf"resumed after step \d+00 of {steps}")
+        self.assertEqual(
+            (self.folder / "runs" / name / ADAPTER).read_bytes(), self.adapter_of_calm_run("up", steps)
+        )
+
     def test_a_stop_during_the_start_is_not_lost(self):
         job = self.submit("early", self.recipe("early", ENDLESS))
         self.wait_for_log("early", "train.sbatch: job")  # the launcher starts now, ranks come later
