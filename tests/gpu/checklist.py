@@ -24,6 +24,8 @@ os.environ.setdefault("PLURAL_BINARY", str(ROOT / "build/plural"))
 for name in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"):
     os.environ.setdefault(name, "1")
 sys.path.insert(0, str(ROOT / "tests"))
+import generation
+
 import training
 
 NO_GPU = 69
@@ -282,8 +284,9 @@ class Checklist:
         }
 
     @staticmethod
-    def plural(*words):
-        result = subprocess.run([training.PLURAL, *words], capture_output=True, text=True)
+    def plural(*words, without=""):
+        environment = {**os.environ, "PLURAL_WITHOUT_KERNELS": without}
+        result = subprocess.run([training.PLURAL, *words], capture_output=True, text=True, env=environment)
         if result.returncode != 0:
             raise RuntimeError(f"plural {words[0]} ended with {result.returncode}: {result.stderr[-500:]}")
 
@@ -360,6 +363,7 @@ def main():
     checklist.kernels()
     checklist.exactness()
     checklist.commands()
+    generation.check(checklist)
     checklist.speed()
     result = {
         "device": arguments.device,

@@ -24,6 +24,7 @@
 
 #include "data/random.h"
 #include "dist/collectives.h"
+#include "tests/gpu/generation_check.h"
 #include "tests/unit/support/emulated_kernels.h"
 #include "trainer/base/error.h"
 #include "trainer/ops/dropout.h"
@@ -112,6 +113,8 @@ class KernelCheck {
       }
     }
     Logits();
+    for (const GenerationCheck& check : GenerationChecks(device_, tiny_, kernels_))
+      Report(check.name, check.dtype, check.run, check.wanted, check.allowed, {.bytes = check.bytes});
     return failed_ ? 1 : 0;
   }
 

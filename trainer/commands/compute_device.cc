@@ -8,6 +8,8 @@
 #include "dist/gpu_driver.h"
 #include "trainer/base/error.h"
 #include "trainer/commands/gpu_arithmetic.h"
+#include "trainer/ops/cuda_kernels.h"
+#include "trainer/run/cache_check.h"
 #include "trainer/run/device_check.h"
 
 namespace plural::trainer {
@@ -40,6 +42,12 @@ void RequireDeviceServes(const Decoder& model) {
   if (!model.Device().is_cuda()) return;
   RequireHeadDimension(model.Config(), model.DType(), model.Device());
   CheckAttention(model.Config(), model.DType(), model.Device());
+}
+
+void RequireDeviceGenerates(const Decoder& model) {
+  RequireDeviceServes(model);
+  if (!model.Device().is_cuda()) return;
+  CheckCacheAttention(model.Config(), model.DType(), model.Device(), KernelsOf(model.Device()));
 }
 
 }  // namespace plural::trainer

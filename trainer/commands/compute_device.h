@@ -31,5 +31,7 @@ at::Device OpenDevice(const ComputeOptions& options, const dist::World& world,
 // On a GPU: whether its attention kernels take the model's shape and compute what they should, as before
 // training. Errors: ExitError(kBadRecipe) for the shape, ExitError(kWrongResources) for the kernels.
 void RequireDeviceServes(const Decoder& model);
+// The same, and for attention over the cache, which generation takes.
+void RequireDeviceGenerates(const Decoder& model);
 
 }  // namespace plural::trainer

@@ -154,7 +154,7 @@ int RunStream(const GenerateOptions& options, GenerateSettings settings, at::Dev
   std::optional<data::Corpus> vocabulary;
   if (!options.corpus.empty()) vocabulary = OpenCorpus(options.corpus, world);
   Decoder model = LoadModel(options.model, options.adapter, DTypeNamed(options.compute.dtype), device);
-  RequireDeviceServes(model);
+  RequireDeviceGenerates(model);
   if (vocabulary) CheckCorpusFitsModel(*vocabulary, model.Config(), options.model);
   SetEnds(options, vocabulary ? &*vocabulary : nullptr, model);
   // Without the option requests name latents themselves.
@@ -277,7 +277,7 @@ int RunGenerate(const GenerateOptions& given, dist::World& world, dist::Collecti
   loaded = LoadModel(options.model, options.adapter, DTypeNamed(options.compute.dtype), device, world,
                      collectives);
   OnEveryRank(world, collectives, [&] {
-    RequireDeviceServes(*loaded);
+    RequireDeviceGenerates(*loaded);
     CheckCorpusFitsModel(*opened, loaded->Config(), options.model);
     SetEnds(options, &*opened, *loaded);
     CheckLatents(*loaded, settings);

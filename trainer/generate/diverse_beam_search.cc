@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "data/error.h"
-#include "trainer/ops/to_device.h"
+#include "trainer/ops/cuda_kernels.h"
 
 namespace plural::trainer {
 namespace {
@@ -208,7 +208,7 @@ std::vector<GeneratedPrompt> GenerateDiverseBeams(const Decoder& model,
   if (searches.empty()) return results;
 
   KeyValueCache cache(model, static_cast<std::int64_t>(prompts.size()) * settings.beams,
-                      longest + settings.max_new_tokens);
+                      longest + settings.max_new_tokens, KernelsOf(model.Device()));
   at::Tensor logits_RV = at::cat(first_logits, 0);
   for (bool first = true; !searches.empty(); first = false) {
     if (stop != nullptr && stop->Requested()) return {};
@@ -239,7 +239,7 @@ std::vector<GeneratedPrompt> GenerateDiverseBeams(const Decoder& model,
     searches = std::move(open);
     if (searches.empty()) break;
     if (!first) cache.Keep(rows);
-    logits_RV = cache.Step(model, ToDevice(tokens, at::kLong, model.Device()));
+    logits_RV = cache.Step(model, tokens);
   }
   return results;
 }

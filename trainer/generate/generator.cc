@@ -6,13 +6,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <span>
 #include <utility>
 
 #include "data/random.h"
 #include "trainer/base/error.h"
 #include "trainer/model/latents.h"
-#include "trainer/ops/to_device.h"
 
 namespace plural::trainer {
 namespace {
@@ -42,10 +40,14 @@ struct Generator::Branch {
 };
 
 Generator::Generator(const Decoder& model, std::int64_t rows)
+    : Generator(model, rows, KernelsOf(model.Device())) {}
+
+Generator::Generator(const Decoder& model, std::int64_t rows, const CudaKernels* kernels)
     : model_(model),
       rows_(rows),
       ends_(model.Config().eos_token_ids.begin(), model.Config().eos_token_ids.end()),
-      cache_(model, 0, kFirstSlots) {}
+      cache_(model, 0, kFirstSlots, kernels),
+      sampler_(ends_, kernels) {}
 
 Generator::~Generator() = default;
 
@@ -86,7 +88,7 @@ std::vector<Generator::Finished> Generator::Step() {
   }
   // Branches behind the first `rows_` wait until some of these end.
   const std::size_t rows = std::min(branches_.size(), static_cast<std::size_t>(rows_));
-  if (rows > 0) Expand(0, Feed(rows));
+  if (rows > 0) DecodeRows(rows);
   for (const Finished& finished : finished_) open_.erase(finished.ticket);
   return std::exchange(finished_, {});
 }
@@ -111,11 +113,16 @@ void Generator::StartPrompt(std::unique_ptr<Open> open_prompt) {
     branches_.push_back({.open = &open, .responses = std::move(responses), .latent = start.second});
   }
   // A latent stands between the prompt and the first token, so there is nothing to draw yet.
-  if (open.settings.latent_policy == LatentPolicy::kNone) Expand(first, prefill.logits_LV);
+  if (open.settings.latent_policy != LatentPolicy::kNone) return;
+  const std::vector<RowToDraw> draws = DrawsOf(first, branches_.size() - first);
+  PackedUpload upload;
+  sampler_.Prepare(draws, upload);
+  upload.Send(model_.Device());
+  Expand(first, sampler_.Draw(draws, prefill.logits_LV, upload));
 }
 
-// Feeds the first `rows` branches; returns their logits.
-at::Tensor Generator::Feed(std::size_t rows) {
+// Feeds the first `rows` branches and draws what follows. All that the device must know goes in one copy.
+void Generator::DecodeRows(std::size_t rows) {
   std::vector<std::int64_t> tokens, latent_rows, latents;
   for (std::size_t r = 0; r < rows; ++r) {
     const Branch& branch = branches_[r];
@@ -130,33 +137,50 @@ at::Tensor Generator::Feed(std::size_t rows) {
       result.decode_steps = std::max(result.decode_steps, ++result.responses[index].steps);
     }
   }
-  const auto indices = [&](const std::vector<std::int64_t>& values) {
-    return ToDevice(values, at::kLong, model_.Device());
-  };
-  at::Tensor embedding_RE = model_.Embed(indices(tokens));
+  const std::vector<RowToDraw> draws = DrawsOf(0, rows);
+  PackedUpload upload;
+  const auto token = upload.Add(tokens), latent_row = upload.Add(latent_rows), latent = upload.Add(latents);
+  const auto attention = cache_.MakeRoom(static_cast<std::int64_t>(rows), upload);
+  sampler_.Prepare(draws, upload);
+  upload.Send(model_.Device());
+
+  at::Tensor embedding_RE = model_.Embed(upload.Longs(token));
   if (!latents.empty()) {
-    embedding_RE.index_copy_(
-        0, indices(latent_rows),
-        model_.LatentHeads()->table_KE.index_select(0, indices(latents)).to(embedding_RE.dtype()));
+    const at::Tensor of_latents = model_.LatentHeads()->table_KE.index_select(0, upload.Longs(latent));
+    embedding_RE.index_copy_(0, upload.Longs(latent_row), of_latents.to(embedding_RE.dtype()));
   }
-  return cache_.StepEmbeddings(model_, embedding_RE);
+  const at::Tensor logits_RV = cache_.StepEmbeddings(model_, embedding_RE, *attention);
+  Expand(0, sampler_.Draw(draws, logits_RV, upload));
 }
 
-// Lets the responses of the branches from `first` on draw their next token from the branch's logits; a
-// branch becomes as many as there are different tokens. Branches behind those with logits stay.
-void Generator::Expand(std::size_t first, const at::Tensor& logits_RV) {
-  const bool exact = logits_RV.scalar_type() == at::kDouble;
-  const at::Tensor host_RV = logits_RV.to(at::kCPU, exact ? at::kDouble : at::kFloat).contiguous();
+// What the responses of `rows` branches from `first` on ask of their next logits.
+std::vector<RowToDraw> Generator::DrawsOf(std::size_t first, std::size_t rows) const {
+  std::vector<RowToDraw> draws;
+  for (std::size_t r = first; r < first + rows; ++r) {
+    const Branch& branch = branches_[r];
+    const Open& open = *branch.open;
+    const std::size_t tokens = open.result.responses[branch.responses.front()].tokens.size();
+    RowToDraw& row = draws.emplace_back();
+    row.sampling = open.settings.sampling;
+    row.may_end = static_cast<std::int64_t>(tokens) >= open.settings.min_new_tokens;
+    for (const std::size_t index : branch.responses) {
+      // Draw number `tokens` of the response's own stream, whatever else is decoded beside it.
+      row.uniforms.push_back(data::CounterRandom{open.keys[index], tokens}.Uniform());
+    }
+  }
+  return draws;
+}
+
+// Gives the responses of the branches from `first` on the tokens they drew; a branch becomes as many as there
+// are different ones. Branches behind those with draws stay.
+void Generator::Expand(std::size_t first, const std::vector<DrawnRow>& drawn) {
   std::vector<Branch> branches;
   std::vector<std::int64_t> rows;
   for (std::size_t r = 0; r < branches_.size(); ++r) {
-    const std::int64_t row = static_cast<std::int64_t>(r) - static_cast<std::int64_t>(first);
-    if (row < 0 || row >= host_RV.size(0)) {
+    if (r < first || r >= first + drawn.size()) {
       branches.push_back(std::move(branches_[r]));
-    } else if (exact) {
-      Draw(branches_[r], host_RV[row], double_sampler_, branches);
     } else {
-      Draw(branches_[r], host_RV[row], float_sampler_, branches);
+      Append(branches_[r], drawn[r - first], branches);
     }
     rows.resize(branches.size(), static_cast<std::int64_t>(r));
   }
@@ -164,30 +188,23 @@ void Generator::Expand(std::size_t first, const at::Tensor& logits_RV) {
   cache_.Keep(rows);
 }
 
-template <typename Real>
-void Generator::Draw(const Branch& branch, const at::Tensor& logits_V, TokenSampler<Real>& sampler,
-                     std::vector<Branch>& children) {
+void Generator::Append(const Branch& branch, const DrawnRow& drawn, std::vector<Branch>& children) {
   Open& open = *branch.open;
-  const GenerateSettings& settings = open.settings;
-  const std::size_t tokens = open.result.responses[branch.responses.front()].tokens.size();
-  const bool may_end = static_cast<std::int64_t>(tokens) >= settings.min_new_tokens;
-  sampler.Read({logits_V.const_data_ptr<Real>(), static_cast<std::size_t>(logits_V.size(0))},
-               settings.sampling, may_end ? std::span<const data::Token>() : ends_);
-  if (!std::isfinite(sampler.LogSum())) {
+  if (!std::isfinite(drawn.log_sum)) {
     throw ExitError(ExitCode::kDiverged, "prompt '" + open.prompt.id +
                                              "': the model's logits are not finite; its weights or its "
                                              "adapter are damaged or diverged");
   }
   std::map<data::Token, std::vector<std::size_t>> by_token;
-  for (const std::size_t index : branch.responses) {
+  for (std::size_t draw = 0; draw < branch.responses.size(); ++draw) {
+    const std::size_t index = branch.responses[draw];
     GeneratedResponse& response = open.result.responses[index];
-    // Draw number `tokens` of the response's own stream, whatever else is decoded beside it.
-    data::CounterRandom random{open.keys[index], tokens};
-    const data::Token token = sampler.Draw(random.Uniform());
-    response.logprob += sampler.LogProbability(token);
+    const data::Token token = drawn.tokens[draw];
+    response.logprob += drawn.logprobs[draw];
     response.finished = std::find(ends_.begin(), ends_.end(), token) != ends_.end();
     if (!response.finished) response.tokens.push_back(token);
-    if (response.finished || static_cast<std::int64_t>(response.tokens.size()) == settings.max_new_tokens) {
+    if (response.finished ||
+        static_cast<std::int64_t>(response.tokens.size()) == open.settings.max_new_tokens) {
       Close(open, index);
     } else {
       by_token[token].push_back(index);

@@ -1,7 +1,8 @@
 // The generator: responses to prompts.
 //
 // Owns: which draw a token takes, when a response ends, how responses of several prompts share decode steps.
-// Does not own: the cache, which numbers are asked for (choices.h), files, ranks. Thread rule: one thread.
+// Does not own: the cache, where tokens are drawn (row_sampler.h), which numbers are asked for (choices.h),
+// files, ranks. Thread rule: one thread.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,9 @@
 #include "trainer/base/signals.h"
 #include "trainer/generate/choices.h"
 #include "trainer/generate/key_value_cache.h"
+#include "trainer/generate/row_sampler.h"
 #include "trainer/generate/sampler.h"
+#include "trainer/ops/cuda_kernels.h"
 
 namespace plural::trainer {
 
@@ -60,8 +63,10 @@ struct GeneratedPrompt {
 // end make room for the next prompt at once.
 class Generator {
  public:
-  // At most `rows` different histories are decoded side by side. `model` must outlive the generator.
+  // At most `rows` different histories are decoded side by side. `model` must outlive the generator. On a GPU
+  // a step sends it one copy and waits for one; `kernels`: those of the model's device, tests give others.
   Generator(const Decoder& model, std::int64_t rows);
+  Generator(const Decoder& model, std::int64_t rows, const CudaKernels* kernels);
   ~Generator();
   Generator(const Generator&) = delete;
   Generator& operator=(const Generator&) = delete;
@@ -87,11 +92,10 @@ class Generator {
   struct Branch;  // a history and the responses that share it; stands at the cache row of the same index
 
   void StartPrompt(std::unique_ptr<Open> open);
-  at::Tensor Feed(std::size_t rows);
-  void Expand(std::size_t first, const at::Tensor& logits_RV);
-  template <typename Real>
-  void Draw(const Branch& branch, const at::Tensor& logits_V, TokenSampler<Real>& sampler,
-            std::vector<Branch>& children);
+  void DecodeRows(std::size_t rows);
+  std::vector<RowToDraw> DrawsOf(std::size_t first, std::size_t rows) const;
+  void Expand(std::size_t first, const std::vector<DrawnRow>& drawn);
+  void Append(const Branch& branch, const DrawnRow& drawn, std::vector<Branch>& children);
   void Close(Open& open, std::size_t response);
 
   const Decoder& model_;
@@ -102,8 +106,7 @@ class Generator {
   std::map<std::int64_t, std::unique_ptr<Open>> open_;  // by ticket
   std::vector<Branch> branches_;
   std::vector<Finished> finished_;
-  TokenSampler<float> float_sampler_;
-  TokenSampler<double> double_sampler_;
+  RowSampler sampler_;
   std::int64_t next_ticket_ = 0;
 };
 

@@ -32,6 +32,8 @@ CudaKernels OpenKernels() {
   Find(module, kRotateName, kernels.rotate);
   Find(module, kRowStatisticsName, kernels.row_statistics);
   Find(module, kRowGradientName, kernels.row_gradient);
+  Find(module, kPathAttentionName, kernels.path_attention);
+  Find(module, kSampleRowsName, kernels.sample_rows);
   const char* without = std::getenv("PLURAL_WITHOUT_KERNELS");
   return WithoutKernels(kernels, without == nullptr ? "" : without);
 }
@@ -54,10 +56,14 @@ CudaKernels WithoutKernels(CudaKernels kernels, std::string_view names) {
     } else if (name == "rows") {
       kernels.row_statistics = nullptr;
       kernels.row_gradient = nullptr;
+    } else if (name == "paged") {
+      kernels.path_attention = nullptr;
+    } else if (name == "sampling") {
+      kernels.sample_rows = nullptr;
     } else {
       throw ExitError(ExitCode::kUsage, "PLURAL_WITHOUT_KERNELS names '" + Printable(name) +
-                                            "'; it takes attention, norm, gate, rotation and rows, "
-                                            "separated by commas");
+                                            "'; it takes attention, norm, gate, rotation, rows, "
+                                            "paged and sampling, separated by commas");
     }
   }
   return kernels;
@@ -67,5 +73,7 @@ const CudaKernels& FindCudaKernels() {
   static const CudaKernels kernels = OpenKernels();
   return kernels;
 }
+
+const CudaKernels* KernelsOf(at::Device device) { return device.is_cuda() ? &FindCudaKernels() : nullptr; }
 
 }  // namespace plural::trainer

@@ -17,6 +17,8 @@
 
 #include "trainer/kernels/cuda/logit_rows_module.h"
 #include "trainer/kernels/cuda/module.h"
+#include "trainer/kernels/cuda/path_attention_module.h"
+#include "trainer/kernels/cuda/sample_rows_module.h"
 
 namespace plural::trainer {
 
@@ -32,11 +34,15 @@ struct CudaKernels {
   RotateOnCuda* rotate = nullptr;
   RowStatisticsOnCuda* row_statistics = nullptr;
   RowGradientOnCuda* row_gradient = nullptr;
+  PathAttentionOnCuda* path_attention = nullptr;
+  SampleRowsOnCuda* sample_rows = nullptr;
 };
 
 // Null pointers where the module is missing: a build without nvcc; and of the kernels that the environment
 // variable PLURAL_WITHOUT_KERNELS names. Errors: those of WithoutKernels.
 const CudaKernels& FindCudaKernels();
+// Those for tensors of a device; null for the CPU.
+const CudaKernels* KernelsOf(at::Device device);
 
 // `kernels` but for those of `names` ("attention,norm"), in whose place libtorch's operators compute: whether
 // a kernel is at fault is seen without it. Errors: ExitError(kUsage).
@@ -51,7 +57,7 @@ void StartKernel(int (*kernel)(const Arguments&, void*), const char* name, const
   if (recorder.isActive()) recorder.before(name);
   const c10::DeviceGuard guard(device);
   void* stream = nullptr;  // of a kernel that is emulated on the host, as tests do
-  if (!device.is_cpu()) {
+  if (device.is_cuda()) {
     stream = c10::impl::getDeviceGuardImpl(device.type())->getStream(device).native_handle();
   }
   if (const int error = kernel(arguments, stream); error != 0) {

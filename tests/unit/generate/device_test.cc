@@ -122,9 +122,9 @@ TEST_F(OnAnotherDevice, StepsWithoutASoftCap) {
   cache.Start(0, prefill, 0);
   cache.Start(1, prefill, 1);
   cache.Keep({0, 1, 1});
-  const at::Tensor token = at::empty({3}, options.dtype(at::kLong));
+  const std::vector<std::int64_t> tokens(3, 1);
   for (int step = 0; step < 40; ++step) {  // past the slots that it begins with
-    const at::Tensor logits = cache.Step(model, token);
+    const at::Tensor logits = cache.Step(model, tokens);
     EXPECT_TRUE(logits.is_meta());
     EXPECT_EQ(logits.sizes(), (std::vector<std::int64_t>{3, config.vocab_size}));
   }

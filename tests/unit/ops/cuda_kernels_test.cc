@@ -22,6 +22,10 @@ TEST(WithoutKernels, NamedOnesAreLeftToLibtorch) {
   EXPECT_NE(some.tree_attention_serves, nullptr);
   EXPECT_EQ(WithoutKernels(all, "attention,gate,rotation").tree_attention_serves, nullptr);
   EXPECT_EQ(WithoutKernels(all, "attention,gate,rotation").rotate, nullptr);
+  EXPECT_NE(some.path_attention, nullptr);
+  EXPECT_EQ(WithoutKernels(all, "paged").path_attention, nullptr);
+  EXPECT_NE(WithoutKernels(all, "paged").sample_rows, nullptr);
+  EXPECT_EQ(WithoutKernels(all, "sampling").sample_rows, nullptr);
   EXPECT_EQ(WithoutKernels(all, "").rms_norm, all.rms_norm);
 }
 

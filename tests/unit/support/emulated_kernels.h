@@ -5,7 +5,9 @@
 
 #include "tests/unit/support/emulated_block.h"
 #include "trainer/kernels/cuda/logit_rows.h"
+#include "trainer/kernels/cuda/path_attention.h"
 #include "trainer/kernels/cuda/pointwise.h"
+#include "trainer/kernels/cuda/sample_rows.h"
 #include "trainer/kernels/cuda/tree_attention_start.h"
 #include "trainer/ops/cuda_kernels.h"
 
@@ -39,6 +41,12 @@ inline CudaKernels EmulatedKernels() {
   };
   kernels.row_gradient = [](const RowGradientArguments& arguments, void*) {
     return gpu::StartRowGradient(arguments, gpu::EmulatedLaunch{});
+  };
+  kernels.path_attention = [](const PathAttentionArguments& arguments, void*) {
+    return gpu::StartPathAttention(arguments, gpu::EmulatedLaunch{});
+  };
+  kernels.sample_rows = [](const SampleRowsArguments& arguments, void*) {
+    return gpu::StartSampleRows(arguments, gpu::EmulatedLaunch{});
   };
   return kernels;
 }

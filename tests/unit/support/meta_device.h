@@ -8,8 +8,10 @@
 #include <gtest/gtest.h>
 #include <torch/library.h>
 
+#include <cstdint>
 #include <optional>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 namespace plural::trainer::testing {
@@ -47,14 +49,12 @@ inline std::tuple<at::Tensor, at::Tensor> LogSigmoid(const at::Tensor& x) {
   return {at::empty(x.sizes(), x.options()), at::empty({0}, x.options())};
 }
 
-inline at::Tensor ToCopy(const at::Tensor& x, std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
-                         std::optional<at::Device> device, std::optional<bool>, bool,
-                         std::optional<at::MemoryFormat>) {
-  const auto options = x.options().dtype(dtype.value_or(x.scalar_type())).device(device.value_or(x.device()));
-  return options.device().is_cpu() ? at::zeros(x.sizes(), options) : at::empty(x.sizes(), options);
-}
-
 inline c10::Scalar Zero(const at::Tensor&) { return 0.0; }
+
+// What was copied between the host and the device.
+struct Copies {
+  std::int64_t to_device = 0, to_host = 0, bytes_to_host = 0;
+};
 
 }  // namespace meta
 
@@ -71,13 +71,31 @@ class MetaDevice {
     library_.impl("where.self_out", &meta::WhereOut);
     library_.impl("log_sigmoid_forward", &meta::LogSigmoid);
     if (reads == Reads::kThrow) return;
-    library_.impl("_to_copy", &meta::ToCopy);
+    library_.impl(
+        "_to_copy", [copies = &copies_](const at::Tensor& x, std::optional<at::ScalarType> dtype,
+                                        std::optional<at::Layout>, std::optional<at::Device> device,
+                                        std::optional<bool>, bool, std::optional<at::MemoryFormat>) {
+          const auto options =
+              x.options().dtype(dtype.value_or(x.scalar_type())).device(device.value_or(x.device()));
+          if (!options.device().is_cpu()) {
+            if (x.is_cpu()) ++copies->to_device;
+            return at::empty(x.sizes(), options);
+          }
+          const at::Tensor zeros = at::zeros(x.sizes(), options);
+          ++copies->to_host;
+          copies->bytes_to_host += static_cast<std::int64_t>(zeros.nbytes());
+          return zeros;
+        });
     library_.impl("_local_scalar_dense", &meta::Zero);
   }
   MetaDevice(const MetaDevice&) = delete;
   MetaDevice& operator=(const MetaDevice&) = delete;
 
+  // Since the last call; with kZeros.
+  meta::Copies TakeCopies() { return std::exchange(copies_, {}); }
+
  private:
+  meta::Copies copies_;
   torch::Library library_{torch::Library::IMPL, "aten", c10::DispatchKey::Meta, __FILE__, __LINE__};
 };
 
