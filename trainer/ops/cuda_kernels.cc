@@ -1,5 +1,6 @@
 #include "trainer/ops/cuda_kernels.h"
 
+#include <ATen/core/Tensor.h>
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -32,6 +33,7 @@ CudaKernels OpenKernels() {
   Find(module, kRotateName, kernels.rotate);
   Find(module, kRowStatisticsName, kernels.row_statistics);
   Find(module, kRowGradientName, kernels.row_gradient);
+  Find(module, kAdamWName, kernels.adamw);
   const char* without = std::getenv("PLURAL_WITHOUT_KERNELS");
   return WithoutKernels(kernels, without == nullptr ? "" : without);
 }
@@ -54,10 +56,12 @@ CudaKernels WithoutKernels(CudaKernels kernels, std::string_view names) {
     } else if (name == "rows") {
       kernels.row_statistics = nullptr;
       kernels.row_gradient = nullptr;
+    } else if (name == "adamw") {
+      kernels.adamw = nullptr;
     } else {
       throw ExitError(ExitCode::kUsage, "PLURAL_WITHOUT_KERNELS names '" + Printable(name) +
-                                            "'; it takes attention, norm, gate, rotation and rows, "
-                                            "separated by commas");
+                                            "'; it takes attention, norm, gate, rotation, rows and "
+                                            "adamw, separated by commas");
     }
   }
   return kernels;
@@ -66,6 +70,12 @@ CudaKernels WithoutKernels(CudaKernels kernels, std::string_view names) {
 const CudaKernels& FindCudaKernels() {
   static const CudaKernels kernels = OpenKernels();
   return kernels;
+}
+
+const CudaKernels& KernelsFor(const at::Tensor& x, const CudaKernels* given) {
+  static const CudaKernels none;
+  if (given != nullptr) return *given;
+  return x.is_cuda() ? FindCudaKernels() : none;
 }
 
 }  // namespace plural::trainer

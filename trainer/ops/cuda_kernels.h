@@ -15,6 +15,7 @@
 #include <string>
 #include <string_view>
 
+#include "trainer/kernels/cuda/adamw_module.h"
 #include "trainer/kernels/cuda/logit_rows_module.h"
 #include "trainer/kernels/cuda/module.h"
 
@@ -32,6 +33,7 @@ struct CudaKernels {
   RotateOnCuda* rotate = nullptr;
   RowStatisticsOnCuda* row_statistics = nullptr;
   RowGradientOnCuda* row_gradient = nullptr;
+  AdamWOnCuda* adamw = nullptr;
 };
 
 // Null pointers where the module is missing: a build without nvcc; and of the kernels that the environment
@@ -41,6 +43,9 @@ const CudaKernels& FindCudaKernels();
 // `kernels` but for those of `names` ("attention,norm"), in whose place libtorch's operators compute: whether
 // a kernel is at fault is seen without it. Errors: ExitError(kUsage).
 CudaKernels WithoutKernels(CudaKernels kernels, std::string_view names);
+
+// Those of the module for tensors on a GPU, the given ones for any, as tests do; else none.
+const CudaKernels& KernelsFor(const at::Tensor& x, const CudaKernels* given);
 
 // Starts a kernel on the device's current stream, for the recorder as an operator of that name
 // ("plural::nf4"). Errors: std::runtime_error.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "tests/unit/support/emulated_block.h"
+#include "trainer/kernels/cuda/adamw.h"
 #include "trainer/kernels/cuda/logit_rows.h"
 #include "trainer/kernels/cuda/pointwise.h"
 #include "trainer/kernels/cuda/tree_attention_start.h"
@@ -39,6 +40,9 @@ inline CudaKernels EmulatedKernels() {
   };
   kernels.row_gradient = [](const RowGradientArguments& arguments, void*) {
     return gpu::StartRowGradient(arguments, gpu::EmulatedLaunch{});
+  };
+  kernels.adamw = [](const AdamWArguments& arguments, void*) {
+    return gpu::StartAdamW(arguments, gpu::EmulatedLaunch{});
   };
   return kernels;
 }
