@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
@@ -11,6 +12,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "trainer/ops/dropout_cuda.h"
 #include "trainer/ops/multiply.h"
 #include "trainer/ops/part_scope.h"
 
@@ -25,8 +27,6 @@ struct AdapterGroup {
   std::vector<std::size_t> layers;
   double p = 0.0;  // dropout
   Dropout dropout;
-
-  at::Tensor Input(const at::Tensor& x_RI) const { return p > 0 ? Dropped(dropout, p, x_RI) : x_RI; }
 };
 
 // Values that backward needs besides those of the pass. Layers come with their tensors: a weight is
@@ -34,6 +34,17 @@ struct AdapterGroup {
 struct ProjectPlan : torch::CustomClassHolder {
   std::vector<Linear> layers;
   std::vector<AdapterGroup> adapters;
+  const CudaKernels* kernels = nullptr;  // null: those of the module
+
+  // Of all adapters, where one kernel drops their inputs together; else none.
+  std::vector<Dropout> PlacesTogether(const at::Tensor& x_RI) const {
+    std::vector<Dropout> places;
+    for (const AdapterGroup& group : adapters) {
+      if (group.p == 0 || group.p != adapters[0].p) return {};
+      places.push_back(group.dropout);
+    }
+    return DropsTogether(places, x_RI, kernels) ? places : std::vector<Dropout>{};
+  }
 
   // The A factors of a group stacked, [J, I] with J the sum of their ranks, in `dtype`.
   at::Tensor JoinedA(const AdapterGroup& group, at::ScalarType dtype) const {
@@ -54,6 +65,29 @@ struct ProjectPlan : torch::CustomClassHolder {
       begin += rank;
     }
   }
+};
+
+// The inputs of a plan's adapters: dropped together where a kernel does so, else each when it is asked for.
+class AdapterInputs {
+ public:
+  AdapterInputs(const ProjectPlan& plan, at::Tensor x_RI) : plan_(plan), x_RI_(std::move(x_RI)) {}
+  void Release() { dropped_GRI_.reset(); }
+
+  at::Tensor Of(std::size_t index) {
+    const AdapterGroup& group = plan_.adapters[index];
+    if (group.p == 0) return x_RI_;
+    if (!std::exchange(asked_, true)) {
+      const std::vector<Dropout> places = plan_.PlacesTogether(x_RI_);
+      if (!places.empty()) dropped_GRI_ = DroppedTogether(places, group.p, x_RI_, plan_.kernels);
+    }
+    return dropped_GRI_.defined() ? dropped_GRI_.select(0, static_cast<std::int64_t>(index))
+                                  : Dropped(group.dropout, group.p, x_RI_);
+  }
+
+ private:
+  const ProjectPlan& plan_;
+  at::Tensor x_RI_, dropped_GRI_;
+  bool asked_ = false;
 };
 
 // The indices of a layer's tensors among the differentiable inputs, of which x is the first.
@@ -89,8 +123,10 @@ class Project : public torch::autograd::Function<Project> {
       outputs[l] = MultiplyTransposed(x_RI, layer.Weight(dtype).Tensor(), t_RK, b_OK);
       if (layer.bias_O.defined()) outputs[l].add_(layer.bias_O);
     };
-    for (const AdapterGroup& group : plan->adapters) {
-      const at::Tensor t_RJ = Inner(group, *plan, x_RI);
+    AdapterInputs adapter_inputs(*plan, x_RI);
+    for (std::size_t g = 0; g < plan->adapters.size(); ++g) {
+      const AdapterGroup& group = plan->adapters[g];
+      const at::Tensor t_RJ = Inner(group, *plan, adapter_inputs.Of(g));
       plan->ForEach(group, [&](std::size_t l, const LoraFactors& lora, const auto& part) {
         project(l, part(t_RJ, 1).mul_(lora.scale), lora.b_OK.to(dtype));
       });
@@ -144,6 +180,8 @@ class Project : public torch::autograd::Function<Project> {
       if (layer.nf4) AddProducts(dx_RI, std::exchange(to_dx, {}), products > 1);  // while the weight is held
     }
 
+    variable_list dt(plan.adapters.size());
+    AdapterInputs adapter_inputs(plan, x_RI);
     for (std::size_t g = 0; g < plan.adapters.size(); ++g) {
       const PartScope adapter(Part::kLora);
       const AdapterGroup& group = plan.adapters[g];
@@ -161,31 +199,54 @@ class Project : public torch::autograd::Function<Project> {
         needs_da |= ctx->needs_input_grad(inputs[l].a);
       });
       if (needs_da) {
-        const at::Tensor da_JI = SumOuterProducts(dt_RJ, group.Input(x_RI));
+        const at::Tensor da_JI = SumOuterProducts(dt_RJ, adapter_inputs.Of(g));
         plan.ForEach(group, [&](std::size_t l, const LoraFactors& lora, const auto& part) {
           if (dy[l].defined()) give(inputs[l].a, part(da_JI, 0), lora.a_KI);
         });
       }
-      if (!ctx->needs_input_grad(0)) continue;
-      const at::Tensor a_JI = plan.JoinedA(group, dtype);
-      if (group.p > 0) {
-        AddProducts(dx_RI, std::exchange(to_dx, {}));
-        dx_RI.add_(Dropped(group.dropout, group.p, at::mm(dt_RJ, a_JI)));
-      } else {
-        to_dx.push_back({dt_RJ, a_JI});
-      }
+      dt[g] = dt_RJ;
     }
-    AddProducts(dx_RI, to_dx);
+    adapter_inputs.Release();
+    if (ctx->needs_input_grad(0)) AddInputGradient(plan, dt, std::move(to_dx), dx_RI);
     gradients[0] = std::move(dx_RI);
     return gradients;
   }
 
  private:
-  // x A^T of all adapters of a group, [R, J].
-  static at::Tensor Inner(const AdapterGroup& group, const ProjectPlan& plan, const at::Tensor& x_RI) {
+  // The products that are still to be added, and what the adapters add to the gradient of x.
+  static void AddInputGradient(const ProjectPlan& plan, const variable_list& dt, std::vector<Factors> to_dx,
+                               at::Tensor& dx_RI) {
     const PartScope adapter(Part::kLora);
-    const at::ScalarType dtype = x_RI.scalar_type();
-    return MultiplyNarrow(group.Input(x_RI), plan.JoinedA(group, dtype).t()).to(dtype);
+    const auto a_of = [&](std::size_t g) { return plan.JoinedA(plan.adapters[g], dt[g].scalar_type()); };
+    const bool dropped = !plan.adapters.empty() && plan.adapters[0].p > 0;
+    if (dropped) {
+      AddProducts(dx_RI, std::exchange(to_dx, {}));
+      if (const std::vector<Dropout> places = plan.PlacesTogether(dx_RI); !places.empty()) {
+        const auto groups = static_cast<std::int64_t>(dt.size());
+        const at::Tensor dx_GRI = at::empty({groups, dx_RI.size(0), dx_RI.size(1)}, dx_RI.options());
+        for (std::size_t g = 0; g < dt.size(); ++g) {
+          at::Tensor of_group = dx_GRI.select(0, static_cast<std::int64_t>(g));
+          at::mm_out(of_group, dt[g], a_of(g));
+        }
+        return AddDropped(dx_RI, places, plan.adapters[0].p, dx_GRI, plan.kernels);
+      }
+    }
+    for (std::size_t g = 0; g < dt.size(); ++g) {
+      const AdapterGroup& group = plan.adapters[g];
+      if (group.p > 0) {
+        dx_RI.add_(Dropped(group.dropout, group.p, at::mm(dt[g], a_of(g))));
+      } else {
+        to_dx.push_back({dt[g], a_of(g)});
+      }
+    }
+    AddProducts(dx_RI, to_dx);
+  }
+
+  // Input A^T of all adapters of a group, [R, J].
+  static at::Tensor Inner(const AdapterGroup& group, const ProjectPlan& plan, const at::Tensor& input_RI) {
+    const PartScope adapter(Part::kLora);
+    const at::ScalarType dtype = input_RI.scalar_type();
+    return MultiplyNarrow(input_RI, plan.JoinedA(group, dtype).t()).to(dtype);
   }
 };
 
@@ -207,7 +268,7 @@ at::Tensor Linear::ForwardUnrounded(const at::Tensor& x_RI) const {
 }
 
 std::vector<at::Tensor> ForwardTogether(std::initializer_list<const Linear*> layers, const at::Tensor& x_RI,
-                                        const Dropout& dropout) {
+                                        const Dropout& dropout, const CudaKernels* kernels) {
   if (!c10::GradMode::is_enabled() && !dropout) {
     std::vector<at::Tensor> outputs;
     for (const Linear* layer : layers)
@@ -216,6 +277,7 @@ std::vector<at::Tensor> ForwardTogether(std::initializer_list<const Linear*> lay
   }
   variable_list tensors;
   auto plan = c10::make_intrusive<ProjectPlan>();
+  plan->kernels = kernels;
   AdapterGroup undropped;
   for (const Linear* layer : layers) {
     const std::size_t l = plan->layers.size();

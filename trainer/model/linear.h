@@ -21,6 +21,8 @@
 
 namespace plural::trainer {
 
+struct CudaKernels;
+
 struct LoraFactors {
   at::Tensor a_KI;
   at::Tensor b_OK;
@@ -48,8 +50,8 @@ struct Linear {
 };
 
 // Several layers with one input, which is saved once and whose gradient is summed in place. Element
-// l is Forward(x_RI) of the l-th layer, with dropout.At(l).
+// l is Forward(x_RI) of the l-th layer, with dropout.At(l). `kernels`: as in ops/dropout_cuda.h.
 std::vector<at::Tensor> ForwardTogether(std::initializer_list<const Linear*> layers, const at::Tensor& x_RI,
-                                        const Dropout& dropout = {});
+                                        const Dropout& dropout = {}, const CudaKernels* kernels = nullptr);
 
 }  // namespace plural::trainer

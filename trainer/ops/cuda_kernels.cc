@@ -24,6 +24,7 @@ CudaKernels OpenKernels() {
   CudaKernels kernels;
   Find(module, kDequantizeNf4Name, kernels.dequantize_nf4);
   Find(module, kDropoutName, kernels.dropout);
+  Find(module, kDropSitesName, kernels.drop_sites);
   Find(module, kTreeAttentionServesName, kernels.tree_attention_serves);
   Find(module, kTreeAttentionName, kernels.tree_attention);
   Find(module, kTreeAttentionBackwardName, kernels.tree_attention_backward);
@@ -58,10 +59,12 @@ CudaKernels WithoutKernels(CudaKernels kernels, std::string_view names) {
       kernels.row_gradient = nullptr;
     } else if (name == "adamw") {
       kernels.adamw = nullptr;
+    } else if (name == "dropout") {
+      kernels.drop_sites = nullptr;
     } else {
       throw ExitError(ExitCode::kUsage, "PLURAL_WITHOUT_KERNELS names '" + Printable(name) +
-                                            "'; it takes attention, norm, gate, rotation, rows and "
-                                            "adamw, separated by commas");
+                                            "'; it takes attention, norm, gate, rotation, rows, "
+                                            "adamw and dropout, separated by commas");
     }
   }
   return kernels;

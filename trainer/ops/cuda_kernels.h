@@ -16,6 +16,7 @@
 #include <string_view>
 
 #include "trainer/kernels/cuda/adamw_module.h"
+#include "trainer/kernels/cuda/drop_sites_module.h"
 #include "trainer/kernels/cuda/logit_rows_module.h"
 #include "trainer/kernels/cuda/module.h"
 
@@ -24,6 +25,7 @@ namespace plural::trainer {
 struct CudaKernels {
   DequantizeNf4OnCuda* dequantize_nf4 = nullptr;
   DropoutOnCuda* dropout = nullptr;
+  DropSitesOnCuda* drop_sites = nullptr;
   TreeAttentionServesOnCuda* tree_attention_serves = nullptr;
   TreeAttentionOnCuda* tree_attention = nullptr;
   TreeAttentionOnCuda* tree_attention_backward = nullptr;

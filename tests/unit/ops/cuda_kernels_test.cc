@@ -24,6 +24,7 @@ TEST(WithoutKernels, NamedOnesAreLeftToLibtorch) {
   EXPECT_EQ(WithoutKernels(all, "attention,gate,rotation").rotate, nullptr);
   EXPECT_NE(some.adamw, nullptr);
   EXPECT_EQ(WithoutKernels(all, "adamw").adamw, nullptr);
+  EXPECT_EQ(WithoutKernels(all, "dropout").drop_sites, nullptr);
   EXPECT_EQ(WithoutKernels(all, "").rms_norm, all.rms_norm);
 }
 

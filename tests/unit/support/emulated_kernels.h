@@ -5,6 +5,7 @@
 
 #include "tests/unit/support/emulated_block.h"
 #include "trainer/kernels/cuda/adamw.h"
+#include "trainer/kernels/cuda/drop_sites.h"
 #include "trainer/kernels/cuda/logit_rows.h"
 #include "trainer/kernels/cuda/pointwise.h"
 #include "trainer/kernels/cuda/tree_attention_start.h"
@@ -40,6 +41,9 @@ inline CudaKernels EmulatedKernels() {
   };
   kernels.row_gradient = [](const RowGradientArguments& arguments, void*) {
     return gpu::StartRowGradient(arguments, gpu::EmulatedLaunch{});
+  };
+  kernels.drop_sites = [](const DropSitesArguments& arguments, void*) {
+    return gpu::StartDropSites(arguments, gpu::EmulatedLaunch{});
   };
   kernels.adamw = [](const AdamWArguments& arguments, void*) {
     return gpu::StartAdamW(arguments, gpu::EmulatedLaunch{});

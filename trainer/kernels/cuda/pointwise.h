@@ -38,7 +38,8 @@ struct Values {
     return values;
   }
   // What was rounded is what is kept.
-  PLURAL_DEVICE void Store(void* x, std::int64_t at) {
+  PLURAL_DEVICE void Store(void* x, std::int64_t at) { StoreSixteen(Rounded(), static_cast<E*>(x) + at); }
+  PLURAL_DEVICE SixteenBytes Rounded() {
     SixteenBytes bytes;
     PLURAL_UNROLL
     for (int i = 0; i < 4; ++i) {
@@ -51,7 +52,7 @@ struct Values {
         v[2 * i + 1] = pair.second;
       }
     }
-    StoreSixteen(bytes, static_cast<E*>(x) + at);
+    return bytes;
   }
 };
 
