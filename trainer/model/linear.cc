@@ -34,7 +34,16 @@ struct AdapterGroup {
 struct ProjectPlan : torch::CustomClassHolder {
   std::vector<Linear> layers;
   std::vector<AdapterGroup> adapters;
+  JoinedLinear joined;                   // of the layers, or undefined
   const CudaKernels* kernels = nullptr;  // null: those of the module
+
+  bool Joined() const { return joined.weight_OI.defined(); }
+  // A layer's columns of what is computed for all.
+  at::Tensor ColumnsOf(std::size_t layer, const at::Tensor& y_RO) const {
+    std::int64_t begin = 0;
+    for (std::size_t l = 0; l < layer; ++l) begin += layers[l].weight_OI.size(0);
+    return y_RO.narrow(1, begin, layers[layer].weight_OI.size(0));
+  }
 
   // Of all adapters, where one kernel drops their inputs together; else none.
   std::vector<Dropout> PlacesTogether(const at::Tensor& x_RI) const {
@@ -108,9 +117,9 @@ std::vector<Inputs> InputsOf(const ProjectPlan& plan) {
   return inputs;
 }
 
-// y_l = x W_l^T + b_l + scale_l (dropout(x) A_l^T) B_l^T for all l. `tensors` tells autograd what
-// to differentiate: the weight, bias, A and B of each layer, as far as it has them. Saved: x where
-// a weight or factor is trained, and scale x A^T, which is small.
+// y_l = x W_l^T + b_l + scale_l (dropout(x) A_l^T) B_l^T for all l, side by side where weights are
+// joined. `tensors` tells autograd what to differentiate: the weight, bias, A and B of each layer, as
+// far as it has them. Saved: x where a weight or factor is trained, and scale x A^T, which is small.
 class Project : public torch::autograd::Function<Project> {
  public:
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x_RI, at::TensorList tensors,
@@ -118,8 +127,17 @@ class Project : public torch::autograd::Function<Project> {
     const PartScope linear(Part::kLinear);
     const at::ScalarType dtype = x_RI.scalar_type();
     variable_list outputs(plan->layers.size()), saved(1);
+    at::Tensor joined_RO;
+    if (plan->Joined()) {
+      joined_RO = MultiplyTransposed(x_RI, plan->joined.weight_OI.to(dtype));
+      if (plan->joined.bias_O.defined()) joined_RO.add_(plan->joined.bias_O);
+    }
     const auto project = [&](std::size_t l, const at::Tensor& t_RK, const at::Tensor& b_OK) {
       const Linear& layer = plan->layers[l];
+      if (plan->Joined()) {
+        plan->ColumnsOf(l, joined_RO).addmm_(t_RK, b_OK.t());
+        return;
+      }
       outputs[l] = MultiplyTransposed(x_RI, layer.Weight(dtype).Tensor(), t_RK, b_OK);
       if (layer.bias_O.defined()) outputs[l].add_(layer.bias_O);
     };
@@ -132,6 +150,7 @@ class Project : public torch::autograd::Function<Project> {
       });
       saved.push_back(t_RJ);
     }
+    if (plan->Joined()) outputs = {joined_RO};
     for (std::size_t l = 0; l < outputs.size(); ++l) {
       if (!outputs[l].defined()) project(l, {}, {});
     }
@@ -144,10 +163,15 @@ class Project : public torch::autograd::Function<Project> {
     return outputs;
   }
 
-  static variable_list backward(AutogradContext* ctx, const variable_list& dy) {
+  static variable_list backward(AutogradContext* ctx, const variable_list& upstream) {
     const PartScope linear(Part::kLinear);
     const auto capsule = ctx->saved_data["plan"].toCapsule();
     const auto& plan = static_cast<const ProjectPlan&>(*capsule);
+    variable_list dy = upstream;  // of each layer
+    if (plan.Joined()) {
+      dy.clear();
+      for (std::size_t l = 0; l < plan.layers.size(); ++l) dy.push_back(plan.ColumnsOf(l, upstream[0]));
+    }
     const std::vector<Inputs> inputs = InputsOf(plan);
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor& x_RI = saved[0];
@@ -159,7 +183,7 @@ class Project : public torch::autograd::Function<Project> {
     };
 
     // The products that layers in full add up in one call: up to the first adapter with dropout.
-    auto products = std::ranges::count_if(dy, [](const at::Tensor& dy_RO) { return dy_RO.defined(); });
+    auto products = std::ranges::count_if(upstream, [](const at::Tensor& dy_RO) { return dy_RO.defined(); });
     for (auto group = plan.adapters.begin(); group != plan.adapters.end() && group->p == 0; ++group)
       ++products;
 
@@ -174,10 +198,14 @@ class Project : public torch::autograd::Function<Project> {
       if (input.bias > 0 && ctx->needs_input_grad(input.bias)) {
         gradients[input.bias] = dy_RO.sum(0, false, layer.bias_O.scalar_type());
       }
-      if (!ctx->needs_input_grad(0)) continue;
+      if (plan.Joined() || !ctx->needs_input_grad(0)) continue;
       const HeldWeight weight = layer.Weight(dy_RO.scalar_type());
       to_dx.push_back({dy_RO, weight.Tensor()});
       if (layer.nf4) AddProducts(dx_RI, std::exchange(to_dx, {}), products > 1);  // while the weight is held
+    }
+
+    if (plan.Joined() && ctx->needs_input_grad(0)) {
+      to_dx.push_back({upstream[0], plan.joined.weight_OI.to(upstream[0].scalar_type())});
     }
 
     variable_list dt(plan.adapters.size());
@@ -250,6 +278,31 @@ class Project : public torch::autograd::Function<Project> {
   }
 };
 
+// The layers' results, or where weights are joined one with all of them.
+variable_list ProjectAll(std::initializer_list<const Linear*> layers, const JoinedLinear& joined,
+                         const at::Tensor& x_RI, const Dropout& dropout, const CudaKernels* kernels) {
+  variable_list tensors;
+  auto plan = c10::make_intrusive<ProjectPlan>();
+  plan->joined = joined;
+  plan->kernels = kernels;
+  AdapterGroup undropped;
+  for (const Linear* layer : layers) {
+    const std::size_t l = plan->layers.size();
+    plan->layers.push_back(*layer);
+    tensors.push_back(layer->weight_OI);
+    if (layer->bias_O.defined()) tensors.push_back(layer->bias_O);
+    if (!layer->HasLora()) continue;
+    tensors.insert(tensors.end(), {layer->lora.a_KI, layer->lora.b_OK});
+    if (dropout && layer->lora.dropout > 0) {
+      plan->adapters.push_back({{l}, layer->lora.dropout, dropout.At(l)});
+    } else {
+      undropped.layers.push_back(l);
+    }
+  }
+  if (!undropped.layers.empty()) plan->adapters.push_back(std::move(undropped));
+  return Project::apply(x_RI, at::TensorList(tensors), plan);
+}
+
 }  // namespace
 
 HeldWeight Linear::Weight(at::ScalarType dtype) const {
@@ -275,25 +328,26 @@ std::vector<at::Tensor> ForwardTogether(std::initializer_list<const Linear*> lay
       outputs.push_back(layer->ForwardUnrounded(x_RI).to(x_RI.scalar_type()));
     return outputs;
   }
-  variable_list tensors;
-  auto plan = c10::make_intrusive<ProjectPlan>();
-  plan->kernels = kernels;
-  AdapterGroup undropped;
+  return ProjectAll(layers, {}, x_RI, dropout, kernels);
+}
+
+at::Tensor ForwardJoined(std::initializer_list<const Linear*> layers, const JoinedLinear& joined,
+                         const at::Tensor& x_RI, const Dropout& dropout, const CudaKernels* kernels) {
+  if (c10::GradMode::is_enabled() || dropout) return ProjectAll(layers, joined, x_RI, dropout, kernels)[0];
+  const at::ScalarType dtype = x_RI.scalar_type();
+  at::Tensor y_RO = MultiplyRows(x_RI, joined.weight_OI.to(dtype));
+  if (joined.bias_O.defined()) y_RO.add_(joined.bias_O);
+  std::int64_t begin = 0;
   for (const Linear* layer : layers) {
-    const std::size_t l = plan->layers.size();
-    plan->layers.push_back(*layer);
-    tensors.push_back(layer->weight_OI);
-    if (layer->bias_O.defined()) tensors.push_back(layer->bias_O);
-    if (!layer->HasLora()) continue;
-    tensors.insert(tensors.end(), {layer->lora.a_KI, layer->lora.b_OK});
-    if (dropout && layer->lora.dropout > 0) {
-      plan->adapters.push_back({{l}, layer->lora.dropout, dropout.At(l)});
-    } else {
-      undropped.layers.push_back(l);
+    const LoraFactors& lora = layer->lora;
+    const std::int64_t outputs = layer->weight_OI.size(0);
+    if (layer->HasLora()) {
+      const at::Tensor t_RK = MultiplyRows(x_RI, lora.a_KI.to(dtype)).mul_(lora.scale).to(dtype);
+      y_RO.narrow(1, begin, outputs).add_(MultiplyRows(t_RK, lora.b_OK.to(dtype)));
     }
+    begin += outputs;
   }
-  if (!undropped.layers.empty()) plan->adapters.push_back(std::move(undropped));
-  return Project::apply(x_RI, at::TensorList(tensors), plan);
+  return y_RO.to(dtype);
 }
 
 at::Tensor Linear::Forward(const at::Tensor& x_RI, const Dropout& dropout) const {

@@ -32,6 +32,8 @@ CudaKernels OpenKernels() {
   Find(module, kRmsNormBackwardName, kernels.rms_norm_backward);
   Find(module, kGateName, kernels.gate);
   Find(module, kRotateName, kernels.rotate);
+  Find(module, kGateJoinedName, kernels.gate_joined);
+  Find(module, kRotateJoinedName, kernels.rotate_joined);
   Find(module, kRowStatisticsName, kernels.row_statistics);
   Find(module, kRowGradientName, kernels.row_gradient);
   Find(module, kAdamWName, kernels.adamw);
@@ -52,8 +54,10 @@ CudaKernels WithoutKernels(CudaKernels kernels, std::string_view names) {
       kernels.rms_norm_backward = nullptr;
     } else if (name == "gate") {
       kernels.gate = nullptr;
+      kernels.gate_joined = nullptr;
     } else if (name == "rotation") {
       kernels.rotate = nullptr;
+      kernels.rotate_joined = nullptr;
     } else if (name == "rows") {
       kernels.row_statistics = nullptr;
       kernels.row_gradient = nullptr;

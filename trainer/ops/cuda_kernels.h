@@ -17,6 +17,7 @@
 
 #include "trainer/kernels/cuda/adamw_module.h"
 #include "trainer/kernels/cuda/drop_sites_module.h"
+#include "trainer/kernels/cuda/joined_rows_module.h"
 #include "trainer/kernels/cuda/logit_rows_module.h"
 #include "trainer/kernels/cuda/module.h"
 
@@ -33,6 +34,8 @@ struct CudaKernels {
   RmsNormBackwardOnCuda* rms_norm_backward = nullptr;
   GateOnCuda* gate = nullptr;
   RotateOnCuda* rotate = nullptr;
+  GateJoinedOnCuda* gate_joined = nullptr;
+  RotateJoinedOnCuda* rotate_joined = nullptr;
   RowStatisticsOnCuda* row_statistics = nullptr;
   RowGradientOnCuda* row_gradient = nullptr;
   AdamWOnCuda* adamw = nullptr;

@@ -22,6 +22,8 @@ TEST(WithoutKernels, NamedOnesAreLeftToLibtorch) {
   EXPECT_NE(some.tree_attention_serves, nullptr);
   EXPECT_EQ(WithoutKernels(all, "attention,gate,rotation").tree_attention_serves, nullptr);
   EXPECT_EQ(WithoutKernels(all, "attention,gate,rotation").rotate, nullptr);
+  EXPECT_EQ(WithoutKernels(all, "rotation").rotate_joined, nullptr);
+  EXPECT_EQ(WithoutKernels(all, "gate").gate_joined, nullptr);
   EXPECT_NE(some.adamw, nullptr);
   EXPECT_EQ(WithoutKernels(all, "adamw").adamw, nullptr);
   EXPECT_EQ(WithoutKernels(all, "dropout").drop_sites, nullptr);

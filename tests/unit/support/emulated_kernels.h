@@ -6,6 +6,7 @@
 #include "tests/unit/support/emulated_block.h"
 #include "trainer/kernels/cuda/adamw.h"
 #include "trainer/kernels/cuda/drop_sites.h"
+#include "trainer/kernels/cuda/joined_rows.h"
 #include "trainer/kernels/cuda/logit_rows.h"
 #include "trainer/kernels/cuda/pointwise.h"
 #include "trainer/kernels/cuda/tree_attention_start.h"
@@ -35,6 +36,12 @@ inline CudaKernels EmulatedKernels() {
   };
   kernels.rotate = [](const RotateArguments& arguments, void*) {
     return gpu::StartRotate(arguments, gpu::EmulatedLaunch{});
+  };
+  kernels.gate_joined = [](const GateJoinedArguments& arguments, void*) {
+    return gpu::StartGateJoined(arguments, gpu::EmulatedLaunch{});
+  };
+  kernels.rotate_joined = [](const RotateJoinedArguments& arguments, void*) {
+    return gpu::StartRotateJoined(arguments, gpu::EmulatedLaunch{});
   };
   kernels.row_statistics = [](const RowStatisticsArguments& arguments, void*) {
     return gpu::StartRowStatistics(arguments, gpu::EmulatedLaunch{});
