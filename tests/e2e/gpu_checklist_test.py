@@ -34,7 +34,7 @@ class GpuChecklistTest(unittest.TestCase):
         self.assertEqual((len(kernels), len(names) - len(kernels)), (29, 13))
         self.assertTrue(all(check["passed"] for check in written["checks"]))
         speed = next(check for check in written["checks"] if check["check"] == "7B shape, tree")
-        for key in ("sequence tokens per second", "utilisation %", "host peak MiB"):
+        for key in ("sequence tokens per second", "utilisation %", "host peak MiB", "predicted peak MiB"):
             self.assertGreater(speed[key], 0, key)
 
 
