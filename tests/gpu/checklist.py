@@ -145,9 +145,7 @@ class Checklist:
             f"name: {name}\nmethod: peft\nmodel: {{{model or self.random(SMALL)}}}\n"
             f"adapter: {{{adapter}}}\noptimizer: {{lr: 1.0e-3}}\n"
         )
-        command = [
-            training.PLURAL,
-            "train",
+        settings = [
             str(recipe),
             f"run.dir={self.folder}",
             f"train.steps={steps}",
@@ -157,6 +155,7 @@ class Checklist:
             "checkpoint.every_steps=0",
             *overrides,
         ]
+        command = [training.PLURAL, "train", *settings]
         memory = GpuMemory()
         memory.start()
         result = subprocess.run(
@@ -175,7 +174,14 @@ class Checklist:
             "gpu_peak_mib": peak_mib,
             "host_peak_mib": lines[-1].get("peak_host_memory_bytes", 0) >> 20,
             "table": table.read_text() if table.exists() else "",
+            "settings": settings,
         }
+
+    def predicted_mib(self, settings):
+        """What `plural dry-run` says a rank takes of this device's memory."""
+        command = [training.PLURAL, "dry-run", *settings, "--json", "--device", self.arguments.device]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        return json.loads(result.stdout)["rank_memory_bytes"] >> 20
 
     @staticmethod
     def random(shape):
@@ -342,6 +348,7 @@ class Checklist:
                     "sequence tokens per second": mean["sequence_tokens"] / mean["seconds"],
                     "rows per second": mean["rows"] / mean["seconds"],
                     "utilisation %": float(utilisation.group(1)) if utilisation else None,
+                    "predicted peak MiB": self.predicted_mib(run["settings"]),
                     "GPU peak MiB": run["gpu_peak_mib"],
                     "host peak MiB": run["host_peak_mib"],
                 },

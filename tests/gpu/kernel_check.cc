@@ -27,6 +27,7 @@
 #include "tests/gpu/generation_check.h"
 #include "tests/unit/support/emulated_kernels.h"
 #include "trainer/base/error.h"
+#include "trainer/ops/adamw_cuda.h"
 #include "trainer/ops/dropout.h"
 #include "trainer/ops/nf4.h"
 #include "trainer/ops/pointwise.h"
@@ -115,6 +116,7 @@ class KernelCheck {
     Logits();
     for (const GenerationCheck& check : GenerationChecks(device_, tiny_, kernels_))
       Report(check.name, check.dtype, check.run, check.wanted, check.allowed, {.bytes = check.bytes});
+    Optimizer();
     return failed_ ? 1 : 0;
   }
 
@@ -339,6 +341,40 @@ class KernelCheck {
              return Tensors{z_there};
            },
            {gradient}, 3e-5, {.bytes = 2.0 * bytes});
+  }
+
+  // Equal to the bit. In place, as above.
+  void Optimizer() {
+    const std::int64_t size = tiny_ ? 5000 : std::int64_t{1} << 24;
+    const auto draw = [&](std::uint64_t key) { return Random({size}, key, at::kFloat); };
+    const AdamWBuffers host{draw(1), draw(2), draw(3), draw(4).square_()};
+    const AdamWBuffers there{host.values.to(device_, at::kFloat, false, true),
+                             host.gradients.to(device_, at::kFloat, false, true),
+                             host.first_moment.to(device_, at::kFloat, false, true),
+                             host.second_moment.to(device_, at::kFloat, false, true)};
+    const AdamWScalars<double> scalars{.gradient_scale = 0.3,
+                                       .decay = 0.999,
+                                       .one_minus_beta1 = 1.0 - 0.9,
+                                       .beta2 = 0.999,
+                                       .one_minus_beta2 = 1.0 - 0.999,
+                                       .correction2_sqrt = 0.4,
+                                       .eps = 1e-8,
+                                       .step_size = 1e-3};
+    // The kernel's source on the host; a unit test compares that with the CPU's loop.
+    const auto rounded = gpu::RoundedTo<float>(scalars);
+    for (std::int64_t i = 0; i < size; ++i) {
+      gpu::UpdateElement(host.values.mutable_data_ptr<float>() + i,
+                         host.gradients.const_data_ptr<float>() + i,
+                         host.first_moment.mutable_data_ptr<float>() + i,
+                         host.second_moment.mutable_data_ptr<float>() + i, rounded);
+    }
+    Report("AdamW", at::kFloat,
+           [&] {
+             UpdateByKernel(there, scalars, &kernels_);
+             return Tensors{there.values, there.first_moment, there.second_moment};
+           },
+           {host.values, host.first_moment, host.second_moment}, 0.0,
+           {.bytes = 28.0 * static_cast<double>(size)});
   }
 
   // Equal to the bit; these kernels have no emulation.

@@ -274,7 +274,8 @@ int RunDryRun(const DryRunOptions& options) {
   const data::PackSettings pack = {
       .layout = recipe.train.layout,
       .cost = CostOf(config, !recipe.adapter.lora, ElementBytes(recipe.model.dtype), device),
-      .row_budget = recipe.train.row_budget};
+      .row_budget = RowBudgetOf(recipe.train.row_budget, recipe.train.layout, recipe.method->latents, config,
+                                ElementBytes(recipe.model.dtype), device)};
   const Sample sample = SampleGroups(corpus, recipe, config, pack);
   const std::int64_t steps_per_epoch = data::BatchPlan(groups, PlanSettings(recipe)).StepsPerEpoch();
   const std::int64_t steps = TotalSteps(recipe, groups);

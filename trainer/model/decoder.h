@@ -39,6 +39,7 @@ class Decoder {
     at::Tensor q_norm, k_norm;                                   // [D], with qk_norm
     Linear q_proj, k_proj, v_proj, qkv_proj, o_proj;
     Linear gate_proj, up_proj, gate_up_proj, down_proj;
+    JoinedLinear qkv, gate_up;  // of q_proj, k_proj, v_proj; of gate_proj, up_proj
   };
 
   // Allocates all weights uninitialised (hf_folder.h fills them, or InitializeRandom does). `dtype`
@@ -47,8 +48,12 @@ class Decoder {
   // `dtype` is computed (dtypes.h). With kLater the linear weights of the layers are tensors of the
   // meta device until SetFull or SetNf4 sets each.
   enum class Linears { kNow, kLater };
+  // Frozen weights of layers with one input lie in one matrix and are one product; their names and shapes
+  // stay. Not on the CPU, whose results keep their bits, unless asked for.
+  enum class Joins { kOffTheCpu, kAlways };
   Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device device,
-          std::optional<at::ScalarType> weight_dtype = {}, Linears linears = Linears::kNow);
+          std::optional<at::ScalarType> weight_dtype = {}, Linears linears = Linears::kNow,
+          Joins joins = Joins::kOffTheCpu);
 
   // Normal(0, initializer_range), norms 1, biases 0; a pure function of (seed, parameter name).
   void InitializeRandom(std::uint64_t seed);
@@ -101,8 +106,9 @@ class Decoder {
   at::Device Device() const { return device_; }
 
  private:
+  // Of x, queries and keys rotated.
   std::vector<at::Tensor> QueriesKeysValues(const Layer& layer, const at::Tensor& x_NE,
-                                            const Dropout& dropout) const;
+                                            const RotaryTable& table, const Dropout& dropout) const;
   at::Tensor FeedForward(const Layer& layer, const at::Tensor& x_NE, const Dropout& dropout,
                          const Dropout& output_dropout) const;
   // The values that all layers of a pass share.
@@ -119,6 +125,10 @@ class Decoder {
                       const at::Tensor& x_NE) const;
   SumAndNorm BeforeLayers(const at::Tensor& embedding_NE) const;
   double EmbeddingScale() const;
+  // Uninitialised memory for a linear layer's weight or bias: its rows of the matrix of all that share its
+  // input, where there is one.
+  at::Tensor NewMemory(Layer& layer, const LinearShape& shape, bool bias,
+                       const at::TensorOptions& options) const;
   // Null for a parameter that is no linear weight of a layer; LinearOf throws std::logic_error then.
   const Linear* FindLinear(const std::string& parameter) const;
   Linear& LinearOf(const std::string& parameter);
@@ -126,6 +136,7 @@ class Decoder {
   ModelConfig config_;
   at::ScalarType dtype_;
   at::Device device_;
+  bool joins_;
   std::optional<AdapterSettings> adapter_;
   std::optional<Latents> latents_;
   std::shared_ptr<Nf4Scratch> nf4_scratch_ = std::make_shared<Nf4Scratch>();

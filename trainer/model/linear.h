@@ -21,6 +21,8 @@
 
 namespace plural::trainer {
 
+struct CudaKernels;
+
 struct LoraFactors {
   at::Tensor a_KI;
   at::Tensor b_OK;
@@ -47,9 +49,22 @@ struct Linear {
   at::Tensor ForwardUnrounded(const at::Tensor& x_RI) const;
 };
 
+// Where the weights of layers with one input are one matrix, each layer's own a view of its rows: frozen
+// ones, in full.
+struct JoinedLinear {
+  at::Tensor weight_OI;  // undefined: there is none
+  at::Tensor bias_O;     // undefined: none
+};
+
 // Several layers with one input, which is saved once and whose gradient is summed in place. Element
-// l is Forward(x_RI) of the l-th layer, with dropout.At(l).
+// l is Forward(x_RI) of the l-th layer, with dropout.At(l). `kernels`: as in ops/dropout_cuda.h.
 std::vector<at::Tensor> ForwardTogether(std::initializer_list<const Linear*> layers, const at::Tensor& x_RI,
-                                        const Dropout& dropout = {});
+                                        const Dropout& dropout = {}, const CudaKernels* kernels = nullptr);
+
+// The same results side by side, [R, O of all], from one product; the layers' adapters are added to it, each
+// to its columns.
+at::Tensor ForwardJoined(std::initializer_list<const Linear*> layers, const JoinedLinear& joined,
+                         const at::Tensor& x_RI, const Dropout& dropout = {},
+                         const CudaKernels* kernels = nullptr);
 
 }  // namespace plural::trainer

@@ -1,5 +1,6 @@
 #include "trainer/ops/cuda_kernels.h"
 
+#include <ATen/core/Tensor.h>
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -23,6 +24,7 @@ CudaKernels OpenKernels() {
   CudaKernels kernels;
   Find(module, kDequantizeNf4Name, kernels.dequantize_nf4);
   Find(module, kDropoutName, kernels.dropout);
+  Find(module, kDropSitesName, kernels.drop_sites);
   Find(module, kTreeAttentionServesName, kernels.tree_attention_serves);
   Find(module, kTreeAttentionName, kernels.tree_attention);
   Find(module, kTreeAttentionBackwardName, kernels.tree_attention_backward);
@@ -30,10 +32,13 @@ CudaKernels OpenKernels() {
   Find(module, kRmsNormBackwardName, kernels.rms_norm_backward);
   Find(module, kGateName, kernels.gate);
   Find(module, kRotateName, kernels.rotate);
+  Find(module, kGateJoinedName, kernels.gate_joined);
+  Find(module, kRotateJoinedName, kernels.rotate_joined);
   Find(module, kRowStatisticsName, kernels.row_statistics);
   Find(module, kRowGradientName, kernels.row_gradient);
   Find(module, kPathAttentionName, kernels.path_attention);
   Find(module, kSampleRowsName, kernels.sample_rows);
+  Find(module, kAdamWName, kernels.adamw);
   const char* without = std::getenv("PLURAL_WITHOUT_KERNELS");
   return WithoutKernels(kernels, without == nullptr ? "" : without);
 }
@@ -51,8 +56,10 @@ CudaKernels WithoutKernels(CudaKernels kernels, std::string_view names) {
       kernels.rms_norm_backward = nullptr;
     } else if (name == "gate") {
       kernels.gate = nullptr;
+      kernels.gate_joined = nullptr;
     } else if (name == "rotation") {
       kernels.rotate = nullptr;
+      kernels.rotate_joined = nullptr;
     } else if (name == "rows") {
       kernels.row_statistics = nullptr;
       kernels.row_gradient = nullptr;
@@ -60,10 +67,14 @@ CudaKernels WithoutKernels(CudaKernels kernels, std::string_view names) {
       kernels.path_attention = nullptr;
     } else if (name == "sampling") {
       kernels.sample_rows = nullptr;
+    } else if (name == "adamw") {
+      kernels.adamw = nullptr;
+    } else if (name == "dropout") {
+      kernels.drop_sites = nullptr;
     } else {
       throw ExitError(ExitCode::kUsage, "PLURAL_WITHOUT_KERNELS names '" + Printable(name) +
                                             "'; it takes attention, norm, gate, rotation, rows, "
-                                            "paged and sampling, separated by commas");
+                                            "paged, sampling, adamw and dropout, separated by commas");
     }
   }
   return kernels;
@@ -75,5 +86,11 @@ const CudaKernels& FindCudaKernels() {
 }
 
 const CudaKernels* KernelsOf(at::Device device) { return device.is_cuda() ? &FindCudaKernels() : nullptr; }
+
+const CudaKernels& KernelsFor(const at::Tensor& x, const CudaKernels* given) {
+  static const CudaKernels none;
+  if (given != nullptr) return *given;
+  return x.is_cuda() ? FindCudaKernels() : none;
+}
 
 }  // namespace plural::trainer

@@ -15,6 +15,9 @@
 #include <string>
 #include <string_view>
 
+#include "trainer/kernels/cuda/adamw_module.h"
+#include "trainer/kernels/cuda/drop_sites_module.h"
+#include "trainer/kernels/cuda/joined_rows_module.h"
 #include "trainer/kernels/cuda/logit_rows_module.h"
 #include "trainer/kernels/cuda/module.h"
 #include "trainer/kernels/cuda/path_attention_module.h"
@@ -25,6 +28,7 @@ namespace plural::trainer {
 struct CudaKernels {
   DequantizeNf4OnCuda* dequantize_nf4 = nullptr;
   DropoutOnCuda* dropout = nullptr;
+  DropSitesOnCuda* drop_sites = nullptr;
   TreeAttentionServesOnCuda* tree_attention_serves = nullptr;
   TreeAttentionOnCuda* tree_attention = nullptr;
   TreeAttentionOnCuda* tree_attention_backward = nullptr;
@@ -32,10 +36,13 @@ struct CudaKernels {
   RmsNormBackwardOnCuda* rms_norm_backward = nullptr;
   GateOnCuda* gate = nullptr;
   RotateOnCuda* rotate = nullptr;
+  GateJoinedOnCuda* gate_joined = nullptr;
+  RotateJoinedOnCuda* rotate_joined = nullptr;
   RowStatisticsOnCuda* row_statistics = nullptr;
   RowGradientOnCuda* row_gradient = nullptr;
   PathAttentionOnCuda* path_attention = nullptr;
   SampleRowsOnCuda* sample_rows = nullptr;
+  AdamWOnCuda* adamw = nullptr;
 };
 
 // Null pointers where the module is missing: a build without nvcc; and of the kernels that the environment
@@ -47,6 +54,9 @@ const CudaKernels* KernelsOf(at::Device device);
 // `kernels` but for those of `names` ("attention,norm"), in whose place libtorch's operators compute: whether
 // a kernel is at fault is seen without it. Errors: ExitError(kUsage).
 CudaKernels WithoutKernels(CudaKernels kernels, std::string_view names);
+
+// Those of the module for tensors on a GPU, the given ones for any, as tests do; else none.
+const CudaKernels& KernelsFor(const at::Tensor& x, const CudaKernels* given);
 
 // Starts a kernel on the device's current stream, for the recorder as an operator of that name
 // ("plural::nf4"). Errors: std::runtime_error.

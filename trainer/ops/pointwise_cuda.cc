@@ -13,16 +13,6 @@ namespace {
 constexpr std::int64_t kValuesAtOnce = 8;
 constexpr std::int64_t kRowsOfPart = 64;  // of dweight
 
-const CudaKernels& Chosen(const CudaKernels* given) {
-  static const CudaKernels none;
-  return given != nullptr ? *given : none;
-}
-
-// The module's kernels for tensors on a GPU, the given ones for any.
-const CudaKernels& KernelsFor(const at::Tensor& x, const CudaKernels* given) {
-  return given == nullptr && x.is_cuda() ? FindCudaKernels() : Chosen(given);
-}
-
 bool TypeServes(const at::Tensor& x) {
   return x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16;
 }

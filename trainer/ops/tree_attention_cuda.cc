@@ -132,8 +132,14 @@ class CudaTreeAttention : public Attention {
   std::vector<std::size_t> plan_of_layer_;
 };
 
-bool Serves(const CudaKernels& kernels, const AttentionTerms& terms, at::ScalarType dtype,
-            at::Device device) {
+}  // namespace
+
+bool HasTreeKernel(std::int64_t head_dim, std::int64_t element_bytes) {
+  return element_bytes <= 4 && TreeWidthOf(static_cast<int>(head_dim)) != 0;
+}
+
+bool TreeKernelServes(const AttentionTerms& terms, at::ScalarType dtype, at::Device device,
+                      const CudaKernels& kernels) {
   if (!kernels.tree_attention || !kernels.tree_attention_backward || !kernels.tree_attention_serves)
     return false;
   if (terms.heads == 0 || (dtype != at::kFloat && dtype != at::kBFloat16)) return false;
@@ -142,12 +148,10 @@ bool Serves(const CudaKernels& kernels, const AttentionTerms& terms, at::ScalarT
   return kernels.tree_attention_serves(type, static_cast<int>(terms.head_dim)) == 1;
 }
 
-}  // namespace
-
 std::unique_ptr<Attention> MakeTreeAttentionOnCuda(const data::RowPass& pass, const AttentionTerms& terms,
                                                    at::ScalarType dtype, at::Device device,
                                                    const CudaKernels& kernels) {
-  if (!Serves(kernels, terms, dtype, device)) return nullptr;
+  if (!TreeKernelServes(terms, dtype, device, kernels)) return nullptr;
   const KernelType type = dtype == at::kFloat ? KernelType::kFp32 : KernelType::kBf16;
   const TreeBlocks blocks = TreeBlocksOf(type, static_cast<int>(terms.head_dim),
                                          static_cast<int>(terms.heads), static_cast<int>(terms.shared_heads));

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "trainer/ops/tree_attention_cuda.h"
 #include "trainer/plan/memory_model.h"
 #include "trainer/plan/process_memory.h"
 
@@ -39,11 +40,14 @@ ActivationBudget::ActivationBudget(const std::string& checkpointing, std::int64_
                                    const dist::World& world)
     : model_(model),
       chooses_(checkpointing == "auto"),
+      tree_kernel_(model.Device().is_cuda() &&
+                   TreeKernelServes(model.Config().Attention(), model.DType(), model.Device())),
       bytes_(BudgetOf(checkpointing, bytes, model.Device(), world)) {}
 
 std::int64_t ActivationBudget::BytesOf(const data::RowPass& pass) const {
   const auto element_bytes = static_cast<std::int64_t>(at::elementSize(model_.DType()));
-  return MemoryOfPass(model_.Config(), model_.Adapter(), element_bytes, false, pass, model_.Device())
+  return MemoryOfPass(model_.Config(), model_.Adapter(), element_bytes, false, pass, model_.Device(),
+                      tree_kernel_)
       .PeakBytes();
 }
 

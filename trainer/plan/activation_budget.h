@@ -40,7 +40,8 @@ class ActivationBudget {
 
   const Decoder& model_;
   const bool chooses_;
-  std::int64_t bytes_;  // INT64_MAX when all is kept, 0 when nothing is
+  const bool tree_kernel_;  // serves on this device
+  std::int64_t bytes_;      // INT64_MAX when all is kept, 0 when nothing is
 };
 
 }  // namespace plural::trainer

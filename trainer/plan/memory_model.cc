@@ -6,6 +6,7 @@
 
 #include "trainer/model/head.h"
 #include "trainer/ops/attention.h"
+#include "trainer/ops/tree_attention_cuda.h"
 
 namespace plural::trainer {
 namespace {
@@ -61,8 +62,10 @@ class Shape {
     return (trained > 0 ? width : 0) + (adapter_ != nullptr ? trained * adapter_->rank : 0);
   }
 
-  // `repeated`: keys and values are saved once per query head.
-  Layer Of(bool repeated) const {
+  // `repeated`: keys and values are saved once per query head, as libtorch's attention does. `gpu`: layers
+  // with one input are one product, whose gradient lies beside those of its parts, and their dropped inputs
+  // are made at once.
+  Layer Of(bool repeated, bool gpu) const {
     const std::int64_t hidden = config_.hidden_size, inner = config_.intermediate_size;
     Layer layer;
     // Rotated queries and keys, values, output, and the softmax's statistic.
@@ -77,6 +80,11 @@ class Shape {
     if (config_.output_norms) layer.feed_forward += 2 * hidden;
     layer.attention_gradients = hidden + 2 * Queries() + 2 * Keys();
     layer.feed_forward_gradients = 2 * hidden + 3 * inner;
+    if (gpu) layer.attention_gradients += 2 * Keys();
+    if (gpu && adapter_ != nullptr && adapter_->dropout > 0) {
+      layer.attention_gradients += hidden * Trained({"q_proj", "k_proj", "v_proj", "qkv_proj"});
+      layer.feed_forward_gradients += hidden * Trained({"gate_proj", "up_proj", "gate_up_proj"});
+    }
     return layer;
   }
 
@@ -100,11 +108,13 @@ std::int64_t MaskBytes(const ModelConfig& config, std::int64_t element_bytes, co
 std::int64_t PassMemory::PeakBytes() const { return saved_bytes + std::max(head_bytes, layer_bytes); }
 
 PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapter, std::int64_t element_bytes,
-                        bool recompute, const data::RowPass& pass, at::Device device) {
+                        bool recompute, const data::RowPass& pass, at::Device device, bool tree_kernel) {
   const Rows rows = RowsOf(pass);
   const Shape shape(config, adapter);
-  // Plain rows repeat keys and values everywhere, a tree where attention is libtorch's.
-  const Layer layer = shape.Of(pass.end.empty() || !device.is_cpu());
+  const bool own_attention =
+      !pass.end.empty() &&
+      (device.is_cpu() || (tree_kernel && HasTreeKernel(config.head_dim, element_bytes)));
+  const Layer layer = shape.Of(!own_attention, !device.is_cpu());
   const std::int64_t layers = config.num_hidden_layers, hidden = config.hidden_size;
 
   PassMemory memory;
@@ -122,9 +132,11 @@ PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapte
                          (layer.attention + layer.feed_forward - layer.product + layer.Gradients() -
                           (layers > 1 ? 2 * hidden : 0));
   } else {
+    // Nothing in front of the first layer's attention is trained where no adapter is: no gradient goes there.
+    const std::int64_t ungraded = shape.Trained({"q_proj", "k_proj", "v_proj", "qkv_proj"}) > 0 ? 0 : 1;
     memory.saved_bytes =
         tables +
-        element_bytes * (whole + layers * rows.all * layer.attention +
+        element_bytes * (whole + (layers - ungraded) * rows.all * layer.attention +
                          ((layers - 1) * rows.all + rows.sources) * layer.feed_forward +
                          rows.sources * (hidden + (shape.Trained({"o_proj"}) > 0 ? shape.Queries() : 0)));
     // The peak is in backward of the last layer's feed-forward, of its attention, or of the
@@ -137,7 +149,7 @@ PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapte
                                   layers > 1 ? rows.all * (feed_forward - layer.attention) - last : 0});
   }
 
-  if (!device.is_cpu()) memory.saved_bytes += MaskBytes(config, element_bytes, pass);
+  if (!device.is_cpu() && !own_attention) memory.saved_bytes += MaskBytes(config, element_bytes, pass);
 
   const HeadSettings head;
   const std::int64_t row_bytes = config.vocab_size * wide_bytes;

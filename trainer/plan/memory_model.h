@@ -32,9 +32,12 @@ constexpr double kAllocatorSlack = 0.2;
 constexpr double kRecomputeSlack = 0.8;  // layers' tensors are freed between others that stay
 
 // `adapter`: null when all weights are trained. `element_bytes`: of the compute dtype. `recompute`:
-// layers keep only their inputs and run forward again in backward. `device`: a GPU takes visibility as dense
-// masks, and keys and values of a tree repeated for all query heads. Not compared with a GPU's allocator yet.
+// layers keep only their inputs and run forward again in backward. `device`: on a GPU a tree takes dense
+// masks, and keys and values repeated for all query heads, where no kernel for trees serves: `tree_kernel`
+// false, or shapes that it does not take. Plain rows with a window take masks, too. Not compared with a GPU's
+// allocator yet.
 PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapter, std::int64_t element_bytes,
-                        bool recompute, const data::RowPass& pass, at::Device device = at::kCPU);
+                        bool recompute, const data::RowPass& pass, at::Device device = at::kCPU,
+                        bool tree_kernel = true);
 
 }  // namespace plural::trainer

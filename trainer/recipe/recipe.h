@@ -91,7 +91,7 @@ struct Recipe {
     std::optional<std::int64_t> steps;  // ends the run earlier or later than epochs would
     std::int64_t groups_per_step = 2;
     data::Layout layout = data::Layout::kTree;
-    std::int64_t row_budget = 1024;                 // small trees share a pass up to so many rows
+    std::int64_t row_budget = 0;  // small trees share a pass up to so many rows; 0: plan/cost_model.h
     std::string activation_checkpointing = "auto";  // auto | on | off
     std::int64_t activation_bytes = 0;              // of auto; 0: what is free, shared by a machine's ranks
     std::int64_t bucket_bytes = 25 << 20;

@@ -186,8 +186,10 @@ std::vector<Key> MakeKeys() {
            Words<data::Layout>{{"tree", data::Layout::kTree}, {"plain", data::Layout::kPlain}},
            FIELD(train.layout),
            "`tree` computes shared tokens once; `plain` is one row per sequence, to compare with"));
-  add(Integer("train.row_budget", Between(1, 1e9), FIELD(train.row_budget),
-              "small trees share one forward pass up to so many rows: memory and speed, not the objective"));
+  add(Integer(
+      "train.row_budget", Between(0, 1e9), FIELD(train.row_budget),
+      "small trees share one forward pass up to so many rows: memory and speed, not the objective; "
+      "0: 1024, on a GPU whose attention skips what rows do not see 8192, but for plain rows and `cvf`"));
   add(Word("train.activation_checkpointing", Same({"auto", "on", "off"}),
            FIELD(train.activation_checkpointing),
            "`on`: layers keep their inputs only and are computed again in backward; `auto`: in passes whose "

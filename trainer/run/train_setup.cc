@@ -266,7 +266,8 @@ Loader::Settings LoaderSettings(const Recipe& recipe, const ModelConfig& config,
   settings.label = recipe.SettingsOfMethod().label;
   settings.pack.layout = recipe.train.layout;
   settings.pack.cost = CostOf(config, !recipe.adapter.lora, ElementBytes(recipe.model.dtype), device);
-  settings.pack.row_budget = recipe.train.row_budget;
+  settings.pack.row_budget = RowBudgetOf(recipe.train.row_budget, recipe.train.layout, recipe.method->latents,
+                                         config, ElementBytes(recipe.model.dtype), device);
   settings.plan = PlanSettings(recipe);
   settings.rank = world.Rank();
   settings.ranks = world.Size();

@@ -17,6 +17,7 @@
 #include <span>
 #include <stdexcept>
 
+#include "trainer/ops/adamw_cuda.h"
 #include "trainer/state/device_update.h"
 
 namespace plural::trainer {
@@ -190,7 +191,7 @@ void AdamW::Step(dist::FlatParameters& parameters, double lr, double gradient_sc
         first_moment_.narrow(0, range.kept, range.size), second_moment_.narrow(0, range.kept, range.size)};
     if (values.is_cpu()) {
       update(buffers, u);
-    } else {
+    } else if (!UpdateByKernel(buffers, u)) {
       UpdateByOperators(buffers, 0, range.size, u);
     }
   }

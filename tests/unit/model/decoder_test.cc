@@ -1,6 +1,7 @@
 #include "trainer/model/decoder.h"
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
@@ -104,6 +105,74 @@ TEST(Decoder, WhatFamiliesAddEqualsNaiveOnes) {
     FillAdapter(adapted, 5);
     ExpectEqualToNaive(adapted, RandomTreePass(40, 3));
   }
+}
+
+// As on a GPU: q, k, v and gate, up are one product each, of frozen weights whose names and values stay.
+TEST(Decoder, JoinedProductsAreThoseOfEachLayer) {
+  for (const bool rich : {false, true}) {
+    for (const double p : {0.0, 0.3}) {
+      const auto make = [&](Decoder::Joins joins) {
+        Decoder model(rich ? RichConfig(false) : SmallConfig(), at::kDouble, at::kCPU, {},
+                      Decoder::Linears::kNow, joins);
+        model.InitializeRandom(1);
+        if (rich) RandomiseVectors(model);
+        AdapterSettings settings = EveryLinear();
+        settings.dropout = p;
+        model.AddAdapter(settings, 2);
+        FillAdapter(model, 5);
+        return model;
+      };
+      const Decoder model = make(Decoder::Joins::kAlways), apart = make(Decoder::Joins::kOffTheCpu);
+      const Tensors tensors = NamedTensors(model), wanted_tensors = NamedTensors(apart);
+      for (const auto& [name, tensor] : tensors) {
+        EXPECT_TRUE(at::equal(tensor, wanted_tensors.at(name))) << name;
+        EXPECT_TRUE(tensor.is_contiguous()) << name;
+      }
+      const auto end = [&](const char* name) {
+        const at::Tensor& tensor = tensors.at(name);
+        return tensor.const_data_ptr<double>() + tensor.numel();
+      };
+      const std::string q = "model.layers.0.self_attn.q_proj.weight",
+                        k = "model.layers.0.self_attn.k_proj.weight";
+      EXPECT_EQ(end(q.c_str()), tensors.at(k).const_data_ptr<double>());
+
+      const data::RowPass pass = RandomTreePass(40, 3);
+      const Dropout rows = p > 0 ? Dropout{at::arange(5, 45, at::kLong)} : Dropout{};
+      const Gradients found = Differentiate(model, RunHidden(model, pass, {}, rows));
+      const Gradients wanted = Differentiate(apart, RunHidden(apart, pass, {}, rows));
+      EXPECT_LT(RelativeError(found.hidden, wanted.hidden), kRounding);
+      for (std::size_t i = 0; i < found.of.size(); ++i) {
+        EXPECT_LT(RelativeError(found.of[i], wanted.of[i]), kRounding) << model.TrainableParameters()[i].name;
+      }
+      const c10::AutoGradMode no_grad(false);
+      EXPECT_LT(RelativeError(RunHidden(model, pass), RunHidden(apart, pass)), kRounding);
+    }
+  }
+}
+
+// Trained weights are products of their own, as views of the flat buffer, and NF4 ones from their own
+// storage.
+TEST(Decoder, TrainedAndQuantisedWeightsAreNotJoined) {
+  Decoder model(SmallConfig(), at::kDouble, at::kCPU, {}, Decoder::Linears::kNow, Decoder::Joins::kAlways);
+  model.InitializeRandom(1);
+  model.TrainBase();
+  const dist::FlatParameters parameters(model.TrainableParameters());
+  parameters.CheckAliasing();
+  parameters.Values().mul_(1.5);  // as an update does
+  ExpectEqualToNaive(model, RandomTreePass(40, 3));
+
+  Decoder frozen(SmallConfig(), at::kDouble, at::kCPU, {}, Decoder::Linears::kNow, Decoder::Joins::kAlways);
+  frozen.InitializeRandom(1);
+  const std::string name = "model.layers.1.self_attn.k_proj.weight";
+  const Nf4Weight packed = QuantizeToNf4(NamedTensors(frozen).at(name));
+  Decoder rounded(SmallConfig(), at::kDouble, at::kCPU);
+  rounded.InitializeRandom(1);
+  NamedTensors(rounded).at(name).copy_(packed.Dequantized(at::kDouble));
+  frozen.SetNf4(name, packed);
+  const c10::AutoGradMode no_grad(false);
+  EXPECT_LT(
+      RelativeError(RunHidden(frozen, RandomTreePass(40, 3)), RunHidden(rounded, RandomTreePass(40, 3))),
+      kRounding);
 }
 
 TEST(Decoder, NewNormsMultiplyByOneAndBiasesAreZero) {

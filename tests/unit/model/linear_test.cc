@@ -10,6 +10,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "data/random.h"
+#include "tests/unit/support/emulated_kernels.h"
 #include "tests/unit/support/naive_model.h"
 
 namespace plural::trainer {
@@ -169,6 +170,37 @@ TEST(Linear, DropoutKeepsTheMeanAndOnlyWithKeys) {
   dropping.bias_O = RandomTensor({7}, 5);
   const at::Tensor x = RandomTensor({9, 5}, 1);
   EXPECT_LT(RelativeError(dropping.Forward(x), Naive(dropping, x, x)), kLinearRounding);
+}
+
+// Where a kernel drops the inputs of all adapters at once, and their gradients: the same bits.
+TEST(Linear, AdaptersThatAreDroppedTogetherHaveTheBitsOfEachAlone) {
+  const CudaKernels kernels = EmulatedKernels();
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const auto make = [&](std::int64_t out, std::uint64_t key) {
+      Linear layer = MakeLinear(out, 24, 2, key, 0.3);
+      layer.weight_OI = layer.weight_OI.detach().to(dtype);
+      layer.lora.a_KI = layer.lora.a_KI.detach().to(at::kFloat).set_requires_grad(true);
+      layer.lora.b_OK = layer.lora.b_OK.detach().to(at::kFloat).set_requires_grad(true);
+      return layer;
+    };
+    const Linear first = make(7, 10), second = make(4, 20), third = make(5, 30);
+    const at::Tensor x = RandomTensor({9, 24}, 1).to(dtype).set_requires_grad(true);
+    const auto run = [&](const CudaKernels* given) {
+      std::vector<at::Tensor> all = ForwardTogether({&first, &second, &third}, x, RowKeys(9, 99), given);
+      at::Tensor loss = at::zeros({}, at::kFloat);
+      for (std::size_t l = 0; l < 3; ++l)
+        loss = loss + (all[l] * RandomTensor(all[l].sizes().vec(), 40 + l).to(dtype)).sum();
+      for (const at::Tensor& gradient :
+           torch::autograd::grad({loss}, {x, first.lora.a_KI, second.lora.a_KI, third.lora.b_OK})) {
+        all.push_back(gradient);
+      }
+      return all;
+    };
+    const std::vector<at::Tensor> found = run(&kernels), wanted = run(nullptr);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      EXPECT_TRUE(at::equal(found[i], wanted[i])) << dtype << ", tensor " << i;
+    }
+  }
 }
 
 // The definition, in fp64; the loops and the GPU's kernel compare whole numbers.

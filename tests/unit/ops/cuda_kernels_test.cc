@@ -26,6 +26,11 @@ TEST(WithoutKernels, NamedOnesAreLeftToLibtorch) {
   EXPECT_EQ(WithoutKernels(all, "paged").path_attention, nullptr);
   EXPECT_NE(WithoutKernels(all, "paged").sample_rows, nullptr);
   EXPECT_EQ(WithoutKernels(all, "sampling").sample_rows, nullptr);
+  EXPECT_EQ(WithoutKernels(all, "rotation").rotate_joined, nullptr);
+  EXPECT_EQ(WithoutKernels(all, "gate").gate_joined, nullptr);
+  EXPECT_NE(some.adamw, nullptr);
+  EXPECT_EQ(WithoutKernels(all, "adamw").adamw, nullptr);
+  EXPECT_EQ(WithoutKernels(all, "dropout").drop_sites, nullptr);
   EXPECT_EQ(WithoutKernels(all, "").rms_norm, all.rms_norm);
 }
 

@@ -23,6 +23,8 @@ ModelConfig Shape() {
   return config;
 }
 
+constexpr std::int64_t kFp64 = 8;  // bytes
+
 // `count` responses of `length` tokens behind one prompt, different from the second token on.
 std::vector<data::LabelledSequence> Sequences(int count, int prompt, int length) {
   std::vector<data::LabelledSequence> sequences(static_cast<std::size_t>(count));
@@ -42,8 +44,14 @@ TEST(CostModel, CountsMultiplyAddsOfForwardAndBackward) {
   const double weights = 8.0 * (2 * 512 * 512 + 2 * 512 * 256 + 3 * 512 * 1376);  // of all layers
   EXPECT_EQ(adapter.per_row, 2 * weights);
   EXPECT_EQ(CostOf(Shape(), true, 4, at::kCUDA).per_row, 3 * weights);
-  EXPECT_EQ(adapter.per_row_pair, 7.0 * 8 * 512);
-  EXPECT_EQ(adapter.per_visible_pair, 0.0);
+  EXPECT_EQ(adapter.per_row_pair, 0.0);
+  EXPECT_EQ(adapter.per_visible_pair, 7.0 * 8 * 512);
+  const data::CostModel masked = CostOf(Shape(), false, kFp64, at::kCUDA);  // no kernel takes it
+  EXPECT_EQ(masked.per_row_pair, 7.0 * 8 * 512);
+  EXPECT_EQ(masked.per_visible_pair, 0.0);
+  ModelConfig odd = Shape();
+  odd.head_dim = 60;
+  EXPECT_GT(CostOf(odd, false, 4, at::kCUDA).per_row_pair, 0.0);
   EXPECT_EQ(CostOf(Shape(), false, 4, at::kCPU).per_row_pair, 0.0);
   EXPECT_EQ(CostOf(Shape(), false, 4, at::kCPU).per_visible_pair, 7.0 * 8 * 512);
 }
@@ -51,7 +59,7 @@ TEST(CostModel, CountsMultiplyAddsOfForwardAndBackward) {
 // Measured on a prototype with a dense mask: 210 biographies run fastest in trees of 16 targets, as fast
 // within 7 % in trees of 8 and 32, and much slower in one.
 TEST(CostModel, CutsBiographiesWhereTheyRunFastest) {
-  const auto parts = data::CutGroup(Sequences(210, 206, 34), CostOf(Shape(), false, 4, at::kCUDA));
+  const auto parts = data::CutGroup(Sequences(210, 206, 34), CostOf(Shape(), false, kFp64, at::kCUDA));
   for (const auto& part : parts) {
     EXPECT_GE(part.size(), 12U);
     EXPECT_LE(part.size(), 32U);
@@ -62,11 +70,12 @@ TEST(CostModel, CutsBiographiesWhereTheyRunFastest) {
 TEST(CostModel, CutsForMemoryAloneWhereAttentionSkips) {
   // 207 rows that all share, 33 of its own a target: 55 targets in 2,048 rows.
   EXPECT_EQ(data::CutGroup(Sequences(210, 206, 34), CostOf(Shape(), false, 4, at::kCPU)).size(), 4U);
+  EXPECT_EQ(data::CutGroup(Sequences(210, 206, 34), CostOf(Shape(), false, 4, at::kCUDA)).size(), 1U);
 }
 
 // A dialogue of four numbers and four replies stays in one piece.
 TEST(CostModel, LeavesSmallGroupsWhole) {
-  EXPECT_EQ(data::CutGroup(Sequences(16, 150, 20), CostOf(Shape(), false, 4, at::kCUDA)).size(), 1U);
+  EXPECT_EQ(data::CutGroup(Sequences(16, 150, 20), CostOf(Shape(), false, kFp64, at::kCUDA)).size(), 1U);
 }
 
 TEST(CostModel, NeverExceedsTheMemoryGiven) {
@@ -92,6 +101,32 @@ TEST(CostModel, AGpuTakesTreesOfMoreRows) {
   EXPECT_EQ(rows(at::kCUDA, 0), rows(at::kCUDA, 48));
   EXPECT_GT(rows(at::kCUDA, 0), 3 * rows(at::kCUDA, 8));
   EXPECT_EQ(rows(at::kCPU, 0), rows(at::kCPU, 8));
+}
+
+// Mistral-7B in bf16: 48 GiB over 32 (10 4096 + 4 14336) values of two bytes.
+TEST(CostModel, WithoutAMaskRowsAreWhatActivationsLeave) {
+  ModelConfig config = Shape();
+  config.hidden_size = 4096;
+  config.intermediate_size = 14336;
+  config.num_hidden_layers = 32;
+  config.head_dim = 128;
+  EXPECT_EQ(CostOf(config, false, 2, at::kCUDA).max_rows, 8192);
+  config.head_dim = 100;
+  EXPECT_LT(CostOf(config, false, 2, at::kCUDA).max_rows, 8192);
+}
+
+TEST(RowBudget, IsThatOfTheKindOfDevice) {
+  const auto rows = [](std::int64_t asked, at::Device device, std::int64_t bytes = 2,
+                       data::Layout layout = data::Layout::kTree, bool units = false) {
+    return RowBudgetOf(asked, layout, units, Shape(), bytes, device);
+  };
+  EXPECT_EQ(rows(0, at::kCPU), 1024);
+  EXPECT_EQ(rows(0, at::kCUDA), 8192);
+  EXPECT_EQ(rows(0, at::kCUDA, kFp64), 1024);
+  EXPECT_EQ(rows(0, at::kCUDA, 2, data::Layout::kPlain), 1024);
+  EXPECT_EQ(rows(0, at::kCUDA, 2, data::Layout::kTree, true), 1024);
+  EXPECT_EQ(rows(300, at::kCUDA), 300);
+  EXPECT_EQ(rows(300, at::kCPU), 300);
 }
 
 }  // namespace

@@ -122,15 +122,17 @@ TEST(MemoryModel, IsThePeakOfTensorsInAPass) {
   }
 }
 
-// By hand: on a GPU each layer saves keys and values of 2 key heads for all 6 query heads, and each distinct
-// window has a mask.
-TEST(MemoryModel, OnAGpuATreeHasRepeatedKeysAndDenseMasks) {
+// By hand: on a GPU without the kernel for trees each layer saves keys and values of 2 key heads for all 6
+// query heads, and each distinct window has a mask. With it a tree takes what it takes on the CPU.
+TEST(MemoryModel, OnAGpuWithoutAKernelATreeHasRepeatedKeysAndDenseMasks) {
   const Case wanted{"gpu", data::Layout::kTree, 100, 10, kAll};
   ModelConfig config = Shape(wanted);
   const AdapterSettings adapter{.rank = 8, .targets = kAll};
-  const auto saved = [&](data::Layout layout, at::Device device) {
-    return MemoryOfPass(config, &adapter, 2, false, MakePass(layout, 100, 10), device).saved_bytes;
+  const auto saved = [&](data::Layout layout, at::Device device, bool tree_kernel = false) {
+    return MemoryOfPass(config, &adapter, 2, false, MakePass(layout, 100, 10), device, tree_kernel)
+        .saved_bytes;
   };
+  EXPECT_EQ(saved(data::Layout::kTree, at::kCUDA, true), saved(data::Layout::kTree, at::kCPU));
   const std::int64_t rows = MakePass(data::Layout::kTree, 100, 10).length;
   const std::int64_t repeated =
       2 * config.head_dim * (config.num_attention_heads - config.num_key_value_heads);
@@ -146,6 +148,30 @@ TEST(MemoryModel, OnAGpuATreeHasRepeatedKeysAndDenseMasks) {
   EXPECT_EQ(saved(data::Layout::kTree, at::kCUDA) - saved(data::Layout::kTree, at::kCPU),
             more + 2 * 6 * rows * rows);
   EXPECT_GT(saved(data::Layout::kPlain, at::kCUDA), saved(data::Layout::kPlain, at::kCPU));
+  EXPECT_EQ(saved(data::Layout::kTree, at::kCUDA, true), saved(data::Layout::kTree, at::kCPU));
+  EXPECT_GT(
+      MemoryOfPass(config, &adapter, 8, false, MakePass(data::Layout::kTree, 100, 10), at::kCUDA).saved_bytes,
+      MemoryOfPass(config, &adapter, 8, false, MakePass(data::Layout::kTree, 100, 10), at::kCPU)
+          .saved_bytes);  // fp64
+}
+
+// What is made at once on a GPU lies there at once: in a backward of attention's projections with long rows,
+// the joined gradient of keys and values, and the dropped inputs of q, k and v.
+TEST(MemoryModel, OnAGpuJoinedGradientsAndDroppedInputsCount) {
+  const Case wanted{"gpu", data::Layout::kTree, 1500, 2, {"q_proj", "k_proj", "v_proj"}};
+  ModelConfig config = Shape(wanted);
+  config.vocab_size = 30;
+  config.intermediate_size = 16;  // so that the peak is in attention
+  const data::RowPass pass = MakePass(data::Layout::kTree, 1500, 2);
+  const auto layer_bytes = [&](double dropout, at::Device device) {
+    const AdapterSettings adapter{.rank = 8, .dropout = dropout, .targets = wanted.targets};
+    return MemoryOfPass(config, &adapter, 2, false, pass, device).layer_bytes;
+  };
+  EXPECT_EQ(layer_bytes(0.1, at::kCPU), layer_bytes(0.0, at::kCPU));
+  EXPECT_EQ(layer_bytes(0.0, at::kCUDA) - layer_bytes(0.0, at::kCPU),
+            2 * pass.length * 2 * config.num_key_value_heads * config.head_dim);
+  EXPECT_EQ(layer_bytes(0.1, at::kCUDA) - layer_bytes(0.0, at::kCUDA),
+            2 * pass.length * 3 * config.hidden_size);
 }
 
 }  // namespace

@@ -6,11 +6,14 @@
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 #include "dist/flat_parameters.h"
+#include "tests/unit/support/emulated_kernels.h"
 #include "trainer/state/optimizer.h"
 
 namespace plural::trainer {
@@ -71,6 +74,60 @@ TEST(DeviceUpdate, IsTheUpdateOfTheCpu) {
   EXPECT_TRUE(at::allclose(device.values, parameters.Values().narrow(0, 0, kSize), 10 * 6e-8, 10 * 6e-8));
   EXPECT_TRUE(
       at::allclose(device.second_moment, optimizer.SecondMoment().narrow(0, 0, kSize), 10 * 6e-8, 0.0));
+}
+
+AdamWScalars<double> ScalarsOf(const AdamW::Settings& s, double lr, double scale, int t) {
+  return {.gradient_scale = scale,
+          .decay = 1.0 - lr * s.weight_decay,
+          .one_minus_beta1 = 1.0 - s.beta1,
+          .beta2 = s.beta2,
+          .one_minus_beta2 = 1.0 - s.beta2,
+          .correction2_sqrt = std::sqrt(1.0 - std::pow(s.beta2, t)),
+          .eps = s.eps,
+          .step_size = lr / (1.0 - std::pow(s.beta1, t))};
+}
+
+// The kernel's own source, run by an emulation of blocks of GPU threads, against the CPU's loop.
+TEST(DeviceUpdate, TheKernelHasTheBitsOfTheCpu) {
+  const CudaKernels kernels = testing::EmulatedKernels();
+  const AdamW::Settings settings{.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1};
+  for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
+    at::Tensor weight = Drawn(3).values.to(dtype).view({50, 100}).set_requires_grad(true);
+    dist::FlatParameters parameters({{"w", weight}});
+    AdamW optimizer(parameters, settings);
+    // As a shard has them: elsewhere in buffers of their own, whose places are no multiple of 16 bytes.
+    const std::int64_t begin = 7, size = 4001;
+    const auto moved = [&](std::int64_t gap) {
+      return at::zeros({gap + size}, weight.options().requires_grad(false)).narrow(0, gap, size);
+    };
+    const AdamWBuffers kernel{moved(1), moved(2), moved(3), moved(5)};
+    kernel.values.copy_(parameters.Values().narrow(0, begin, size));
+    for (int t = 1; t <= 5; ++t) {
+      const at::Tensor drawn = Drawn(10 + static_cast<std::uint64_t>(t)).gradients.to(dtype);
+      drawn.narrow(0, 0, 100).zero_();
+      drawn.narrow(0, 100, 100).mul_(std::numeric_limits<float>::min());  // some too small to be normal
+      drawn.narrow(0, 200, 100).mul_(1e15);
+      parameters.Gradients().narrow(0, 0, kSize).copy_(drawn);
+      kernel.gradients.copy_(drawn.narrow(0, begin, size));
+      const double lr = 0.01 * t, scale = 1.0 / t;
+      optimizer.Step(parameters, lr, scale);
+      ASSERT_TRUE(UpdateByKernel(kernel, ScalarsOf(settings, lr, scale, t), &kernels));
+      const auto same = [&](const at::Tensor& found, const at::Tensor& wanted) {
+        EXPECT_TRUE(at::equal(found, wanted.narrow(0, begin, size))) << dtype << ", step " << t;
+      };
+      same(kernel.values, parameters.Values());
+      same(kernel.first_moment, optimizer.FirstMoment());
+      same(kernel.second_moment, optimizer.SecondMoment());
+    }
+  }
+}
+
+TEST(DeviceUpdate, TheKernelLeavesWhatItDoesNotServe) {
+  const AdamWBuffers buffers = Drawn(1);
+  EXPECT_FALSE(UpdateByKernel(buffers, kScalars));  // on the CPU, with none given
+  const CudaKernels without = WithoutKernels(testing::EmulatedKernels(), "adamw");
+  EXPECT_FALSE(UpdateByKernel(buffers, kScalars, &without));
+  EXPECT_TRUE(at::equal(buffers.values, Drawn(1).values));
 }
 
 }  // namespace

@@ -4,6 +4,9 @@
 #pragma once
 
 #include "tests/unit/support/emulated_block.h"
+#include "trainer/kernels/cuda/adamw.h"
+#include "trainer/kernels/cuda/drop_sites.h"
+#include "trainer/kernels/cuda/joined_rows.h"
 #include "trainer/kernels/cuda/logit_rows.h"
 #include "trainer/kernels/cuda/path_attention.h"
 #include "trainer/kernels/cuda/pointwise.h"
@@ -36,6 +39,12 @@ inline CudaKernels EmulatedKernels() {
   kernels.rotate = [](const RotateArguments& arguments, void*) {
     return gpu::StartRotate(arguments, gpu::EmulatedLaunch{});
   };
+  kernels.gate_joined = [](const GateJoinedArguments& arguments, void*) {
+    return gpu::StartGateJoined(arguments, gpu::EmulatedLaunch{});
+  };
+  kernels.rotate_joined = [](const RotateJoinedArguments& arguments, void*) {
+    return gpu::StartRotateJoined(arguments, gpu::EmulatedLaunch{});
+  };
   kernels.row_statistics = [](const RowStatisticsArguments& arguments, void*) {
     return gpu::StartRowStatistics(arguments, gpu::EmulatedLaunch{});
   };
@@ -47,6 +56,12 @@ inline CudaKernels EmulatedKernels() {
   };
   kernels.sample_rows = [](const SampleRowsArguments& arguments, void*) {
     return gpu::StartSampleRows(arguments, gpu::EmulatedLaunch{});
+  };
+  kernels.drop_sites = [](const DropSitesArguments& arguments, void*) {
+    return gpu::StartDropSites(arguments, gpu::EmulatedLaunch{});
+  };
+  kernels.adamw = [](const AdamWArguments& arguments, void*) {
+    return gpu::StartAdamW(arguments, gpu::EmulatedLaunch{});
   };
   return kernels;
 }

@@ -1,4 +1,5 @@
-// Dropout on a GPU: each value is read once and written once, its factor is drawn in between.
+// Dropout on a GPU: each value is read once and written once, its factor is drawn in between. Of several
+// places at once: drop_sites.h.
 //
 // A block takes a stretch of one row, so that the row's stream is made once for its values.
 #include <cuda_bf16.h>
@@ -6,7 +7,9 @@
 
 #include <algorithm>
 
+#include "trainer/kernels/cuda/drop_sites.h"
 #include "trainer/kernels/cuda/module.h"
+#include "trainer/kernels/cuda/rows_launch.h"
 #include "trainer/kernels/dropout_draws.h"
 
 namespace plural::trainer {
@@ -62,6 +65,10 @@ extern "C" int plural_dropout(const DropoutArguments& arguments, void* stream) {
       return Start<double, double>(arguments, on);
   }
   return cudaErrorInvalidValue;
+}
+
+extern "C" int plural_drop_sites(const DropSitesArguments& arguments, void* stream) {
+  return gpu::StartDropSites(arguments, gpu::LaunchRows{static_cast<cudaStream_t>(stream)});
 }
 
 }  // namespace plural::trainer

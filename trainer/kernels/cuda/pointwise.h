@@ -38,7 +38,8 @@ struct Values {
     return values;
   }
   // What was rounded is what is kept.
-  PLURAL_DEVICE void Store(void* x, std::int64_t at) {
+  PLURAL_DEVICE void Store(void* x, std::int64_t at) { StoreSixteen(Rounded(), static_cast<E*>(x) + at); }
+  PLURAL_DEVICE SixteenBytes Rounded() {
     SixteenBytes bytes;
     PLURAL_UNROLL
     for (int i = 0; i < 4; ++i) {
@@ -51,7 +52,7 @@ struct Values {
         v[2 * i + 1] = pair.second;
       }
     }
-    StoreSixteen(bytes, static_cast<E*>(x) + at);
+    return bytes;
   }
 };
 
@@ -188,6 +189,26 @@ struct Activated {
   PLURAL_DEVICE float Derivative(float x) const { return sigmoid * (x * (1 - sigmoid) * slope + 1); }
 };
 
+// gate becomes activation(gate) * up.
+template <class E>
+PLURAL_DEVICE void ApplyGate(Values<E>& gate, const Values<E>& up, bool silu) {
+  PLURAL_UNROLL
+  for (int v = 0; v < kValuesOf<E>; ++v) {
+    gate.v[v] = gate.v[v] * Activated(gate.v[v], silu).sigmoid * up.v[v];
+  }
+}
+// gate and up become their gradients.
+template <class E>
+PLURAL_DEVICE void GateGradients(Values<E>& gate, Values<E>& up, const Values<E>& d, bool silu) {
+  PLURAL_UNROLL
+  for (int v = 0; v < kValuesOf<E>; ++v) {
+    const float x = gate.v[v];
+    const Activated activated(x, silu);
+    gate.v[v] = d.v[v] * up.v[v] * activated.Derivative(x);
+    up.v[v] = d.v[v] * x * activated.sigmoid;
+  }
+}
+
 template <class E>
 struct GatePart {
   static constexpr int kThreads = kRowThreads, kBytes = 16;
@@ -200,26 +221,29 @@ struct GatePart {
       if (at >= a.count) return;
       auto gate = Values<E>::Load(a.gate, at), up = Values<E>::Load(a.up, at);
       if (a.dout == nullptr) {
-        PLURAL_UNROLL
-        for (int v = 0; v < kValuesOf<E>; ++v) {
-          gate.v[v] = gate.v[v] * Activated(gate.v[v], a.silu).sigmoid * up.v[v];
-        }
+        ApplyGate(gate, up, a.silu);
         gate.Store(a.out, at);
         return;
       }
-      const auto d = Values<E>::Load(a.dout, at);
-      PLURAL_UNROLL
-      for (int v = 0; v < kValuesOf<E>; ++v) {
-        const float x = gate.v[v];
-        const Activated activated(x, a.silu);
-        gate.v[v] = d.v[v] * up.v[v] * activated.Derivative(x);
-        up.v[v] = d.v[v] * x * activated.sigmoid;
-      }
+      GateGradients(gate, up, Values<E>::Load(a.dout, at), a.silu);
       gate.Store(a.dgate, at);
       up.Store(a.dup, at);
     });
   }
 };
+
+// Turns pairs by the angles at `angle` and behind, or with `back` by their negatives.
+template <class E>
+PLURAL_DEVICE void Turn(Values<E>& first, Values<E>& second, const float* cos, const float* sin,
+                        std::int64_t angle, bool back) {
+  PLURAL_UNROLL
+  for (int v = 0; v < kValuesOf<E>; ++v) {
+    const float c = cos[angle + v], s = back ? -sin[angle + v] : sin[angle + v];
+    const float turned = first.v[v] * c - second.v[v] * s;
+    second.v[v] = second.v[v] * c + first.v[v] * s;
+    first.v[v] = turned;
+  }
+}
 
 template <class E>
 struct RotatePart {
@@ -235,13 +259,7 @@ struct RotatePart {
       const std::int64_t head = piece / pieces, i = piece % pieces * kValuesOf<E>;
       const std::int64_t at = head * 2 * a.half + i, angle = head / a.heads * a.half + i;
       auto first = Values<E>::Load(a.x, at), second = Values<E>::Load(a.x, at + a.half);
-      PLURAL_UNROLL
-      for (int v = 0; v < kValuesOf<E>; ++v) {
-        const float c = a.cos[angle + v], s = a.back ? -a.sin[angle + v] : a.sin[angle + v];
-        const float turned = first.v[v] * c - second.v[v] * s;
-        second.v[v] = second.v[v] * c + first.v[v] * s;
-        first.v[v] = turned;
-      }
+      Turn(first, second, a.cos, a.sin, angle, a.back);
       first.Store(a.out, at);
       second.Store(a.out, at + a.half);
     });

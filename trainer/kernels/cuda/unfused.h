@@ -1,0 +1,33 @@
+// Operations that are rounded one by one, for results that have the CPU's bits: nvcc would fuse a product
+// with the sum behind it.
+//
+// Owns: the words. Thread rule: values.
+#pragma once
+
+#include "trainer/kernels/cuda/numbers.h"
+
+namespace plural::trainer::gpu {
+
+#ifdef __CUDACC__
+PLURAL_DEVICE float Product(float x, float y) { return __fmul_rn(x, y); }
+PLURAL_DEVICE double Product(double x, double y) { return __dmul_rn(x, y); }
+PLURAL_DEVICE float Quotient(float x, float y) { return __fdiv_rn(x, y); }
+PLURAL_DEVICE double Quotient(double x, double y) { return __ddiv_rn(x, y); }
+PLURAL_DEVICE float Root(float x) { return __fsqrt_rn(x); }
+PLURAL_DEVICE double Root(double x) { return __dsqrt_rn(x); }
+#else
+template <class T>
+T Product(T x, T y) {
+  return x * y;
+}
+template <class T>
+T Quotient(T x, T y) {
+  return x / y;
+}
+template <class T>
+T Root(T x) {
+  return std::sqrt(x);
+}
+#endif
+
+}  // namespace plural::trainer::gpu
