@@ -31,7 +31,7 @@ class GpuChecklistTest(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         names = [check["check"] for check in written["checks"]]
         kernels = [name for name in names if name.startswith("kernel: ")]
-        self.assertEqual((len(kernels), len(names) - len(kernels)), (32, 17))
+        self.assertEqual((len(kernels), len(names) - len(kernels)), (40, 17))
         self.assertTrue(all(check["passed"] for check in written["checks"]))
         speed = next(check for check in written["checks"] if check["check"] == "7B shape, tree")
         for key in ("sequence tokens per second", "utilisation %", "host peak MiB", "predicted peak MiB"):

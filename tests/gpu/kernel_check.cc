@@ -29,6 +29,8 @@
 #include "trainer/base/error.h"
 #include "trainer/ops/adamw_cuda.h"
 #include "trainer/ops/dropout.h"
+#include "trainer/ops/dropout_cuda.h"
+#include "trainer/ops/joined_rows.h"
 #include "trainer/ops/nf4.h"
 #include "trainer/ops/pointwise.h"
 #include "trainer/ops/pointwise_cuda.h"
@@ -108,6 +110,8 @@ class KernelCheck {
       Gate(dtype, true);
       Gate(dtype, false);
       Rotation(dtype);
+      JoinedRows(dtype);
+      DroppedInputs(dtype);
       if (device_.is_cuda()) {
         DropoutAndNf4(dtype);
         TimeAttention(dtype);
@@ -311,6 +315,71 @@ class KernelCheck {
     Report("rotation", dtype,
            [&] { return Tensors{RotatedOnCuda(x_there, cos_there, sin_there, false, &kernels_)}; },
            {Rotate(x, table)}, Allowed(dtype, false), {.bytes = 2.0 * static_cast<double>(x.nbytes())});
+  }
+
+  // Query, key and value heads, and gate and up, of one product each; their gradients, too.
+  void JoinedRows(at::ScalarType dtype) {
+    const std::int64_t dim = 128, keys = tiny_ ? 1 : 8, queries = 4 * keys, width = tiny_ ? 512 : 14336;
+    const RotaryTable table = MakeRotaryTable(at::arange(Rows(), at::kInt), dim, Rope{}, dtype);
+    const RotaryTable there = {table.cos_ND2.to(device_), table.sin_ND2.to(device_)};
+    const auto run = [](const Tensors& results, const at::Tensor& leaf, const Tensors& directions) {
+      Tensors all;
+      for (const at::Tensor& result : results) all.push_back(result.detach());
+      all.push_back(torch::autograd::grad(results, {leaf}, directions)[0]);
+      return all;
+    };
+    const auto leaf = [](const at::Tensor& x, at::Device device) {
+      return x.to(device).detach().set_requires_grad(true);
+    };
+    const auto drawn = [&](std::int64_t columns, std::uint64_t key) {
+      return Random({Rows(), columns}, key, dtype);
+    };
+    const at::Tensor heads = drawn((queries + 2 * keys) * dim, 1);
+    const at::Tensor host_heads = leaf(heads, at::kCPU), heads_there = leaf(heads, device_);
+    const Tensors dheads = {drawn(queries * dim, 3), drawn(keys * dim, 4), drawn(keys * dim, 5)};
+    const Tensors dheads_there = {dheads[0].to(device_), dheads[1].to(device_), dheads[2].to(device_)};
+    Report("rotation of joined rows and its gradient", dtype,
+           [&] {
+             return run(RotateJoined(heads_there, there, queries, keys, &kernels_), heads_there,
+                        dheads_there);
+           },
+           run(RotateJoined(host_heads, table, queries, keys), host_heads, dheads), Allowed(dtype, false),
+           {.bytes = 4.0 * static_cast<double>(heads.nbytes())});
+    const at::Tensor gate_up = drawn(2 * width, 2).mul_(3.0), dout = drawn(width, 6);
+    const at::Tensor host_gates = leaf(gate_up, at::kCPU), gates_there = leaf(gate_up, device_);
+    const at::Tensor dout_there = dout.to(device_);
+    Report("SwiGLU of joined rows and its gradient", dtype,
+           [&] {
+             return run({GateJoined(Activation::kSilu, gates_there, &kernels_)}, gates_there, {dout_there});
+           },
+           run({GateJoined(Activation::kSilu, host_gates)}, host_gates, {dout}), Allowed(dtype, false),
+           {.bytes = 4.0 * static_cast<double>(gate_up.nbytes())});
+  }
+
+  // Of q, k and v, equal to the bit.
+  void DroppedInputs(at::ScalarType dtype) {
+    const CudaKernels* const given = device_.is_cuda() ? nullptr : &kernels_;
+    const at::Tensor key = at::arange(Rows(), at::kLong);
+    std::vector<Dropout> places;
+    for (const std::uint64_t place : {0, 1, 2}) places.push_back(Dropout{key, 3, key.to(device_)}.At(place));
+    const at::Tensor x = Random({Rows(), 4096}, 1, dtype), dx = Random({3, Rows(), 4096}, 2, dtype);
+    Tensors wanted;
+    const at::Tensor sum = x.clone();
+    for (std::size_t place = 0; place < 3; ++place) {
+      wanted.push_back(Dropped(places[place], 0.1, x));
+      sum.add_(Dropped(places[place], 0.1, dx.select(0, static_cast<std::int64_t>(place))));
+    }
+    const at::Tensor x_there = x.to(device_), dx_there = dx.to(device_);
+    Report("dropped inputs", dtype, [&] { return DroppedTogether(places, 0.1, x_there, given).unbind(); },
+           wanted, 0.0, {.bytes = 4.0 * static_cast<double>(x.nbytes())});
+    // In place, as below.
+    const at::Tensor sum_there = x.clone().to(device_);
+    Report("gradient of dropped inputs", dtype,
+           [&] {
+             AddDropped(sum_there, places, 0.1, dx_there, given);
+             return Tensors{sum_there};
+           },
+           {sum}, 0.0, {.bytes = 5.0 * static_cast<double>(x.nbytes())});
   }
 
   // A chunk of the head's rows.
