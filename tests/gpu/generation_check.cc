@@ -120,8 +120,13 @@ GenerationCheck SamplingCheck(at::Device device, bool tiny, const CudaKernels& k
 }  // namespace
 
 std::vector<GenerationCheck> GenerationChecks(at::Device device, bool tiny, const CudaKernels& kernels) {
-  return {PathAttentionCheck(at::kFloat, device, tiny, kernels),
-          PathAttentionCheck(at::kBFloat16, device, tiny, kernels), SamplingCheck(device, tiny, kernels)};
+  std::vector<GenerationCheck> checks;
+  if (kernels.path_attention != nullptr) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16})
+      checks.push_back(PathAttentionCheck(dtype, device, tiny, kernels));
+  }
+  if (kernels.sample_rows != nullptr) checks.push_back(SamplingCheck(device, tiny, kernels));
+  return checks;
 }
 
 }  // namespace plural::trainer

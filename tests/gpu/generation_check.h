@@ -24,7 +24,7 @@ struct GenerationCheck {
   double bytes;                    // that a run reads
 };
 
-// `kernels` must outlive the checks.
+// Of the kernels that are there; they must outlive the checks.
 std::vector<GenerationCheck> GenerationChecks(at::Device device, bool tiny, const CudaKernels& kernels);
 
 }  // namespace plural::trainer

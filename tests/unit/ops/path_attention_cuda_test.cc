@@ -176,6 +176,32 @@ TEST(PathAttentionKernels, RowsDoNotDependOnThoseBeside) {
   }
 }
 
+// The blocks of a launch, the last one first.
+struct BackwardLaunch {
+  template <class Program, class Arguments>
+  int Start(int x, int y, const Arguments& arguments) const {
+    for (int i = x * y; i-- > 0;) {
+      gpu::EmulatedBlock<typename Program::Registers> block(Program::kThreads, Program::kBytes);
+      Program::Run(block, arguments, i % x, i / x);
+    }
+    return 0;
+  }
+};
+
+// Of sixteen heads on one key head two blocks need the new token's keys, which one of them stores.
+TEST(PathAttentionKernels, BlocksRunInAnyOrder) {
+  const PathsCase c{.tokens = {40, 300, 700}, .heads = 16};
+  const PathsInPool paths(c.tokens);
+  const PathInputs in(c, paths.slots), again(c, paths.slots);
+  CudaKernels backward;
+  backward.path_attention = [](const PathAttentionArguments& arguments, void*) {
+    return gpu::StartPathAttention(arguments, BackwardLaunch{});
+  };
+  const at::Tensor last_first = PathAttentionOnGpu(again.q, again.k, again.v, again.k_pool, again.v_pool,
+                                                   paths.Lists(), TermsOf(c), 0, backward);
+  EXPECT_TRUE(at::equal(last_first, ByPathKernel(c, paths, in)));
+}
+
 // As in a joined projection; rows that are not aligned are copied.
 TEST(PathAttentionKernels, TakeQueriesThatLieApart) {
   const PathsCase c{.tokens = {12, 300}};
