@@ -95,7 +95,7 @@ checkpoint: {{every_steps: {EVERY}, keep: 4}}
 
     def start(self, ranks):
         command = [training.PLURAL, "train", f"{self.method}.yaml", *self.overrides]
-        self.said = open(self.folder / "said", "w+")
+        self.said = open(self.folder / "said", "w+", errors="replace")
         return subprocess.Popen(
             command if ranks == 1 else training.mpirun(ranks) + command,
             cwd=self.folder,
