@@ -12,7 +12,7 @@ class Kills(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             table, wrong = kills.disturb(
                 Path(folder).resolve(),
-                ["otmft", "distribution_matching"],
+                ["otmft"],
                 kills=2,
                 flips=1,
                 disks=0,
