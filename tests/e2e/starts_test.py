@@ -90,7 +90,7 @@ class Starts(unittest.TestCase):
     # Signals.
 
     def held(self, name):
-        """A start through launch/plural that holds signals back; None where this one was looked at too late."""
+        """A start through launch/plural that holds signals back; None: it was looked at too late."""
         process = subprocess.Popen(
             [ROOT / "launch/plural", "train", "r.yaml", f"name={name}", "train.steps=100000"],
             cwd=self.folder,
