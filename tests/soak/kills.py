@@ -64,6 +64,16 @@ def has_entry(folder, beginnings):
         return False
 
 
+def mount(*words):
+    """What a process that has just ended held open is let go a little later."""
+    for _ in range(100):
+        done = subprocess.run(["mount", *words], capture_output=True, text=True)
+        if done.returncode == 0:
+            return
+        time.sleep(0.1)
+    raise RuntimeError(done.stderr)
+
+
 class Method:
     """Its recipe, the run that nothing disturbs, and those that are."""
 
@@ -311,17 +321,17 @@ checkpoint: {{every_steps: {EVERY}, keep: 4}}
         """At the start, or from some time on for checkpoints alone: what is open for writing stays so."""
         ranks = self.draw.choice(RANKS)
         if self.draw.random() < 0.5 or not self.checkpoints():
-            subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+            mount("-o", "remount,ro", disk)
             code = self.ended(
                 self.start(ranks), ranks, (0,) if self.is_finished() else (73,), "a read-only disk"
             )
-            subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+            mount("-o", "remount,rw", disk)
         else:
             folder = self.run / "checkpoints"
-            subprocess.run(["mount", "--bind", folder, folder], check=True)
+            mount("--bind", folder, folder)
             process = self.start(ranks)
             self.await_instant(process, "training")
-            subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+            mount("-o", "remount,bind,ro", folder)
             code = self.ended(process, ranks, (0, 74), "checkpoints that became read-only")
             subprocess.run(["umount", "-l", folder], check=True)
         self.counts["read-only"] += code in (73, 74)
