@@ -264,8 +264,10 @@ void Watchdog::Hang(const Followed& followed, double seconds) const {
   const bool waits = pulse_->waits.load();
   std::string what = "rank " + std::to_string(rank) + " on " + HostName() + " has been ";
   if (phase == Phase::kStart && followed.ranks == 0) {
-    what += "waiting for the " + std::to_string(World::LaunchedRanks()) + " ranks of the job to start for " +
-            Whole(seconds) + " s (watchdog.start_seconds); a rank did not start, or runs another program";
+    what +=
+        "waiting for the " + std::to_string(World::LaunchedRanks()) + " ranks of the job to start for " +
+        Whole(seconds) +
+        " s (watchdog.start_seconds); a rank did not start, runs another program, or cannot read its recipe";
   } else {
     what += (waits ? "waiting for other ranks" : "at one thing") + std::string(" for ") + Whole(seconds) +
             " s (" + PhaseName(phase);

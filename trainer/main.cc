@@ -125,8 +125,9 @@ int Run(Session& session) {
   if (command == "validate") return RunValidate(validate);
   if (command == "dry-run") return RunDryRun(dry_run);
 
-  session.watchdog =
-      std::make_unique<dist::Watchdog>(command == "train" ? DeadlinesToStart(train) : dist::Deadlines{});
+  // Before anything is read, which may be from a disk that stands still.
+  session.watchdog = std::make_unique<dist::Watchdog>(dist::Deadlines{});
+  if (command == "train") session.watchdog->Follow(DeadlinesToStart(train));
   session.world =
       std::make_unique<dist::World>(&session.argc, &session.argv, session.watchdog->SharedPulse());
   dist::World& world = *session.world;

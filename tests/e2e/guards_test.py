@@ -203,6 +203,47 @@ class Resume(Guards):
         self.assert_ends(self.start("required", "require"), 0, "resumed after step 4 of 12")
         self.assert_ends(self.start("required", "require"), 0, "is finished")
 
+    def test_lines_that_were_lost_end_no_run_and_are_not_invented(self):
+        whole = {
+            line["step"]: line for line in training.metrics(self.folder, "whole") if line["event"] == "step"
+        }
+        damages = {"gone": None, "empty": "", "cut": '"step":5,', "torn": '"step":7,'}
+        stop("lost", 11)
+        self.copy("lost", "kept")
+        for damage, at in damages.items():
+            with self.subTest(damage):
+                metrics = self.copy("kept", "lost") / "metrics.jsonl"
+                text = metrics.read_text()
+                metrics.unlink() if at is None else metrics.write_text(
+                    text[: text.index(at) + 20] if at else ""
+                )
+                last = {"cut": 4, "torn": 6}.get(damage, 0)
+                done = self.start("lost", "auto")
+                self.assert_ends(
+                    done, 0, "resumed after step 8 of 12", f"lines behind step {last} up to step 8"
+                )
+                self.assertEqual(self.adapter("lost"), self.adapter("whole"))
+                lines = training.metrics(self.folder, "lost")
+                steps = [line for line in lines if line["event"] == "step"]
+                self.assertEqual([line["step"] for line in steps], [*range(1, last + 1), *range(9, 13)])
+                for line in steps:
+                    self.assertEqual(line["loss"], whole[line["step"]]["loss"])
+                (resume,) = [line for line in lines if line["event"] == "resume"]
+                self.assertEqual(resume["lines_lost_after_step"], last)
+                self.assert_ends(verify(self.folder, "lost"), 0, f"lines of steps {last + 1} to 8 were lost")
+
+    def test_lines_behind_an_older_checkpoint_never_stand_twice(self):
+        """Lost lines leave a file that is shorter than an older checkpoint has seen."""
+        stop("again", 11)
+        (self.run_folder("again") / "metrics.jsonl").unlink()
+        stop("again", 12, "checkpoint.every_steps=1")
+        for step in (9, 10, 11):
+            shutil.rmtree(self.run_folder("again") / f"checkpoints/step-{step:08}")
+        self.assert_ends(self.start("again", "auto"), 0, "resumed after step 8 of 12")
+        lines = training.metrics(self.folder, "again")
+        self.assertEqual([line["step"] for line in lines if line["event"] == "step"], [9, 10, 11, 12])
+        self.assert_ends(verify(self.folder, "again"), 0, "steps 1 to 8 were lost")
+
     def test_a_checkpoint_of_another_run(self):
         before = self.files("stopped")
         path = "runs/stopped/checkpoints/step-00000004"

@@ -133,6 +133,17 @@ extern "C" int fsync(int file) {
         self.assertEqual(code, 76, said)
         self.assertRegex(error, r"waiting for the 2 ranks of the job to start.*watchdog\.start_seconds")
 
+    def test_a_rank_that_is_stopped_before_its_own_code_runs(self):
+        """It has no guard yet: those that wait for it end the job."""
+        process = self.start("early", "watchdog.start_seconds=2")
+        until = time.monotonic() + 60
+        while len(self.children(process.pid)) < 2:
+            self.assertLess(time.monotonic(), until)
+        os.kill(self.children(process.pid)[0], signal.SIGSTOP)
+        code, said, error = self.end_of(process)
+        self.assertEqual(code, 76, said)
+        self.assertIn("waiting for the 2 ranks of the job to start", error)
+
     def test_a_rank_that_runs_another_command(self):
         code, said, error = self.end_of(self.start_beside("mixed", [training.PLURAL, "doctor"]))
         self.assertEqual(code, 69, said)

@@ -5,9 +5,15 @@
 
 A tiny model is trained on one to three ranks, with sums in one order, validations and second copies of
 checkpoints. Every so many seconds one fault of the menu strikes; the run is started again, on another
-number of ranks. Then the same run is made undisturbed on one rank, and the adapters are compared. Prints a
-line per fault and a summary as JSON; exit code 1 where the bytes differ, a start did not end as documented,
-or something was left behind. The program is one that is built with tests (trainer/run/fault.h).
+number of ranks. It is the job script (launch/slurm/job.sh) that starts mpirun, passes stops on and decides
+whether a job of Slurm would be requeued; where it would not, this program is the person who starts it again.
+Then the same run is made undisturbed on one rank, and the adapters are compared. Prints a line per fault and
+a summary as JSON; exit code 1 where the bytes differ, a start did not end as documented, the job script
+decided otherwise than it should, or something was left behind. The program is one that is built with tests
+(trainer/run/fault.h).
+
+Segments of shared memory are counted in /dev/shm: give the soak one of its own where others run MPI, too
+(unshare -m, then mount -t tmpfs tmpfs /dev/shm).
 """
 
 import argparse
@@ -24,10 +30,18 @@ import time
 
 import training
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+JOB = ROOT / "launch/slurm/job.sh"
+# scontrol in place of Slurm's: notes that the job would be requeued, and ends the script by failing.
+SCONTROL = """#!/bin/sh
+if [ "$1" = requeue ]; then touch requeued; exit 1; fi
+echo "JobId=7 JobName=soak JobState=RUNNING Reason=None"
+"""
+REQUEUED = (75, 76, 137)
 # What the end of a start may be, by fault. 75 and 0 are always right: a fault may come too late.
 CODES = {
     "kill a rank": {137},
-    "kill mpirun": {-9},
+    "kill mpirun": {137},
     "stop a rank": {76},
     "USR1 to all": {75},
     "USR1 twice": {75},
@@ -63,27 +77,27 @@ HOOKS = ("throw", "segv", "exit", "nan", "bitflip", "spin", "enospc", "torn")  #
 EVERY = 50  # steps between checkpoints
 
 
-def children(pid):
-    """Ranks below a process: plural's, without their guards."""
+def children(pid, name):
+    """Processes of that name below another one."""
     found = []
-    for file in pathlib.Path("/proc").glob("[0-9]*/stat"):
-        try:
-            name, _, rest = file.read_text().partition("(")[2].rpartition(") ")
-        except OSError:
-            continue
-        if name == "plural" and int(rest.split()[1]) == pid:
-            found.append(int(file.parent.name))
+    try:
+        for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            if pathlib.Path(f"/proc/{child}/comm").read_text().strip() == name:
+                found.append(int(child))
+    except OSError:
+        pass
     return found
 
 
-def heard(pid):
-    """Whether the process has its handlers: before main a signal ends it, as it ends any program."""
+def listens(pid):
+    """Whether a signal finds a handler, or waits for one: in bash, before launch/plural holds it back, it
+    ends the process."""
     try:
         status = pathlib.Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return False
-    caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
-    return bool(int(caught.split()[1], 16) & (1 << (signal.SIGUSR1 - 1)))
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    return bool((int(fields["SigCgt"], 16) | int(fields["SigBlk"], 16)) & (1 << (signal.SIGUSR1 - 1)))
 
 
 def ours(folder):
@@ -108,6 +122,12 @@ class Soak:
         self.segments = len(list(pathlib.Path("/dev/shm").iterdir()))
         self.struck = collections.Counter()
         self.codes = collections.Counter()
+        self.step_before = 0  # of the newest checkpoint when the last start ended
+        self.by_hand = 0  # starts that the job script leaves to a person
+        scontrol = self.folder / "bin/scontrol"
+        scontrol.parent.mkdir(exist_ok=True)
+        scontrol.write_text(SCONTROL)
+        scontrol.chmod(0o755)
         self.wrong = []
         training.write_corpus(self.folder / "corpus.h5", training.random_groups(13))
         training.write_corpus(self.folder / "held-out.h5", training.random_groups(4, seed=1))
@@ -135,10 +155,19 @@ watchdog: {{start_seconds: 30, step_seconds: 10}}
         return self.folder / "runs/disturbed"
 
     def start(self, ranks, *overrides, hook=""):
+        (self.folder / "requeued").unlink(missing_ok=True)
+        script = f'run_folder=runs/disturbed; startup_seconds=1; source "{JOB}"; run_and_requeue soak "$@"'
+        plural = [str(ROOT / "launch/plural"), "train", str(self.recipe), *overrides]
         return subprocess.Popen(
-            [*training.mpirun(ranks), training.PLURAL, "train", str(self.recipe), *overrides],
+            ["bash", "-c", script, "soak", *training.mpirun(ranks), *plural],
             cwd=self.folder,
-            env={**os.environ, "PLURAL_FAULT": hook},
+            env={
+                **os.environ,
+                "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+                "PLURAL_FAULT": hook,
+                "PLURAL_MAX_RESTARTS": "1000000",
+                "SLURM_JOB_ID": "7",
+            },
             stdout=subprocess.DEVNULL,
             stderr=open(self.folder / "stderr.log", "a"),
         )
@@ -153,14 +182,21 @@ watchdog: {{start_seconds: 30, step_seconds: 10}}
             return f"{fault}@0:{(step // EVERY + 1) * EVERY}"
         return f"{fault}@{self.draw.randrange(ranks)}:{step}"
 
-    def strike(self, fault, launcher):
-        ranks = children(launcher.pid)
+    def strike(self, fault, job):
+        """At any time from the first instant at which every rank is there."""
         until = time.monotonic() + 30
-        while not (ranks and all(map(heard, ranks))):
-            if launcher.poll() is not None or time.monotonic() > until:
+        while True:
+            (launcher, *_) = children(job.pid, "mpirun") or [0]
+            ranks = children(launcher, "plural") if launcher else []
+            if ranks and all(map(listens, ranks)):
+                break
+            if job.poll() is not None or time.monotonic() > until:
                 return
-            time.sleep(0.1)
-            ranks = children(launcher.pid)
+            time.sleep(0.02)
+        if fault == "stop a rank" and len(ranks) == 1:
+            # Nobody sees to a rank that is alone and has no guard yet.
+            while job.poll() is None and not children(ranks[0], "plural-guard"):
+                time.sleep(0.02)
         victim = self.draw.choice(ranks)
         try:
             status = pathlib.Path(f"/proc/{victim}/status").read_text()
@@ -173,13 +209,13 @@ watchdog: {{start_seconds: 30, step_seconds: 10}}
             return
         signals = {
             "kill a rank": (victim, signal.SIGKILL),
-            "kill mpirun": (launcher.pid, signal.SIGKILL),
+            "kill mpirun": (launcher, signal.SIGKILL),
             "stop a rank": (victim, signal.SIGSTOP),
-            "USR1 to all": (launcher.pid, signal.SIGUSR1),
-            "USR1 twice": (launcher.pid, signal.SIGUSR1),
+            "USR1 to all": (job.pid, signal.SIGUSR1),  # as Slurm sends it: to the script
+            "USR1 twice": (launcher, signal.SIGUSR1),
             "HUP to a rank": (victim, signal.SIGHUP),
             "TERM to a rank": (victim, signal.SIGTERM),
-            "TERM to mpirun": (launcher.pid, signal.SIGTERM),
+            "TERM to mpirun": (launcher, signal.SIGTERM),
             "abort a rank": (victim, signal.SIGABRT),
             "USR2, then USR1": (victim, signal.SIGUSR2),
         }
@@ -191,7 +227,7 @@ watchdog: {{start_seconds: 30, step_seconds: 10}}
                 os.kill(whom, what)
             if fault == "USR2, then USR1":
                 time.sleep(1)
-                os.kill(launcher.pid, signal.SIGUSR1)
+                os.kill(job.pid, signal.SIGUSR1)
         except ProcessLookupError:
             return
         self.struck[fault] += 1
@@ -227,22 +263,23 @@ watchdog: {{start_seconds: 30, step_seconds: 10}}
             fault = self.draw.choice(sorted(CODES)) if time.monotonic() < until else None
             if fault == "bitflip" and ranks == 1:
                 ranks = 2  # one rank has nobody to compare with
-            launcher = self.start(ranks, hook=self.hook(fault, ranks))
+            job = self.start(ranks, hook=self.hook(fault, ranks))
             hooked = fault in HOOKS
             try:
-                patience = self.draw.uniform(0.2, 2.0) * self.arguments.every + (120 if hooked else 0)
-                launcher.wait(patience if fault else None)
-                if hooked and launcher.returncode in CODES[fault]:
+                patience = self.draw.uniform(0.0, 2.0) * self.arguments.every + (120 if hooked else 0)
+                job.wait(patience if fault else None)
+                if hooked and job.returncode in CODES[fault]:
                     self.struck[fault] += 1
             except subprocess.TimeoutExpired:
-                self.strike("USR1 to all" if hooked else fault, launcher)
+                self.strike("USR1 to all" if hooked else fault, job)
                 try:
-                    launcher.wait(60)
+                    job.wait(60)
                 except subprocess.TimeoutExpired:
                     self.wrong.append(f"a start hung for 60 s after: {fault}")
-                    launcher.kill()
-                    launcher.wait()
-            code = launcher.returncode
+                    for process in ours(self.folder):
+                        os.kill(process, signal.SIGKILL)
+                    job.wait()
+            code = job.returncode
             self.codes[code] += 1
             print(f"{ranks} ranks, {fault or 'undisturbed'}: {code}, {self.newest()}", flush=True)
             if code == 0:
@@ -251,8 +288,18 @@ watchdog: {{start_seconds: 30, step_seconds: 10}}
                 self.wrong.append(f"code {code} after: {fault}")
                 if fault is None:
                     return
+            self.judge_requeue(code)
             if fault in DAMAGE:
                 self.damage(fault)
+
+    def judge_requeue(self, code):
+        """By the rule of the job script: what a restart can mend, unless three did not move on."""
+        requeued = (self.folder / "requeued").exists()
+        self.by_hand += not requeued
+        moves_on = self.newest_step() > self.step_before
+        self.step_before = self.newest_step()
+        if requeued != (code in REQUEUED) and not (code in REQUEUED and not moves_on):
+            self.wrong.append(f"code {code} was {'' if requeued else 'not '}requeued")
 
     def newest(self):
         return max(
@@ -308,6 +355,7 @@ def main():
                 "minutes": round((time.monotonic() - started) / 60, 1),
                 "faults": dict(soak.struck),
                 "codes": dict(soak.codes),
+                "starts_by_hand": soak.by_hand,
                 "bad_checkpoints": len(list(soak.folder.rglob("step-*.bad-*"))),
                 "seconds_mib_files_of_first_ranks": soak.hours[:3],
                 "of_last_ranks": soak.hours[-3:],

@@ -76,6 +76,15 @@ void SyncPath(const fs::path& path, int flags) {
 // Makes renames, creations and removals inside `folder` durable.
 void SyncFolder(const fs::path& folder) { SyncPath(folder, O_RDONLY | O_DIRECTORY); }
 
+// A folder that may be written and not read, or whose file system syncs none, is no reason not to begin.
+void SyncIfPossible(const fs::path& folder) {
+  const int descriptor = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return;
+  const int ignored = fsync(descriptor);
+  static_cast<void>(ignored);
+  close(descriptor);
+}
+
 void SyncTree(const fs::path& folder) {
   std::error_code error;
   for (fs::recursive_directory_iterator entry(folder, error), last; !error && entry != last;
@@ -127,6 +136,19 @@ void WriteFileDurably(const fs::path& path, std::string_view bytes) {
   file.Write(bytes);
   file.Commit();
 }
+
+void MakeFolders(const fs::path& folder) {
+  std::error_code error;
+  std::vector<fs::path> missing;
+  for (fs::path path = folder; !path.empty() && !fs::exists(path, error); path = path.parent_path()) {
+    if (path.has_filename()) missing.push_back(path);  // not the empty name behind a last '/'
+  }
+  fs::create_directories(folder, error);
+  if (error) Fail(ExitCode::kCannotCreate, "create", folder, error.value());
+  for (const fs::path& made : missing) SyncIfPossible(ParentOf(made));
+}
+
+void SyncNamesIn(const fs::path& folder) { SyncFolder(folder.empty() ? fs::path(".") : folder); }
 
 bool IsGitLfsPointer(std::string_view bytes) {
   return bytes.starts_with("version https://git-lfs.github.com/spec/");

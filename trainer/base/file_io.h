@@ -31,6 +31,13 @@ inline constexpr const char* kGitLfsAdvice =
 // Replaces the content of `path` with `bytes`.
 void WriteFileDurably(const std::filesystem::path& path, std::string_view bytes);
 
+// Makes `folder` and the folders above it that are not there, and their names durable where the folders that
+// hold them can be synced.
+void MakeFolders(const std::filesystem::path& folder);
+
+// Makes durable which names are in `folder`.
+void SyncNamesIn(const std::filesystem::path& folder);
+
 // True for the names that a killed process leaves behind: ".tmp-..." and ".trash-...".
 bool IsLeftover(const std::filesystem::path& path);
 

@@ -9,7 +9,7 @@
 
 namespace plural {
 
-// Control characters as \n, \t or \xHH, everything else as it is.
+// Control characters as \n, \t or \xHH, and so bytes that are no UTF-8; everything else as it is.
 std::string Printable(std::string_view text);
 
 }  // namespace plural

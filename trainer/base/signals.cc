@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <csignal>
+#include <initializer_list>
 
 namespace plural {
 namespace {
@@ -14,6 +15,14 @@ static_assert(std::atomic<bool>::is_always_lock_free);  // what a handler may st
 extern "C" void RequestStop(int) { signal_seen.store(true, std::memory_order_relaxed); }
 
 extern "C" void RequestStatus(int) { status_asked.store(true, std::memory_order_relaxed); }
+
+// launch/plural holds them back while the program is loaded: what has come by now is heard here.
+void Unblock(std::initializer_list<int> signals) {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : signals) sigaddset(&set, signal);
+  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+}
 
 }  // namespace
 
@@ -32,6 +41,7 @@ void StopSignal::Hear() {
     if (signal == SIGHUP && previous.sa_handler == SIG_IGN) continue;
     sigaction(signal, &action, nullptr);
   }
+  Unblock({SIGUSR1, SIGTERM, SIGINT, SIGHUP});
 }
 
 bool StopSignal::Requested() const { return signal_seen.load(std::memory_order_relaxed); }
@@ -42,6 +52,7 @@ void StatusSignal::Hear() {
   action.sa_flags = SA_RESTART;
   sigemptyset(&action.sa_mask);
   sigaction(SIGUSR2, &action, nullptr);
+  Unblock({SIGUSR2});
 }
 
 bool StatusSignal::Take() { return status_asked.exchange(false, std::memory_order_relaxed); }

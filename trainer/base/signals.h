@@ -15,8 +15,9 @@ void WriteErrorsInsteadOfSignals();
 class StopSignal {
  public:
   // From here to the end of the process SIGUSR1, SIGTERM, SIGINT and SIGHUP only ask for a stop, however
-  // often they come. A SIGHUP that is ignored (nohup) stays so. Nothing is undone by a destructor: a request
-  // that comes while the process ends must not kill it.
+  // often they come, and so do those that were blocked until now and have come. A SIGHUP that is ignored
+  // (nohup) stays so. Nothing is undone by a destructor: a request that comes while the process ends must not
+  // kill it.
   static void Hear();
 
   // This process has been asked. Ranks must agree on it before they act.

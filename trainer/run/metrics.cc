@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "trainer/base/error.h"
+#include "trainer/base/file_io.h"
 
 namespace plural::trainer {
 
@@ -20,7 +21,8 @@ nlohmann::ordered_json MetricsNumber(double value) {
 
 MetricsLog::MetricsLog(const std::filesystem::path& path, std::int64_t committed_bytes)
     : path_(path), bytes_(committed_bytes) {
-  descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+  // A pipe would be waited for; the run folder refuses links and pipes with more words.
+  descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0644);
   if (descriptor_ < 0) {
     throw ExitError(ExitCode::kCannotCreate,
                     path.string() + ": cannot be opened for writing: " + std::strerror(errno));
@@ -39,6 +41,7 @@ MetricsLog::MetricsLog(const std::filesystem::path& path, std::int64_t committed
     throw ExitError(ExitCode::kCannotCreate,
                     path.string() + ": cannot be cut to its committed part: " + std::strerror(reason));
   }
+  SyncNamesIn(path.parent_path());  // a checkpoint may be the first to be safe on disk
 }
 
 MetricsLog::~MetricsLog() { ::close(descriptor_); }

@@ -1,5 +1,6 @@
 #include "trainer/run/metrics_check.h"
 
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <system_error>
 
@@ -35,12 +36,18 @@ class Order {
     return problem;
   }
   std::int64_t LastStep() const { return last_; }
+  std::int64_t ShownStep() const { return shown_; }
+  const std::string& Lost() const { return lost_; }
   bool Ended() const { return ended_; }
 
  private:
   std::string Begin(std::int64_t step, const json& line) {
     const std::int64_t next = (shown_ / every_ + 1) * every_;
-    if (!first_ && step >= next && step != shown_) return Missing(next, step);
+    if (line.contains(kLostLines)) {
+      lost_ += (lost_.empty() ? "" : ", ") + Steps(shown_ + 1, step);
+    } else if (!first_ && step >= next && step != shown_) {
+      return Missing(next, step);
+    }
     shown_ = step;
     if (const json every = line.value("log_every_steps", json()); every.is_number_unsigned()) {
       every_ = std::max<std::int64_t>(1, every.get<std::int64_t>());
@@ -60,19 +67,24 @@ class Order {
     return "";
   }
 
+  static std::string Steps(std::int64_t from, std::int64_t to) {
+    if (from == to) return "step " + std::to_string(from);
+    return "steps " + std::to_string(from) + " to " + std::to_string(to);
+  }
   static std::string Missing(std::int64_t from, std::int64_t to) {
-    return from == to
-               ? "the line of step " + std::to_string(from) + " is missing"
-               : "the lines of steps " + std::to_string(from) + " to " + std::to_string(to) + " are missing";
+    return (from == to ? "the line of " : "the lines of ") + Steps(from, to) +
+           (from == to ? " is missing" : " are missing");
   }
 
   std::int64_t every_, shown_ = 0, last_ = 0, end_ = -1;
+  std::string lost_;
   bool first_ = true, ended_ = false;
 };
 
 }  // namespace
 
-MetricsCheck CheckMetrics(const std::filesystem::path& path, std::int64_t log_every_steps) {
+MetricsCheck CheckMetrics(const std::filesystem::path& path, std::int64_t log_every_steps,
+                          std::int64_t up_to_step) {
   std::error_code error;
   if (!std::filesystem::is_regular_file(path, error)) {  // a pipe would be waited for
     throw ExitError(ExitCode::kMissingInput, path.string() + ": is no regular file");
@@ -86,6 +98,10 @@ MetricsCheck CheckMetrics(const std::filesystem::path& path, std::int64_t log_ev
   };
   try {
     for (json line; lines.Next(line);) {
+      if (line.is_object() && line.value("step", json()).is_number_unsigned() &&
+          line["step"].get<std::int64_t>() > up_to_step) {
+        return check;
+      }
       const std::string problem = lines.IsWhole() ? order.Take(line) : "its end is missing";
       if (!problem.empty()) {
         refuse(Printable(lines.Where() + ": " + problem));
@@ -94,6 +110,8 @@ MetricsCheck CheckMetrics(const std::filesystem::path& path, std::int64_t log_ev
       ++check.lines;
       check.bytes = lines.EndBytes();
       check.last_step = order.LastStep();
+      check.shown_step = order.ShownStep();
+      check.lost = order.Lost();
       check.ended = order.Ended();
     }
   } catch (const ExitError& what) {
@@ -101,6 +119,31 @@ MetricsCheck CheckMetrics(const std::filesystem::path& path, std::int64_t log_ev
     refuse(what.what());
   }
   return check;
+}
+
+namespace {
+
+// Whether the first `bytes` of the file end with the line that the checkpoint of `step` has written last.
+bool EndsWithCheckpoint(const std::filesystem::path& path, std::int64_t bytes, std::int64_t step) {
+  const std::string line = R"({"event":"checkpoint","step":)" + std::to_string(step) + "}\n";
+  const auto size = static_cast<std::int64_t>(line.size());
+  std::ifstream file(path, std::ios::binary);
+  std::string found(line.size(), '\0');
+  return bytes >= size && file.seekg(bytes - size) && file.read(found.data(), size) && found == line;
+}
+
+}  // namespace
+
+MetricsLeft LeftOfMetrics(const std::filesystem::path& path, std::int64_t committed_bytes, std::int64_t step,
+                          std::int64_t log_every_steps) {
+  if (committed_bytes == 0) return {};
+  std::error_code error;
+  if (!std::filesystem::exists(path, error) && !error) return {.bytes = 0, .lost_after_step = 0};
+  if (EndsWithCheckpoint(path, committed_bytes, step)) return {.bytes = committed_bytes};
+  const MetricsCheck check = CheckMetrics(path, log_every_steps, step);
+  MetricsLeft left{.bytes = check.bytes};
+  if (check.bytes < committed_bytes && check.shown_step < step) left.lost_after_step = check.shown_step;
+  return left;
 }
 
 }  // namespace plural::trainer

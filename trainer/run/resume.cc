@@ -99,7 +99,8 @@ void RestoreMetrics(const Recipe& recipe, std::int64_t committed_bytes, RunLog& 
     return error ? std::int64_t{0} : static_cast<std::int64_t>(bytes);
   };
   const fs::path copy = recipe.MirrorFolder() / metrics.filename();
-  if (size(metrics) >= committed_bytes || size(copy) < committed_bytes) return;
+  const std::int64_t own = size(metrics);
+  if (own >= committed_bytes || size(copy) <= own) return;
   WriteFileDurably(metrics, ReadFile(copy).substr(0, static_cast<std::size_t>(committed_bytes)));
   log.Warn(metrics.string() + ": was gone or cut; it is taken from " + copy.string());
 }

@@ -60,19 +60,38 @@ fs::path RunPaths::LogOf(int rank) const {
 }
 
 RunFolder::RunFolder(const Recipe& recipe) : paths_(recipe) {
-  std::error_code error;
-  fs::create_directories(paths_.Logs(), error);
-  if (error) {
-    throw ExitError(ExitCode::kCannotCreate, paths_.root.string() +
-                                                 ": the run folder cannot be made: " + error.message() +
-                                                 "; give a folder that can be written (run.dir)");
+  try {
+    MakeFolders(paths_.Logs());
+  } catch (const ExitError& error) {
+    throw ExitError(error.Code(), paths_.root.string() + ": the run folder cannot be made: " + error.what() +
+                                      "; give a folder that can be written (run.dir)");
   }
+  RequireFiles();
   lock_.emplace(paths_.Lock());
   RemoveLeftovers();
   if (fs::exists(paths_.RecipeFile())) RequireSameRecipe(paths_.RecipeFile(), recipe);
   const std::string text = recipe.ResolvedYaml();
   if (!fs::exists(paths_.RecipeFile()) || ReadFile(paths_.RecipeFile()) != text) {
     WriteFileDurably(paths_.RecipeFile(), text);
+  }
+}
+
+// What would be written through a link is somebody else's file, and a pipe is waited for without end. Folders
+// may be links: to another disk, say.
+void RunFolder::RequireFiles() const {
+  const auto require = [](const fs::path& path) {
+    std::error_code error;
+    const fs::file_status status = fs::symlink_status(path, error);
+    if (!fs::exists(status) || fs::is_regular_file(status)) return;
+    if (fs::is_directory(path, error)) return;
+    throw ExitError(ExitCode::kCannotCreate,
+                    path.string() + ": is no regular file, and the run would write to it; remove it");
+  };
+  for (const fs::path& path : {paths_.Lock(), paths_.RecipeFile(), paths_.Metrics()}) require(path);
+  std::error_code ignored;
+  for (fs::directory_iterator entry(paths_.Logs(), ignored), last; !ignored && entry != last;
+       entry.increment(ignored)) {
+    require(entry->path());
   }
 }
 

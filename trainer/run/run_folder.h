@@ -46,11 +46,13 @@ class RunFolder {
  public:
   // Makes the folder or takes over an earlier start's, without what a killed one left half-written; then
   // recipe.yaml is that of `recipe`.
-  // Errors: ExitError(kCannotCreate) when it cannot be made or written, or a live process holds it;
+  // Errors: ExitError(kCannotCreate) when it cannot be made or written, a live process holds it, or a link or
+  // a pipe is where a file is written;
   // ExitError(kBadRecipe) listing the keys in which an earlier start's recipe differs.
   explicit RunFolder(const Recipe& recipe);
 
  private:
+  void RequireFiles() const;
   void RemoveLeftovers() const;
 
   RunPaths paths_;

@@ -93,7 +93,7 @@ std::string ShortText(const std::filesystem::path& path) {
 }  // namespace
 
 RunLock::RunLock(const std::filesystem::path& path) : path_(path) {
-  descriptor_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  descriptor_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
   if (descriptor_ < 0)
     Refuse(path, std::string(std::strerror(errno)) + "; give a folder that can be written (run.dir)");
   try {

@@ -16,6 +16,7 @@
 #include "trainer/ops/part_scope.h"
 #include "trainer/plan/process_memory.h"
 #include "trainer/plan/step_plan.h"
+#include "trainer/run/metrics_check.h"
 #include "trainer/run/self_consistency.h"
 #include "trainer/run/train_lines.h"
 #include "trainer/run/train_setup.h"
@@ -87,7 +88,7 @@ TrainingRun::TrainingRun(const Recipe& recipe, const ModelConfig& config, data::
                .template_json = corpus.Info().template_json,
                .tokenizer_name = corpus.Info().tokenizer_name,
                .tokenizer_sha256 = corpus.Info().tokenizer_sha256};
-  if (Lead()) metrics_.emplace(paths_.Metrics(), state.position.metrics_bytes);
+  if (Lead()) OpenMetrics();
   if (Lead() && !recipe.checkpoint.mirror.empty()) {
     const std::filesystem::path folder = recipe.MirrorFolder();
     mirror_.emplace(Checkpoints(folder, recipe.checkpoint.keep), paths_.Metrics(),
@@ -102,6 +103,20 @@ TrainingRun::TrainingRun(const Recipe& recipe, const ModelConfig& config, data::
   settings.first_step = first_step_;
   settings.last_step = Over() ? first_step_ : last_step_;
   loader_.emplace(std::move(corpus), settings);
+}
+
+// What is in the file is told and not needed: its lines are not made again, and the run goes on without them.
+void TrainingRun::OpenMetrics() {
+  const std::int64_t committed = state_.position.metrics_bytes;
+  const MetricsLeft left =
+      LeftOfMetrics(paths_.Metrics(), committed, first_step_, recipe_.train.log_every_steps);
+  metrics_.emplace(paths_.Metrics(), left.bytes);
+  lost_after_step_ = left.lost_after_step;
+  if (!lost_after_step_) return;
+  log_.Warn(paths_.Metrics().string() + ": has been cut or removed: lines behind step " +
+            std::to_string(*lost_after_step_) + " up to step " + std::to_string(first_step_) + ", " +
+            std::to_string(committed - left.bytes) + " of the " + std::to_string(committed) +
+            " bytes that the checkpoint has seen, are gone and stay so; the run goes on from the checkpoint");
 }
 
 ExitCode TrainingRun::ToTheEnd() {
@@ -215,6 +230,7 @@ void TrainingRun::LogStart() {
   line["event"] = resumed ? "resume" : "start";
   line["step"] = first_step_;
   if (begins_elsewhere_) line["resumed_from"] = recipe_.resume;
+  if (lost_after_step_) line[kLostLines] = *lost_after_step_;
   line["last_step"] = last_step_;
   line["steps_per_epoch"] = steps_per_epoch_;
   line["log_every_steps"] = recipe_.train.log_every_steps;

@@ -49,6 +49,7 @@ class TrainingRun {
  private:
   void Enter(dist::Phase phase, std::int64_t step) { world_.GetPulse().Enter(phase, step); }
   bool Lead() const { return world_.Rank() == 0; }
+  void OpenMetrics();
   void LogStart();
   // One step with its wait for data; the groups it trained on stay in `batch`.
   StepFigures TakeStep(TrainStep& step, StepBatch& batch, double& data_wait_seconds);
@@ -103,7 +104,8 @@ class TrainingRun {
   Training training_;                        // for the card of the result
   std::vector<data::Group> latent_prompts_;  // of cvf: whose answers are recognised at the end
   std::optional<Loader> loader_;
-  std::optional<MetricsLog> metrics_;  // rank 0
+  std::optional<MetricsLog> metrics_;            // rank 0's
+  std::optional<std::int64_t> lost_after_step_;  // behind it lines of metrics were gone when it began
   Progress progress_;
   Profile profile_;
   std::int64_t groups_shown_ = 0;  // since this start

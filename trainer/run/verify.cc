@@ -183,6 +183,9 @@ class Verifier {
                                              : check.problem);
     }
     Good(name, lines + ", in order");
+    if (!check.lost.empty()) {
+      Note(name, "lines of " + check.lost + " were lost before a resume, which says so");
+    }
     if (!check.problem.empty() && !(lives_ && check.cut)) {
       Note(name, "behind them, where the next start writes anew: " + check.problem);
     }

@@ -5,12 +5,14 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdio>
 #include <ctime>
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <thread>
 
 #include "data/error.h"
 #include "data/sha256.h"
@@ -31,6 +33,7 @@ constexpr const char* kTrainable = "trainable.safetensors";
 constexpr const char* kOptimizer = "optimizer.safetensors";
 constexpr const char* kState = "state.json";
 constexpr const char* kManifest = "manifest.json";
+constexpr std::chrono::milliseconds kReadAgain{500};
 
 // 200 for "step-00000200", nothing for any other name.
 std::optional<std::int64_t> StepOf(const std::string& name) {
@@ -76,6 +79,9 @@ void VerifyManifest(const fs::path& folder) {
   const nlohmann::json manifest = ReadJsonFile(path);
   if (manifest.value("format", "") != "plural-checkpoint" || manifest.value("format_version", 0) != 1) {
     throw ExitError(ExitCode::kBadData, path.string() + ": not a plural-checkpoint manifest of version 1");
+  }
+  if (manifest.value("step", std::int64_t{-1}) != StepOf(folder.filename().string())) {
+    throw ExitError(ExitCode::kBadData, path.string() + ": of another step than its folder");
   }
   const auto files = manifest.find("files");
   for (const bool hashing : {false, true}) {
@@ -137,16 +143,33 @@ void RequireMoments(const fs::path& folder) {
   }
 }
 
+// A checkpoint that is whole and has other parameters than the model: nothing is wrong with it.
+class OfAnotherModel : public ExitError {
+  using ExitError::ExitError;
+};
+
+std::string FillTensorsOf(const fs::path& folder, TrainState& state) {
+  try {
+    FillTensors(SafetensorsReader(folder / kTrainable), state.parameters.Tensors());
+    if (!state.shards) FillTensors(SafetensorsReader(folder / kOptimizer), OptimizerTensors(state));
+    return state.shards ? HashWithMomentsOf(folder / kOptimizer, state) : ReplicaHash(state);
+  } catch (const ExitError& error) {
+    if (error.Code() != ExitCode::kBadData) throw;
+    throw OfAnotherModel(ExitCode::kBadData,
+                         std::string(error.what()) +
+                             "; the checkpoint is whole, and was made with another base model (model.path, "
+                             "model.config): put that back, or give the run another name");
+  }
+}
+
 void ReadCheckpoint(const fs::path& folder, TrainState& state) {
   VerifyManifest(folder);
   const fs::path state_path = folder / kState;
   const nlohmann::json json = ReadJsonFile(state_path);
   StateFromJson(json, state_path.string(), state);
   RequireConsistent(folder, state.position.step, state.optimizer.Updates(), state.spikes.skipped_steps);
-  FillTensors(SafetensorsReader(folder / kTrainable), state.parameters.Tensors());
-  if (!state.shards) FillTensors(SafetensorsReader(folder / kOptimizer), OptimizerTensors(state));
   // The end-to-end check: memory holds the same tensors as when they were saved.
-  const std::string found = state.shards ? HashWithMomentsOf(folder / kOptimizer, state) : ReplicaHash(state);
+  const std::string found = FillTensorsOf(folder, state);
   if (json.value("replica_sha256", "") != found) {
     throw ExitError(ExitCode::kBadData,
                     state_path.string() + ": the tensors read do not have the hash saved");
@@ -161,6 +184,25 @@ void AsExitErrors(const fs::path& folder, const Read& read) {
     throw ExitError(ExitCode::kMissingInput, error.what());
   } catch (const nlohmann::json::exception& error) {  // a value of another type
     throw ExitError(ExitCode::kBadData, folder.string() + ": " + error.what());
+  }
+}
+
+bool HasItsFiles(const fs::path& folder) {
+  return std::ranges::all_of(std::array{kTrainable, kOptimizer, kState, kManifest}, [&](const char* name) {
+    std::error_code error;
+    const fs::file_type type = fs::status(folder / name, error).type();
+    return type == fs::file_type::regular || type == fs::file_type::none;  // none: that cannot be read either
+  });
+}
+
+// A file that cannot be read now may be read in a moment, as where a file server changes.
+void LoadPatiently(const fs::path& folder, TrainState& state) {
+  try {
+    LoadCheckpoint(folder, state);
+  } catch (const ExitError& error) {
+    if (error.Code() != ExitCode::kMissingInput || !HasItsFiles(folder)) throw;
+    std::this_thread::sleep_for(kReadAgain);
+    LoadCheckpoint(folder, state);
   }
 }
 
@@ -268,7 +310,7 @@ void Checkpoints::RemoveLeftovers() const {
 void Checkpoints::Save(const Snapshot& snapshot) const {
   const fs::path target = StepFolder(snapshot.step);
   try {
-    fs::create_directories(folder_);
+    MakeFolders(folder_);
     PendingFolder pending(target);
     nlohmann::json files;
     const auto record = [&](const char* name, std::int64_t size_bytes, const std::string& sha256) {
@@ -312,16 +354,25 @@ Checkpoints::Loaded Checkpoints::LoadNewest(TrainState& state, const Checkpoints
     loaded.warnings.push_back(what);
   }
   std::ranges::stable_sort(found, std::greater<>(), [](const auto& one) { return one.first; });
+  bool unreadable = false;
   for (const auto& [step, folder] : found) {
     if (const std::string later = OfALaterFormat(folder); !later.empty()) {
       throw ExitError(ExitCode::kBadData, later);
     }
     try {
-      LoadCheckpoint(folder, state);
+      LoadPatiently(folder, state);
       loaded.step = step;
       loaded.folder = folder;
       return loaded;
+    } catch (const OfAnotherModel&) {
+      throw;
     } catch (const ExitError& error) {
+      if (error.Code() == ExitCode::kMissingInput && HasItsFiles(folder)) {  // an error of the disk
+        unreadable = true;
+        loaded.warnings.push_back("checkpoint cannot be read, passed over and left as it is: " +
+                                  std::string(error.what()));
+        continue;
+      }
       const fs::path bad = folder.string() + ".bad-" + std::to_string(std::time(nullptr));
       std::error_code reason;
       fs::rename(folder, bad, reason);
@@ -337,9 +388,9 @@ Checkpoints::Loaded Checkpoints::LoadNewest(TrainState& state, const Checkpoints
     if (bad.empty() && name.find(".bad-") != std::string::npos) bad = "set aside earlier: " + name;
   }
   if (bad.empty()) return loaded;
-  throw ExitError(ExitCode::kBadData, folder_.string() + ": checkpoints exist but none of them is whole (" +
-                                          bad +
-                                          "); restore one, or remove the folder to train from the start");
+  throw ExitError(unreadable ? ExitCode::kMissingInput : ExitCode::kBadData,
+                  folder_.string() + ": checkpoints exist but none of them is whole (" + bad +
+                      "); restore one, or remove the folder to train from the start");
 }
 
 }  // namespace plural::trainer

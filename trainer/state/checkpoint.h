@@ -60,11 +60,12 @@ class Checkpoints {
   };
   // Fills `state`, which has the right layout, from the newest checkpoint that is whole; moments of shards
   // are compared with their hash and left to ReadMoments. A bad one is renamed to step-N.bad-<unix time> and
-  // the next older one is tried.
-  // With `mirror`, whose folder has second copies: from the newest of both; of one step its own goes first.
-  // Errors: ExitError(kBadData) when there are checkpoints but none is whole, or the newest has a format of a
-  // later version, which stays as it is; ExitError(kMissingInput) when the folder cannot be listed, or there
-  // is no checkpoint in it and that of the mirror cannot be listed.
+  // the next older one is tried; one that the disk cannot read, twice, stays as it is and is passed over,
+  // too. With `mirror`, whose folder has second copies: from the newest of both; of one step its own goes
+  // first. Errors: ExitError(kBadData) when there are checkpoints but none is whole, or the newest has a
+  // format of a later version or the parameters of another model, which stays as it is;
+  // ExitError(kMissingInput) when the folder or all of its checkpoints cannot be read, or there is no
+  // checkpoint in it and that of the mirror cannot be listed.
   Loaded LoadNewest(TrainState& state, const Checkpoints* mirror = nullptr) const;
 
   // What the newest checkpoint is bound to; nothing where there is none that can be read.

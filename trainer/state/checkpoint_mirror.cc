@@ -43,7 +43,7 @@ struct CheckpointMirror::Shared {
 
   std::string Write(const Snapshot& snapshot) const {
     try {
-      std::filesystem::create_directories(metrics_copy.parent_path());
+      MakeFolders(metrics_copy.parent_path());
       // First: a copy of a checkpoint never lacks its lines.
       CopyBeginning(metrics, snapshot.metrics_bytes, metrics_copy);
       copies.Save(snapshot);

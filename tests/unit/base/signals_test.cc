@@ -38,6 +38,20 @@ TEST(StopSignal, AnyNumberOfRequestsIsOneRequest) {
   }
 }
 
+TEST(StopSignal, WhatWasHeldBackIsHeard) {
+  EXPECT_EQ(InAnotherProcess([] {
+              sigset_t held;
+              sigemptyset(&held);
+              for (const int signal : {SIGUSR1, SIGUSR2}) sigaddset(&held, signal);
+              sigprocmask(SIG_BLOCK, &held, nullptr);
+              for (const int signal : {SIGUSR1, SIGUSR2}) raise(signal);
+              StopSignal::Hear();
+              StatusSignal::Hear();
+              return StopSignal().Requested() && StatusSignal::Take() ? 0 : 1;
+            }),
+            0);
+}
+
 TEST(StopSignal, WhatNohupIgnoresStaysIgnored) {
   EXPECT_EQ(InAnotherProcess([] {
               std::signal(SIGHUP, SIG_IGN);

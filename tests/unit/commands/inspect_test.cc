@@ -171,7 +171,11 @@ TEST_F(InspectTest, CorpusForPeople) {
 
 TEST_F(InspectTest, ControlCharactersDoNotReachTheTerminal) {
   EXPECT_EQ(Printable("a\nb\tc\033[2Jd\r\x7f"), "a\\nb\\tc\\x1b[2Jd\\x0d\\x7f");
-  EXPECT_EQ(Printable("\xC3\xA9"), "\xC3\xA9");
+  for (const char* text : {"\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x98\x80"}) EXPECT_EQ(Printable(text), text);
+  EXPECT_EQ(Printable("a\xE6"), "a\\xe6");
+  EXPECT_EQ(Printable("\xC2\x9B"
+                      "2J\xED\xA0\x80\xC0\x8A"),
+            "\\xc2\\x9b2J\\xed\\xa0\\x80\\xc0\\x8a");
 }
 
 TEST_F(InspectTest, AdapterFolder) {

@@ -78,6 +78,46 @@ TEST_F(MetricsCheckTest, WhatIsRightBeforeTheDamageIsCounted) {
   EXPECT_FALSE(CheckMetrics(path_, 1).cut) << "the first problem is a line that is whole";
 }
 
+TEST_F(MetricsCheckTest, LinesThatAResumeSaysAreLostAreNotMissing) {
+  std::ofstream(path_) << R"({"event":"start","step":0})"
+                       << "\n"
+                       << R"({"event":"step","step":1})"
+                       << "\n"
+                       << R"({"event":"resume","step":4,"lines_lost_after_step":1})"
+                       << "\n"
+                       << R"({"event":"step","step":5})"
+                       << "\n";
+  const MetricsCheck check = CheckMetrics(path_, 1);
+  EXPECT_EQ(check.problem, "");
+  EXPECT_EQ(check.lost, "steps 2 to 4");
+  EXPECT_EQ(check.shown_step, 5);
+  EXPECT_EQ(CheckMetrics(path_, 1, 4).lines, 3);
+}
+
+// A start of a checkpoint of step 4 that has seen everything up to its own line.
+TEST_F(MetricsCheckTest, AStartGoesOnBehindTheLinesThatAreLeft) {
+  const std::vector<std::string> lines = {"start 0", "step 2", "step 4", "checkpoint 4", "step 6"};
+  Check(lines, 2);
+  const auto size = [](const std::string& line) { return static_cast<std::int64_t>(line.size()) + 1; };
+  const std::int64_t start = size(R"({"event":"start","step":0})"),
+                     step = size(R"({"event":"step","step":2})");
+  const std::int64_t committed = start + 2 * step + size(R"({"event":"checkpoint","step":4})");
+  const auto left = [&](std::int64_t at_step) { return LeftOfMetrics(path_, committed, at_step, 2); };
+  EXPECT_EQ(left(4).bytes, committed);
+  EXPECT_FALSE(left(4).lost_after_step);
+  // Cut within the line of step 4: what is whole stays.
+  fs::resize_file(path_, static_cast<std::uintmax_t>(start + step + 5));
+  EXPECT_EQ(left(4).bytes, start + step);
+  EXPECT_EQ(left(4).lost_after_step, 2);
+  // Long enough, and other lines: those of later steps go.
+  Check({"start 0", "step 2", "step 4", "step 6", "step 8", "step 10"}, 2);
+  EXPECT_EQ(left(4).bytes, start + 2 * step);
+  fs::remove(path_);
+  EXPECT_EQ(left(4).bytes, 0);
+  EXPECT_EQ(left(4).lost_after_step, 0);
+  EXPECT_FALSE(LeftOfMetrics(path_, 0, 4, 2).lost_after_step) << "begun at another run's checkpoint";
+}
+
 TEST_F(MetricsCheckTest, ALineWithoutItsEndIsTold) {
   Check({"start 0", "step 1"}, 1);
   fs::resize_file(path_, fs::file_size(path_) - 1);  // still JSON

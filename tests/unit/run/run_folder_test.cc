@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <cstdlib>
 #include <fstream>
@@ -118,6 +119,37 @@ TEST_F(RunFolderTest, WhatAKilledStartLeftIsRemoved) {
   for (const auto& entry : fs::recursive_directory_iterator(paths.root))
     names.insert(entry.path().filename());
   EXPECT_EQ(names, (std::set<std::string>{"recipe.yaml", "run.lock", "log", "profile", "notes.txt"}));
+}
+
+// What would be written through them is not the run's.
+TEST_F(RunFolderTest, LinksAndPipesInPlaceOfItsFilesAreRefused) {
+  { const RunFolder folder(Load()); }
+  const RunPaths paths(Load());
+  std::ofstream(base_ / "victim") << "kept";
+  for (const fs::path& path : {paths.Lock(), paths.RecipeFile(), paths.Metrics(), paths.LogOf(0)}) {
+    const bool there = fs::exists(path);
+    const fs::path aside = base_ / "aside";
+    if (there) fs::rename(path, aside);
+    for (const bool pipe : {false, true}) {
+      if (pipe) {
+        ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+      } else {
+        fs::create_symlink(base_ / "victim", path);
+      }
+      const auto refusal = Refusal(Load());
+      ASSERT_TRUE(refusal) << path;
+      EXPECT_EQ(refusal->Code(), ExitCode::kCannotCreate);
+      EXPECT_NE(std::string(refusal->what()).find(path.string() + ": is no regular file"), std::string::npos);
+      EXPECT_EQ(ReadFile(base_ / "victim"), "kept");
+      fs::remove(path);
+    }
+    if (there) fs::rename(aside, path);
+  }
+  EXPECT_FALSE(Refusal(Load()));
+  // Checkpoints may lie on another disk.
+  fs::create_directory(base_ / "disk");
+  fs::create_directory_symlink(base_ / "disk", paths.Checkpoints());
+  EXPECT_FALSE(Refusal(Load()));
 }
 
 TEST_F(RunFolderTest, AResultIsThereWhenItsWeightsAre) {

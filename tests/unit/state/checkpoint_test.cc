@@ -393,6 +393,37 @@ TEST_F(CheckpointTest, AnotherLayoutIsRefused) {
   }
 }
 
+// The model is wrong, not the checkpoint: with the right one the run goes on.
+TEST_F(CheckpointTest, OfAnotherModelStaysAsItIs) {
+  SaveSteps(Checkpoints(folder_, 3), {1, 2});
+  TrainState other = MakeState(/*columns=*/6);
+  try {
+    Checkpoints(folder_, 3).LoadNewest(other);
+    FAIL() << "accepted";
+  } catch (const ExitError& error) {
+    EXPECT_EQ(error.Code(), ExitCode::kBadData);
+    EXPECT_NE(std::string(error.what()).find("another base model"), std::string::npos) << error.what();
+  }
+  EXPECT_EQ(Names(), (std::vector<std::string>{"step-00000001", "step-00000002"}));
+  TrainState state = MakeState();
+  EXPECT_EQ(Checkpoints(folder_, 3).LoadNewest(state).step, 2);
+}
+
+TEST_F(CheckpointTest, WhatTheDiskCannotReadIsPassedOverAndStays) {
+  SaveSteps(Checkpoints(folder_, 3), {1, 2});
+  const fs::path manifest = folder_ / "step-00000002/manifest.json";
+  fs::remove(manifest);
+  fs::create_symlink("/proc/self/mem", manifest);  // a regular file whose first byte is an EIO
+  TrainState state = MakeState();
+  const auto loaded = Checkpoints(folder_, 3).LoadNewest(state);
+  EXPECT_EQ(loaded.step, 1);
+  ASSERT_EQ(loaded.warnings.size(), 1U);
+  EXPECT_NE(loaded.warnings[0].find("left as it is"), std::string::npos) << loaded.warnings[0];
+  EXPECT_EQ(Names(), (std::vector<std::string>{"step-00000001", "step-00000002"}));
+  fs::remove_all(folder_ / "step-00000001");
+  ExpectRefused(ExitCode::kMissingInput, "manifest.json");
+}
+
 TEST_F(CheckpointTest, AFailedSaveLeavesTheLastOne) {
   const Checkpoints checkpoints(folder_, 1);
   SaveSteps(checkpoints, {1});
