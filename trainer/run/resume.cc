@@ -193,8 +193,8 @@ void Resume(TrainState& state, const Recipe& recipe, const dist::World& world, d
     const Provenance saved = state.provenance;
     state.provenance = provenance;
     state.provenance.restarts = saved.restarts + 1;
-    if (saved.ranks != provenance.ranks || saved.version != provenance.version ||
-        saved.threads != provenance.threads) {
+    const bool other_sums = saved.ranks != provenance.ranks && !recipe.train.canonical;
+    if (other_sums || saved.version != provenance.version || saved.threads != provenance.threads) {
       log.Warn("resumed with " + std::to_string(provenance.ranks) + " ranks of " +
                std::to_string(provenance.threads) + " threads, version " + provenance.version +
                "; the checkpoint was made with " + std::to_string(saved.ranks) + " ranks of " +
