@@ -144,7 +144,8 @@ class SlurmTest(SlurmCluster):
             )
             self.wait(job, 90, until=lambda _, saved=checkpoints: list(saved.glob("step-*")))
             node = self.show(job)["NodeList"]
-            self.slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+            for state in ("down", "drain"):  # drained, it does not come back by itself
+                self.slurm("scontrol", "update", f"nodename={node}", f"state={state}", "reason=test")
             self.addCleanup(
                 subprocess.run,
                 ["scontrol", "update", f"nodename={node}", "state=resume"],
@@ -157,6 +158,7 @@ class SlurmTest(SlurmCluster):
                 break
         else:
             self.fail("no run was long enough to lose its node")
+        self.assertNotEqual(state["NodeList"], node)
         self.assertRegex(self.log(name), rf"resumed after step \d+00 of {steps}")
         self.assertEqual(
             (self.folder / "runs" / name / ADAPTER).read_bytes(), self.adapter_of_calm_run("up", steps)

@@ -26,7 +26,7 @@ KernelType JoinedTypeOf(const at::Tensor& x) {
   return x.scalar_type() == at::kFloat ? KernelType::kFp32 : KernelType::kBf16;
 }
 // As a kernel reads it, 16 bytes at a time.
-at::Tensor DenseRows(const at::Tensor& x) {
+at::Tensor WithDenseRows(const at::Tensor& x) {
   return x.is_contiguous() && reinterpret_cast<std::uintptr_t>(x.const_data_ptr()) % 16 == 0
              ? x
              : x.clone(at::MemoryFormat::Contiguous);
@@ -70,7 +70,7 @@ class JoinedRotation : public torch::autograd::Function<JoinedRotation> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& joined, const at::Tensor& cos,
                                const at::Tensor& sin, const c10::intrusive_ptr<JoinedPlan>& plan) {
     const PartScope norm(Part::kNorm);
-    const at::Tensor from = DenseRows(joined), cos_ND2 = cos.contiguous(), sin_ND2 = sin.contiguous();
+    const at::Tensor from = WithDenseRows(joined), cos_ND2 = cos.contiguous(), sin_ND2 = sin.contiguous();
     const std::int64_t rows = from.size(0), dim = 2 * cos_ND2.size(1);
     const at::Tensor q = Made(rows, plan->query_heads * dim, from),
                      k = Made(rows, plan->key_heads * dim, from);
@@ -92,7 +92,7 @@ class JoinedRotation : public torch::autograd::Function<JoinedRotation> {
     c10::intrusive_ptr<torch::CustomClassHolder> capsule;
     const JoinedPlan& plan = PlanOf(ctx, capsule);
     const variable_list saved = ctx->get_saved_variables();
-    const at::Tensor dq = DenseRows(dy[0]), dk = DenseRows(dy[1]), dv = DenseRows(dy[2]);
+    const at::Tensor dq = WithDenseRows(dy[0]), dk = WithDenseRows(dy[1]), dv = WithDenseRows(dy[2]);
     const at::Tensor djoined = Made(dq.size(0), dq.size(1) + 2 * dk.size(1), dq);
     RotateJoinedArguments arguments = RotationOf(plan, saved[0], saved[1], dq);
     arguments.dq = dq.const_data_ptr();
@@ -110,7 +110,7 @@ class JoinedGate : public torch::autograd::Function<JoinedGate> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_up,
                             const c10::intrusive_ptr<JoinedPlan>& plan) {
     const PartScope norm(Part::kNorm);
-    const at::Tensor joined = DenseRows(gate_up);
+    const at::Tensor joined = WithDenseRows(gate_up);
     const at::Tensor out_NF = Made(joined.size(0), joined.size(1) / 2, joined);
     Start(*plan, joined, {}, out_NF);
     ctx->save_for_backward({joined});
@@ -124,7 +124,7 @@ class JoinedGate : public torch::autograd::Function<JoinedGate> {
     const JoinedPlan& plan = PlanOf(ctx, capsule);
     const at::Tensor joined = ctx->get_saved_variables()[0];
     const at::Tensor djoined = Made(joined.size(0), joined.size(1), joined);
-    Start(plan, joined, DenseRows(dy[0]), djoined);
+    Start(plan, joined, WithDenseRows(dy[0]), djoined);
     return {djoined, at::Tensor()};
   }
 
