@@ -159,7 +159,7 @@ class SlurmTest(SlurmCluster):
         else:
             self.fail("no run was long enough to lose its node")
         self.assertNotEqual(state["NodeList"], node)
-        self.assertRegex(self.log(name), rf"resumed after step \d+00 of {steps}")
+        self.assertRegex(self.log(name), rf"resumed after step \d+ of {steps}")
         self.assertEqual(
             (self.folder / "runs" / name / ADAPTER).read_bytes(), self.adapter_of_calm_run("up", steps)
         )
