@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "data/random.h"
+#include "tests/gpu/random_operand.h"
 #include "trainer/generate/row_sampler.h"
 #include "trainer/kernels/path_attention.h"
 #include "trainer/ops/packed_upload.h"
@@ -16,16 +17,6 @@
 
 namespace plural::trainer {
 namespace {
-
-// Uniform in [-1, 1).
-at::Tensor Drawn(std::vector<std::int64_t> shape, std::uint64_t key, at::ScalarType dtype) {
-  data::CounterRandom random{data::Mix64(key)};
-  const at::Tensor tensor = at::empty(shape, at::kFloat);
-  auto* values = tensor.mutable_data_ptr<float>();
-  for (std::int64_t e = 0; e < tensor.numel(); ++e)
-    values[e] = static_cast<float>(2.0 * random.Uniform() - 1.0);
-  return tensor.to(dtype);
-}
 
 // Responses to one prompt, whose tokens they share; of each the newest token is to be stored.
 GenerationCheck PathAttentionCheck(at::ScalarType dtype, at::Device device, bool tiny,
@@ -41,11 +32,11 @@ GenerationCheck PathAttentionCheck(at::ScalarType dtype, at::Device device, bool
     first.push_back(static_cast<std::int32_t>(slot.size()));
   }
   const std::int64_t slots = prompt + rows * (tokens - prompt);
-  const at::Tensor q = Drawn({rows, heads, dim}, 1, dtype).mul_(3.0);
-  const at::Tensor k = Drawn({rows, shared_heads, dim}, 2, dtype).mul_(3.0);
-  const at::Tensor v = Drawn({rows, shared_heads, dim}, 3, dtype);
-  const at::Tensor k_pool = Drawn({slots, shared_heads, dim}, 4, dtype).mul_(3.0);
-  const at::Tensor v_pool = Drawn({slots, shared_heads, dim}, 5, dtype);
+  const at::Tensor q = RandomOperand({rows, heads, dim}, 1, dtype).mul_(3.0);
+  const at::Tensor k = RandomOperand({rows, shared_heads, dim}, 2, dtype).mul_(3.0);
+  const at::Tensor v = RandomOperand({rows, shared_heads, dim}, 3, dtype);
+  const at::Tensor k_pool = RandomOperand({slots, shared_heads, dim}, 4, dtype).mul_(3.0);
+  const at::Tensor v_pool = RandomOperand({slots, shared_heads, dim}, 5, dtype);
   const host::ScoreTerms terms{.scale = 1.0 / std::sqrt(static_cast<double>(dim))};
 
   const at::Tensor newest_R = at::tensor(newest), out = at::empty({rows, heads * dim}, at::kDouble);
@@ -98,7 +89,8 @@ GenerationCheck SamplingCheck(at::Device device, bool tiny, const CudaKernels& k
     row.sampling = asked[static_cast<std::size_t>(r) % asked.size()];
     for (int draw = 0; draw < 4; ++draw) row.uniforms.push_back(random.Uniform());
   }
-  const at::Tensor logits = Drawn({static_cast<std::int64_t>(rows->size()), count}, 1, at::kFloat).mul_(25.0);
+  const at::Tensor logits =
+      RandomOperand({static_cast<std::int64_t>(rows->size()), count}, 1, at::kFloat).mul_(25.0);
   const auto tokens = [rows](const at::Tensor& z, const CudaKernels* by) {
     RowSampler sampler({}, by);
     PackedUpload upload;

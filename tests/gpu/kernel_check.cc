@@ -22,9 +22,9 @@
 #include <string>
 #include <vector>
 
-#include "data/random.h"
 #include "dist/collectives.h"
 #include "tests/gpu/generation_check.h"
+#include "tests/gpu/random_operand.h"
 #include "tests/unit/support/emulated_kernels.h"
 #include "trainer/base/error.h"
 #include "trainer/ops/adamw_cuda.h"
@@ -43,16 +43,6 @@ namespace plural::trainer {
 namespace {
 
 using Tensors = std::vector<at::Tensor>;
-
-// Uniform in [-1, 1).
-at::Tensor Random(std::vector<std::int64_t> shape, std::uint64_t key, at::ScalarType dtype) {
-  data::CounterRandom random{data::Mix64(key)};
-  const at::Tensor tensor = at::empty(shape, at::kFloat);
-  auto* values = tensor.mutable_data_ptr<float>();
-  for (std::int64_t e = 0; e < tensor.numel(); ++e)
-    values[e] = static_cast<float>(2.0 * random.Uniform() - 1.0);
-  return tensor.to(dtype);
-}
 
 // Groups of one prompt and its responses, as many as fill `rows`.
 data::RowPass Groups(std::int64_t rows, std::int64_t prompt, std::int64_t responses, std::int64_t length) {
@@ -89,7 +79,7 @@ class KernelCheck {
         kernels_(device.is_cuda() ? FindCudaKernels() : testing::EmulatedKernels()) {
     if (!device_.is_cuda()) return;
     const std::int64_t side = 8192;  // random operands: constants cost a GPU less power, and run faster
-    const at::Tensor rows = Random({64, side}, 1, at::kBFloat16).to(device_).repeat({side / 64, 1});
+    const at::Tensor rows = RandomOperand({64, side}, 1, at::kBFloat16).to(device_).repeat({side / 64, 1});
     peak_flops_ =
         2.0 * static_cast<double>(side * side * side) / Seconds([&] { return Tensors{at::mm(rows, rows)}; });
     const at::Tensor from = at::empty({std::int64_t{1} << 28}, OnDevice(at::kFloat)),
@@ -187,10 +177,10 @@ class KernelCheck {
   };
   AttentionInputs InputsOf(const data::RowPass& pass, const AttentionTerms& terms,
                            at::ScalarType dtype) const {
-    return {Random({pass.length, terms.heads, terms.head_dim}, 1, dtype).mul_(3.0),
-            Random({pass.length, terms.shared_heads, terms.head_dim}, 2, dtype).mul_(3.0),
-            Random({pass.length, terms.shared_heads, terms.head_dim}, 3, dtype),
-            Random({pass.length, terms.heads * terms.head_dim}, 4, dtype)};
+    return {RandomOperand({pass.length, terms.heads, terms.head_dim}, 1, dtype).mul_(3.0),
+            RandomOperand({pass.length, terms.shared_heads, terms.head_dim}, 2, dtype).mul_(3.0),
+            RandomOperand({pass.length, terms.shared_heads, terms.head_dim}, 3, dtype),
+            RandomOperand({pass.length, terms.heads * terms.head_dim}, 4, dtype)};
   }
 
   static Tensors Forward(trainer::Attention& attention, const AttentionInputs& in, at::Device device) {
@@ -255,9 +245,9 @@ class KernelCheck {
 
   void Norm(at::ScalarType dtype) {
     const std::int64_t count = 4096;
-    const auto draw = [&](std::uint64_t key) { return Random({Rows(), count}, key, dtype); };
+    const auto draw = [&](std::uint64_t key) { return RandomOperand({Rows(), count}, key, dtype); };
     const at::Tensor x = draw(1).set_requires_grad(true), branch = draw(2), dnorm = draw(4), dsum = draw(5);
-    const at::Tensor weight = Random({count}, 3, at::kFloat).set_requires_grad(true);
+    const at::Tensor weight = RandomOperand({count}, 3, at::kFloat).set_requires_grad(true);
     const SumAndNorm wanted = AddRmsNorm(x, branch, weight, {.eps = 1e-5});
     const Tensors gradients =
         torch::autograd::grad({wanted.norm_NE, wanted.sum_NE}, {x, weight}, {dnorm, dsum});
@@ -286,7 +276,7 @@ class KernelCheck {
 
   void Gate(at::ScalarType dtype, bool silu) {
     const auto draw = [&](std::uint64_t key) {
-      return Random({Rows(), tiny_ ? 512 : 14336}, key, dtype).mul_(3.0);
+      return RandomOperand({Rows(), tiny_ ? 512 : 14336}, key, dtype).mul_(3.0);
     };
     const at::Tensor gate = draw(1).set_requires_grad(true), up = draw(2).set_requires_grad(true),
                      dout = draw(3);
@@ -308,7 +298,7 @@ class KernelCheck {
 
   void Rotation(at::ScalarType dtype) {
     const std::int64_t dim = 128, heads = tiny_ ? 2 : 32;
-    const at::Tensor x = Random({Rows(), heads * dim}, 1, dtype);
+    const at::Tensor x = RandomOperand({Rows(), heads * dim}, 1, dtype);
     const RotaryTable table = MakeRotaryTable(at::arange(Rows(), at::kInt), dim, Rope{}, dtype);
     const at::Tensor x_there = x.to(device_);
     const at::Tensor cos_there = table.cos_ND2.to(device_), sin_there = table.sin_ND2.to(device_);
@@ -332,7 +322,7 @@ class KernelCheck {
       return x.to(device).detach().set_requires_grad(true);
     };
     const auto drawn = [&](std::int64_t columns, std::uint64_t key) {
-      return Random({Rows(), columns}, key, dtype);
+      return RandomOperand({Rows(), columns}, key, dtype);
     };
     const at::Tensor heads = drawn((queries + 2 * keys) * dim, 1);
     const at::Tensor host_heads = leaf(heads, at::kCPU), heads_there = leaf(heads, device_);
@@ -362,7 +352,8 @@ class KernelCheck {
     const at::Tensor key = at::arange(Rows(), at::kLong);
     std::vector<Dropout> places;
     for (const std::uint64_t place : {0, 1, 2}) places.push_back(Dropout{key, 3, key.to(device_)}.At(place));
-    const at::Tensor x = Random({Rows(), 4096}, 1, dtype), dx = Random({3, Rows(), 4096}, 2, dtype);
+    const at::Tensor x = RandomOperand({Rows(), 4096}, 1, dtype),
+                     dx = RandomOperand({3, Rows(), 4096}, 2, dtype);
     Tensors wanted;
     const at::Tensor sum = x.clone();
     for (std::size_t place = 0; place < 3; ++place) {
@@ -384,7 +375,7 @@ class KernelCheck {
 
   // A chunk of the head's rows.
   void Logits() {
-    const at::Tensor z = Random({tiny_ ? 5 : 256, tiny_ ? 700 : 32000}, 1, at::kFloat).mul_(8.0);
+    const at::Tensor z = RandomOperand({tiny_ ? 5 : 256, tiny_ ? 700 : 32000}, 1, at::kFloat).mul_(8.0);
     const RowStatistics wanted = StatisticsOfRows(z);
     const at::Tensor z_there = z.to(device_);
     const auto bytes = static_cast<double>(z.nbytes());
@@ -394,7 +385,8 @@ class KernelCheck {
              return Tensors{found->lse_R, found->entropy_nats_R};
            },
            {wanted.lse_R, wanted.entropy_nats_R}, 1e-5, {.bytes = bytes});
-    const at::Tensor c = Random({z.size(0)}, 2, at::kDouble), h = Random({z.size(0)}, 3, at::kDouble);
+    const at::Tensor c = RandomOperand({z.size(0)}, 2, at::kDouble),
+                     h = RandomOperand({z.size(0)}, 3, at::kDouble);
     at::Tensor gradient = z.clone();
     RowGradient(gradient, wanted, {.a_R = {}, .b_R = {}, .c_R = c, .h_R = h},
                 {.row_E = at::zeros({0}, at::kLong),
@@ -415,7 +407,7 @@ class KernelCheck {
   // Equal to the bit. In place, as above.
   void Optimizer() {
     const std::int64_t size = tiny_ ? 5000 : std::int64_t{1} << 24;
-    const auto draw = [&](std::uint64_t key) { return Random({size}, key, at::kFloat); };
+    const auto draw = [&](std::uint64_t key) { return RandomOperand({size}, key, at::kFloat); };
     const AdamWBuffers host{draw(1), draw(2), draw(3), draw(4).square_()};
     const AdamWBuffers there{host.values.to(device_, at::kFloat, false, true),
                              host.gradients.to(device_, at::kFloat, false, true),
@@ -448,12 +440,12 @@ class KernelCheck {
 
   // Equal to the bit; these kernels have no emulation.
   void DropoutAndNf4(at::ScalarType dtype) {
-    const at::Tensor x = Random({Rows(), 4096}, 1, dtype), key = at::arange(Rows(), at::kLong);
+    const at::Tensor x = RandomOperand({Rows(), 4096}, 1, dtype), key = at::arange(Rows(), at::kLong);
     const Dropout on_host{key, 3}, on_gpu{key, 3, key.to(device_)};
     const at::Tensor x_there = x.to(device_);
     Report("dropout", dtype, [&] { return Tensors{Dropped(on_gpu, 0.1, x_there)}; },
            {Dropped(on_host, 0.1, x)}, 0.0, {.bytes = 2.0 * static_cast<double>(x.nbytes())});
-    const Nf4Weight packed = QuantizeToNf4(Random({4096, 4096}, 2, at::kFloat), true),
+    const Nf4Weight packed = QuantizeToNf4(RandomOperand({4096, 4096}, 2, at::kFloat), true),
                     there = packed.To(device_);
     Report("NF4", dtype, [&] { return Tensors{there.Dequantized(dtype)}; }, {packed.Dequantized(dtype)}, 0.0,
            {.bytes = 4096.0 * 4096.0 * (0.52 + static_cast<double>(elementSize(dtype)))});

@@ -89,8 +89,8 @@ const CudaKernels* KernelsOf(at::Device device) { return device.is_cuda() ? &Fin
 
 const CudaKernels& KernelsFor(const at::Tensor& x, const CudaKernels* given) {
   static const CudaKernels none;
-  if (given != nullptr) return *given;
-  return x.is_cuda() ? FindCudaKernels() : none;
+  const CudaKernels* const kernels = given != nullptr ? given : KernelsOf(x.device());
+  return kernels != nullptr ? *kernels : none;
 }
 
 }  // namespace plural::trainer

@@ -7,11 +7,10 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
-#include <optional>
-
 #include "data/draws.h"
 #include "trainer/kernels/dropout_draws.h"
 #include "trainer/ops/cuda_kernels.h"
+#include "trainer/ops/kernel_operands.h"
 #include "trainer/ops/to_device.h"
 
 namespace plural::trainer {
@@ -44,18 +43,9 @@ at::Tensor FactorsOnHost(const Dropout& dropout, double p, const at::Tensor& x_R
   return factors_RI;
 }
 
-std::optional<KernelType> KernelTypeOf(at::ScalarType dtype) {
-  if (dtype == at::kFloat) return KernelType::kFp32;
-  if (dtype == at::kBFloat16) return KernelType::kBf16;
-  if (dtype == at::kDouble) return KernelType::kFp64;
-  return std::nullopt;
-}
-
 // Undefined where no kernel serves.
 at::Tensor DroppedOnGpu(const Dropout& dropout, double p, const at::Tensor& x_RI) {
-  const std::optional<KernelType> type = KernelTypeOf(x_RI.scalar_type());
-  if (!x_RI.is_cuda() || !dropout.row_key_on_gpu_R.defined() || !type || !FindCudaKernels().dropout)
-    return {};
+  if (!x_RI.is_cuda() || !dropout.row_key_on_gpu_R.defined() || !FindCudaKernels().dropout) return {};
   const at::Tensor x = x_RI.contiguous(), key = dropout.row_key_on_gpu_R.contiguous();
   at::Tensor out_RI = at::empty_like(x);
   StartKernel(FindCudaKernels().dropout, "plural::dropout",
@@ -67,7 +57,7 @@ at::Tensor DroppedOnGpu(const Dropout& dropout, double p, const at::Tensor& x_RI
                                .site = dropout.site,
                                .threshold = host::DropoutThreshold(p),
                                .kept = Kept(p),
-                               .type = *type},
+                               .type = KernelTypeOf(x_RI.scalar_type())},
               x.device());
   return out_RI;
 }

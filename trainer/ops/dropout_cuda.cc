@@ -6,28 +6,26 @@
 #include <cstdint>
 
 #include "trainer/kernels/dropout_draws.h"
+#include "trainer/ops/kernel_operands.h"
 
 namespace plural::trainer {
 namespace {
 
-constexpr std::int64_t kFeaturesAtOnce = 8;
-
 // What both directions tell the kernel.
 DropSitesArguments SitesOf(const std::vector<Dropout>& places, double p, const at::Tensor& key_R,
                            const at::Tensor& like_RI) {
-  DropSitesArguments arguments{
-      .x = nullptr,
-      .dropped = nullptr,
-      .dx = nullptr,
-      .sum = nullptr,
-      .rows = like_RI.size(0),
-      .features = like_RI.size(1),
-      .row_key = key_R.const_data_ptr<std::int64_t>(),
-      .site = {},
-      .sites = static_cast<int>(places.size()),
-      .threshold = host::DropoutThreshold(p),
-      .kept = static_cast<float>(1.0 / (1.0 - p)),
-      .type = like_RI.scalar_type() == at::kFloat ? KernelType::kFp32 : KernelType::kBf16};
+  DropSitesArguments arguments{.x = nullptr,
+                               .dropped = nullptr,
+                               .dx = nullptr,
+                               .sum = nullptr,
+                               .rows = like_RI.size(0),
+                               .features = like_RI.size(1),
+                               .row_key = key_R.const_data_ptr<std::int64_t>(),
+                               .site = {},
+                               .sites = static_cast<int>(places.size()),
+                               .threshold = host::DropoutThreshold(p),
+                               .kept = static_cast<float>(1.0 / (1.0 - p)),
+                               .type = KernelTypeOf(like_RI.scalar_type())};
   for (std::size_t s = 0; s < places.size(); ++s) arguments.site[s] = places[s].site;
   return arguments;
 }
@@ -38,22 +36,17 @@ at::Tensor KeysFor(const Dropout& place, const CudaKernels* given) {
   return key_R.defined() ? key_R.contiguous() : key_R;
 }
 
-bool Aligned(const at::Tensor& x) {
-  return x.is_contiguous() && reinterpret_cast<std::uintptr_t>(x.const_data_ptr()) % 16 == 0;
-}
-
 }  // namespace
 
 bool DropsTogether(const std::vector<Dropout>& places, const at::Tensor& x_RI, const CudaKernels* given) {
-  const at::ScalarType dtype = x_RI.scalar_type();
   return KernelsFor(x_RI, given).drop_sites != nullptr && !places.empty() &&
          places.size() <= static_cast<std::size_t>(kMostDropSites) && KeysFor(places[0], given).defined() &&
-         (dtype == at::kFloat || dtype == at::kBFloat16) && x_RI.size(1) % kFeaturesAtOnce == 0;
+         IsFp32OrBf16(x_RI.scalar_type()) && x_RI.size(1) % kValuesAtOnce == 0;
 }
 
 at::Tensor DroppedTogether(const std::vector<Dropout>& places, double p, const at::Tensor& x_RI,
                            const CudaKernels* given) {
-  const at::Tensor x = Aligned(x_RI) ? x_RI : x_RI.clone(at::MemoryFormat::Contiguous);
+  const at::Tensor x = ForKernel(x_RI);
   const at::Tensor key_R = KeysFor(places[0], given);
   at::Tensor dropped_SRI =
       at::empty({static_cast<std::int64_t>(places.size()), x.size(0), x.size(1)}, x.options());
@@ -66,8 +59,8 @@ at::Tensor DroppedTogether(const std::vector<Dropout>& places, double p, const a
 
 void AddDropped(const at::Tensor& sum_RI, const std::vector<Dropout>& places, double p,
                 const at::Tensor& dx_SRI, const CudaKernels* given) {
-  const at::Tensor sum = Aligned(sum_RI) ? sum_RI : sum_RI.clone(at::MemoryFormat::Contiguous);
-  const at::Tensor dx = Aligned(dx_SRI) ? dx_SRI : dx_SRI.clone(at::MemoryFormat::Contiguous);
+  const at::Tensor sum = ForKernel(sum_RI);
+  const at::Tensor dx = ForKernel(dx_SRI);
   const at::Tensor key_R = KeysFor(places[0], given);
   DropSitesArguments arguments = SitesOf(places, p, key_R, sum);
   arguments.dx = dx.const_data_ptr();

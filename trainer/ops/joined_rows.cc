@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "trainer/ops/cuda_kernels.h"
+#include "trainer/ops/kernel_operands.h"
 #include "trainer/ops/part_scope.h"
 #include "trainer/ops/pointwise.h"
 
@@ -17,20 +18,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr std::int64_t kJoinedAtOnce = 8;
-
-bool JoinedTypeServes(const at::Tensor& x) {
-  return x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16;
-}
-KernelType JoinedTypeOf(const at::Tensor& x) {
-  return x.scalar_type() == at::kFloat ? KernelType::kFp32 : KernelType::kBf16;
-}
-// As a kernel reads it, 16 bytes at a time.
-at::Tensor WithDenseRows(const at::Tensor& x) {
-  return x.is_contiguous() && reinterpret_cast<std::uintptr_t>(x.const_data_ptr()) % 16 == 0
-             ? x
-             : x.clone(at::MemoryFormat::Contiguous);
-}
 at::Tensor Made(std::int64_t rows, std::int64_t width, const at::Tensor& like) {
   return at::empty({rows, width}, like.options().requires_grad(false));
 }
@@ -62,7 +49,7 @@ RotateJoinedArguments RotationOf(const JoinedPlan& plan, const at::Tensor& cos_N
           .query_heads = static_cast<std::int32_t>(plan.query_heads),
           .key_heads = static_cast<std::int32_t>(plan.key_heads),
           .half = static_cast<std::int32_t>(cos_ND2.size(1)),
-          .type = JoinedTypeOf(like)};
+          .type = KernelTypeOf(like.scalar_type())};
 }
 
 class JoinedRotation : public torch::autograd::Function<JoinedRotation> {
@@ -70,7 +57,7 @@ class JoinedRotation : public torch::autograd::Function<JoinedRotation> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& joined, const at::Tensor& cos,
                                const at::Tensor& sin, const c10::intrusive_ptr<JoinedPlan>& plan) {
     const PartScope norm(Part::kNorm);
-    const at::Tensor from = WithDenseRows(joined), cos_ND2 = cos.contiguous(), sin_ND2 = sin.contiguous();
+    const at::Tensor from = ForKernel(joined), cos_ND2 = cos.contiguous(), sin_ND2 = sin.contiguous();
     const std::int64_t rows = from.size(0), dim = 2 * cos_ND2.size(1);
     const at::Tensor q = Made(rows, plan->query_heads * dim, from),
                      k = Made(rows, plan->key_heads * dim, from);
@@ -92,7 +79,7 @@ class JoinedRotation : public torch::autograd::Function<JoinedRotation> {
     c10::intrusive_ptr<torch::CustomClassHolder> capsule;
     const JoinedPlan& plan = PlanOf(ctx, capsule);
     const variable_list saved = ctx->get_saved_variables();
-    const at::Tensor dq = WithDenseRows(dy[0]), dk = WithDenseRows(dy[1]), dv = WithDenseRows(dy[2]);
+    const at::Tensor dq = ForKernel(dy[0]), dk = ForKernel(dy[1]), dv = ForKernel(dy[2]);
     const at::Tensor djoined = Made(dq.size(0), dq.size(1) + 2 * dk.size(1), dq);
     RotateJoinedArguments arguments = RotationOf(plan, saved[0], saved[1], dq);
     arguments.dq = dq.const_data_ptr();
@@ -110,7 +97,7 @@ class JoinedGate : public torch::autograd::Function<JoinedGate> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_up,
                             const c10::intrusive_ptr<JoinedPlan>& plan) {
     const PartScope norm(Part::kNorm);
-    const at::Tensor joined = WithDenseRows(gate_up);
+    const at::Tensor joined = ForKernel(gate_up);
     const at::Tensor out_NF = Made(joined.size(0), joined.size(1) / 2, joined);
     Start(*plan, joined, {}, out_NF);
     ctx->save_for_backward({joined});
@@ -124,7 +111,7 @@ class JoinedGate : public torch::autograd::Function<JoinedGate> {
     const JoinedPlan& plan = PlanOf(ctx, capsule);
     const at::Tensor joined = ctx->get_saved_variables()[0];
     const at::Tensor djoined = Made(joined.size(0), joined.size(1), joined);
-    Start(plan, joined, WithDenseRows(dy[0]), djoined);
+    Start(plan, joined, ForKernel(dy[0]), djoined);
     return {djoined, at::Tensor()};
   }
 
@@ -142,7 +129,7 @@ class JoinedGate : public torch::autograd::Function<JoinedGate> {
                                     .silu = plan.silu,
                                     .out = back ? nullptr : made.mutable_data_ptr(),
                                     .djoined = back ? made.mutable_data_ptr() : nullptr,
-                                    .type = JoinedTypeOf(joined)},
+                                    .type = KernelTypeOf(joined.scalar_type())},
                 joined.device());
   }
 };
@@ -153,8 +140,8 @@ std::vector<at::Tensor> RotateJoined(const at::Tensor& joined, const RotaryTable
                                      std::int64_t query_heads, std::int64_t key_heads,
                                      const CudaKernels* kernels) {
   const std::int64_t half = table.cos_ND2.size(1);
-  if (KernelsFor(joined, kernels).rotate_joined != nullptr && JoinedTypeServes(joined) &&
-      half % kJoinedAtOnce == 0) {
+  if (KernelsFor(joined, kernels).rotate_joined != nullptr && IsFp32OrBf16(joined.scalar_type()) &&
+      half % kValuesAtOnce == 0) {
     auto plan = c10::make_intrusive<JoinedPlan>();
     plan->kernels = kernels;
     plan->query_heads = query_heads;
@@ -168,8 +155,8 @@ std::vector<at::Tensor> RotateJoined(const at::Tensor& joined, const RotaryTable
 
 at::Tensor GateJoined(Activation activation, const at::Tensor& gate_up, const CudaKernels* kernels) {
   const std::int64_t width = gate_up.size(1) / 2;
-  if (KernelsFor(gate_up, kernels).gate_joined != nullptr && JoinedTypeServes(gate_up) &&
-      width % kJoinedAtOnce == 0) {
+  if (KernelsFor(gate_up, kernels).gate_joined != nullptr && IsFp32OrBf16(gate_up.scalar_type()) &&
+      width % kValuesAtOnce == 0) {
     auto plan = c10::make_intrusive<JoinedPlan>();
     plan->kernels = kernels;
     plan->silu = activation == Activation::kSilu;

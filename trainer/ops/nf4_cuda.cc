@@ -4,12 +4,13 @@
 
 #include "trainer/kernels/nf4_loops.h"
 #include "trainer/ops/cuda_kernels.h"
+#include "trainer/ops/kernel_operands.h"
 
 namespace plural::trainer {
 bool DequantizeOnCuda(const Nf4Weight& weight, const at::Tensor& out_OI) {
   DequantizeNf4OnCuda* const kernel = FindCudaKernels().dequantize_nf4;
   const at::ScalarType dtype = out_OI.scalar_type();
-  if (kernel == nullptr || (dtype != at::kFloat && dtype != at::kBFloat16)) return false;
+  if (kernel == nullptr || !IsFp32OrBf16(dtype)) return false;
   const bool twice = weight.DoublyQuantized();
   const Nf4Arguments arguments{
       .packed = weight.packed_P.const_data_ptr<std::uint8_t>(),
@@ -21,7 +22,7 @@ bool DequantizeOnCuda(const Nf4Weight& weight, const at::Tensor& out_OI) {
       .offset = weight.offset,
       .values = host::kNf4Values.data(),
       .out = out_OI.mutable_data_ptr(),
-      .type = dtype == at::kFloat ? KernelType::kFp32 : KernelType::kBf16,
+      .type = KernelTypeOf(dtype),
   };
   StartKernel(kernel, "plural::nf4", arguments, out_OI.device());
   return true;

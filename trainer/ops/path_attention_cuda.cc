@@ -6,16 +6,11 @@
 #include <algorithm>
 
 #include "trainer/kernels/cuda/path_attention_module.h"
+#include "trainer/ops/kernel_operands.h"
 #include "trainer/ops/part_scope.h"
 
 namespace plural::trainer {
 namespace {
-
-KernelType PoolType(at::ScalarType dtype) {
-  return dtype == at::kFloat      ? KernelType::kFp32
-         : dtype == at::kBFloat16 ? KernelType::kBf16
-                                  : KernelType::kFp64;
-}
 
 // Heads side by side, and rows that begin where 16 bytes are read at a time.
 at::Tensor WithDenseHeads(const at::Tensor& x_NHD) {
@@ -29,7 +24,7 @@ at::Tensor WithDenseHeads(const at::Tensor& x_NHD) {
 
 bool PathAttentionServesOnGpu(const CudaKernels* kernels, at::ScalarType dtype, std::int64_t head_dim) {
   return kernels != nullptr && kernels->path_attention != nullptr &&
-         PathAttentionServes(PoolType(dtype), head_dim);
+         PathAttentionServes(KernelTypeOf(dtype), head_dim);
 }
 
 at::Tensor PathAttentionOnGpu(const at::Tensor& q_NHD, const at::Tensor& k_NGD, const at::Tensor& v_NGD,
@@ -68,7 +63,7 @@ at::Tensor PathAttentionOnGpu(const at::Tensor& q_NHD, const at::Tensor& k_NGD, 
                   .softcap = static_cast<float>(terms.softcap),
                   .out = out.mutable_data_ptr(),
                   .scratch = scratch.defined() ? static_cast<float*>(scratch.mutable_data_ptr()) : nullptr,
-                  .type = PoolType(q.scalar_type())},
+                  .type = KernelTypeOf(q.scalar_type())},
               q.device());
   return out;
 }

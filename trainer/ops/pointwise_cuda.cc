@@ -7,26 +7,14 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "trainer/ops/kernel_operands.h"
+
 namespace plural::trainer {
 namespace {
 
-constexpr std::int64_t kValuesAtOnce = 8;
 constexpr std::int64_t kRowsOfPart = 64;  // of dweight
 
-bool TypeServes(const at::Tensor& x) {
-  return x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16;
-}
-KernelType FusedTypeOf(const at::Tensor& x) {
-  return x.scalar_type() == at::kFloat ? KernelType::kFp32 : KernelType::kBf16;
-}
-
-// Dense, of the type of `like`, and aligned to what a thread reads at once.
-at::Tensor Dense(const at::Tensor& x, const at::Tensor& like) {
-  const at::Tensor dense = x.to(like.scalar_type()).contiguous();
-  return reinterpret_cast<std::uintptr_t>(dense.const_data_ptr()) % 16 == 0
-             ? dense
-             : dense.clone(at::MemoryFormat::Contiguous);
-}
+at::Tensor Dense(const at::Tensor& x, const at::Tensor& like) { return ForKernel(x.to(like.scalar_type())); }
 
 const void* DataOrNull(const at::Tensor& x) { return x.defined() ? x.const_data_ptr() : nullptr; }
 
@@ -35,7 +23,8 @@ const void* DataOrNull(const at::Tensor& x) { return x.defined() ? x.const_data_
 std::optional<NormAndSum> NormOnCuda(const at::Tensor& x_NE, const std::optional<at::Tensor>& branch_NE,
                                      const at::Tensor& factor_E, double eps, const CudaKernels* given) {
   RmsNormOnCuda* const kernel = KernelsFor(x_NE, given).rms_norm;
-  if (kernel == nullptr || !TypeServes(x_NE) || x_NE.size(1) % kValuesAtOnce != 0) return std::nullopt;
+  if (kernel == nullptr || !IsFp32OrBf16(x_NE.scalar_type()) || x_NE.size(1) % kValuesAtOnce != 0)
+    return std::nullopt;
   const at::Tensor x = Dense(x_NE, x_NE), branch = branch_NE ? Dense(*branch_NE, x) : at::Tensor();
   const at::Tensor weight = factor_E.contiguous();
   NormAndSum made{branch_NE ? at::empty_like(x) : x, at::empty_like(x),
@@ -50,7 +39,7 @@ std::optional<NormAndSum> NormOnCuda(const at::Tensor& x_NE, const std::optional
                                .sum = branch_NE ? made.sum_NE.mutable_data_ptr() : nullptr,
                                .norm = made.norm_NE.mutable_data_ptr(),
                                .rstd = made.rstd_N1.mutable_data_ptr<float>(),
-                               .type = FusedTypeOf(x)},
+                               .type = KernelTypeOf(x.scalar_type())},
               x.device());
   return made;
 }
@@ -60,7 +49,8 @@ std::optional<NormGradients> NormBackwardOnCuda(const at::Tensor& x_NE, const at
                                                 const at::Tensor& dsum_NE, bool needs_weight,
                                                 const CudaKernels* given) {
   RmsNormBackwardOnCuda* const kernel = KernelsFor(x_NE, given).rms_norm_backward;
-  if (kernel == nullptr || !TypeServes(x_NE) || x_NE.size(1) % kValuesAtOnce != 0) return std::nullopt;
+  if (kernel == nullptr || !IsFp32OrBf16(x_NE.scalar_type()) || x_NE.size(1) % kValuesAtOnce != 0)
+    return std::nullopt;
   const at::Tensor x = Dense(x_NE, x_NE), dnorm = Dense(dnorm_NE, x);
   const at::Tensor dsum = dsum_NE.defined() ? Dense(dsum_NE, x) : at::Tensor();
   const at::Tensor weight = factor_E.contiguous(), rstd = rstd_N1.contiguous();
@@ -80,7 +70,7 @@ std::optional<NormGradients> NormBackwardOnCuda(const at::Tensor& x_NE, const at
                   .dx = made.dx_NE.mutable_data_ptr(),
                   .dweight_parts = needs_weight ? weight_parts.mutable_data_ptr<float>() : nullptr,
                   .parts = parts,
-                  .type = FusedTypeOf(x)},
+                  .type = KernelTypeOf(x.scalar_type())},
               x.device());
   if (needs_weight) made.dweight_E = weight_parts.sum(0);
   return made;
@@ -89,7 +79,8 @@ std::optional<NormGradients> NormBackwardOnCuda(const at::Tensor& x_NE, const at
 at::Tensor GatedOnCuda(const at::Tensor& gate_NF, const at::Tensor& up_NF, bool silu,
                        const CudaKernels* given) {
   GateOnCuda* const kernel = KernelsFor(gate_NF, given).gate;
-  if (kernel == nullptr || !TypeServes(gate_NF) || gate_NF.numel() % kValuesAtOnce != 0) return {};
+  if (kernel == nullptr || !IsFp32OrBf16(gate_NF.scalar_type()) || gate_NF.numel() % kValuesAtOnce != 0)
+    return {};
   const at::Tensor gate = Dense(gate_NF, gate_NF), up = Dense(up_NF, gate);
   const at::Tensor out_NF = at::empty_like(gate);
   StartKernel(kernel, "plural::gate",
@@ -101,7 +92,7 @@ at::Tensor GatedOnCuda(const at::Tensor& gate_NF, const at::Tensor& up_NF, bool 
                             .out = out_NF.mutable_data_ptr(),
                             .dgate = nullptr,
                             .dup = nullptr,
-                            .type = FusedTypeOf(gate)},
+                            .type = KernelTypeOf(gate.scalar_type())},
               gate.device());
   return out_NF;
 }
@@ -110,7 +101,8 @@ std::optional<GateGradients> GatedBackwardOnCuda(const at::Tensor& gate_NF, cons
                                                  const at::Tensor& dout_NF, bool silu,
                                                  const CudaKernels* given) {
   GateOnCuda* const kernel = KernelsFor(gate_NF, given).gate;
-  if (kernel == nullptr || !TypeServes(gate_NF) || gate_NF.numel() % kValuesAtOnce != 0) return std::nullopt;
+  if (kernel == nullptr || !IsFp32OrBf16(gate_NF.scalar_type()) || gate_NF.numel() % kValuesAtOnce != 0)
+    return std::nullopt;
   const at::Tensor gate = Dense(gate_NF, gate_NF), up = Dense(up_NF, gate), dout = Dense(dout_NF, gate);
   const GateGradients made{at::empty_like(gate), at::empty_like(gate)};
   StartKernel(kernel, "plural::gate_backward",
@@ -122,7 +114,7 @@ std::optional<GateGradients> GatedBackwardOnCuda(const at::Tensor& gate_NF, cons
                             .out = nullptr,
                             .dgate = made.dgate_NF.mutable_data_ptr(),
                             .dup = made.dup_NF.mutable_data_ptr(),
-                            .type = FusedTypeOf(gate)},
+                            .type = KernelTypeOf(gate.scalar_type())},
               gate.device());
   return made;
 }
@@ -131,7 +123,7 @@ at::Tensor RotatedOnCuda(const at::Tensor& x, const at::Tensor& cos_ND2, const a
                          const CudaKernels* given) {
   RotateOnCuda* const kernel = KernelsFor(x, given).rotate;
   const std::int64_t half = cos_ND2.size(1);
-  if (kernel == nullptr || !TypeServes(x) || half % kValuesAtOnce != 0) return {};
+  if (kernel == nullptr || !IsFp32OrBf16(x.scalar_type()) || half % kValuesAtOnce != 0) return {};
   const at::Tensor from = Dense(x, x), cos = cos_ND2.contiguous(), sin = sin_ND2.contiguous();
   const at::Tensor out = at::empty_like(from);
   StartKernel(kernel, "plural::rotate",
@@ -143,7 +135,7 @@ at::Tensor RotatedOnCuda(const at::Tensor& x, const at::Tensor& cos_ND2, const a
                               .heads = x.size(1) / (2 * half),
                               .half = half,
                               .out = out.mutable_data_ptr(),
-                              .type = FusedTypeOf(x)},
+                              .type = KernelTypeOf(x.scalar_type())},
               x.device());
   return out;
 }

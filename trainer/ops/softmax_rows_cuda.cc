@@ -11,8 +11,7 @@ namespace {
 
 const CudaKernels* KernelsOfRows(const at::Tensor& z_RV, const CudaKernels* given) {
   if (z_RV.scalar_type() != at::kFloat || !z_RV.is_contiguous()) return nullptr;
-  if (given != nullptr) return given;
-  return z_RV.is_cuda() ? &FindCudaKernels() : nullptr;
+  return &KernelsFor(z_RV, given);
 }
 
 const double* DoublesOrNull(const at::Tensor& values_R) {

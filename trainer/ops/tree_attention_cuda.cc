@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "trainer/kernels/cuda/tree_blocks.h"
+#include "trainer/ops/kernel_operands.h"
 #include "trainer/ops/part_scope.h"
 #include "trainer/ops/to_device.h"
 #include "trainer/ops/tree_lists.h"
@@ -142,9 +143,9 @@ bool TreeKernelServes(const AttentionTerms& terms, at::ScalarType dtype, at::Dev
                       const CudaKernels& kernels) {
   if (!kernels.tree_attention || !kernels.tree_attention_backward || !kernels.tree_attention_serves)
     return false;
-  if (terms.heads == 0 || (dtype != at::kFloat && dtype != at::kBFloat16)) return false;
+  if (terms.heads == 0 || !IsFp32OrBf16(dtype)) return false;
   const c10::DeviceGuard guard(device);
-  const KernelType type = dtype == at::kFloat ? KernelType::kFp32 : KernelType::kBf16;
+  const KernelType type = KernelTypeOf(dtype);
   return kernels.tree_attention_serves(type, static_cast<int>(terms.head_dim)) == 1;
 }
 
@@ -152,7 +153,7 @@ std::unique_ptr<Attention> MakeTreeAttentionOnCuda(const data::RowPass& pass, co
                                                    at::ScalarType dtype, at::Device device,
                                                    const CudaKernels& kernels) {
   if (!TreeKernelServes(terms, dtype, device, kernels)) return nullptr;
-  const KernelType type = dtype == at::kFloat ? KernelType::kFp32 : KernelType::kBf16;
+  const KernelType type = KernelTypeOf(dtype);
   const TreeBlocks blocks = TreeBlocksOf(type, static_cast<int>(terms.head_dim),
                                          static_cast<int>(terms.heads), static_cast<int>(terms.shared_heads));
   LayerWindows layers = WindowsOf(pass, terms);

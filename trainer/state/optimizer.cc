@@ -17,6 +17,7 @@
 #include <span>
 #include <stdexcept>
 
+#include "trainer/kernels/cuda/adamw.h"
 #include "trainer/ops/adamw_cuda.h"
 #include "trainer/state/device_update.h"
 
@@ -113,17 +114,9 @@ double SquaresOf(const double* x, std::int64_t size) { return SumOfSquares(x, si
 
 template <typename T>
 void UpdateOnCpu(const AdamWBuffers& range, const AdamWScalars<double>& u) {
-  const AdamWScalars<T> rounded{static_cast<T>(u.gradient_scale),
-                                static_cast<T>(u.decay),
-                                static_cast<T>(u.one_minus_beta1),
-                                static_cast<T>(u.beta2),
-                                static_cast<T>(u.one_minus_beta2),
-                                static_cast<T>(u.correction2_sqrt),
-                                static_cast<T>(u.eps),
-                                static_cast<T>(u.step_size)};
   UpdateRange(range.values.mutable_data_ptr<T>(), range.gradients.const_data_ptr<T>(),
               range.first_moment.mutable_data_ptr<T>(), range.second_moment.mutable_data_ptr<T>(),
-              range.values.numel(), rounded);
+              range.values.numel(), gpu::RoundedTo<T>(u));
 }
 
 double SquaresIn(const at::Tensor& flat, std::int64_t offset, std::int64_t size) {

@@ -5,43 +5,9 @@
 // processors that have them. Thread rule: pure functions.
 #pragma once
 
-#include "trainer/kernels/cuda/numbers.h"
-
-#ifndef __CUDACC__
-#include <cmath>
-#endif
+#include "trainer/kernels/cuda/unfused.h"
 
 namespace plural::trainer::gpu {
-
-// Rounded once, and each by itself, whatever the compiler would make of them.
-PLURAL_DEVICE float FusedMultiplyAdd(float a, float b, float c) {
-#ifdef __CUDACC__
-  return __fmaf_rn(a, b, c);
-#else
-  return std::fma(a, b, c);
-#endif
-}
-PLURAL_DEVICE float Product(float a, float b) {
-#ifdef __CUDACC__
-  return __fmul_rn(a, b);
-#else
-  return a * b;
-#endif
-}
-PLURAL_DEVICE float Plus(float a, float b) {
-#ifdef __CUDACC__
-  return __fadd_rn(a, b);
-#else
-  return a + b;
-#endif
-}
-PLURAL_DEVICE double Exponential(double x) {
-#ifdef __CUDACC__
-  return exp(x);
-#else
-  return std::exp(x);
-#endif
-}
 
 PLURAL_DEVICE float HostExponential(float input) {
   if (input != input) return input;

@@ -143,6 +143,13 @@ PLURAL_DEVICE double Log(double x) {
   return std::log(x);
 #endif
 }
+PLURAL_DEVICE double Exponential(double x) {
+#ifdef __CUDACC__
+  return exp(x);
+#else
+  return std::exp(x);
+#endif
+}
 PLURAL_DEVICE double LogOnePlus(double x) {
 #ifdef __CUDACC__
   return log1p(x);
