@@ -144,8 +144,8 @@ class SlurmTest(SlurmCluster):
             )
             self.wait(job, 90, until=lambda _, saved=checkpoints: list(saved.glob("step-*")))
             node = self.show(job)["NodeList"]
-            for state in ("down", "drain"):  # drained, it does not come back by itself
-                self.slurm("scontrol", "update", f"nodename={node}", f"state={state}", "reason=test")
+            for wanted in ("down", "drain"):  # drained, it does not come back by itself
+                self.slurm("scontrol", "update", f"nodename={node}", f"state={wanted}", "reason=test")
             self.addCleanup(
                 subprocess.run,
                 ["scontrol", "update", f"nodename={node}", "state=resume"],

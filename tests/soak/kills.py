@@ -27,6 +27,7 @@ import sys
 import time
 
 import training
+from processes import children, working_in
 
 GROUPS, GROUPS_PER_STEP, EVERY = 13, 4, 3  # an epoch is 4 steps, the last one of one group
 CORPUS = {"distribution_matching": "targets.h5"}
@@ -36,25 +37,6 @@ RANKS = (1, 1, 2, 2, 2, 3, 4)
 WHEN = ("loading", "training", "training", "saving", "saving")
 NEAR_THE_END = (*WHEN, "result", "result")
 SECONDS = 60.0  # no start of such a model takes as long
-
-
-def children(pid):
-    try:
-        return [int(word) for word in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def working_in(folder):
-    """Processes whose current folder it is."""
-    found = []
-    for link in pathlib.Path("/proc").glob("[0-9]*/cwd"):
-        try:
-            if os.readlink(link) == str(folder) and int(link.parent.name) != os.getpid():
-                found.append(int(link.parent.name))
-        except OSError:
-            continue
-    return found
 
 
 def has_entry(folder, beginnings):

@@ -29,6 +29,7 @@ import sys
 import time
 
 import training
+from processes import children, working_in
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 JOB = ROOT / "launch/slurm/job.sh"
@@ -77,18 +78,6 @@ HOOKS = ("throw", "segv", "exit", "nan", "bitflip", "spin", "enospc", "torn")  #
 EVERY = 50  # steps between checkpoints
 
 
-def children(pid, name):
-    """Processes of that name below another one."""
-    found = []
-    try:
-        for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            if pathlib.Path(f"/proc/{child}/comm").read_text().strip() == name:
-                found.append(int(child))
-    except OSError:
-        pass
-    return found
-
-
 def listens(pid):
     """Whether a signal finds a handler, or waits for one: in bash, before launch/plural holds it back, it
     ends the process."""
@@ -98,18 +87,6 @@ def listens(pid):
         return False
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     return bool((int(fields["SigCgt"], 16) | int(fields["SigBlk"], 16)) & (1 << (signal.SIGUSR1 - 1)))
-
-
-def ours(folder):
-    """Processes that work in `folder`."""
-    found = []
-    for link in pathlib.Path("/proc").glob("[0-9]*/cwd"):
-        try:
-            if os.readlink(link) == str(folder) and int(link.parent.name) != os.getpid():
-                found.append(int(link.parent.name))
-        except OSError:
-            continue
-    return found
 
 
 class Soak:
@@ -186,8 +163,8 @@ watchdog: {{start_seconds: 30, step_seconds: 10}}
         """At any time from the first instant at which every rank is there."""
         until = time.monotonic() + 30
         while True:
-            (launcher, *_) = children(job.pid, "mpirun") or [0]
-            ranks = children(launcher, "plural") if launcher else []
+            (launcher, *_) = children(job.pid, named="mpirun") or [0]
+            ranks = children(launcher, named="plural") if launcher else []
             if ranks and all(map(listens, ranks)):
                 break
             if job.poll() is not None or time.monotonic() > until:
@@ -195,7 +172,7 @@ watchdog: {{start_seconds: 30, step_seconds: 10}}
             time.sleep(0.02)
         if fault == "stop a rank" and len(ranks) == 1:
             # Nobody sees to a rank that is alone and has no guard yet.
-            while job.poll() is None and not children(ranks[0], "plural-guard"):
+            while job.poll() is None and not children(ranks[0], named="plural-guard"):
                 time.sleep(0.02)
         victim = self.draw.choice(ranks)
         try:
@@ -276,7 +253,7 @@ watchdog: {{start_seconds: 30, step_seconds: 10}}
                     job.wait(60)
                 except subprocess.TimeoutExpired:
                     self.wrong.append(f"a start hung for 60 s after: {fault}")
-                    for process in ours(self.folder):
+                    for process in working_in(self.folder):
                         os.kill(process, signal.SIGKILL)
                     job.wait()
             code = job.returncode
@@ -334,7 +311,7 @@ watchdog: {{start_seconds: 30, step_seconds: 10}}
         leftovers = [str(file) for folder in folders for file in folder.rglob(".*")]
         if leftovers:
             self.wrong.append(f"left behind: {leftovers}")
-        if processes := ours(self.folder):
+        if processes := working_in(self.folder):
             self.wrong.append(f"processes left: {processes}")
 
 
