@@ -30,14 +30,15 @@ Failure DescribeFailure(const std::exception_ptr& error) {
     return {ExitCode::kPeerLost, failure.what()};
   } catch (const c10::OutOfMemoryError& failure) {
     return {ExitCode::kInternal, "out of GPU memory: " + FirstLine(failure.what_without_backtrace()) +
-                                     "; lower train.row_budget, or set train.activation_checkpointing "
+                                     "; set train.row_budget to 256, say, or train.activation_checkpointing "
                                      "to on; of generate, lower --batch"};
   } catch (const c10::Error& failure) {
     return {ExitCode::kInternal,
             "internal error in libtorch: " + FirstLine(failure.what_without_backtrace())};
   } catch (const std::bad_alloc&) {
     return {ExitCode::kInternal,
-            "out of memory; use fewer ranks on this machine, or lower train.row_budget (`plural dry-run` "
+            "out of memory; use fewer ranks on this machine, or set train.row_budget to 256, say (`plural "
+            "dry-run` "
             "estimates the need)"};
   } catch (const std::exception& failure) {
     return {ExitCode::kInternal, "internal error: " + FirstLine(failure.what())};
