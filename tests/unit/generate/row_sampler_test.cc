@@ -220,6 +220,16 @@ TEST(SamplingKernel, ServesWhatIsUsuallyAsked) {
   }
 }
 
+// 300 tokens of nearly one likelihood: the first attempt, of 64 tokens, has a fifth of their mass.
+TEST(SamplingKernel, ServesATopPOfSomeHundredTokens) {
+  const at::Tensor logits = at::empty({1, 3000}, at::kFloat);
+  for (int i = 0; i < 3000; ++i)
+    logits.mutable_data_ptr<float>()[i * 7 % 3000] =
+        (i < 300 ? 0.0F : -20.0F) - 1e-3F * static_cast<float>(i);
+  EXPECT_EQ(Served(logits, {{.top_p = 0.9}}), std::vector<bool>{true});
+  ExpectSameTokens(logits, {{{.top_p = 0.9}, true, Uniforms(30, 7)}}, "some hundred");
+}
+
 TEST(SamplingKernel, LeavesWideChoicesToTheHost) {
   const at::Tensor logits = RowOfLogits(6000, Shape::kFlat, 5);
   const std::vector<SamplingSettings> settings = {{.top_p = 0.9}, {}, {.top_k = 3000}, {.top_k = 1000}};
