@@ -119,9 +119,11 @@ NOT_TYPED = {
         "plural train RECIPE log.tensorboard=true",
         "plural train RECIPE log.wandb.project=mine log.wandb.mode=offline",
     ],
-    "an archive that hours make": [
-        "tar xzf plural-0.1.0-x86_64.tar.gz",
-        "export PATH=$PWD/plural-0.1.0-x86_64/bin:$PATH",
+    "an archive that minutes make; bundle_test.py makes a small one": [
+        "tar xzf plural-0.1.0-x86_64.tar.gz && cd plural-0.1.0-x86_64",
+        "./run plural doctor",
+        "./run mpirun -np 2 --bind-to none plural train RECIPE",
+        "./run tests/gpu/checklist --device cpu --tiny -o OUTPUT",
     ],
     "Slurm; slurm_test.py and sweep_slurm_test.py have it": [
         "sbatch --nodes=2 --ntasks-per-node=8 --time=04:00:00 launch/slurm/train.sbatch "

@@ -14,7 +14,7 @@ namespace plural::trainer {
 // COLLECTIVE.
 void TrainingRun::StopBeforeSpike(const StepFigures& figures) {
   const std::int64_t before = state_.position.step;
-  SaveNow();
+  checkpoints_.SaveNow(metrics_);
   const std::vector<std::int64_t> groups = GroupsOf(before + 1);
   // Behind what the checkpoint has seen: the next start takes the step anew.
   if (Lead()) metrics_->Write(SpikeLine(before + 1, figures, groups));
@@ -44,7 +44,7 @@ void TrainingRun::Validate() {
   if (stops) {
     // Its lines stand behind what the checkpoint has seen: the next start measures and judges anew.
     state_.position.validation_owed = true;
-    SaveNow();
+    checkpoints_.SaveNow(metrics_);
   }
   if (Lead()) {
     MetricsLine line;

@@ -22,7 +22,6 @@
 #include "trainer/run/train_setup.h"
 #include "trainer/run/trained_record.h"
 #include "trainer/state/replicas.h"
-#include "trainer/state/sharded_state.h"
 
 namespace plural::trainer {
 namespace {
@@ -32,8 +31,6 @@ using Clock = std::chrono::steady_clock;
 // Enough for a share that tells living latents from dead ones, and seconds beside a run.
 constexpr std::int64_t kLatentPrompts = 8;
 constexpr std::int64_t kLatentResponseTokens = 64;
-// For a second copy: where the run is stopped others wait for its end.
-constexpr double kStopPatienceSeconds = 30.0, kEndPatienceSeconds = 600.0;
 
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -64,13 +61,13 @@ TrainingRun::TrainingRun(const Recipe& recipe, const ModelConfig& config, data::
       log_(log),
       watchdog_(watchdog),
       fault_(world.Rank()),
-      writer_(Checkpoints(paths_.Checkpoints(), recipe.checkpoint.keep)),
       groups_(corpus.Info().groups),
       steps_per_epoch_(data::BatchPlan(groups_, PlanSettings(recipe)).StepsPerEpoch()),
       first_step_(state.position.step),
       last_step_(TotalSteps(recipe, groups_)),
       begins_elsewhere_(first_step_ > 0 && state.position.metrics_bytes == 0),
-      saved_step_(first_step_ > 0 && !begins_elsewhere_ ? first_step_ : -1),
+      checkpoints_(recipe, first_step_ > 0 && !begins_elsewhere_ ? first_step_ : -1, state, world,
+                   collectives, log),
       validation_(std::move(validation)),
       method_settings_(recipe.SettingsOfMethod()),
       pack_(LoaderSettings(recipe, config, model.Device(), world).pack),
@@ -89,11 +86,6 @@ TrainingRun::TrainingRun(const Recipe& recipe, const ModelConfig& config, data::
                .tokenizer_name = corpus.Info().tokenizer_name,
                .tokenizer_sha256 = corpus.Info().tokenizer_sha256};
   if (Lead()) OpenMetrics();
-  if (Lead() && !recipe.checkpoint.mirror.empty()) {
-    const std::filesystem::path folder = recipe.MirrorFolder();
-    mirror_.emplace(Checkpoints(folder, recipe.checkpoint.keep), paths_.Metrics(),
-                    folder / paths_.Metrics().filename());
-  }
   if (recipe.method->latents) {
     for (std::int64_t g = 0; g < std::min(groups_, kLatentPrompts); ++g) {
       latent_prompts_.push_back(corpus.Read(g));
@@ -143,7 +135,7 @@ ExitCode TrainingRun::ToTheEnd() {
     state_.position.validation_owed = false;
     Validate();
     // The end that a collapse kept from coming, unless it does so again.
-    if (Over() && saved_step_ == state_.position.step) MeasureLatents();
+    if (Over() && checkpoints_.Saved()) MeasureLatents();
   }
   while (!Over()) {
     profile_.BeforeStep();
@@ -163,7 +155,7 @@ ExitCode TrainingRun::ToTheEnd() {
     if (state_.position.step % steps_per_epoch_ == 0) EndEpoch();
     if (Over()) break;
     const auto due = [&](std::int64_t every) { return every > 0 && state_.position.step % every == 0; };
-    if (world_.Size() > 1 && due(recipe_.guard.replicas_every_steps)) SameReplicas();
+    if (world_.Size() > 1 && due(recipe_.guard.replicas_every_steps)) checkpoints_.SameReplicas();
     if (due(recipe_.validation.every_steps)) {
       // Who asks for a stop may not wait for it: the next start measures first.
       if (figures.stop_requested) {
@@ -172,28 +164,27 @@ ExitCode TrainingRun::ToTheEnd() {
         Validate();
       }
     }
-    if (figures.stop_requested || due(recipe_.checkpoint.every_steps) || ValidatedBest()) {
-      if (figures.stop_requested) FinishMirror(kStopPatienceSeconds);  // so that this one gets its copy
-      Save(figures.stop_requested || !recipe_.CopiesCheckpoints());
-    }
     if (figures.stop_requested) {
-      FinishMirror(kStopPatienceSeconds);
+      checkpoints_.SaveNow(metrics_);
       log_.Info("stopped on request after step " + std::to_string(state_.position.step));
       ShowProfile();
       progress_.Say("stopped on request: step " + std::to_string(state_.position.step) + " of " +
                     std::to_string(last_step_) + " is saved; start again to go on");
       return ExitCode::kStopped;
     }
+    if (due(recipe_.checkpoint.every_steps) || ValidatedBest()) {
+      checkpoints_.Save(/*commits=*/!recipe_.CopiesCheckpoints(), metrics_);
+    }
   }
   if (validated_step_ != state_.position.step) Validate();
-  if (saved_step_ != state_.position.step) {
+  if (!checkpoints_.Saved()) {
     MeasureLatents();
-    FinishMirror(kStopPatienceSeconds);
-    Save(/*commits=*/true);
+    checkpoints_.FinishMirror(kStopPatienceSeconds);  // so that this one gets its copy
+    checkpoints_.Save(/*commits=*/true, metrics_);
   }
   RequireFinite(state_, world_, collectives_);  // also a checkpoint's of an earlier version
   WriteResult();
-  FinishMirror(kEndPatienceSeconds);
+  checkpoints_.FinishMirror(kEndPatienceSeconds);
   ShowProfile();
   return ExitCode::kDone;
 }
@@ -253,7 +244,7 @@ void TrainingRun::LogStart() {
 void TrainingRun::LogStep(const StepFigures& figures, std::int64_t epoch, double seconds,
                           double data_wait_seconds) {
   if (!Lead()) return;
-  NoteCommitted();
+  checkpoints_.NoteCommitted();
   const std::int64_t step = state_.position.step;
   if (step % recipe_.train.log_every_steps == 0 || Over()) {
     metrics_->Write(StepLine(*recipe_.method, method_settings_, figures,
@@ -316,104 +307,9 @@ void TrainingRun::MeasureLatents() {
   metrics_->Write(line);
 }
 
-// COLLECTIVE.
-void TrainingRun::SaveNow() {
-  if (saved_step_ != state_.position.step) {
-    FinishMirror(kStopPatienceSeconds);
-    Save(/*commits=*/true);
-  }
-  if (Lead()) {
-    writer_.Wait();
-    FinishMirror(kStopPatienceSeconds);
-  }
-  collectives_.Barrier();
-}
-
-void TrainingRun::FinishMirror(double seconds) {
-  if (!mirror_) return;
-  // Below what the watchdog grants: it is no reason to end a run in another way.
-  if (!mirror_->WaitFor(std::min(seconds, 0.5 * recipe_.watchdog.checkpoint_seconds))) {
-    log_.Warn("checkpoint.mirror: the last copy is still being written, and is not waited for");
-  }
-  NoteCommitted();
-}
-
-const std::string& TrainingRun::SameReplicas() {
-  if (hashed_step_ != state_.position.step) {
-    replica_sha256_ = RequireSameReplicas(state_, world_, collectives_);
-    hashed_step_ = state_.position.step;
-  }
-  return replica_sha256_;
-}
-
 bool TrainingRun::ValidatedBest() const {
   const auto best = state_.validation.best.find(recipe_.checkpoint.keep_best);
   return best != state_.validation.best.end() && best->second.step == state_.position.step;
-}
-
-void TrainingRun::Save(bool commits) {
-  Enter(dist::Phase::kCheckpoint, state_.position.step);
-  if (Lead()) {
-    MetricsLine line;
-    line["event"] = "checkpoint";
-    line["step"] = state_.position.step;
-    metrics_->Write(line);
-    metrics_->Sync();
-    state_.position.metrics_bytes = metrics_->Bytes();
-  }
-  // The mirror writes while the state moves on, as an asynchronous checkpoint does. The same on all ranks.
-  const bool copies = !commits || !recipe_.MirrorFolder().empty();
-  std::string replica_sha256 = SameReplicas();
-  RequireFinite(state_, world_, collectives_);
-  std::optional<MomentsInTurn> moments;  // of shards
-  std::vector<dist::NamedTensor> copied;
-  if (state_.shards) {
-    replica_sha256 = HashOverRanks(state_, collectives_);
-    moments.emplace(state_, collectives_);
-    if (copies) copied = CopyOfMoments(*moments);
-  }
-  if (Lead()) {
-    writer_.Wait();
-    NoteCommitted();
-    Snapshot snapshot = SnapshotOf(state_, replica_sha256, copies);
-    if (const auto best = state_.validation.best.find(recipe_.checkpoint.keep_best);
-        best != state_.validation.best.end()) {
-      snapshot.best_step = best->second.step;
-    }
-    if (moments && copies) snapshot.moments = std::move(copied);
-    if (const auto passed = mirror_ ? mirror_->Start(snapshot) : std::nullopt) {
-      log_.Warn("checkpoint.mirror: step " + std::to_string(*passed) +
-                " gets no copy, that of an earlier one is still being written");
-    }
-    if (moments && !copies) {
-      snapshot.sharded_moments = &*moments;
-      writer_.WriteHere(snapshot);
-    } else {
-      writer_.Start(std::move(snapshot));
-      if (commits) writer_.Wait();
-    }
-    if (commits) NoteCommitted();
-  } else if (moments && !copies) {
-    PassOn(*moments);
-  }
-  saved_step_ = state_.position.step;
-  if (commits) collectives_.Barrier();  // no rank ends before the commit
-}
-
-void TrainingRun::NoteCommitted() {
-  if (const auto copied = mirror_ ? mirror_->TakeCopied() : std::nullopt) {
-    const std::string step = "step " + std::to_string(copied->step);
-    if (copied->problem.empty()) {
-      log_.Info("checkpoint of " + step + " copied to " + recipe_.checkpoint.mirror);
-    } else {
-      log_.Warn("checkpoint.mirror: no copy of " + step + ": " + copied->problem + "; the run goes on");
-    }
-  }
-  const std::optional<CheckpointWriter::Committed> done = writer_.TakeCommitted();
-  if (!done) return;
-  char seconds[32];
-  std::snprintf(seconds, sizeof(seconds), "%.3f", done->seconds);
-  log_.Info("checkpoint of step " + std::to_string(done->step) + " committed in " + seconds + " s");
 }
 
 void TrainingRun::WriteResult() {

@@ -1,8 +1,9 @@
 // The loop of a training run: from the first step that is left to the result.
 //
-// Owns: steps and what follows them (lines of metrics, validation, checkpoints, progress, the profile), the
-// result and its card. Does not own: what is checked and loaded before (train.h), the step itself
-// (train_step.h), figures (validation.h). Thread rule: main thread; COLLECTIVE throughout.
+// Owns: steps and what follows them (lines of metrics, validation, progress, the profile), when a checkpoint
+// is due, the result and its card. Does not own: what is checked and loaded before (train.h), the step itself
+// (train_step.h), figures (validation.h), how a checkpoint is saved (run_checkpoints.h). Thread rule: main
+// thread; COLLECTIVE throughout.
 #pragma once
 
 #include <cstdint>
@@ -25,12 +26,11 @@
 #include "trainer/run/metrics.h"
 #include "trainer/run/profile.h"
 #include "trainer/run/progress.h"
+#include "trainer/run/run_checkpoints.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/run/run_log.h"
 #include "trainer/run/train_step.h"
 #include "trainer/run/validation.h"
-#include "trainer/state/checkpoint_mirror.h"
-#include "trainer/state/checkpoint_writer.h"
 #include "trainer/state/train_state.h"
 
 namespace plural::trainer {
@@ -65,17 +65,6 @@ class TrainingRun {
   [[noreturn]] void StopCollapsed(const CollapseVerdict& verdict);
   // Whether the figure of checkpoint.keep_best has just been the best.
   bool ValidatedBest() const;
-  // The hash of the state as it is, which is the same on all ranks. COLLECTIVE. Errors: those of
-  // RequireSameReplicas.
-  const std::string& SameReplicas();
-  // Until the state as it is is committed.
-  void SaveNow();
-  // `commits`: returns when the checkpoint is committed; otherwise it is written while the run goes on.
-  void Save(bool commits);
-  // Says so where a checkpoint has been committed or copied meanwhile. Errors: those of its writing.
-  void NoteCommitted();
-  // Waits for the second copy, at most so long: the process ends next.
-  void FinishMirror(double seconds);
   void WriteResult();
   bool Over() const { return state_.position.step >= last_step_ || state_.position.stopped_early; }
 
@@ -90,15 +79,11 @@ class TrainingRun {
   RunLog& log_;
   dist::Watchdog& watchdog_;
   const Fault fault_;
-  CheckpointWriter writer_;                 // rank 0's
-  std::optional<CheckpointMirror> mirror_;  // rank 0's
   const std::int64_t groups_, steps_per_epoch_, first_step_, last_step_;
   const bool begins_elsewhere_;  // at a checkpoint of another run
-  std::int64_t saved_step_;
+  RunCheckpoints checkpoints_;
   const std::optional<Validation> validation_;
   std::int64_t validated_step_ = -1;
-  std::int64_t hashed_step_ = -1;
-  std::string replica_sha256_;  // after that step
   const MethodSettings method_settings_;
   const data::PackSettings pack_;
   Training training_;                        // for the card of the result

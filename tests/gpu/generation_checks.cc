@@ -1,5 +1,3 @@
-#include "tests/gpu/generation_check.h"
-
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
@@ -9,6 +7,7 @@
 #include <memory>
 
 #include "data/random.h"
+#include "tests/gpu/kernel_checks.h"
 #include "tests/gpu/random_operand.h"
 #include "trainer/generate/row_sampler.h"
 #include "trainer/kernels/path_attention.h"
@@ -19,8 +18,8 @@ namespace plural::trainer {
 namespace {
 
 // Responses to one prompt, whose tokens they share; of each the newest token is to be stored.
-GenerationCheck PathAttentionCheck(at::ScalarType dtype, at::Device device, bool tiny,
-                                   const CudaKernels& kernels) {
+KernelCheck PathAttentionCheck(at::ScalarType dtype, at::Device device, bool tiny,
+                               const CudaKernels& kernels) {
   const std::int64_t rows = tiny ? 3 : 64, prompt = 200, tokens = tiny ? 300 : 600, dim = 128;
   const std::int64_t heads = tiny ? 4 : 32, shared_heads = tiny ? 1 : 8;
   std::vector<std::int32_t> first = {0}, slot;
@@ -72,13 +71,13 @@ GenerationCheck PathAttentionCheck(at::ScalarType dtype, at::Device device, bool
                     PathAttentionOnGpu(q, k, v, k_pool, v_pool, paths, terms, 0, kernels)};
               },
           .wanted = {out},
-          .allowed = dtype == at::kFloat ? 1e-4 : 1.0 / 128,
+          .allowed_relative_error = dtype == at::kFloat ? 1e-4 : 1.0 / 128,
           .bytes = static_cast<double>(2 * rows * tokens * shared_heads * dim) *
                    static_cast<double>(elementSize(dtype))};
 }
 
 // The very tokens of the host's sampler.
-GenerationCheck SamplingCheck(at::Device device, bool tiny, const CudaKernels& kernels) {
+KernelCheck SamplingCheck(at::Device device, bool tiny, const CudaKernels& kernels) {
   const std::int64_t count = tiny ? 700 : 32000;
   const std::vector<SamplingSettings> asked = {
       {}, {.temperature = 0.0}, {.temperature = 0.8, .top_k = 50}, {.top_p = 0.9}};
@@ -105,14 +104,14 @@ GenerationCheck SamplingCheck(at::Device device, bool tiny, const CudaKernels& k
           .dtype = at::kFloat,
           .run = [=, z = logits.to(device), &kernels] { return tokens(z, &kernels); },
           .wanted = tokens(logits, nullptr),
-          .allowed = 0.0,
+          .allowed_relative_error = 0.0,
           .bytes = 2.0 * static_cast<double>(logits.nbytes())};
 }
 
 }  // namespace
 
-std::vector<GenerationCheck> GenerationChecks(at::Device device, bool tiny, const CudaKernels& kernels) {
-  std::vector<GenerationCheck> checks;
+std::vector<KernelCheck> GenerationChecks(at::Device device, bool tiny, const CudaKernels& kernels) {
+  std::vector<KernelCheck> checks;
   if (kernels.path_attention != nullptr) {
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16})
       checks.push_back(PathAttentionCheck(dtype, device, tiny, kernels));
