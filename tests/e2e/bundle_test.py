@@ -12,6 +12,7 @@ from pathlib import Path
 from training import random_groups, train, write_corpus, write_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
+TWO_RANKS = ("mpirun", "-np", "2", "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none")
 ENVIRONMENT = {**os.environ, "PLURAL_PYTHON": str(ROOT / ".venv/bin/python")}
 ENVIRONMENT.pop("PLURAL_BINARY")  # the checkout's
 
@@ -48,7 +49,7 @@ class Bundle(unittest.TestCase):
     def test_doctor_and_the_bundles_own_launcher(self):
         found = self.run_in(self.work, "bash", "-c", "command -v plural mpirun")
         self.assertEqual(found.stdout.split(), [f"{self.bundle}/bin/{name}" for name in ("plural", "mpirun")])
-        result = self.run_in(self.work, "mpirun", "-np", "2", "--map-by", ":OVERSUBSCRIBE", "plural", "doctor")
+        result = self.run_in(self.work, *TWO_RANKS, "plural", "doctor")
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         self.assertIn("rank 0-1 (local 0-1)", result.stdout)
 
@@ -67,8 +68,7 @@ class Bundle(unittest.TestCase):
             write_corpus(folder / "corpus.h5", random_groups(6))
             write_recipe(folder / "recipe.yaml", "mine", extra="train: {steps: 3, groups_per_step: 2}")
             if name == "bundle":
-                ranks = ("mpirun", "-np", "2", "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none")
-                result = self.run_in(folder, *ranks, "plural", "train", "recipe.yaml")
+                result = self.run_in(folder, *TWO_RANKS, "plural", "train", "recipe.yaml")
             else:
                 result = train(folder, "recipe.yaml", ranks=2)
             self.assertEqual(result.returncode, 0, result.stderr)
