@@ -23,8 +23,9 @@ namespace {
 
 using Tensors = std::vector<at::Tensor>;
 
-// What every test on these kernels allows: roundings of fp32 sums, and one of bf16.
-double Allowed(at::ScalarType dtype) { return dtype == at::kFloat ? 1e-5 : 1.0 / 256; }
+// What every test on these kernels allows: roundings of fp32 sums; and of bf16, where two that are nearly
+// equal may be rounded to neighbours, up to 2^-7 of the largest apart.
+double Allowed(at::ScalarType dtype) { return dtype == at::kFloat ? 1e-5 : 1.0 / 128; }
 
 double BytesOf(const at::Tensor& x) { return static_cast<double>(x.nbytes()); }
 

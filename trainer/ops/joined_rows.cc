@@ -57,7 +57,7 @@ class JoinedRotation : public torch::autograd::Function<JoinedRotation> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& joined, const at::Tensor& cos,
                                const at::Tensor& sin, const c10::intrusive_ptr<JoinedPlan>& plan) {
     const PartScope norm(Part::kNorm);
-    const at::Tensor from = ForKernel(joined), cos_ND2 = cos.contiguous(), sin_ND2 = sin.contiguous();
+    const at::Tensor from = ForKernel(joined), cos_ND2 = ForKernel(cos), sin_ND2 = ForKernel(sin);
     const std::int64_t rows = from.size(0), dim = 2 * cos_ND2.size(1);
     const at::Tensor q = Made(rows, plan->query_heads * dim, from),
                      k = Made(rows, plan->key_heads * dim, from);

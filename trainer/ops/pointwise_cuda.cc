@@ -26,7 +26,7 @@ std::optional<NormAndSum> NormOnCuda(const at::Tensor& x_NE, const std::optional
   if (kernel == nullptr || !IsFp32OrBf16(x_NE.scalar_type()) || x_NE.size(1) % kValuesAtOnce != 0)
     return std::nullopt;
   const at::Tensor x = Dense(x_NE, x_NE), branch = branch_NE ? Dense(*branch_NE, x) : at::Tensor();
-  const at::Tensor weight = factor_E.contiguous();
+  const at::Tensor weight = ForKernel(factor_E);
   NormAndSum made{branch_NE ? at::empty_like(x) : x, at::empty_like(x),
                   at::empty({x.size(0), 1}, x.options().dtype(at::kFloat))};
   StartKernel(kernel, "plural::rms_norm",
@@ -53,7 +53,7 @@ std::optional<NormGradients> NormBackwardOnCuda(const at::Tensor& x_NE, const at
     return std::nullopt;
   const at::Tensor x = Dense(x_NE, x_NE), dnorm = Dense(dnorm_NE, x);
   const at::Tensor dsum = dsum_NE.defined() ? Dense(dsum_NE, x) : at::Tensor();
-  const at::Tensor weight = factor_E.contiguous(), rstd = rstd_N1.contiguous();
+  const at::Tensor weight = ForKernel(factor_E), rstd = rstd_N1.contiguous();
   const std::int64_t parts = std::max<std::int64_t>(1, (x.size(0) + kRowsOfPart - 1) / kRowsOfPart);
   at::Tensor weight_parts;
   if (needs_weight) weight_parts = at::empty({parts, x.size(1)}, x.options().dtype(at::kFloat));
@@ -124,7 +124,7 @@ at::Tensor RotatedOnCuda(const at::Tensor& x, const at::Tensor& cos_ND2, const a
   RotateOnCuda* const kernel = KernelsFor(x, given).rotate;
   const std::int64_t half = cos_ND2.size(1);
   if (kernel == nullptr || !IsFp32OrBf16(x.scalar_type()) || half % kValuesAtOnce != 0) return {};
-  const at::Tensor from = Dense(x, x), cos = cos_ND2.contiguous(), sin = sin_ND2.contiguous();
+  const at::Tensor from = Dense(x, x), cos = ForKernel(cos_ND2), sin = ForKernel(sin_ND2);
   const at::Tensor out = at::empty_like(from);
   StartKernel(kernel, "plural::rotate",
               RotateArguments{.x = from.const_data_ptr(),

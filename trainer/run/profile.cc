@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <kineto/ActivityType.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
 
@@ -212,6 +213,9 @@ void Profile::AfterStep(const StepBatch& batch) {
 void Profile::Finish() {
   if (!recording_) return;
   recording_ = false;
+  if (const at::Device on = model_.Device(); on.is_cuda()) {  // the last update may still be under way
+    c10::impl::VirtualGuardImpl(on.type()).synchronizeDevice(on.index());
+  }
   const auto result = recorder::disableProfiler();
   std::vector<RecordedEvent> host;
   std::vector<DeviceEvent> device;

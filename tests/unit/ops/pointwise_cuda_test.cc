@@ -27,10 +27,10 @@ at::Tensor DrawnLeaf(std::vector<std::int64_t> shape, std::uint64_t key, at::Sca
 }
 
 // Both sides round a few fp32 operations per value, and bf16 at the end: a value next to a tie may fall to
-// either side, one step of 2^-8 of it. Sums over rows have some hundred terms.
+// either side, one step of up to 2^-7 of it. Sums over rows have some hundred terms.
 void ExpectClose(const at::Tensor& found, const at::Tensor& wanted, const char* what) {
   ASSERT_EQ(found.scalar_type(), wanted.scalar_type()) << what;
-  const double allowed = found.scalar_type() == at::kBFloat16 ? 1.0 / 256 : 1e-5;
+  const double allowed = found.scalar_type() == at::kBFloat16 ? 1.0 / 128 : 1e-5;
   EXPECT_LT(testing::RelativeError(found.to(at::kDouble), wanted.detach().to(at::kDouble)), allowed)
       << what << " " << found.scalar_type() << " " << found.sizes();
 }
@@ -39,8 +39,8 @@ TEST(PointwiseKernels, NormWithResidualSum) {
   const CudaKernels kernels = testing::EmulatedKernels();
   for (const at::ScalarType dtype : kStoredTypes) {
     for (const std::int64_t rows : {1, 65, 200}) {
-      for (const std::int64_t count : {8, 64, 2056, 4096}) {
-        if (rows == 200 && count > 64) continue;
+      for (const std::int64_t count : {8, 128, 512, 520, 4096}) {
+        if (rows == 200 && count > 128) continue;
         const at::Tensor x = DrawnLeaf({rows, count}, 1, dtype), branch = DrawnLeaf({rows, count}, 2, dtype);
         const at::Tensor weight = DrawnLeaf({count}, 3, at::kFloat);
         const NormTerms terms{.eps = 1e-5, .weight_offset = 1.0};

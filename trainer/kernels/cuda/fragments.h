@@ -31,6 +31,11 @@ template <class E>
 constexpr int TileBytes(int rows, int width) {
   return rows * (width + 8) * static_cast<int>(sizeof(E));
 }
+// Where those 8 hold words that belong to the row, 0 to 3.
+template <class E, int kWidth>
+PLURAL_DEVICE int WordOfRow(int tile, int row, int word) {
+  return tile + static_cast<int>(sizeof(E)) * (row * kPitchOf<kWidth> + kWidth) + 4 * word;
+}
 
 PLURAL_DEVICE int WarpOf(int thread) { return thread / 32; }
 PLURAL_DEVICE int RowOfLane(int thread) { return thread % 32 / 4; }    // g

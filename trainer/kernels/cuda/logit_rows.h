@@ -27,18 +27,15 @@ struct LogitSums {
   }
   PLURAL_DEVICE void Add(float z, int at) { Merge({z, 0, 0, at}); }
   PLURAL_DEVICE void Merge(const LogitSums& other) {
+    // Value by value: a reference to the smaller one would put both into memory.
     const bool first = largest >= other.largest;
-    const LogitSums& small = first ? other : *this;
-    const LogitSums& large = first ? *this : other;
-    if (small.largest == MinusInfinity()) {
-      *this = large;
-      return;
-    }
-    const float apart = small.largest - large.largest, factor = Exp2(apart * kLog2E);
-    const LogitSums merged = {large.largest, large.below + factor * (small.below + 1),
-                              large.weighted + factor * (small.weighted + apart * (small.below + 1)),
-                              large.column};
-    *this = merged;
+    const float least = first ? other.largest : largest, small_below = first ? other.below : below;
+    const float small_weighted = first ? other.weighted : weighted;
+    if (!first) *this = other;
+    if (least == MinusInfinity()) return;
+    const float apart = least - largest, factor = Exp2(apart * kLog2E);
+    below += factor * (small_below + 1);
+    weighted += factor * (small_weighted + apart * (small_below + 1));
   }
 };
 

@@ -56,10 +56,25 @@ struct Values {
   }
 };
 
-// The sum of r.total over the block becomes every thread's r.total.
-template <class Block>
+// As many fp32 values, from `at` on.
+template <class E>
+PLURAL_DEVICE void LoadFloats(const float* x, std::int64_t at, float (&to)[kValuesOf<E>]) {
+  PLURAL_UNROLL
+  for (int i = 0; i < kValuesOf<E>; i += 4) {
+    const SixteenBytes bytes = LoadSixteen(x + at + i);
+    PLURAL_UNROLL
+    for (int v = 0; v < 4; ++v) to[i + v] = FloatOf(bytes.words[v]);
+  }
+}
+
+// A row has a block of threads, or a warp where it is so short that most of a block would wait, as heads are.
+constexpr int kShortRow = 512, kShortRowThreads = 32;
+
+// The sum of r.total over a row's threads becomes each one's r.total.
+template <int kThreadsPerRow, class Block>
 PLURAL_DEVICE void SumOfRow(Block& block) {
   block.WarpSum([](auto& r) -> float& { return r.total; });
+  if constexpr (kThreadsPerRow == kShortRowThreads) return;
   block.Each([&](int thread, auto& r) {
     if (thread % 32 == 0) block.Store(thread, thread / 32 * 4, r.total);
   });
@@ -71,20 +86,22 @@ PLURAL_DEVICE void SumOfRow(Block& block) {
   });
 }
 
-// One row per block.
-template <class E>
-struct RmsNormRow {
-  static constexpr int kThreads = kRowThreads, kBytes = 4 * kRowWarps, kStep = kThreads * kValuesOf<E>;
+template <class E, int kThreadsPerRow>
+struct RmsNormRows {
+  static constexpr int kThreads = kRowThreads, kBytes = 4 * kRowWarps, kRows = kThreads / kThreadsPerRow;
+  static constexpr int kStep = kThreadsPerRow * kValuesOf<E>;
   struct Registers {
     float total;
   };
 
   template <class Block>
-  static PLURAL_DEVICE void Run(Block& block, const RmsNormArguments& a, int row, int) {
-    const std::int64_t at = row * a.count;
+  static PLURAL_DEVICE void Run(Block& block, const RmsNormArguments& a, int index, int) {
+    const std::int64_t first_row = static_cast<std::int64_t>(index) * kRows;
     block.Each([&](int thread, Registers& r) {
       r.total = 0;
-      for (std::int64_t i = thread * kValuesOf<E>; i < a.count; i += kStep) {
+      const std::int64_t row = first_row + thread / kThreadsPerRow, at = row * a.count;
+      if (row >= a.rows) return;
+      for (std::int64_t i = thread % kThreadsPerRow * kValuesOf<E>; i < a.count; i += kStep) {
         auto x = Values<E>::Load(a.x, at + i);
         if (a.branch != nullptr) {
           const auto branch = Values<E>::Load(a.branch, at + i);
@@ -96,16 +113,20 @@ struct RmsNormRow {
         for (int v = 0; v < kValuesOf<E>; ++v) r.total += x.v[v] * x.v[v];
       }
     });
-    SumOfRow(block);
+    SumOfRow<kThreadsPerRow>(block);
     block.Each([&](int thread, Registers& r) {
+      const std::int64_t row = first_row + thread / kThreadsPerRow, at = row * a.count;
+      if (row >= a.rows) return;
       float rstd = InverseRoot(r.total / static_cast<float>(a.count) + a.eps);
       // Squares that overflow would make the row 0 and hide that a run has diverged.
       if (rstd == 0) rstd = FloatOf(0x7FC00000U);
-      if (thread == 0) a.rstd[row] = rstd;
-      for (std::int64_t i = thread * kValuesOf<E>; i < a.count; i += kStep) {
+      if (thread % kThreadsPerRow == 0) a.rstd[row] = rstd;
+      for (std::int64_t i = thread % kThreadsPerRow * kValuesOf<E>; i < a.count; i += kStep) {
         auto x = Values<E>::Load(a.branch != nullptr ? a.sum : a.x, at + i);
+        float weight[kValuesOf<E>];
+        LoadFloats<E>(a.weight, i, weight);
         PLURAL_UNROLL
-        for (int v = 0; v < kValuesOf<E>; ++v) x.v[v] = x.v[v] * rstd * a.weight[i + v];
+        for (int v = 0; v < kValuesOf<E>; ++v) x.v[v] = x.v[v] * rstd * weight[v];
         x.Store(a.norm, at + i);
       }
     });
@@ -113,34 +134,43 @@ struct RmsNormRow {
 };
 
 // With n = x * rstd and g = dnorm * weight: dx = rstd * (g - n * mean(g * n)) + dsum.
-template <class E>
-struct RmsNormBackwardRow {
-  static constexpr int kThreads = kRowThreads, kBytes = 4 * kRowWarps, kStep = kThreads * kValuesOf<E>;
+template <class E, int kThreadsPerRow>
+struct RmsNormBackwardRows {
+  static constexpr int kThreads = kRowThreads, kBytes = 4 * kRowWarps, kRows = kThreads / kThreadsPerRow;
+  static constexpr int kStep = kThreadsPerRow * kValuesOf<E>;
   struct Registers {
     float total;
   };
 
   template <class Block>
-  static PLURAL_DEVICE void Run(Block& block, const RmsNormBackwardArguments& a, int row, int) {
-    const std::int64_t at = row * a.count;
-    const float rstd = a.rstd[row];
+  static PLURAL_DEVICE void Run(Block& block, const RmsNormBackwardArguments& a, int index, int) {
+    const std::int64_t first_row = static_cast<std::int64_t>(index) * kRows;
     block.Each([&](int thread, Registers& r) {
       r.total = 0;
-      for (std::int64_t i = thread * kValuesOf<E>; i < a.count; i += kStep) {
+      const std::int64_t row = first_row + thread / kThreadsPerRow, at = row * a.count;
+      if (row >= a.rows) return;
+      const float rstd = a.rstd[row];
+      for (std::int64_t i = thread % kThreadsPerRow * kValuesOf<E>; i < a.count; i += kStep) {
         const auto x = Values<E>::Load(a.x, at + i), d = Values<E>::Load(a.dnorm, at + i);
+        float weight[kValuesOf<E>];
+        LoadFloats<E>(a.weight, i, weight);
         PLURAL_UNROLL
-        for (int v = 0; v < kValuesOf<E>; ++v) r.total += d.v[v] * a.weight[i + v] * (x.v[v] * rstd);
+        for (int v = 0; v < kValuesOf<E>; ++v) r.total += d.v[v] * weight[v] * (x.v[v] * rstd);
       }
     });
-    SumOfRow(block);
+    SumOfRow<kThreadsPerRow>(block);
     block.Each([&](int thread, Registers& r) {
-      const float mean = r.total / static_cast<float>(a.count);
-      for (std::int64_t i = thread * kValuesOf<E>; i < a.count; i += kStep) {
+      const std::int64_t row = first_row + thread / kThreadsPerRow, at = row * a.count;
+      if (row >= a.rows) return;
+      const float rstd = a.rstd[row], mean = r.total / static_cast<float>(a.count);
+      for (std::int64_t i = thread % kThreadsPerRow * kValuesOf<E>; i < a.count; i += kStep) {
         const auto x = Values<E>::Load(a.x, at + i);
         auto d = Values<E>::Load(a.dnorm, at + i);
+        float weight[kValuesOf<E>];
+        LoadFloats<E>(a.weight, i, weight);
         PLURAL_UNROLL
         for (int v = 0; v < kValuesOf<E>; ++v) {
-          d.v[v] = (d.v[v] * a.weight[i + v] - x.v[v] * rstd * mean) * rstd;
+          d.v[v] = (d.v[v] * weight[v] - x.v[v] * rstd * mean) * rstd;
         }
         if (a.dsum != nullptr) {
           const auto dsum = Values<E>::Load(a.dsum, at + i);
@@ -236,11 +266,14 @@ struct GatePart {
 template <class E>
 PLURAL_DEVICE void Turn(Values<E>& first, Values<E>& second, const float* cos, const float* sin,
                         std::int64_t angle, bool back) {
+  float c[kValuesOf<E>], s[kValuesOf<E>];
+  LoadFloats<E>(cos, angle, c);
+  LoadFloats<E>(sin, angle, s);
   PLURAL_UNROLL
   for (int v = 0; v < kValuesOf<E>; ++v) {
-    const float c = cos[angle + v], s = back ? -sin[angle + v] : sin[angle + v];
-    const float turned = first.v[v] * c - second.v[v] * s;
-    second.v[v] = second.v[v] * c + first.v[v] * s;
+    const float sine = back ? -s[v] : s[v];
+    const float turned = first.v[v] * c[v] - second.v[v] * sine;
+    second.v[v] = second.v[v] * c[v] + first.v[v] * sine;
     first.v[v] = turned;
   }
 }
@@ -284,13 +317,25 @@ int StartTyped(std::int64_t x, std::int64_t y, const Arguments& a, const Launch&
   return 1;  // cudaErrorInvalidValue
 }
 
+template <class E>
+using LongRmsNormRows = RmsNormRows<E, kRowThreads>;
+template <class E>
+using ShortRmsNormRows = RmsNormRows<E, kShortRowThreads>;
 template <class Launch>
 int StartRmsNorm(const RmsNormArguments& a, const Launch& launch) {
-  return StartTyped<RmsNormRow>(a.rows, 1, a, launch);
+  if (a.count > kShortRow) return StartTyped<LongRmsNormRows>(a.rows, 1, a, launch);
+  return StartTyped<ShortRmsNormRows>(PiecesOver(a.rows, kRowWarps), 1, a, launch);
 }
+
+template <class E>
+using LongRmsNormBackwardRows = RmsNormBackwardRows<E, kRowThreads>;
+template <class E>
+using ShortRmsNormBackwardRows = RmsNormBackwardRows<E, kShortRowThreads>;
 template <class Launch>
 int StartRmsNormBackward(const RmsNormBackwardArguments& a, const Launch& launch) {
-  const int error = StartTyped<RmsNormBackwardRow>(a.rows, 1, a, launch);
+  const int error = a.count > kShortRow
+                        ? StartTyped<LongRmsNormBackwardRows>(a.rows, 1, a, launch)
+                        : StartTyped<ShortRmsNormBackwardRows>(PiecesOver(a.rows, kRowWarps), 1, a, launch);
   if (error != 0 || a.dweight_parts == nullptr) return error;
   return StartTyped<RmsNormWeightPart>(PiecesOver(a.count, kRowThreads), a.parts, a, launch);
 }

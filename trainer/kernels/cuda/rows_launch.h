@@ -8,8 +8,9 @@
 
 namespace plural::trainer::gpu {
 
+// Arguments stay where the launch put them, also those that are read by an index.
 template <class Program, class Arguments>
-__global__ void __launch_bounds__(Program::kThreads) RunRows(const Arguments a) {
+__global__ void __launch_bounds__(Program::kThreads) RunRows(const __grid_constant__ Arguments a) {
   __shared__ __align__(16) char shared[Program::kBytes];
   typename Program::Registers registers;
   DeviceBlock<typename Program::Registers> block(registers, shared);

@@ -77,15 +77,22 @@ PLURAL_DEVICE const E* KeyAt(const TreeAttentionArguments& a, const void* x, std
   return key < a.rows ? static_cast<const E*>(x) + key * row_stride + shared_head * head_stride : nullptr;
 }
 
-// Ends and positions of a tile's keys, for tiles that are seen in part.
-template <class Block>
-PLURAL_DEVICE void StoreKeys(Block& block, const TreeAttentionArguments& a, int first_key, int keys, int ends,
-                             int positions) {
+// Ends and positions of a tile's keys go beside its rows, for tiles that are seen in part.
+template <class E, int kWidth, class Block>
+PLURAL_DEVICE void StoreKeys(Block& block, const TreeAttentionArguments& a, int tile, int first_key,
+                             int keys) {
   block.Each([&](int thread, auto&) {
     if (thread >= keys) return;
-    block.Store(thread, ends + 4 * thread, EndOf(a, first_key + thread));
-    block.Store(thread, positions + 4 * thread, PositionOf(a, first_key + thread));
+    block.Store(thread, WordOfRow<E, kWidth>(tile, thread, 0), EndOf(a, first_key + thread));
+    block.Store(thread, WordOfRow<E, kWidth>(tile, thread, 1), PositionOf(a, first_key + thread));
   });
+}
+template <class E, int kWidth, class Block>
+PLURAL_DEVICE bool SeesKey(Block& block, const TreeAttentionArguments& a, int tile, int thread, int query,
+                           int query_position, int first_key, int key) {
+  return Sees(a, query, query_position, first_key + key,
+              block.template Load<int>(thread, WordOfRow<E, kWidth>(tile, key, 0)),
+              block.template Load<int>(thread, WordOfRow<E, kWidth>(tile, key, 1)));
 }
 
 // A pair of values of a row goes to x [rows, heads, dim], unless it is behind the last column.
@@ -105,8 +112,7 @@ struct TreeForward {
   static_assert(kKeys <= kThreads);
   // Shared memory.
   static constexpr int kQ = 0, kK = TileBytes<E>(kRows, kWidth), kV = kK + TileBytes<E>(kKeys, kWidth);
-  static constexpr int kEnds = kV + TileBytes<E>(kKeys, kWidth), kPositions = kEnds + 4 * kKeys;
-  static constexpr int kBytes = kPositions + 4 * kKeys;
+  static constexpr int kBytes = kV + TileBytes<E>(kKeys, kWidth);
 
   struct Registers {
     Pair<E> a[4], b[4];
@@ -140,7 +146,7 @@ struct TreeForward {
       block.WaitCopies();
       block.Sync();  // keys are there, and nobody reads the last values any more
       copy_keys(kV, a.v, a.v_row, a.v_head, number);
-      if (masked) StoreKeys(block, a, number * kKeys, kKeys, kEnds, kPositions);
+      if (masked) StoreKeys<E, kWidth>(block, a, kV, number * kKeys, kKeys);
       block.Each([&](int, Registers& r) {
         PLURAL_UNROLL
         for (int j = 0; j < kKeys / 8; ++j) r.s[j][0] = r.s[j][1] = r.s[j][2] = r.s[j][3] = 0;
@@ -175,11 +181,8 @@ struct TreeForward {
             float& s = r.s[j][2 * half + e];
             s = logits.Of(s);
             const int key = 8 * j + ColumnOfLane(thread) + e;
-            if (masked &&
-                !Sees(a, query, position, first_key + key, block.template Load<int>(thread, kEnds + 4 * key),
-                      block.template Load<int>(thread, kPositions + 4 * key))) {
+            if (masked && !SeesKey<E, kWidth>(block, a, kV, thread, query, position, first_key, key))
               s = MinusInfinity();
-            }
             top = s > top ? s : top;
           }
         }

@@ -28,8 +28,7 @@ struct TreeQueryGradient {
   static constexpr int kWarps = TreeWarps(kFp32), kThreads = 32 * kWarps, kRows = 16 * kWarps;
   static constexpr int kKeys = TreeKeys(kFp32, kWidth);
   static constexpr int kQ = 0, kDout = TileBytes<E>(kRows, kWidth), kK = 2 * kDout;
-  static constexpr int kV = kK + TileBytes<E>(kKeys, kWidth), kEnds = kV + TileBytes<E>(kKeys, kWidth);
-  static constexpr int kPositions = kEnds + 4 * kKeys, kBytes = kPositions + 4 * kKeys;
+  static constexpr int kV = kK + TileBytes<E>(kKeys, kWidth), kBytes = kV + TileBytes<E>(kKeys, kWidth);
 
   struct Registers {
     Pair<E> a[4], b[4];
@@ -58,7 +57,7 @@ struct TreeQueryGradient {
       CopyTile<E, kKeys, kWidth, kThreads>(block, kV, a.dim, [&](int key) {
         return KeyAt<E>(a, a.v, a.v_row, a.v_head, number * kKeys + key, shared_head);
       });
-      if (masked) StoreKeys(block, a, number * kKeys, kKeys, kEnds, kPositions);
+      if (masked) StoreKeys<E, kWidth>(block, a, kV, number * kKeys, kKeys);
       block.Each([&](int, Registers& r) {
         PLURAL_UNROLL
         for (int j = 0; j < kKeys / 8; ++j) {
@@ -136,9 +135,8 @@ struct TreeQueryGradient {
           PLURAL_UNROLL
           for (int e = 0; e < 2; ++e) {
             const int key = 8 * j + ColumnOfLane(thread) + e;
-            const bool visible = !masked || Sees(a, query, position, first_key + key,
-                                                 block.template Load<int>(thread, kEnds + 4 * key),
-                                                 block.template Load<int>(thread, kPositions + 4 * key));
+            const bool visible =
+                !masked || SeesKey<E, kWidth>(block, a, kV, thread, query, position, first_key, key);
             ScoreGradient(logits, a.scale, visible, r.lse[half], r.delta[half], &r.s[j][2 * half + e],
                           &r.dp[j][2 * half + e]);
           }
@@ -160,8 +158,11 @@ struct TreeKeyGradient {
   static_assert(kQueries <= kThreads);
   static constexpr int kK = 0, kV = TileBytes<E>(kRows, kWidth), kQ = 2 * kV;
   static constexpr int kDout = kQ + TileBytes<E>(kQueries, kWidth);
-  static constexpr int kLse = kDout + TileBytes<E>(kQueries, kWidth), kDelta = kLse + 4 * kQueries;
-  static constexpr int kPositions = kDelta + 4 * kQueries, kBytes = kPositions + 4 * kQueries;
+  static constexpr int kBytes = kDout + TileBytes<E>(kQueries, kWidth);
+  // Beside a query's row.
+  static PLURAL_DEVICE int Lse(int query) { return WordOfRow<E, kWidth>(kQ, query, 0); }
+  static PLURAL_DEVICE int Delta(int query) { return WordOfRow<E, kWidth>(kQ, query, 1); }
+  static PLURAL_DEVICE int Position(int query) { return WordOfRow<E, kWidth>(kQ, query, 2); }
 
   struct Registers {
     Pair<E> a[4], b[4];
@@ -239,9 +240,9 @@ struct TreeKeyGradient {
       if (thread >= kQueries) return;
       const int query = first_query + thread;
       const std::int64_t at = static_cast<std::int64_t>(head) * a.rows + query;
-      block.Store(thread, kLse + 4 * thread, query < a.rows ? a.lse[at] * kLog2E : 0.0F);
-      block.Store(thread, kDelta + 4 * thread, query < a.rows ? a.delta[at] : 0.0F);
-      block.Store(thread, kPositions + 4 * thread, PositionOf(a, query));
+      block.Store(thread, Lse(thread), query < a.rows ? a.lse[at] * kLog2E : 0.0F);
+      block.Store(thread, Delta(thread), query < a.rows ? a.delta[at] : 0.0F);
+      block.Store(thread, Position(thread), PositionOf(a, query));
     });
   }
 
@@ -259,11 +260,11 @@ struct TreeKeyGradient {
           PLURAL_UNROLL
           for (int e = 0; e < 2; ++e) {
             const int column = 8 * j + ColumnOfLane(thread) + e;
-            const bool visible = !masked || Sees(a, first_query + column,
-                                                 block.template Load<int>(thread, kPositions + 4 * column),
-                                                 key, end, position);
-            ScoreGradient(logits, a.scale, visible, block.template Load<float>(thread, kLse + 4 * column),
-                          block.template Load<float>(thread, kDelta + 4 * column), &r.s[j][2 * half + e],
+            const bool visible =
+                !masked || Sees(a, first_query + column, block.template Load<int>(thread, Position(column)),
+                                key, end, position);
+            ScoreGradient(logits, a.scale, visible, block.template Load<float>(thread, Lse(column)),
+                          block.template Load<float>(thread, Delta(column)), &r.s[j][2 * half + e],
                           &r.dp[j][2 * half + e]);
           }
         }

@@ -60,6 +60,10 @@ struct TreeBackwardStart {
   }
 };
 
+// What cards of compute capability 8.6, 8.9 and 12.0 give a block.
+static_assert(TreeQueryGradient<Bf16, 256>::kBytes <= 99 * 1024);
+static_assert(TreeKeyGradient<Bf16, 256>::kBytes <= 99 * 1024);
+
 template <class Launch>
 int StartTreeAttention(const TreeAttentionArguments& a, const Launch& launch) {
   return a.rows == 0 ? 0 : WithTreeShape(a.type, a.dim, TreeForwardStart<Launch>{launch, a});
