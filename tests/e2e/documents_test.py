@@ -126,11 +126,13 @@ NOT_TYPED = {
         "./run tests/gpu/checklist --device cpu --tiny -o OUTPUT",
     ],
     "Slurm; slurm_test.py and sweep_slurm_test.py have it": [
-        "sbatch --nodes=2 --ntasks-per-node=8 --time=04:00:00 launch/slurm/train.sbatch "
-        "recipes/poexft-mistral-7b.yaml data.train=my.h5",
-        "sbatch --nodes=2 --ntasks-per-node=8 --time=04:00:00 launch/slurm/train.sbatch RECIPE [a.b=c ...]",
+        "sbatch --nodes=2 --ntasks-per-node=8 --gpus-per-node=8 --time=04:00:00 launch/slurm/train.sbatch "
+        "RECIPE [a.b=c ...]",
         "scancel --batch --signal=USR1 JOB",
-        "launch/plural launch RECIPE --slurm --nodes 2 --ntasks-per-node 8 --time 04:00:00",
+        "launch/plural launch RECIPE --slurm --nodes 2 --ntasks-per-node 8 --time 04:00:00 "
+        "--sbatch=--gpus-per-node=8",
+        "launch/plural launch recipes/poexft-mistral-7b.yaml --slurm --nodes 2 --ntasks-per-node 8 "
+        "--time 04:00:00 --sbatch=--gpus-per-node=8 model.device=cuda train.groups_per_step=16",
         "launch/plural sweep submit unlikelihood.yaml",
         "launch/plural sweep submit unlikelihood.yaml --max-parallel 8 --sbatch=--time=4:00:00",
     ],

@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 
 #include <array>
+#include <iostream>
 
 #include "dist/agreement.h"
 #include "dist/gpu_driver.h"
@@ -22,6 +23,18 @@ bool UsesCuda(const std::string& device, const std::string& dtype) {
   return dist::NcclCompiled() && dist::NcclProblem().empty() && at::hasCUDA();
 }
 
+bool AllUseCuda(bool here, const dist::World& world, dist::Collectives& collectives) {
+  std::array<double, 1> ranks = {here ? 1.0 : 0.0};
+  collectives.AllReduceSum(ranks);
+  const auto with = static_cast<int>(ranks[0]);
+  if (world.Rank() == 0 && with > 0 && with < world.Size()) {
+    std::cerr << "plural: warning: " << world.Size() - with << " of " << world.Size()
+              << " ranks have no GPU, so that device auto computes on the CPU on all of them; with device cuda "
+                 "such a start ends and names the machine\n";
+  }
+  return with == world.Size();
+}
+
 at::Device OpenDevice(const ComputeOptions& options, const dist::World& world,
                       dist::Collectives& collectives) {
   if (options.device == "cuda" && options.dtype == "fp64") {
@@ -30,9 +43,7 @@ at::Device OpenDevice(const ComputeOptions& options, const dist::World& world,
                                  "--device cuda: fp64 is computed on the CPU only; leave --device out, or "
                                  "give --dtype fp32 or bf16"));
   }
-  std::array<double, 1> without_gpu = {UsesCuda(options.device, options.dtype) ? 0.0 : 1.0};
-  collectives.AllReduceMax(without_gpu);
-  if (without_gpu[0] > 0.0) return at::kCPU;
+  if (!AllUseCuda(UsesCuda(options.device, options.dtype), world, collectives)) return at::kCPU;
   const int device = dist::TakeCudaDevice(world, collectives);  // opens the GPU part of libtorch
   SetGpuArithmetic(/*deterministic=*/false);
   return {at::kCUDA, static_cast<at::DeviceIndex>(device)};

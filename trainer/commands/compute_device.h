@@ -21,6 +21,9 @@ namespace plural::trainer {
 // fp64 is computed on the CPU. cuda is true without a look, so that opening it says what is missing.
 bool UsesCuda(const std::string& device, const std::string& dtype);
 
+// Whether all ranks do, where `here` says whether this one does. Rank 0 warns where only some do. COLLECTIVE.
+bool AllUseCuda(bool here, const dist::World& world, dist::Collectives& collectives);
+
 // auto computes on the CPU unless every rank has a GPU. On GPUs ranks take one each by their local rank.
 // COLLECTIVE.
 // Errors: ExitError(kUsage) for fp64 on a GPU; ResourceError, told by one rank, where cuda is asked for and

@@ -8,6 +8,8 @@ namespace plural::trainer {
 
 void SetGpuArithmetic(bool deterministic) {
   at::Context& context = at::globalContext();
+  // fp32 is fp32, also where the environment asks for TF32 (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE).
+  context.setAllowTF32CuBLAS(false);
   context.setAllowBF16ReductionCuBLAS(/*allow_reduced_precision=*/false, /*allow_splitk=*/true);
   if (!deterministic) return;
   context.setDeterministicAlgorithms(true, /*warn_only=*/false);

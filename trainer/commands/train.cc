@@ -69,7 +69,7 @@ int RunTrain(const TrainOptions& options, dist::World& world, dist::Collectives&
   RequireEqual("the recipe's hash (" + options.recipe + ")", data::Sha256OfBytes(recipe.Canonical().dump()),
                world, collectives);
   SetThreads(recipe.run.threads, world);
-  if (!UsesCuda(recipe.model.device, recipe.model.dtype)) {
+  if (!AllUseCuda(UsesCuda(recipe.model.device, recipe.model.dtype), world, collectives)) {
     return static_cast<int>(Train(recipe, at::kCPU, world, collectives, stop, watchdog));
   }
 

@@ -1,4 +1,4 @@
-// What auto, cpu and cuda mean. Opening a GPU is tested where there is none (e2e/device_test.py).
+// What auto, cpu and cuda mean.
 #include "trainer/commands/compute_device.h"
 
 #include <gtest/gtest.h>
