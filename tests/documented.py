@@ -12,8 +12,8 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("do
 INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 # What begins a command line, behind settings of the environment.
 PROGRAM = re.compile(
-    r"^(?:\w+=\S+ )*(?:(?:launch|tests|build)/[\w./-]+|\./run|plural|mpirun|sbatch|scancel|docker|apptainer|conda"
-    r"|tar|(?:\.venv/bin/)?(?:hf|pip|python)|export(?= [A-Z])|cmake|ninja|ctest|git|pre-commit|gdb)(?= |$)"
+    r"^(?:\w+=\S+ )*(?:(?:launch|tests|build)/[\w./-]+|\./run|plural|mpirun|sbatch|scancel|docker"
+    r"|apptainer|conda|tar|(?:\.venv/bin/)?(?:hf|pip|python)|export(?= [A-Z])|cmake|ninja|ctest|git|pre-commit|gdb)(?= |$)"
 )
 # A sentence may name a command with the option that it speaks of. It shows one to type where this is there.
 WHOLE = {

@@ -28,9 +28,10 @@ bool AllUseCuda(bool here, const dist::World& world, dist::Collectives& collecti
   collectives.AllReduceSum(ranks);
   const auto with = static_cast<int>(ranks[0]);
   if (world.Rank() == 0 && with > 0 && with < world.Size()) {
-    std::cerr << "plural: warning: " << world.Size() - with << " of " << world.Size()
-              << " ranks have no GPU, so that device auto computes on the CPU on all of them; with device cuda "
-                 "such a start ends and names the machine\n";
+    std::cerr
+        << "plural: warning: " << world.Size() - with << " of " << world.Size()
+        << " ranks have no GPU, so that device auto computes on the CPU on all of them; with device cuda "
+           "such a start ends and names the machine\n";
   }
   return with == world.Size();
 }
