@@ -85,7 +85,7 @@ World::World(int* argc, char*** argv, std::shared_ptr<Pulse> pulse)
       pulse_(pulse ? std::move(pulse) : std::make_shared<Pulse>()) {
   int initialized = 0;
   MPI_Initialized(&initialized);
-  if (initialized) throw std::logic_error("World was made twice; MPI can be initialised once a process");
+  if (initialized) throw std::logic_error("World was made twice; MPI can be initialised once per process");
   const LauncherClaim claim = ReadLauncherClaim();
   // Without a launcher, Open MPI 4 would start a daemon, which needs its programs in PATH and
   // serves only a process that later spawns others. Without the daemon all such processes of a user

@@ -13,7 +13,8 @@ INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 # What begins a command line, behind settings of the environment.
 PROGRAM = re.compile(
     r"^(?:\w+=\S+ )*(?:(?:launch|tests|build)/[\w./-]+|\./run|plural|mpirun|sbatch|scancel|docker"
-    r"|apptainer|conda|tar|(?:\.venv/bin/)?(?:hf|pip|python)|export(?= [A-Z])|cmake|ninja|ctest|git|pre-commit|gdb)(?= |$)"
+    r"|apptainer|conda|tar|(?:\.venv/bin/)?(?:hf|pip|python)|export(?= [A-Z])|cmake|ninja|ctest|git"
+    r"|pre-commit|gdb)(?= |$)"
 )
 # A sentence may name a command with the option that it speaks of. It shows one to type where this is there.
 WHOLE = {

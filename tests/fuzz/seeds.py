@@ -51,7 +51,7 @@ def write_safetensors():
     write("safetensors", "name_with_controls", raw(b"{" + controls + b"}", bytes(5)))
 
 
-# The values of the type, trainer/model/nf4_loops.cc.
+# The values of the type, trainer/kernels/nf4_loops.cc.
 NF4 = [
     -1.0,
     -0.6961928009986877,

@@ -1,6 +1,6 @@
 // `plural export`: an adapter merged into the weights of its model.
 //
-// Owns: the command's options and its report. Does not own: the merge (model/merge.h). Thread rule: main
+// Owns: the command's options and its report. Does not own: the merge (files/merge.h). Thread rule: main
 // thread.
 #pragma once
 

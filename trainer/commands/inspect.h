@@ -1,7 +1,7 @@
 // `plural inspect`: look into a corpus, a checkpoint or an adapter.
 //
 // Owns: the command, its printed forms. Does not own: the checks of what it reads (data/corpus.h,
-// model/safetensors.h). Thread rule: main thread; memory is bounded by one group and the corpus's offsets.
+// files/safetensors.h). Thread rule: main thread; memory is bounded by one group and the corpus's offsets.
 #pragma once
 
 #include <filesystem>

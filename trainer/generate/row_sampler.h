@@ -21,7 +21,7 @@ namespace plural::trainer {
 struct RowToDraw {
   SamplingSettings sampling{};
   bool may_end = true;           // end tokens are drawn, too
-  std::vector<double> uniforms;  // in [0, 1): one a draw
+  std::vector<double> uniforms;  // in [0, 1): one per draw
 };
 
 struct DrawnRow {

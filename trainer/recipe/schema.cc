@@ -125,7 +125,7 @@ std::vector<Key> MakeKeys() {
                                    {"sequential", data::Assignment::kSequential},
                                    {"aligned", data::Assignment::kAligned}},
            FIELD(group.assignment),
-           "possibility numbers: drawn anew each epoch, once a group, k_i = i, or of the kind the response "
+           "possibility numbers: drawn anew each epoch, once per group, k_i = i, or of the kind the response "
            "is, by a corpus made with `--align` (`poexft`)"));
   add(Word(
       "group.selection",
@@ -164,11 +164,12 @@ std::vector<Key> MakeKeys() {
              "learning rate of the latents' own parameters, times `optimizer.lr` (`cvf`)"));
 
   add(Boolean("early_stop.enabled", FIELD(early_stop.enabled),
-              "stop after a pass whose summed loss <= (1 + gamma) * summed target entropy "
+              "stop after an epoch whose summed loss <= (1 + gamma) * summed target entropy "
               "(`distribution_matching`)"));
   add(Number("early_stop.gamma", AtLeast(0), FIELD(early_stop.gamma), "see `early_stop.enabled`"));
 
-  add(Integer("train.epochs", Between(1, 1e6), FIELD(train.epochs), "passes over the corpus"));
+  add(Integer("train.epochs", Between(1, 1e6), FIELD(train.epochs),
+              "how often the whole corpus is trained on"));
   Key steps;
   steps.name = "train.steps";
   steps.type = KeyType::kInteger;

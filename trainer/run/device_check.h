@@ -1,6 +1,6 @@
 // A test of the attention kernel on this machine's own device, before a run trusts it.
 //
-// Owns: small inputs, the plain formula, what may differ. Does not own: the kernels (model/attention.h).
+// Owns: small inputs, the plain formula, what may differ. Does not own: the kernels (ops/attention.h).
 // Thread rule: one thread.
 #pragma once
 

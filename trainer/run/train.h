@@ -1,7 +1,7 @@
 // Train: one run, from its recipe to its adapter or model.
 //
-// Owns: the order of set-up, the loop over steps, what is logged, saved and shown when. Does not own: the
-// step itself (train_step.h), the parts' meaning. Thread rule: main thread of every rank.
+// Owns: the order in which everything is checked and loaded. Does not own: the loop over steps
+// (training_run.h), the parts' meaning. Thread rule: main thread of every rank.
 #pragma once
 
 #include <ATen/core/TensorBody.h>

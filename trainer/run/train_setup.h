@@ -27,7 +27,7 @@ std::string AdapterFolder(const Recipe& recipe);
 ModelConfig ConfigOf(const Recipe& recipe);
 
 // The base model: random weights, or room for those of model.path, which are still to be loaded
-// (model/load_model.h). Looks first at the folders of what AddTrained adds. Errors: ExitError(kBadRecipe)
+// (files/load_model.h). Looks first at the folders of what AddTrained adds. Errors: ExitError(kBadRecipe)
 // when the adapter of adapter.init_from has another rank, alpha or other targets than the recipe, other
 // latents, or latents that the method does not train.
 Decoder MakeBase(const Recipe& recipe, const ModelConfig& config, at::Device device);

@@ -65,7 +65,7 @@ def _word(value: Any) -> str:
 
 
 def read_metrics(run: Run | PathLike, event: str | None = "step") -> pandas.DataFrame:
-    """The lines of metrics.jsonl, a row each: those of training steps, of another `event`, or all with None.
+    """The lines of metrics.jsonl, one row each: of training steps, of another `event`, or all with None.
 
     `run`: a run, its folder or the file. Errors: PluralError (66) where there is none, (65) for a damaged
     line.

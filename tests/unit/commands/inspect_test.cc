@@ -58,7 +58,7 @@ class InspectTest : public ::testing::Test {
   fs::path folder_;
 };
 
-// The corpus of tests/unit/data/corpus_file.h.
+// The corpus of tests/unit/support/corpus_file.h.
 TEST_F(InspectTest, CorpusAsJson) {
   const fs::path path = folder_ / "corpus.h5";
   data::CorpusFile().Write(path);

@@ -40,7 +40,7 @@ _DEFAULT_ANSWERS = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("question", nargs="?", metavar="QUESTION", help="in quotation marks; of a dialogue, a turn a line")
+    add("question", nargs="?", metavar="QUESTION", help="in quotation marks; a dialogue: one turn per line")
     add(
         "-n",
         type=whole_number(1, 100_000),

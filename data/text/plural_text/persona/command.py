@@ -6,7 +6,7 @@ location, education and occupation in bits. An interrupted command continues whe
 all conversations in place it only measures.
 """
 
-# Owns: the command line, the order of work, prompts of the revealer. Does not own: turns, values, figures.
+# Owns: the command line, the order of work. Does not own: turns, the model under test, values, figures.
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from plural_text.common.asking import AnswerCache, ask_all
-from plural_text.common.compute_options import add_compute_options, compute_words
+from plural_text.common.compute_options import add_compute_options
 from plural_text.common.endpoint import DEFAULT_KEY_VARIABLE, Endpoint, EndpointLimits
 from plural_text.common.errors import BadData, CommandError, UsageError
 from plural_text.common.json_lines import kind
@@ -26,7 +26,6 @@ from plural_text.common.kept_lines import KeptLines
 from plural_text.common.model_process import ModelProcess
 from plural_text.common.options import number, whole_number
 from plural_text.common.parallel import Parallel
-from plural_text.common.program import program
 from plural_text.common.progress import Progress
 from plural_text.metrics.figure_report import check_output, report, table, write_report
 from plural_text.persona import conversation as talk
@@ -40,11 +39,10 @@ from plural_text.persona.figures import (
     persona_values,
     value_counts,
 )
+from plural_text.persona.revealer import RevealerPrompts, generate_command, reveal
 from plural_text.persona.values import FOLDER, read_value_sets
 from plural_text.prepare.formats import InputFiles
-from plural_text.prepare.prompt_encoder import PromptEncoder
-from plural_text.prepare.templates import DEFAULTS, open_template
-from plural_text.prepare.tokenizer_files import open_tokenizer
+from plural_text.prepare.templates import DEFAULTS
 
 _OPENING_TURNS = 4
 
@@ -57,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="TALKS.jsonl",
-        help="the conversations, a line each as it is finished; what stands there is not repeated",
+        help="the conversations, one line each as it is finished; what stands there is not repeated",
     )
     add("--figures", type=Path, metavar="FIGURES.json", help="all figures; written whole or not at all")
     add("--force", action="store_true", help="replace the file of --figures where it exists")
@@ -67,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=FOLDER,
         metavar="DIR",
-        help="value sets, a file such as gender.txt an attribute",
+        help="value sets, one file per attribute, such as gender.txt",
     )
     add(
         "--parallel",
@@ -127,7 +125,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_compute_options(model)
 
     seeker = parser.add_argument_group("the seeker").add_argument
-    seeker("--questions", type=Path, metavar="FILE.jsonl", help='a script: {"ask", "attribute"} a line')
+    seeker("--questions", type=Path, metavar="FILE.jsonl", help='a script: {"ask", "attribute"} per line')
     seeker("--seeker", metavar="BASE_URL", help="instead of a script, an OpenAI-compatible endpoint")
     seeker("--seeker-model", metavar="NAME")
     seeker(
@@ -229,7 +227,7 @@ def _talk(names: list[str], arguments, protocol, kept: KeptLines, talks: dict[st
     settings, before = _settings(arguments), len(talks)
     failure: CommandError | None = None
     with (
-        ModelProcess(_command(arguments)) as revealer,
+        ModelProcess(generate_command(arguments)) as revealer,
         Progress(
             "persona",
             arguments.conversations,
@@ -242,7 +240,7 @@ def _talk(names: list[str], arguments, protocol, kept: KeptLines, talks: dict[st
 
         def hold(name: str) -> Conversation:
             opening = opening_of(name, openings, arguments.seed)
-            return converse(name, opening, seeker, lambda so_far: _reveal(so_far, revealer, prompts))
+            return converse(name, opening, seeker, lambda so_far: reveal(so_far, revealer, prompts))
 
         held = Parallel(hold, names, arguments.parallel)
         for name, found, error in held:
@@ -260,68 +258,6 @@ def _talk(names: list[str], arguments, protocol, kept: KeptLines, talks: dict[st
             "from there",
         )
         raise failure
-
-
-class RevealerPrompts:
-    """Conversations to the token ids that ask for the revealer's next turn, and its token ids to text."""
-
-    def __init__(self, arguments):
-        tokenizer = open_tokenizer(
-            arguments.tokenizer or arguments.model,
-            warn=lambda line: print(f"plural: warning: {line}", file=sys.stderr),
-        )
-        template = open_template(arguments.template, "dialogue", tokenizer)
-        self._seed, self.possibilities = arguments.seed, arguments.possibilities
-        if self.possibilities and not template.has_numbers():
-            raise UsageError(
-                f"template '{template.name}' has no place for a possibility number; give "
-                "--possibilities 0 or another --template"
-            )
-        self._encoder = PromptEncoder(
-            tokenizer, template, arguments.max_prompt_tokens, "--max-prompt-tokens allows"
-        )
-        self.text = self._encoder.text
-
-    def number(self, request: str) -> int:
-        """Uniform from 1 to M, drawn anew for every turn; 0 without numbers."""
-        return (
-            random.Random(f"{self._seed}:{request}").randint(1, self.possibilities)
-            if self.possibilities
-            else 0
-        )
-
-    def tokens(self, turns: list[str], k: int) -> list[int]:
-        """Drops oldest turns where the prompt is too long. Errors: BadData when nothing is left to drop."""
-        return self._encoder.fit(turns, [k])[1][0]
-
-
-def _reveal(so_far: Conversation, revealer: ModelProcess, prompts: RevealerPrompts) -> tuple[str, int]:
-    request = f"{so_far.id}:{len(so_far.turns)}"
-    k = prompts.number(request)
-    answer = revealer.ask({"id": request, "prompt_tokens": prompts.tokens(so_far.turns, k)})
-    return prompts.text(answer["responses"][0]["tokens"]), k
-
-
-def _command(arguments) -> list[str]:
-    command = [
-        program(),
-        "generate",
-        "--stream",
-        "--model",
-        str(arguments.model),
-        "--responses",
-        "1",
-        "--temperature",
-        str(arguments.temperature),
-        "--top-k",
-        str(arguments.top_k),
-        "--max-new-tokens",
-        str(arguments.max_new_tokens),
-        "--seed",
-        str(arguments.seed),
-        *compute_words(arguments),
-    ]
-    return command + (["--adapter", str(arguments.adapter)] if arguments.adapter else [])
 
 
 def opening_of(name: str, openings: list[list[str]], seed: int) -> list[str]:

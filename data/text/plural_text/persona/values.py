@@ -1,7 +1,7 @@
 """Texts about an attribute of a persona to the values under which they are counted.
 
-Owns: the value sets (data files, a line `value | other spellings`; a value may have several lines), the rule
-of each attribute. Does not own: the texts (conversation.py). Sizes as published: 8 ages by decade,
+Owns: the value sets (data files of lines `value | other spellings`; a value may have several), the rule of
+each attribute. Does not own: the texts (conversation.py). Sizes as published: 8 ages by decade,
 57 genders, 196 countries, 13 kinds of education, 27 sectors of occupation. Each file says where its values
 are from.
 """

@@ -146,7 +146,7 @@ class Files:
                 yield Item(fields, f"{file} row {number}", f"{name}:{number}")
             return
         if file.suffix in separated.SUFFIXES:
-            self._only_lines(file, "a table of texts, which has no lists", "write an object a line")
+            self._only_lines(file, "a table of texts, which has no lists", "write one object per line")
             before = self.bytes_read
             with _opened(file, is_document=False) as (raw, stream):
                 for number, fields in separated.rows(stream, file):
@@ -202,7 +202,7 @@ def _check_beginning(beginning: bytes, file: Path, is_document: bool) -> None:
 
 
 def _layout(stream: BinaryIO) -> str:
-    """What a .json file holds: an array of records, one record, or one a line. The stream goes back."""
+    """What a .json file holds: an array of records, one record, or one per line. The stream goes back."""
     try:
         if stream.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
             return "array"

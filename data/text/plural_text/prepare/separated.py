@@ -1,4 +1,4 @@
-"""Rows of .csv and .tsv files: a header that names the columns, then a record a row, every cell a text.
+"""Rows of .csv and .tsv files: a header that names the columns, then one record per row, every cell a text.
 
 Owns: the separator, what is no such table. Does not own: what the columns mean (formats.py). Streams: one row
 in memory. Thread rule: a generator, one thread.

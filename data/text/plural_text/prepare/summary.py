@@ -81,7 +81,7 @@ class Summary:
         if not self.responses:
             return ""
         range = f"{self.fewest:,} to {self.most:,}" if self.fewest < self.most else f"{self.most:,}"
-        return f", {range} a group"
+        return f", {range} per group"
 
     def lines(self, changes: Changes, output: str, sha256: str) -> list[str]:
         rows = [
