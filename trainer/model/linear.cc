@@ -244,11 +244,11 @@ class Project : public torch::autograd::Function<Project> {
   // The products that are still to be added, and what the adapters add to the gradient of x.
   static void AddInputGradient(const ProjectPlan& plan, const variable_list& dt, std::vector<Factors> to_dx,
                                at::Tensor& dx_RI) {
-    const PartScope adapter(Part::kLora);
     const auto a_of = [&](std::size_t g) { return plan.JoinedA(plan.adapters[g], dt[g].scalar_type()); };
     const bool dropped = !plan.adapters.empty() && plan.adapters[0].p > 0;
     if (dropped) {
       AddProducts(dx_RI, std::exchange(to_dx, {}));
+      const PartScope adapter(Part::kLora);
       if (const std::vector<Dropout> places = plan.PlacesTogether(dx_RI); !places.empty()) {
         const auto groups = static_cast<std::int64_t>(dt.size());
         const at::Tensor dx_GRI = at::empty({groups, dx_RI.size(0), dx_RI.size(1)}, dx_RI.options());
@@ -262,12 +262,13 @@ class Project : public torch::autograd::Function<Project> {
     for (std::size_t g = 0; g < dt.size(); ++g) {
       const AdapterGroup& group = plan.adapters[g];
       if (group.p > 0) {
+        const PartScope adapter(Part::kLora);
         dx_RI.add_(Dropped(group.dropout, group.p, at::mm(dt[g], a_of(g))));
       } else {
         to_dx.push_back({dt[g], a_of(g)});
       }
     }
-    AddProducts(dx_RI, to_dx);
+    AddProducts(dx_RI, to_dx);  // one with those of the weights, which are most of it
   }
 
   // Input A^T of all adapters of a group, [R, J].
