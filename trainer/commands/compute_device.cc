@@ -3,6 +3,8 @@
 #include <ATen/Context.h>
 
 #include <array>
+#include <iostream>
+#include <string>
 
 #include "dist/agreement.h"
 #include "dist/gpu_driver.h"
@@ -35,6 +37,8 @@ at::Device OpenDevice(const ComputeOptions& options, const dist::World& world,
   if (without_gpu[0] > 0.0) return at::kCPU;
   const int device = dist::TakeCudaDevice(world, collectives);  // opens the GPU part of libtorch
   SetGpuArithmetic(/*deterministic=*/false);
+  const std::string missing = KernelWarning(collectives.AllGather(KernelsProblem()));
+  if (world.Rank() == 0 && !missing.empty()) std::cerr << "plural: warning: " << missing << "\n";
   return {at::kCUDA, static_cast<at::DeviceIndex>(device)};
 }
 

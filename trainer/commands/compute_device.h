@@ -21,10 +21,9 @@ namespace plural::trainer {
 // fp64 is computed on the CPU. cuda is true without a look, so that opening it says what is missing.
 bool UsesCuda(const std::string& device, const std::string& dtype);
 
-// auto computes on the CPU unless every rank has a GPU. On GPUs ranks take one each by their local rank.
-// COLLECTIVE.
-// Errors: ExitError(kUsage) for fp64 on a GPU; ResourceError, told by one rank, where cuda is asked for and
-// cannot be had, or ranks would share a GPU.
+// auto computes on the CPU unless every rank has a GPU. On GPUs ranks take one each by their local rank;
+// where one lacks the kernels, rank 0 warns. COLLECTIVE. Errors: ExitError(kUsage) for fp64 on a GPU;
+// ResourceError, told by one rank, where cuda is asked for and cannot be had, or ranks would share a GPU.
 at::Device OpenDevice(const ComputeOptions& options, const dist::World& world,
                       dist::Collectives& collectives);
 

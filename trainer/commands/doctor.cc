@@ -25,8 +25,10 @@
 #include "trainer/base/error.h"
 #include "trainer/base/version.h"
 #include "trainer/commands/model_options.h"
+#include "trainer/ops/cuda_kernels.h"
 #include "trainer/plan/process_memory.h"
 #include "trainer/plan/usable_cores.h"
+#include "trainer/run/device_check.h"
 
 namespace plural::trainer {
 namespace {
@@ -133,6 +135,7 @@ json LookAround(const dist::World& world) {
           {"writable", CanWriteHere()},
           {"driver", driver.cuda_version},
           {"gpus", gpus},
+          {"kernels_problem", KernelsProblem()},
           {"cuda_problem", driver.devices.empty() ? "" : dist::NcclProblem()},
           {"nccl_loaded", driver.devices.empty() ? "" : dist::LoadedNcclVersionText()}};
 }
@@ -220,6 +223,15 @@ void CheckGpus(const std::vector<json>& ranks, Findings& findings) {
     findings.notes.push_back(problem);
 }
 
+// Of a build for GPUs, also where none is to be seen: this may be a login node.
+void CheckKernels(const std::vector<json>& ranks, Findings& findings) {
+  if (!dist::NcclCompiled()) return;
+  std::vector<std::string> problems;
+  for (const json& rank : ranks) problems.push_back(rank.at("kernels_problem"));
+  if (const std::string missing = KernelWarning(problems); !missing.empty())
+    findings.notes.push_back(missing);
+}
+
 void CheckTools(Findings& findings) {
   const PythonSide python = FindPythonSide();
   if (!python.found) {
@@ -265,6 +277,7 @@ void Print(const std::vector<json>& ranks, const dist::World& world, const Findi
   line("NCCL", dist::NcclVersion() + (loaded.empty() ? "" : " compiled, " + loaded + " loaded"));
   line("CUDA", dist::CudaRuntimeVersion() == 0 ? "not compiled"
                                                : "runtime " + CudaVersionText(dist::CudaRuntimeVersion()));
+  line("GPU kernels", KernelsProblem().empty() ? "load" : "none");
   line("GPU driver", first.at("driver") == 0 ? "none" : "CUDA " + CudaVersionText(first.at("driver")));
 
   std::map<std::string, std::vector<std::size_t>> machines;
@@ -306,6 +319,7 @@ int RunDoctor(const DoctorOptions&, const dist::World& world, dist::Collectives&
   CompareRanks(ranks, findings);
   CheckMachines(ranks, findings);
   CheckGpus(ranks, findings);
+  CheckKernels(ranks, findings);
   CheckTools(findings);
   if (world.Rank() == 0) Print(ranks, world, findings);
   return static_cast<int>(findings.faults.empty() ? ExitCode::kDone : ExitCode::kWrongResources);
