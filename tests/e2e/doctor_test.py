@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import tempfile
 import unittest
@@ -35,6 +36,11 @@ class Doctor(unittest.TestCase):
             "GPU driver",
         ):
             self.assertIn(word, result.stdout)
+        self.assertGreater(float(re.search(r", ([\d.]+) GFLOP/s in fp32; ", result.stdout)[1]), 0.1)
+
+    def test_without_a_gpu_nothing_is_said_of_training_on_one(self):
+        last = doctor(env={"CUDA_VISIBLE_DEVICES": ""}).stdout.splitlines()[-1]
+        self.assertEqual(last, "Training on CPUs can work here.")
 
     def test_counts_ranks_and_prints_once(self):
         result = doctor(ranks=3)

@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -24,6 +25,7 @@
 #include "dist/gpu_driver.h"
 #include "trainer/base/error.h"
 #include "trainer/base/version.h"
+#include "trainer/commands/doctor_speed.h"
 #include "trainer/commands/model_options.h"
 #include "trainer/ops/cuda_kernels.h"
 #include "trainer/plan/process_memory.h"
@@ -121,6 +123,7 @@ json LookAround(const dist::World& world) {
   for (const auto& device : driver.devices) {
     gpus.push_back(device.name + ", " + Fixed(static_cast<double>(device.memory_bytes) / kGiB) + " GiB");
   }
+  const RankSpeed speed = MeasureSpeed(world);
   std::error_code error;
   return {{"host", world.Host()},
           {"local_rank", world.LocalRank()},
@@ -136,6 +139,9 @@ json LookAround(const dist::World& world) {
           {"driver", driver.cuda_version},
           {"gpus", gpus},
           {"kernels_problem", KernelsProblem()},
+          {"cpu_speed", speed.cpu},
+          {"gpu_speed", speed.gpu},
+          {"gpu_problem", speed.gpu_problem},
           {"cuda_problem", driver.devices.empty() ? "" : dist::NcclProblem()},
           {"nccl_loaded", driver.devices.empty() ? "" : dist::LoadedNcclVersionText()}};
 }
@@ -232,6 +238,30 @@ void CheckKernels(const std::vector<json>& ranks, Findings& findings) {
     findings.notes.push_back(missing);
 }
 
+// Of these ranks, 0 left out: without a GPU.
+std::vector<double> SpeedsOf(const std::vector<json>& ranks, const std::vector<std::size_t>& members,
+                             const char* key) {
+  std::vector<double> speeds;
+  for (const std::size_t rank : members) {
+    if (const double speed = ranks[rank].at(key); speed > 0.0) speeds.push_back(speed);
+  }
+  return speeds;
+}
+
+void CheckSpeed(const std::vector<json>& ranks, Findings& findings) {
+  std::vector<double> cpu, gpu;
+  for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
+    cpu.push_back(ranks[rank].at("cpu_speed"));
+    gpu.push_back(ranks[rank].at("gpu_speed"));
+    if (const std::string problem = ranks[rank].at("gpu_problem"); !problem.empty())
+      findings.notes.push_back("rank " + std::to_string(rank) + " computes nothing on a GPU: " + problem);
+  }
+  std::vector<std::string> slow = {SlowRankNote(cpu, "multiplies")};
+  if (std::ranges::min(gpu) > 0.0) slow.push_back(SlowRankNote(gpu, "multiplies on a GPU"));
+  std::ranges::copy_if(slow, std::back_inserter(findings.notes),
+                       [](const std::string& note) { return !note.empty(); });
+}
+
 void CheckTools(Findings& findings) {
   const PythonSide python = FindPythonSide();
   if (!python.found) {
@@ -291,9 +321,12 @@ void Print(const std::vector<json>& ranks, const dist::World& world, const Findi
     std::cout << "    " << host << ": rank " << Ranges(members) << " (local " << Ranges(local)
               << "), a rank has " << machine.at("cores").get<int>() << " cores, uses "
               << machine.at("threads").get<int>() << " of them, "
-              << machine.at("cpu_capability").get<std::string>() << "; "
+              << machine.at("cpu_capability").get<std::string>() << ", "
+              << SpeedText(SpeedsOf(ranks, members, "cpu_speed")) << " in fp32; "
               << Fixed(machine.at("memory_gib").get<double>()) << " GiB of memory free\n";
     for (const json& gpu : machine.at("gpus")) std::cout << "      GPU " << gpu.get<std::string>() << "\n";
+    if (const auto speeds = SpeedsOf(ranks, members, "gpu_speed"); !speeds.empty())
+      std::cout << "      a rank's GPU multiplies bf16 at " << SpeedText(speeds) << "\n";
   }
 
   const char* job = std::getenv("SLURM_JOB_ID");
@@ -302,7 +335,9 @@ void Print(const std::vector<json>& ranks, const dist::World& world, const Findi
 
   for (const std::string& fault : findings.faults) std::cout << "missing: " << fault << "\n";
   for (const std::string& note : findings.notes) std::cout << "note: " << note << "\n";
-  std::cout << (findings.faults.empty() ? "Training on CPUs can work here." : "Training cannot work here.")
+  const auto computing =
+      std::ranges::count_if(ranks, [](const json& rank) { return rank.at("gpu_speed") > 0.0; });
+  std::cout << Verdict(!findings.faults.empty(), ranks.size(), static_cast<std::size_t>(computing))
             << std::endl;
 }
 
@@ -311,7 +346,8 @@ void Print(const std::vector<json>& ranks, const dist::World& world, const Findi
 void AddDoctorOptions(CLI::App& /*command*/, DoctorOptions&) {}
 
 int RunDoctor(const DoctorOptions&, const dist::World& world, dist::Collectives& collectives) {
-  SetThreads(0, world);  // as every other command does
+  SetThreads(0, world);   // as every other command does
+  collectives.Barrier();  // before the measurement
   std::vector<json> ranks;
   for (const std::string& text : collectives.AllGather(LookAround(world).dump()))
     ranks.push_back(json::parse(text));
@@ -320,6 +356,7 @@ int RunDoctor(const DoctorOptions&, const dist::World& world, dist::Collectives&
   CheckMachines(ranks, findings);
   CheckGpus(ranks, findings);
   CheckKernels(ranks, findings);
+  CheckSpeed(ranks, findings);
   CheckTools(findings);
   if (world.Rank() == 0) Print(ranks, world, findings);
   return static_cast<int>(findings.faults.empty() ? ExitCode::kDone : ExitCode::kWrongResources);
