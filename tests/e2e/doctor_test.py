@@ -1,7 +1,10 @@
 """`plural doctor` as a user calls it."""
 
 import os
+import pathlib
+import re
 import subprocess
+import tempfile
 import unittest
 
 BINARY = os.environ["PLURAL_BINARY"]
@@ -29,9 +32,15 @@ class Doctor(unittest.TestCase):
             "yaml-cpp ",
             "NCCL ",
             "CUDA ",
+            "GPU kernels ",
             "GPU driver",
         ):
             self.assertIn(word, result.stdout)
+        self.assertGreater(float(re.search(r", ([\d.]+) GFLOP/s in fp32; ", result.stdout)[1]), 0.1)
+
+    def test_without_a_gpu_nothing_is_said_of_training_on_one(self):
+        last = doctor(env={"CUDA_VISIBLE_DEVICES": ""}).stdout.splitlines()[-1]
+        self.assertEqual(last, "Training on CPUs can work here.")
 
     def test_counts_ranks_and_prints_once(self):
         result = doctor(ranks=3)
@@ -44,6 +53,19 @@ class Doctor(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertRegex(result.stdout, r"note: no mpirun in PATH: several ranks need it; install ")
         self.assertRegex(result.stdout, r"note: no Slurm .*: only launch/slurm/ needs it")
+
+    def test_says_whether_the_kernels_for_gpus_load_and_what_it_costs_where_not(self):
+        if not (pathlib.Path(BINARY).parent / "trainer/libplural_kernels.so").exists():
+            self.assertRegex(doctor().stdout, r"GPU kernels +none\n")
+            return
+        self.assertRegex(doctor().stdout, r"GPU kernels +load\n")
+        with tempfile.TemporaryDirectory() as folder:
+            (pathlib.Path(folder) / "libplural_kernels.so").touch()  # as a full disk leaves it
+            result = doctor(env={"LD_LIBRARY_PATH": folder})
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertRegex(result.stdout, r"GPU kernels +none\n")
+        if "NCCL        not compiled" not in result.stdout:
+            self.assertRegex(result.stdout, r"note: rank 0 lacks the kernels .*too short.*square of rows")
 
     def test_notes_more_threads_than_cores(self):
         ranks = len(os.sched_getaffinity(0)) + 1

@@ -120,8 +120,7 @@ int Main(const std::vector<std::string>& arguments) {
   const bool cuda = !given("cpu");
   if (cuda) {
     std::string problem = dist::NcclProblem();
-    if (problem.empty() && FindCudaKernels().tree_attention == nullptr)
-      problem = "this build has no kernels: no nvcc";
+    if (problem.empty() && !KernelsProblem().empty()) problem = "no kernels: " + KernelsProblem();
     if (problem.empty() && !at::hasCUDA()) problem = "this machine shows no CUDA device";
     if (!problem.empty()) {
       std::cerr << "kernel_check: error: " << problem << "; --device cpu emulates the kernels\n";

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <iostream>
+#include <string>
 
 #include "dist/agreement.h"
 #include "dist/gpu_driver.h"
@@ -47,6 +48,8 @@ at::Device OpenDevice(const ComputeOptions& options, const dist::World& world,
   if (!AllUseCuda(UsesCuda(options.device, options.dtype), world, collectives)) return at::kCPU;
   const int device = dist::TakeCudaDevice(world, collectives);  // opens the GPU part of libtorch
   SetGpuArithmetic(/*deterministic=*/false);
+  const std::string missing = KernelWarning(collectives.AllGather(KernelsProblem()));
+  if (world.Rank() == 0 && !missing.empty()) std::cerr << "plural: warning: " << missing << "\n";
   return {at::kCUDA, static_cast<at::DeviceIndex>(device)};
 }
 

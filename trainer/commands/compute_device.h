@@ -24,10 +24,9 @@ bool UsesCuda(const std::string& device, const std::string& dtype);
 // Whether all ranks do, where `here` says whether this one does. Rank 0 warns where only some do. COLLECTIVE.
 bool AllUseCuda(bool here, const dist::World& world, dist::Collectives& collectives);
 
-// auto computes on the CPU unless every rank has a GPU. On GPUs ranks take one each by their local rank.
-// COLLECTIVE.
-// Errors: ExitError(kUsage) for fp64 on a GPU; ResourceError, told by one rank, where cuda is asked for and
-// cannot be had, or ranks would share a GPU.
+// auto computes on the CPU unless every rank has a GPU. On GPUs ranks take one each by their local rank;
+// where one lacks the kernels, rank 0 warns. COLLECTIVE. Errors: ExitError(kUsage) for fp64 on a GPU;
+// ResourceError, told by one rank, where cuda is asked for and cannot be had, or ranks would share a GPU.
 at::Device OpenDevice(const ComputeOptions& options, const dist::World& world,
                       dist::Collectives& collectives);
 

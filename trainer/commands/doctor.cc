@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -24,9 +25,12 @@
 #include "dist/gpu_driver.h"
 #include "trainer/base/error.h"
 #include "trainer/base/version.h"
+#include "trainer/commands/doctor_speed.h"
 #include "trainer/commands/model_options.h"
+#include "trainer/ops/cuda_kernels.h"
 #include "trainer/plan/process_memory.h"
 #include "trainer/plan/usable_cores.h"
+#include "trainer/run/device_check.h"
 
 namespace plural::trainer {
 namespace {
@@ -119,6 +123,7 @@ json LookAround(const dist::World& world) {
   for (const auto& device : driver.devices) {
     gpus.push_back(device.name + ", " + Fixed(static_cast<double>(device.memory_bytes) / kGiB) + " GiB");
   }
+  const RankSpeed speed = MeasureSpeed(world);
   std::error_code error;
   return {{"host", world.Host()},
           {"local_rank", world.LocalRank()},
@@ -133,6 +138,10 @@ json LookAround(const dist::World& world) {
           {"writable", CanWriteHere()},
           {"driver", driver.cuda_version},
           {"gpus", gpus},
+          {"kernels_problem", KernelsProblem()},
+          {"cpu_speed", speed.cpu},
+          {"gpu_speed", speed.gpu},
+          {"gpu_problem", speed.gpu_problem},
           {"cuda_problem", driver.devices.empty() ? "" : dist::NcclProblem()},
           {"nccl_loaded", driver.devices.empty() ? "" : dist::LoadedNcclVersionText()}};
 }
@@ -220,6 +229,39 @@ void CheckGpus(const std::vector<json>& ranks, Findings& findings) {
     findings.notes.push_back(problem);
 }
 
+// Of a build for GPUs, also where none is to be seen: this may be a login node.
+void CheckKernels(const std::vector<json>& ranks, Findings& findings) {
+  if (!dist::NcclCompiled()) return;
+  std::vector<std::string> problems;
+  for (const json& rank : ranks) problems.push_back(rank.at("kernels_problem"));
+  if (const std::string missing = KernelWarning(problems); !missing.empty())
+    findings.notes.push_back(missing);
+}
+
+// Of these ranks, 0 left out: without a GPU.
+std::vector<double> SpeedsOf(const std::vector<json>& ranks, const std::vector<std::size_t>& members,
+                             const char* key) {
+  std::vector<double> speeds;
+  for (const std::size_t rank : members) {
+    if (const double speed = ranks[rank].at(key); speed > 0.0) speeds.push_back(speed);
+  }
+  return speeds;
+}
+
+void CheckSpeed(const std::vector<json>& ranks, Findings& findings) {
+  std::vector<double> cpu, gpu;
+  for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
+    cpu.push_back(ranks[rank].at("cpu_speed"));
+    gpu.push_back(ranks[rank].at("gpu_speed"));
+    if (const std::string problem = ranks[rank].at("gpu_problem"); !problem.empty())
+      findings.notes.push_back("rank " + std::to_string(rank) + " computes nothing on a GPU: " + problem);
+  }
+  std::vector<std::string> slow = {SlowRankNote(cpu, "multiplies")};
+  if (std::ranges::min(gpu) > 0.0) slow.push_back(SlowRankNote(gpu, "multiplies on a GPU"));
+  std::ranges::copy_if(slow, std::back_inserter(findings.notes),
+                       [](const std::string& note) { return !note.empty(); });
+}
+
 void CheckTools(Findings& findings) {
   const PythonSide python = FindPythonSide();
   if (!python.found) {
@@ -265,6 +307,7 @@ void Print(const std::vector<json>& ranks, const dist::World& world, const Findi
   line("NCCL", dist::NcclVersion() + (loaded.empty() ? "" : " compiled, " + loaded + " loaded"));
   line("CUDA", dist::CudaRuntimeVersion() == 0 ? "not compiled"
                                                : "runtime " + CudaVersionText(dist::CudaRuntimeVersion()));
+  line("GPU kernels", KernelsProblem().empty() ? "load" : "none");
   line("GPU driver", first.at("driver") == 0 ? "none" : "CUDA " + CudaVersionText(first.at("driver")));
 
   std::map<std::string, std::vector<std::size_t>> machines;
@@ -278,9 +321,12 @@ void Print(const std::vector<json>& ranks, const dist::World& world, const Findi
     std::cout << "    " << host << ": rank " << Ranges(members) << " (local " << Ranges(local)
               << "), a rank has " << machine.at("cores").get<int>() << " cores, uses "
               << machine.at("threads").get<int>() << " of them, "
-              << machine.at("cpu_capability").get<std::string>() << "; "
+              << machine.at("cpu_capability").get<std::string>() << ", "
+              << SpeedText(SpeedsOf(ranks, members, "cpu_speed")) << " in fp32; "
               << Fixed(machine.at("memory_gib").get<double>()) << " GiB of memory free\n";
     for (const json& gpu : machine.at("gpus")) std::cout << "      GPU " << gpu.get<std::string>() << "\n";
+    if (const auto speeds = SpeedsOf(ranks, members, "gpu_speed"); !speeds.empty())
+      std::cout << "      a rank's GPU multiplies bf16 at " << SpeedText(speeds) << "\n";
   }
 
   const char* job = std::getenv("SLURM_JOB_ID");
@@ -289,7 +335,9 @@ void Print(const std::vector<json>& ranks, const dist::World& world, const Findi
 
   for (const std::string& fault : findings.faults) std::cout << "missing: " << fault << "\n";
   for (const std::string& note : findings.notes) std::cout << "note: " << note << "\n";
-  std::cout << (findings.faults.empty() ? "Training on CPUs can work here." : "Training cannot work here.")
+  const auto computing =
+      std::ranges::count_if(ranks, [](const json& rank) { return rank.at("gpu_speed") > 0.0; });
+  std::cout << Verdict(!findings.faults.empty(), ranks.size(), static_cast<std::size_t>(computing))
             << std::endl;
 }
 
@@ -298,7 +346,8 @@ void Print(const std::vector<json>& ranks, const dist::World& world, const Findi
 void AddDoctorOptions(CLI::App& /*command*/, DoctorOptions&) {}
 
 int RunDoctor(const DoctorOptions&, const dist::World& world, dist::Collectives& collectives) {
-  SetThreads(0, world);  // as every other command does
+  SetThreads(0, world);   // as every other command does
+  collectives.Barrier();  // before the measurement
   std::vector<json> ranks;
   for (const std::string& text : collectives.AllGather(LookAround(world).dump()))
     ranks.push_back(json::parse(text));
@@ -306,6 +355,8 @@ int RunDoctor(const DoctorOptions&, const dist::World& world, dist::Collectives&
   CompareRanks(ranks, findings);
   CheckMachines(ranks, findings);
   CheckGpus(ranks, findings);
+  CheckKernels(ranks, findings);
+  CheckSpeed(ranks, findings);
   CheckTools(findings);
   if (world.Rank() == 0) Print(ranks, world, findings);
   return static_cast<int>(findings.faults.empty() ? ExitCode::kDone : ExitCode::kWrongResources);

@@ -36,7 +36,7 @@ void TokenSampler<Real>::Read(std::span<const Real> logits, const SamplingSettin
                               std::span<const data::Token> excluded) {
   settings_ = settings;
   logits_ = logits;
-  log_sum_ = host::StatisticsOfRow(logits.data(), Size(logits)).lse;
+  log_sum_ = host::LseOfRow(logits.data(), Size(logits));
   if (!excluded.empty()) {
     masked_.assign(logits.begin(), logits.end());
     for (const data::Token token : excluded) {

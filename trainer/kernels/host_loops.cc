@@ -9,7 +9,8 @@
 namespace plural::trainer::host {
 namespace {
 
-template <class T>
+// `weighs`: the entropy, too, else it is 0.
+template <bool weighs, class T>
 PLURAL_INLINE RowStatistics StatisticsOfRowLoop(const T* z, std::int64_t count, double temperature) {
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
   constexpr T kLowest = -std::numeric_limits<T>::infinity();
@@ -29,13 +30,13 @@ PLURAL_INLINE RowStatistics StatisticsOfRowLoop(const T* z, std::int64_t count, 
       const Vector<T> below = (Load(z + i, end - i, kLowest) - top) * inverse;
       const Vector<T> e = Exp(below);
       sums += e;
-      weights += e > 0 ? e * below : Vector<T>{};  // 0 * -inf
+      if constexpr (weighs) weights += e > 0 ? e * below : Vector<T>{};  // 0 * -inf
     }
     sum += Sum<T>(sums);
-    weighted += Sum<T>(weights);
+    if constexpr (weighs) weighted += Sum<T>(weights);
   }
   const double log_sum = std::log(sum);
-  return {static_cast<double>(top) / temperature + log_sum, log_sum - weighted / sum};
+  return {static_cast<double>(top) / temperature + log_sum, weighs ? log_sum - weighted / sum : 0.0};
 }
 
 template <class T>
@@ -267,7 +268,10 @@ PLURAL_INLINE void SoftmaxOfScoresLoop(T* scores, const ScoreTerms& terms, std::
 
 #define PLURAL_COMPUTED_LOOPS(T, CLONES)                                                                  \
   CLONES RowStatistics StatisticsOfRow(const T* z, std::int64_t count, double temperature) {              \
-    return StatisticsOfRowLoop(z, count, temperature);                                                    \
+    return StatisticsOfRowLoop<true>(z, count, temperature);                                              \
+  }                                                                                                       \
+  CLONES double LseOfRow(const T* z, std::int64_t count, double temperature) {                            \
+    return StatisticsOfRowLoop<false>(z, count, temperature).lse;                                         \
   }                                                                                                       \
   CLONES void RowGradient(T* z, std::int64_t count, const RowGradientTerms& terms) {                      \
     RowGradientLoop(z, count, terms);                                                                     \

@@ -56,6 +56,8 @@ struct ScoreTerms {
 // Loops over logits and scores: float or double.
 #define PLURAL_COMPUTED_LOOPS(T)                                                                   \
   RowStatistics StatisticsOfRow(const T* z, std::int64_t count, double temperature = 1.0);         \
+  /* StatisticsOfRow().lse, to the bit. */                                                         \
+  double LseOfRow(const T* z, std::int64_t count, double temperature = 1.0);                       \
   /* z = a softmax(z / b) + c p + h p (log p + H) */                                               \
   void RowGradient(T* z, std::int64_t count, const RowGradientTerms& terms);                       \
   /* z = cap tanh(z / cap) */                                                                      \

@@ -44,18 +44,18 @@ struct HeadPlan : torch::CustomClassHolder {
 };
 
 std::vector<Chunk> CutIntoChunks(const std::vector<std::int64_t>& first_edge, std::int64_t row_bytes,
-                                 const HeadSettings& settings) {
+                                 const HeadChunks& wanted) {
   const auto rows = static_cast<std::int64_t>(first_edge.size()) - 1;
   const auto edge_of = [&](std::int64_t row) { return first_edge[static_cast<std::size_t>(row)]; };
   std::vector<Chunk> chunks;
   std::int64_t kept_bytes = 0;
-  for (std::int64_t row = 0; row < rows; row += settings.chunk_rows) {
+  for (std::int64_t row = 0; row < rows; row += wanted.rows) {
     Chunk chunk;
     chunk.row = row;
-    chunk.rows = std::min(settings.chunk_rows, rows - row);
+    chunk.rows = std::min(wanted.rows, rows - row);
     chunk.edge = edge_of(row);
     chunk.edges = edge_of(row + chunk.rows) - chunk.edge;
-    chunk.kept = kept_bytes + chunk.rows * row_bytes <= settings.keep_bytes;
+    chunk.kept = kept_bytes + chunk.rows * row_bytes <= wanted.keep_bytes;
     if (chunk.kept) kept_bytes += chunk.rows * row_bytes;
     chunks.push_back(chunk);
   }
@@ -107,9 +107,8 @@ class RowHead : public torch::autograd::Function<RowHead> {
       at::Tensor z_RV = ChunkLogits(chunk, hidden_SE, weight_VE, t_SK, *plan);
       const auto edges_of = [&chunk](const at::Tensor& x) { return x.narrow(0, chunk.edge, chunk.edges); };
       const at::Tensor row_E = edges_of(edge_row) - chunk.row;
-      const at::Tensor lse_R = LseOfRows(z_RV);
-      const EdgeStatistics edges = StatisticsOfEdges(z_RV, lse_R, row_E, edges_of(edge_target));
-      lse_S.narrow(0, chunk.row, chunk.rows).copy_(lse_R);
+      const EdgeStatistics edges = StatisticsOfEdges(z_RV, row_E, edges_of(edge_target));
+      lse_S.narrow(0, chunk.row, chunk.rows).copy_(edges.lse_R);
       edges_of(log_p_E).copy_(edges.log_p_E);
       edges_of(log_one_minus_p_E).copy_(edges.log_one_minus_p_E);
       if (tempered) {
@@ -240,6 +239,15 @@ EdgeList::EdgeList(std::int64_t rows, const std::vector<std::int64_t>& row_E,
   }
 }
 
+HeadChunks HeadChunksOn(at::Device device, std::int64_t row_bytes) {
+  constexpr std::int64_t kMiB = 1 << 20, kRows = 256;
+  if (device.is_cpu()) return {.rows = kRows, .keep_bytes = 256 * kMiB};
+  // Each chunk reads the whole weight: 512 MiB are 4,096 rows of a vocabulary of 32,000, 768 of one of
+  // 152,000.
+  return {.rows = std::max<std::int64_t>(512 * kMiB / row_bytes / kRows, 1) * kRows,
+          .keep_bytes = 2048 * kMiB};
+}
+
 EdgeLogProbs EdgeLogProb(const at::Tensor& hidden_SE, const VocabularyHead& head, const EdgeList& edges,
                          const HeadSettings& settings) {
   if (hidden_SE.size(0) + 1 != static_cast<std::int64_t>(edges.first_edge.size())) {
@@ -247,7 +255,11 @@ EdgeLogProbs EdgeLogProb(const at::Tensor& hidden_SE, const VocabularyHead& head
   }
   auto plan = c10::make_intrusive<HeadPlan>();
   const auto logit_bytes = static_cast<std::int64_t>(at::elementSize(ComputedIn(hidden_SE.scalar_type())));
-  plan->chunks = CutIntoChunks(edges.first_edge, head.linear.weight_OI.size(0) * logit_bytes, settings);
+  const std::int64_t row_bytes = head.linear.weight_OI.size(0) * logit_bytes;
+  const HeadChunks usual = HeadChunksOn(hidden_SE.device(), row_bytes);
+  plan->chunks = CutIntoChunks(edges.first_edge, row_bytes,
+                               {.rows = settings.chunk_rows.value_or(usual.rows),
+                                .keep_bytes = settings.keep_bytes.value_or(usual.keep_bytes)});
   plan->linear = head.linear;
   plan->softcap = head.softcap;
   plan->temperature = settings.temperature;

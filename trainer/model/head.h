@@ -13,6 +13,7 @@
 #include <ATen/core/TensorBody.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "trainer/model/linear.h"
@@ -40,11 +41,17 @@ struct EdgeList {
   std::vector<std::int64_t> first_edge;  // [S + 1]
 };
 
+// How rows are cut into chunks. A chunk's logits are kept for backward while all kept ones fit into
+// `keep_bytes`; the others are recomputed.
+struct HeadChunks {
+  std::int64_t rows = 0, keep_bytes = 0;
+};
+// Those of a kind of device for logits of `row_bytes` per row; plan/memory_model counts the same.
+HeadChunks HeadChunksOn(at::Device device, std::int64_t row_bytes);
+
 struct HeadSettings {
-  std::int64_t chunk_rows = 256;
-  // Chunks' logits are kept for backward up to this size; the others are recomputed.
-  std::int64_t keep_bytes = std::int64_t{256} << 20;
-  Dropout dropout = {};  // of the head's adapter, for the source rows
+  std::optional<std::int64_t> chunk_rows = {}, keep_bytes = {};  // none: HeadChunksOn
+  Dropout dropout = {};                                          // of the head's adapter, for the source rows
   // b > 0: log softmax(z / b) of the edges and its entropy are computed, too.
   double temperature = 0.0;
 };

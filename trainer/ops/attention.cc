@@ -25,13 +25,13 @@
 namespace plural::trainer {
 namespace {
 
-// True when flash attention can compute this causal attention on a GPU: it takes no mask, and not
-// every type, head dimension and GPU. libtorch knows which; where it prefers cuDNN, flash attention
-// works as well.
+// True when flash attention can compute this causal attention on a GPU, where query heads may share a
+// key head: it takes no mask, and not every type, head dimension and GPU. libtorch knows which; where
+// it prefers cuDNN, flash attention works as well.
 bool FlashServes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale) {
   if (q.size(3) % 8 != 0) return false;  // the kernel's own condition: libtorch would pad before the choice
-  const auto choice =
-      static_cast<at::SDPBackend>(at::_fused_sdp_choice(q, k, v, std::nullopt, 0.0, true, scale));
+  const auto choice = static_cast<at::SDPBackend>(
+      at::_fused_sdp_choice(q, k, v, std::nullopt, 0.0, true, scale, /*enable_gqa=*/true));
   return choice == at::SDPBackend::flash_attention || choice == at::SDPBackend::cudnn_attention;
 }
 
@@ -53,16 +53,18 @@ class PassAttention : public Attention {
     const PartScope attention(Part::kAttention);
     const at::Tensor& mask = masks_[mask_of_layer_.at(static_cast<std::size_t>(layer))];
     const std::int64_t heads = q_NHD.size(1);
-    const std::int64_t shared = heads / k_NGD.size(1);
-    const at::Tensor q = ToHeads(q_NHD);
-    const at::Tensor k = ToHeads(k_NGD).repeat_interleave(shared, 1);
-    const at::Tensor v = ToHeads(v_NGD).repeat_interleave(shared, 1);
     const bool causal = !mask.defined();
-    at::Tensor out;
-    if (softcap_ > 0.0) {
-      out = CappedAttention(q, k, v, mask, {.scale = scale_, .softcap = softcap_});
-    } else if (q.is_cuda() && causal && FlashServes(q, k, v, scale_)) {
+    const at::Tensor q = ToHeads(q_NHD);
+    at::Tensor k = ToHeads(k_NGD), v = ToHeads(v_NGD), out;
+    const bool flash = q.is_cuda() && causal && softcap_ == 0.0 && FlashServesPass(q, k, v);
+    if (!flash) {  // the others want a key head per query head
+      k = k.repeat_interleave(heads / k_NGD.size(1), 1);
+      v = v.repeat_interleave(heads / k_NGD.size(1), 1);
+    }
+    if (flash) {
       out = std::get<0>(at::_scaled_dot_product_flash_attention(q, k, v, 0.0, true, false, scale_));
+    } else if (softcap_ > 0.0) {
+      out = CappedAttention(q, k, v, mask, {.scale = scale_, .softcap = softcap_});
     } else if (q.is_cuda()) {
       // Called by name: the dispatcher could choose cuDNN, whose masked backward has returned NaN.
       const auto bias = causal ? std::optional<at::Tensor>() : mask.expand({batch_, heads, -1, -1});
@@ -81,10 +83,17 @@ class PassAttention : public Attention {
     return x.view({batch_, x.size(0) / batch_, x.size(1), x.size(2)}).transpose(1, 2);
   }
 
+  // Asked once: the layers of a pass differ in nothing that it depends on.
+  bool FlashServesPass(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+    if (!flash_serves_) flash_serves_ = FlashServes(q, k, v, scale_);
+    return *flash_serves_;
+  }
+
   std::int64_t batch_;
   std::vector<at::Tensor> masks_;
   std::vector<std::size_t> mask_of_layer_;
   double scale_, softcap_;
+  std::optional<bool> flash_serves_;
 };
 
 // visible [.., T, T] -> additive mask whose rows lie a multiple of 8 apart, as CUDA requires.

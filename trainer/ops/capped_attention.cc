@@ -83,7 +83,9 @@ class Capped : public torch::autograd::Function<Capped> {
     const at::Tensor& dout = upstream[0];
     const at::Tensor delta = (saved[4] * dout).sum(3, true, saved[5].scalar_type());
     const at::Tensor dq = at::empty(q.sizes(), q.options());
-    const at::Tensor dk = at::zeros(k.sizes(), k.options()), dv = at::zeros(v.sizes(), v.options());
+    // Sums over blocks, rounded once.
+    const auto wide = k.options().dtype(saved[5].scalar_type());
+    const at::Tensor dk = at::zeros(k.sizes(), wide), dv = at::zeros(v.sizes(), wide);
     ForEachBlock(q.size(2), [&](const QueryBlock& block) {
       const at::Tensor z = block.Bounded(q, k, terms);
       const at::Tensor p = (block.Hide(z, mask) - block.Rows(saved[5])).exp_();
@@ -94,7 +96,7 @@ class Capped : public torch::autograd::Function<Capped> {
       dk.add_(at::matmul(ds.transpose(2, 3), block.Rows(q)));
       block.Rows(dq).copy_(at::matmul(ds, k));
     });
-    return {dq, dk, dv, at::Tensor(), at::Tensor(), at::Tensor()};
+    return {dq, dk.to(k.scalar_type()), dv.to(v.scalar_type()), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 

@@ -1,8 +1,9 @@
 // Attention whose scores are bounded before the softmax, for which there is no fused kernel.
 //
 // Owns: forward and backward in ATen's own operators, on any device, one block of query rows at a
-// time: memory grows with block times keys, and backward recomputes the probabilities. Does not
-// own: visibility (attention.h), trees on the CPU (tree_attention.h). Thread rule: one thread.
+// time: memory grows with block times keys, backward recomputes the probabilities, and sums over
+// blocks are fp32 at least. Does not own: visibility (attention.h), trees on the CPU
+// (tree_attention.h). Thread rule: one thread.
 #pragma once
 
 #include <ATen/core/TensorBody.h>

@@ -12,35 +12,19 @@
 namespace plural::trainer {
 namespace {
 
-template <class Kernel>
-void Find(void* module, const char* name, Kernel*& kernel) {
-  kernel = reinterpret_cast<Kernel*>(dlsym(module, name));
+#ifdef PLURAL_GPU_KERNELS
+KernelModule OpenOwnModule() { return OpenKernelModule(kKernelModule); }
+#else
+KernelModule OpenOwnModule() {
+  return {{},
+          "this build has none, since CMake found no nvcc; install that of CUDA 13 (in PATH or in "
+          "/usr/local/cuda/bin), then run launch/setup"};
 }
+#endif
 
-// The module is never closed: kernels of it may be running.
-CudaKernels OpenKernels() {
-  void* module = dlopen(kKernelModule, RTLD_NOW | RTLD_LOCAL);
-  if (module == nullptr) return {};
-  CudaKernels kernels;
-  Find(module, kDequantizeNf4Name, kernels.dequantize_nf4);
-  Find(module, kDropoutName, kernels.dropout);
-  Find(module, kDropSitesName, kernels.drop_sites);
-  Find(module, kTreeAttentionServesName, kernels.tree_attention_serves);
-  Find(module, kTreeAttentionName, kernels.tree_attention);
-  Find(module, kTreeAttentionBackwardName, kernels.tree_attention_backward);
-  Find(module, kRmsNormName, kernels.rms_norm);
-  Find(module, kRmsNormBackwardName, kernels.rms_norm_backward);
-  Find(module, kGateName, kernels.gate);
-  Find(module, kRotateName, kernels.rotate);
-  Find(module, kGateJoinedName, kernels.gate_joined);
-  Find(module, kRotateJoinedName, kernels.rotate_joined);
-  Find(module, kRowStatisticsName, kernels.row_statistics);
-  Find(module, kRowGradientName, kernels.row_gradient);
-  Find(module, kPathAttentionName, kernels.path_attention);
-  Find(module, kSampleRowsName, kernels.sample_rows);
-  Find(module, kAdamWName, kernels.adamw);
-  const char* without = std::getenv("PLURAL_WITHOUT_KERNELS");
-  return WithoutKernels(kernels, without == nullptr ? "" : without);
+const KernelModule& OwnModule() {
+  static const KernelModule module = OpenOwnModule();
+  return module;
 }
 
 }  // namespace
@@ -80,10 +64,50 @@ CudaKernels WithoutKernels(CudaKernels kernels, std::string_view names) {
   return kernels;
 }
 
+KernelModule OpenKernelModule(const std::string& file) {
+  void* module = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (module == nullptr) {
+    const char* reason = dlerror();
+    return {{},
+            "they do not load: " + std::string(reason == nullptr ? "unknown reason" : reason) +
+                "; run launch/setup"};
+  }
+  CudaKernels found;
+  std::string problem;
+  const auto find = [&]<class Kernel>(const char* name, Kernel*& kernel) {
+    kernel = reinterpret_cast<Kernel*>(dlsym(module, name));
+    if (kernel == nullptr) problem = file + " lacks " + name + ": it is of another build; run launch/setup";
+  };
+  find(kDequantizeNf4Name, found.dequantize_nf4);
+  find(kDropoutName, found.dropout);
+  find(kDropSitesName, found.drop_sites);
+  find(kTreeAttentionServesName, found.tree_attention_serves);
+  find(kTreeAttentionName, found.tree_attention);
+  find(kTreeAttentionBackwardName, found.tree_attention_backward);
+  find(kRmsNormName, found.rms_norm);
+  find(kRmsNormBackwardName, found.rms_norm_backward);
+  find(kGateName, found.gate);
+  find(kRotateName, found.rotate);
+  find(kGateJoinedName, found.gate_joined);
+  find(kRotateJoinedName, found.rotate_joined);
+  find(kRowStatisticsName, found.row_statistics);
+  find(kRowGradientName, found.row_gradient);
+  find(kPathAttentionName, found.path_attention);
+  find(kSampleRowsName, found.sample_rows);
+  find(kAdamWName, found.adamw);
+  // Of a module that lacks one the others may take other arguments.
+  return problem.empty() ? KernelModule{found, ""} : KernelModule{{}, problem};
+}
+
 const CudaKernels& FindCudaKernels() {
-  static const CudaKernels kernels = OpenKernels();
+  static const CudaKernels kernels = [] {
+    const char* without = std::getenv("PLURAL_WITHOUT_KERNELS");
+    return WithoutKernels(OwnModule().kernels, without == nullptr ? "" : without);
+  }();
   return kernels;
 }
+
+const std::string& KernelsProblem() { return OwnModule().problem; }
 
 const CudaKernels* KernelsOf(at::Device device) { return device.is_cuda() ? &FindCudaKernels() : nullptr; }
 

@@ -1,7 +1,8 @@
 // The CUDA kernels of the trainer, a module of its own (trainer/kernels/cuda/) that is opened when a tensor
 // lies on a GPU.
 //
-// Owns: opening the module, a kernel's device and stream, its error. Does not own: what the kernels do.
+// Owns: opening the module, or why that fails; a kernel's device and stream, its error. Does not own: what
+// kernels do, who is told (run/device_check.h).
 // Thread rule: any thread.
 #pragma once
 
@@ -45,9 +46,18 @@ struct CudaKernels {
   AdamWOnCuda* adamw = nullptr;
 };
 
-// Null pointers where the module is missing: a build without nvcc; and of the kernels that the environment
-// variable PLURAL_WITHOUT_KERNELS names. Errors: those of WithoutKernels.
+struct KernelModule {
+  CudaKernels kernels;  // all or none
+  std::string problem;  // why there are none, and what to do; else ""
+};
+// `file`: as dlopen looks for it. It is never closed: kernels of it may be running.
+KernelModule OpenKernelModule(const std::string& file);
+
+// Those of this build's module, opened once: null pointers where it is missing, and of the kernels that the
+// environment variable PLURAL_WITHOUT_KERNELS names. Errors: those of WithoutKernels.
 const CudaKernels& FindCudaKernels();
+// Why this build's module is missing, and what to do; "" where it is there.
+const std::string& KernelsProblem();
 // Those for tensors of a device; null for the CPU.
 const CudaKernels* KernelsOf(at::Device device);
 

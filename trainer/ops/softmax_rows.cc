@@ -47,7 +47,7 @@ void LseOfOthersOnHost(const at::Tensor& z_RV, const at::Tensor& row_E, const at
           z_RV.mutable_data_ptr<scalar_t>() + row_E.const_data_ptr<std::int64_t>()[edge] * z_RV.size(1);
       scalar_t& target = z[target_E.const_data_ptr<std::int64_t>()[edge]];
       const scalar_t kept = std::exchange(target, -std::numeric_limits<scalar_t>::infinity());
-      lse_others_E.mutable_data_ptr<double>()[edge] = host::StatisticsOfRow(z, z_RV.size(1)).lse;
+      lse_others_E.mutable_data_ptr<double>()[edge] = host::LseOfRow(z, z_RV.size(1));
       target = kept;
     }
   });
@@ -73,7 +73,7 @@ at::Tensor DenseGradientOnHost(const at::Tensor& z_RV, const RowStatistics& rows
                                    .c = ValueOr(k.c_R, r, 0.0),
                                    .h = ValueOr(k.h_R, r, 0.0),
                                    .softcap = softcap};
-      if (terms.a != 0.0) terms.lse_b = host::StatisticsOfRow(z, z_RV.size(1), terms.b).lse;
+      if (terms.a != 0.0) terms.lse_b = host::LseOfRow(z, z_RV.size(1), terms.b);
       for (; edge < edges.row_E.size(0) && edge_row[edge] == r; ++edge) {
         const double logit = z_E.const_data_ptr<double>()[edge];
         const double log_p = logit - terms.lse;
@@ -109,32 +109,38 @@ at::Tensor EntropyTerms(const RowStatistics& rows, const RowCoefficients& k, con
   return of_edge(k.h_R) * at_targets.p_E * (at_targets.log_p_E + of_edge(rows.entropy_nats_R));
 }
 
-EdgeStatistics FromOdds(const at::Tensor& odds_E) {  // log(p / (1 - p))
-  return {at::log_sigmoid(odds_E), at::log_sigmoid(-odds_E)};
+EdgeStatistics FromOdds(const at::Tensor& lse_R, const at::Tensor& odds_E) {  // log(p / (1 - p))
+  return {lse_R, at::log_sigmoid(odds_E), at::log_sigmoid(-odds_E)};
 }
 
-// The largest token of each row, and the logsumexp of the others.
+// The logsumexp of each row, its largest token, and the logsumexp of the others.
 struct TopTokens {
-  at::Tensor column_R, lse_of_others_R;
+  at::Tensor lse_R, column_R, lse_of_others_R;
 };
 // Only the largest token of a row can have p > 1/2.
-EdgeStatistics OfEdges(const TopTokens& top, const at::Tensor& z_RV, const at::Tensor& lse_R,
-                       const at::Tensor& row_E, const at::Tensor& target_E) {
+EdgeStatistics OfEdges(const TopTokens& top, const at::Tensor& z_RV, const at::Tensor& row_E,
+                       const at::Tensor& target_E) {
   const at::Tensor z_E = TargetLogits(z_RV, row_E, target_E);
-  const at::Tensor lse_E = lse_R.index_select(0, row_E);
+  const at::Tensor lse_E = top.lse_R.index_select(0, row_E);
   const at::Tensor is_top_E = top.column_R.index_select(0, row_E) == target_E;
   const at::Tensor likely_E = (z_E - lse_E > kSmallLogP) & is_top_E;
   const at::Tensor lse_others_E = at::where(likely_E, top.lse_of_others_R.index_select(0, row_E),
                                             lse_E + at::log1p(-at::exp(z_E - lse_E)));
-  return FromOdds(z_E - lse_others_E);
+  return FromOdds(top.lse_R, z_E - lse_others_E);
+}
+
+at::Tensor LseOnHost(const at::Tensor& z_RV) {
+  const at::Tensor lse_R = at::empty({z_RV.size(0)}, z_RV.options().dtype(at::kDouble));
+  AT_DISPATCH_FLOATING_TYPES(z_RV.scalar_type(), "lse of rows", [&] {
+    for (std::int64_t r = 0; r < z_RV.size(0); ++r) {
+      lse_R.mutable_data_ptr<double>()[r] =
+          host::LseOfRow(z_RV.const_data_ptr<scalar_t>() + r * z_RV.size(1), z_RV.size(1));
+    }
+  });
+  return lse_R;
 }
 
 }  // namespace
-
-at::Tensor LseOfRows(const at::Tensor& z_RV) {
-  if (const auto by_kernel = StatisticsOfRowsOnCuda(z_RV, 1.0)) return by_kernel->lse_R;
-  return HasHostLoops(z_RV) ? StatisticsOfRows(z_RV).lse_R : at::logsumexp(z_RV, 1).to(at::kDouble);
-}
 
 RowStatistics StatisticsOfRows(const at::Tensor& z_RV, double temperature) {
   if (const auto by_kernel = StatisticsOfRowsOnCuda(z_RV, temperature)) {
@@ -154,17 +160,18 @@ RowStatistics StatisticsOfRows(const at::Tensor& z_RV, double temperature) {
   return {lse_R, entropy_R};
 }
 
-EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const at::Tensor& lse_R, const at::Tensor& row_E,
-                                 const at::Tensor& target_E) {
-  if (const auto top = StatisticsOfRowsOnCuda(z_RV, 1.0)) {
-    return OfEdges({top->column_R, top->lse_of_others_R}, z_RV, lse_R, row_E, target_E);
+EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const at::Tensor& row_E, const at::Tensor& target_E,
+                                 const CudaKernels* kernels) {
+  if (const auto top = StatisticsOfRowsOnCuda(z_RV, 1.0, kernels)) {
+    return OfEdges({top->lse_R, top->column_R, top->lse_of_others_R}, z_RV, row_E, target_E);
   }
-  if (!HasHostLoops(z_RV)) return operators::StatisticsOfEdges(z_RV, lse_R, row_E, target_E);
+  if (!HasHostLoops(z_RV)) return operators::StatisticsOfEdges(z_RV, row_E, target_E);
+  const at::Tensor lse_R = LseOnHost(z_RV);
   const at::Tensor z_E = TargetLogits(z_RV, row_E, target_E);
   const at::Tensor lse_E = lse_R.index_select(0, row_E);
   const at::Tensor lse_others_E = lse_E + at::log1p(-at::exp(z_E - lse_E));
   LseOfOthersOnHost(z_RV, row_E, target_E, at::nonzero(z_E - lse_E > kSmallLogP).squeeze(1), lse_others_E);
-  return FromOdds(z_E - lse_others_E);
+  return FromOdds(lse_R, z_E - lse_others_E);
 }
 
 TemperedStatistics TemperedStatisticsOfEdges(const at::Tensor& z_RV, double b, const at::Tensor& row_E,
@@ -202,14 +209,15 @@ RowStatistics StatisticsOfRows(const at::Tensor& z_RV, double temperature) {
 }
 
 // The logsumexp of the others is computed once per row, with the largest token masked.
-EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const at::Tensor& lse_R, const at::Tensor& row_E,
+EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const at::Tensor& row_E,
                                  const at::Tensor& target_E) {
+  const at::Tensor lse_R = at::logsumexp(z_RV, 1).to(at::kDouble);
   const at::Tensor top_R1 = z_RV.argmax(1, true);
   const at::Tensor z_top_R1 = z_RV.gather(1, top_R1);
   z_RV.scatter_(1, top_R1, -std::numeric_limits<double>::infinity());
   const at::Tensor lse_below_R = at::logsumexp(z_RV, 1).to(at::kDouble);
   z_RV.scatter_(1, top_R1, z_top_R1);
-  return OfEdges({top_R1.squeeze(1), lse_below_R}, z_RV, lse_R, row_E, target_E);
+  return OfEdges({lse_R, top_R1.squeeze(1), lse_below_R}, z_RV, row_E, target_E);
 }
 
 void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,

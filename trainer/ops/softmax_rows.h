@@ -11,8 +11,7 @@
 
 namespace plural::trainer {
 
-// log sum exp z.
-at::Tensor LseOfRows(const at::Tensor& z_RV);
+struct CudaKernels;
 
 // Statistics of z / temperature.
 struct RowStatistics {
@@ -22,12 +21,13 @@ struct RowStatistics {
 RowStatistics StatisticsOfRows(const at::Tensor& z_RV, double temperature = 1.0);
 
 struct EdgeStatistics {
+  at::Tensor lse_R;  // of all rows
   at::Tensor log_p_E;
   at::Tensor log_one_minus_p_E;  // from the logsumexp of the other tokens, so finite where 1 - p underflows
 };
-// row_E: row of each edge in z; target_E: its token.
-EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const at::Tensor& lse_R, const at::Tensor& row_E,
-                                 const at::Tensor& target_E);
+// row_E: row of each edge in z; target_E: its token. On a GPU one kernel reads z, once.
+EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const at::Tensor& row_E, const at::Tensor& target_E,
+                                 const CudaKernels* kernels = nullptr);
 
 struct TemperedStatistics {
   at::Tensor log_p_E;         // log softmax(z / b) of the edge's token
@@ -59,8 +59,7 @@ void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficie
 // shapes that depend on no value, so that the host waits for none.
 namespace operators {
 RowStatistics StatisticsOfRows(const at::Tensor& z_RV, double temperature = 1.0);
-EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const at::Tensor& lse_R, const at::Tensor& row_E,
-                                 const at::Tensor& target_E);
+EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const at::Tensor& row_E, const at::Tensor& target_E);
 void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
                  const EdgeCoefficients& edges, double softcap = 0.0);
 }  // namespace operators

@@ -151,12 +151,14 @@ PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapte
 
   if (!device.is_cpu() && !own_attention) memory.saved_bytes += MaskBytes(config, element_bytes, pass);
 
-  const HeadSettings head;
   const std::int64_t row_bytes = config.vocab_size * wide_bytes;
-  const std::int64_t chunk = std::min(head.chunk_rows, rows.sources);
-  const std::int64_t kept_chunks = std::min(head.keep_bytes / (head.chunk_rows * row_bytes),
-                                            (rows.sources + head.chunk_rows - 1) / head.chunk_rows);
-  const std::int64_t kept = std::min(kept_chunks * head.chunk_rows, rows.sources);
+  const HeadChunks head = HeadChunksOn(device, row_bytes);
+  const std::int64_t chunk = std::min(head.rows, rows.sources);
+  std::int64_t kept =
+      std::min(head.keep_bytes / (head.rows * row_bytes), rows.sources / head.rows) * head.rows;
+  // The last chunk is smaller, and may fit where another does not.
+  if (const std::int64_t last = rows.sources % head.rows; (kept + last) * row_bytes <= head.keep_bytes)
+    kept += last;
   const std::int64_t rank = adapter != nullptr && shape.Trained({"lm_head"}) > 0 ? adapter->rank : 0;
   const std::int64_t rounded = element_bytes < wide_bytes ? chunk * config.vocab_size * element_bytes : 0;
   memory.head_bytes = (kept + (kept < rows.sources ? chunk : 0)) * row_bytes + rounded +

@@ -176,4 +176,14 @@ void RequireHeadDimension(const ModelConfig& config, at::ScalarType dtype, at::D
                       (dtype == at::kBFloat16 && config.head_dim % 4 == 0 ? ", or in fp32" : ""));
 }
 
+std::string KernelWarning(const std::vector<std::string>& problem_of_rank) {
+  const auto first =
+      std::ranges::find_if(problem_of_rank, [](const std::string& problem) { return !problem.empty(); });
+  if (first == problem_of_rank.end()) return "";
+  return "rank " + std::to_string(first - problem_of_rank.begin()) +
+         " lacks the kernels for GPUs: " + *first +
+         ". Without them a GPU works, slowly: attention takes a mask of all rows of a pass by all of them, "
+         "so that time and memory grow with the square of rows, and the host draws dropout and tokens";
+}
+
 }  // namespace plural::trainer

@@ -1,4 +1,5 @@
-// A test of the attention kernel on this machine's own device, before a run trusts it.
+// A test of the attention kernel on this machine's own device, before a run trusts it, and what is said where
+// the kernels for GPUs are missing.
 //
 // Owns: small inputs, the plain formula, what may differ. Does not own: the kernels (ops/attention.h).
 // Thread rule: one thread.
@@ -6,6 +7,9 @@
 
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
+
+#include <string>
+#include <vector>
 
 #include "trainer/model/config.h"
 
@@ -23,5 +27,9 @@ void CheckAttention(const ModelConfig& config, at::ScalarType dtype, at::Device 
 // Errors: kBadRecipe where `device` is a GPU, whose masked attention kernel has no form for the model's head
 // dimension: libtorch would call that an internal error.
 void RequireHeadDimension(const ModelConfig& config, at::ScalarType dtype, at::Device device);
+
+// For ranks on GPUs, whose KernelsProblem (ops/cuda_kernels.h) these are: why the first that lacks the
+// kernels does, what to do, what it costs. "" where none does.
+std::string KernelWarning(const std::vector<std::string>& problem_of_rank);
 
 }  // namespace plural::trainer

@@ -119,8 +119,7 @@ bool RunsOnGpu(const recorder::KinetoEvent& event) {
 
 // `product` makes one; the first ones, which choose and load a kernel, do not count.
 template <class Product>
-double FlopsPerSecond(const Product& product, double flops, at::Device device) {
-  constexpr double kSecondsOnCpu = 0.5;
+double FlopsPerSecond(const Product& product, double flops, at::Device device, double seconds_on_cpu) {
   const auto now = [] { return std::chrono::steady_clock::now(); };
   const auto since = [&](auto start) { return std::chrono::duration<double>(now() - start).count(); };
   // Reading one value waits for a GPU, where products are only queued.
@@ -135,33 +134,40 @@ double FlopsPerSecond(const Product& product, double flops, at::Device device) {
   do {
     last = product();
     ++runs;
-  } while (runs < 10 && (cuda || since(start) < kSecondsOnCpu));
+  } while (runs < 10 && (cuda || since(start) < seconds_on_cpu));
   finish(last);
   return runs * flops / since(start);
 }
 
 }  // namespace
 
-double MeasureMultiplyPeak(at::ScalarType dtype, at::Device device) {
+double MeasureMultiply(std::int64_t size, at::ScalarType dtype, at::Device device, double seconds_on_cpu) {
+  constexpr std::int64_t kDrawnRows = 64;
   const c10::AutoGradMode no_grad(false);
+  const auto draw = [&](std::uint64_t key) {
+    const at::Tensor rows = at::empty({kDrawnRows, size}, at::kFloat);
+    FillNormal(rows, 1.0, key);
+    return rows.to(device, dtype).repeat({size / kDrawnRows, 1});
+  };
+  const at::Tensor x = draw(1), weight = draw(2);
+  const double flops = 2.0 * static_cast<double>(size) * static_cast<double>(size * size);
+  const auto speed = [&](const auto& product) {
+    return FlopsPerSecond(product, flops, device, seconds_on_cpu);
+  };
+  return std::max(speed([&] { return MultiplyTransposed(x, weight); }),
+                  speed([&] { return Multiply(x, weight); }));
+}
+
+double MeasureMultiplyPeak(at::ScalarType dtype, at::Device device) {
   // Without bf16 instructions one product of the largest size takes a minute: a size eight times as dear is
   // left out there.
   constexpr double kMostSecondsOnCpu = 3.0;
-  constexpr std::int64_t kDrawnRows = 64;
   const std::vector<std::int64_t> sizes =
       device.is_cuda() ? std::vector<std::int64_t>{4096, 8192} : std::vector<std::int64_t>{512, 1024, 2048};
   double best = 0.0;
   for (const std::int64_t size : sizes) {
     const auto begin = std::chrono::steady_clock::now();
-    const auto draw = [&](std::uint64_t key) {
-      const at::Tensor rows = at::empty({kDrawnRows, size}, at::kFloat);
-      FillNormal(rows, 1.0, key);
-      return rows.to(device, dtype).repeat({size / kDrawnRows, 1});
-    };
-    const at::Tensor x = draw(1), weight = draw(2);
-    const double flops = 2.0 * static_cast<double>(size) * static_cast<double>(size * size);
-    best = std::max({best, FlopsPerSecond([&] { return MultiplyTransposed(x, weight); }, flops, device),
-                     FlopsPerSecond([&] { return Multiply(x, weight); }, flops, device)});
+    best = std::max(best, MeasureMultiply(size, dtype, device, /*seconds_on_cpu=*/0.5));
     const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begin;
     if (!device.is_cuda() && spent.count() >= kMostSecondsOnCpu) break;
   }

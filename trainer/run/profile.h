@@ -26,6 +26,8 @@ namespace plural::trainer {
 // each the mean of ten with random operands behind three (constants cost a GPU less power, and run faster);
 // on the CPU of as many as half a second holds.
 double MeasureMultiplyPeak(at::ScalarType dtype, at::Device device);
+// The same of square matrices of one size, a multiple of 64; on the CPU of as many as `seconds_on_cpu` hold.
+double MeasureMultiply(std::int64_t size, at::ScalarType dtype, at::Device device, double seconds_on_cpu);
 
 class Profile {
  public:

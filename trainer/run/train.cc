@@ -15,6 +15,7 @@
 #include "trainer/files/load_model.h"
 #include "trainer/files/serving_notes.h"
 #include "trainer/kernels/dtypes.h"
+#include "trainer/ops/cuda_kernels.h"
 #include "trainer/run/device_check.h"
 #include "trainer/run/identity.h"
 #include "trainer/run/resume.h"
@@ -75,6 +76,10 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
   if (IsFinished(recipe, world, collectives)) return ExitCode::kDone;
 
   std::vector<std::string> warnings;
+  if (device.is_cuda()) {
+    const std::string missing = KernelWarning(collectives.AllGather(KernelsProblem()));
+    if (!missing.empty()) warnings.push_back(missing);
+  }
   Identity identity;
   const ModelConfig config = MakeOnEveryRank(world, collectives, [&] { return ConfigOf(recipe); });
   // The bytes themselves are compared over ranks: machines may have copies, and a copy's sidecar may be right

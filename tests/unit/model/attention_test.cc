@@ -2,12 +2,14 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
 
 #include "tests/unit/support/naive_model.h"
+#include "trainer/ops/capped_attention.h"
 
 namespace plural::trainer {
 namespace {
@@ -117,6 +119,24 @@ TEST(Attention, BoundedScores) {
     ExpectEqualToNaive(PlainPass(2, 50, 1), window, 4, 2, 8, 2.0);
   }
   ExpectEqualToNaive(PlainPass(1, 300, 1), 0, 2, 1, 8, 2.0);  // several blocks of rows
+}
+
+// Every query sees the first key alone, so that dv there is the sum of dout over queries: 256 from the first
+// block of 256, 1 from each of eight others. A sum in bf16 would stay at 256, whose next number is 258.
+TEST(CappedAttention, SumsOverBlocksOfQueriesAreNotRoundedToBf16) {
+  constexpr std::int64_t kQueries = 9 * 256, kDim = 8;
+  const auto values = [](double value) {
+    return at::full({1, 1, kQueries, kDim}, value, at::kBFloat16).set_requires_grad(true);
+  };
+  const at::Tensor q = values(0.5), k = values(0.5), v = values(1.0);
+  const at::Tensor mask = at::full({1, 1, kQueries, kQueries}, -INFINITY, at::kBFloat16);
+  mask.select(3, 0).zero_();
+  const at::Tensor dout = at::full({1, 1, kQueries, kDim}, 1.0 / 256, at::kBFloat16);
+  dout.narrow(2, 0, 256).fill_(1.0);
+  const at::Tensor out = CappedAttention(q, k, v, mask, {.scale = 1.0, .softcap = 2.0});
+  const std::vector<at::Tensor> found = torch::autograd::grad({out}, {k, v}, {dout});
+  EXPECT_EQ(found[1].scalar_type(), at::kBFloat16);
+  EXPECT_TRUE(found[1].select(2, 0).eq(264.0).all().item<bool>()) << found[1].select(2, 0);
 }
 
 TEST(Attention, LayersHaveTheirOwnWindows) {

@@ -156,6 +156,16 @@ TEST(EdgeLogProb, RecomputedLogitsGiveTheSameBitsAsKeptOnes) {
   }
 }
 
+TEST(HeadChunks, OnAGpuAreCutByTheBytesOfARow) {
+  for (const std::int64_t row_bytes : {4 * 32000, 4 * 152064}) {
+    EXPECT_EQ(HeadChunksOn(at::kCPU, row_bytes).rows, 256);
+    EXPECT_EQ(HeadChunksOn(at::kCPU, row_bytes).keep_bytes, 256 << 20);
+  }
+  EXPECT_EQ(HeadChunksOn(at::kCUDA, 4 * 32000).rows, 4096);  // 500 MiB
+  EXPECT_EQ(HeadChunksOn(at::kCUDA, 4 * 152064).rows, 768);  // 446 MiB
+  EXPECT_EQ(HeadChunksOn(at::kCUDA, 8 << 20).rows, 256);     // 2 GiB: no fewer than on a CPU
+}
+
 TEST(EdgeLogProb, KeepsTheDigitsOfOneMinusPInSinglePrecision) {
   // One logit above 36 equal ones by `gap`: 1 - p = 36 / (36 + exp(gap)).
   for (const double gap : {1.0, 10.0, 20.0, 30.0, 60.0}) {
@@ -210,7 +220,7 @@ at::Tensor GradientOfRow(const at::Tensor& z_V, std::int64_t target, const Coeff
   at::Tensor z = z_V.detach().clone().unsqueeze(0);
   const RowStatistics rows = StatisticsOfRows(z);
   const at::Tensor row = at::tensor({std::int64_t{0}}), column = at::tensor({target});
-  const EdgeStatistics edges = StatisticsOfEdges(z, rows.lse_R, row, column);
+  const EdgeStatistics edges = StatisticsOfEdges(z, row, column);
   const auto scalar = [](double value) { return at::full({1}, value, at::kDouble); };
   RowGradient(z, rows, {scalar(k.a), scalar(k.b), scalar(k.c), scalar(k.h)},
               {row, column, scalar(k.t), edges.log_one_minus_p_E});
@@ -274,9 +284,10 @@ TEST(Operators, EqualTheHostLoops) {
     const RowStatistics rows = StatisticsOfRows(z), rows_too = operators::StatisticsOfRows(z);
     EXPECT_LT(RelativeError(rows_too.lse_R, rows.lse_R), 1e-14);
     EXPECT_LT(RelativeError(rows_too.entropy_nats_R, rows.entropy_nats_R), 1e-13);
-    const EdgeStatistics edges = StatisticsOfEdges(z, rows.lse_R, row, target);
-    const EdgeStatistics edges_too = operators::StatisticsOfEdges(z, rows.lse_R, row, target);
+    const EdgeStatistics edges = StatisticsOfEdges(z, row, target);
+    const EdgeStatistics edges_too = operators::StatisticsOfEdges(z, row, target);
     EXPECT_TRUE(at::equal(z, before)) << "a hidden logit did not come back";
+    EXPECT_TRUE(at::equal(edges.lse_R, rows.lse_R)) << "without the entropy it has other bits";
     // Each in its own size: log p and log(1 - p) are between 1e-30 and 100.
     EXPECT_LT(((edges_too.log_p_E - edges.log_p_E) / edges.log_p_E).abs().max().item<double>(), 1e-12);
     EXPECT_LT(((edges_too.log_one_minus_p_E - edges.log_one_minus_p_E) / edges.log_one_minus_p_E)

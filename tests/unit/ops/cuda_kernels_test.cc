@@ -40,5 +40,21 @@ TEST(WithoutKernels, RefusesOtherNames) {
   }
 }
 
+TEST(KernelModule, IsThereOrSaysWhyNot) {
+  const std::string& problem = KernelsProblem();
+  EXPECT_EQ(FindCudaKernels().tree_attention == nullptr, !problem.empty()) << problem;
+  EXPECT_EQ(problem.find("nvcc") == std::string::npos, problem.empty()) << problem;
+}
+
+TEST(KernelModule, FilesThatAreNoneAreRefusedWithTheReason) {
+  const KernelModule missing = OpenKernelModule("libplural_no_kernels.so");
+  EXPECT_EQ(missing.problem.find("they do not load: libplural_no_kernels.so: cannot open shared object file"),
+            0U)
+      << missing.problem;
+  const KernelModule other = OpenKernelModule("libm.so.6");  // a library, but not this one
+  EXPECT_EQ(other.problem.find("libm.so.6 lacks plural_"), 0U) << other.problem;
+  for (const KernelModule& none : {missing, other}) EXPECT_EQ(none.kernels.rms_norm, nullptr);
+}
+
 }  // namespace
 }  // namespace plural::trainer

@@ -4,12 +4,14 @@
 
 #include <ATen/ops/full.h>
 #include <ATen/ops/logsumexp.h>
+#include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 
 #include "tests/unit/support/emulated_kernels.h"
 #include "tests/unit/support/naive_model.h"
+#include "trainer/ops/softmax_rows.h"
 
 namespace plural::trainer {
 namespace {
@@ -44,6 +46,30 @@ TEST(LogitKernels, StatisticsOfRows) {
       EXPECT_TRUE(found->column_R.equal(top_R)) << count;
     }
   }
+}
+
+// What the head asks for: every row's statistics in one reading of the logits, also for the edges.
+TEST(LogitKernels, StatisticsOfEdgesStartOneKernel) {
+  static int starts = 0;
+  CudaKernels kernels;
+  kernels.row_statistics = [](const RowStatisticsArguments& arguments, void* stream) {
+    ++starts;
+    return testing::EmulatedKernels().row_statistics(arguments, stream);
+  };
+  const at::Tensor z_RV = LogitRows(600), exact_RV = z_RV.to(at::kDouble);
+  const at::Tensor row_E = at::tensor({0, 1, 1, 2, 3}, at::kLong);
+  const at::Tensor target_E =
+      at::tensor({5, 7, 300, 599, 0}, at::kLong);  // 300, 599: the largest of their rows
+  const EdgeStatistics found = StatisticsOfEdges(z_RV, row_E, target_E, &kernels);
+  EXPECT_EQ(starts, 1);
+  const EdgeStatistics wanted = StatisticsOfEdges(exact_RV, row_E, target_E);
+  // As above; log(1 - p) of -60, too, is a difference of such numbers.
+  const auto expect_near = [](const at::Tensor& x, const at::Tensor& y) {
+    EXPECT_LT((x - y).abs().max().item<double>(), 3e-5);
+  };
+  expect_near(found.lse_R, wanted.lse_R);
+  expect_near(found.log_p_E, wanted.log_p_E);
+  expect_near(found.log_one_minus_p_E, wanted.log_one_minus_p_E);
 }
 
 TEST(LogitKernels, ARowThatIsNotANumberShowsIt) {

@@ -6,6 +6,8 @@
 #include <c10/util/ThreadLocalDebugInfo.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "data/random.h"
 #include "tests/unit/support/every_part.h"
 #include "trainer/method/objective.h"
@@ -153,6 +155,33 @@ TEST(MemoryModel, OnAGpuWithoutAKernelATreeHasRepeatedKeysAndDenseMasks) {
       MemoryOfPass(config, &adapter, 8, false, MakePass(data::Layout::kTree, 100, 10), at::kCUDA).saved_bytes,
       MemoryOfPass(config, &adapter, 8, false, MakePass(data::Layout::kTree, 100, 10), at::kCPU)
           .saved_bytes);  // fp64
+}
+
+// By hand, in bf16 with a vocabulary of 152,064: on a GPU a chunk is 768 rows of fp32 logits and 4 of these
+// fit into 2 GiB; behind them the chunk at hand, its bf16 gradient, and its part of the hidden states'
+// gradient.
+TEST(MemoryModel, OnAGpuTheHeadTakesLargerChunks) {
+  ModelConfig config = Shape({"gpu", data::Layout::kTree, 10, 200, {"q_proj"}});
+  config.vocab_size = 152064;
+  const AdapterSettings adapter{.rank = 8, .targets = {"q_proj"}};
+  const data::RowPass pass = MakePass(data::Layout::kTree, 10, 200);
+  const auto edges = static_cast<std::int64_t>(pass.edges.size());
+  const auto head_bytes = [&](at::Device device) {
+    return MemoryOfPass(config, &adapter, 2, false, pass, device, true).head_bytes;
+  };
+  std::set<std::int32_t> with_edge;
+  for (const data::Edge& edge : pass.edges) with_edge.insert(edge.source);
+  const auto sources = static_cast<std::int64_t>(with_edge.size());
+  ASSERT_GT(sources, 4 * 768 + 512);  // the last chunk is too large to be kept
+  const auto of_chunks = [&](std::int64_t rows, std::int64_t kept) {
+    return (kept + rows) * 152064 * 4 + rows * 152064 * 2 + 2 * (sources + rows) * config.hidden_size +
+           64 * edges;
+  };
+  EXPECT_EQ(head_bytes(at::kCUDA), of_chunks(768, 4 * 768));
+  EXPECT_EQ(head_bytes(at::kCPU), of_chunks(256, 256));
+  config.vocab_size = 3000;  // all are kept, one chunk
+  EXPECT_EQ(head_bytes(at::kCUDA),
+            sources * 3000 * (4 + 2) + 2 * 2 * sources * config.hidden_size + 64 * edges);
 }
 
 // What is made at once on a GPU lies there at once: in a backward of attention's projections with long rows,

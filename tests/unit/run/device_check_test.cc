@@ -53,5 +53,12 @@ TEST(AttentionSelfTest, AGpuRefusesHeadsThatItsKernelLacks) {
   EXPECT_EQ(refused(38, at::kFloat, at::kCUDA), "");
 }
 
+TEST(KernelWarning, NamesTheRankTheReasonAndTheCost) {
+  EXPECT_EQ(KernelWarning({"", ""}), "");
+  const std::string said = KernelWarning({"", "no nvcc", "another"});
+  EXPECT_EQ(said.find("rank 1 lacks the kernels for GPUs: no nvcc. "), 0U) << said;
+  EXPECT_NE(said.find("grow with the square of rows"), std::string::npos) << said;
+}
+
 }  // namespace
 }  // namespace plural::trainer

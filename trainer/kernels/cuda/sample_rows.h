@@ -104,7 +104,7 @@ struct SampleRow : SampleLayout {
     block.Sync();
   }
 
-  // Log sum exp, as host::StatisticsOfRow; with `weigh` the sums of weights, as host::TemperedWeights.
+  // Log sum exp, as host::LseOfRow; with `weigh` the sums of weights, as host::TemperedWeights.
   template <class Block>
   static PLURAL_DEVICE void Sums(Block& block, const SampledRow& row, float top, float allowed_top,
                                  bool weigh) {

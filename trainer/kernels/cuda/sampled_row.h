@@ -12,7 +12,7 @@ namespace plural::trainer::gpu {
 struct SampleLayout {
   static constexpr int kThreads = 512;
   static constexpr int kWarps = kThreads / 32, kLanes = 16, kGroups = kThreads / kLanes;
-  static constexpr int kWeightBlock = 256, kSumBlock = 1024;  // of sampler.cc; of host::StatisticsOfRow
+  static constexpr int kWeightBlock = 256, kSumBlock = 1024;  // of sampler.cc; of host::LseOfRow
   static constexpr int kMaxima = 2 * kThreads, kFirstTopP = 64;
   static constexpr int kCandidates = static_cast<int>(kSampledCandidates);
   // Shared memory. What stays: sums of weights, results of the whole block.
