@@ -116,8 +116,7 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
   Decoder model = MakeOnEveryRank(world, collectives, [&] { return MakeBase(recipe, config, device); });
   model.AddEndTokens(corpus.Info().end_tokens);
   if (!recipe.model.path.empty()) {
-    LoadBaseWeights(model, ModelFolder(recipe), world, collectives,
-                    recipe.model.quantize == "nf4" ? FullLinears::kToNf4 : FullLinears::kKeep);
+    LoadBaseWeights(model, ModelFolder(recipe), world, collectives, FullLinearsFor(recipe.model.quantize));
   }
   OnEveryRank(world, collectives, [&] {
     CheckAttention(config, model.DType(), device);
