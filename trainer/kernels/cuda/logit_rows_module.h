@@ -20,13 +20,12 @@ struct RowStatisticsArguments {
 inline constexpr char kRowStatisticsName[] = "plural_row_statistics";
 using RowStatisticsOnCuda = int(const RowStatisticsArguments& arguments, void* stream);
 
-// z = c p + h p (log p + H), times 1 - (z / softcap)^2, in place. Device pointers; null, of entropy_nats and
-// h: 0.
+// z = c p, times 1 - (z / softcap)^2, in place. Device pointers.
 struct RowGradientArguments {
   float* z;  // [rows, count]
   std::int64_t rows, count;
-  const double *lse, *entropy_nats, *c, *h;  // [rows]
-  float softcap;                             // 0: none
+  const double *lse, *c;  // [rows]
+  float softcap;          // 0: none
 };
 inline constexpr char kRowGradientName[] = "plural_row_gradient";
 using RowGradientOnCuda = int(const RowGradientArguments& arguments, void* stream);
