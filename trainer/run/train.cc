@@ -31,7 +31,7 @@
 namespace plural::trainer {
 namespace {
 
-// Looks before anything heavy is loaded. True: nothing is left to do.
+// Looks before anything heavy is loaded. True: nothing is left to do. COLLECTIVE.
 bool IsFinished(const Recipe& recipe, const dist::World& world, dist::Collectives& collectives) {
   std::string answer = "no";
   OnEveryRank(world, collectives, [&] {

@@ -1,6 +1,7 @@
 // The part of the module's interface (module.h) that is about rows of logits.
 //
-// Owns: the entry points' names and types. Thread rule: any thread.
+// Owns: the entry points' names and types. Does not own: the kernels (logit_rows.h), their use
+// (ops/softmax_rows_cuda.h). Thread rule: any thread.
 #pragma once
 
 #include <cstdint>
