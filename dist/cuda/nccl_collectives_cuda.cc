@@ -127,6 +127,7 @@ std::string DeviceIdentity(int device) {
   return std::string(properties.uuid.bytes, sizeof(properties.uuid.bytes));
 }
 
+// COLLECTIVE over `control`.
 ncclUniqueId AgreeOnId(int rank, Collectives& control) {
   ncclUniqueId id{};
   if (rank == 0) {

@@ -100,6 +100,7 @@ class CommandLine(unittest.TestCase):
             self.assert_fails(result, 69, "--device cpu", f"phase {command[0]}")
             self.assertEqual([file.name for file in self.folder.iterdir()], ["run.yaml"])
         self.assert_fails(run(*commands[1], "--device", "gpu"), 64, "--device")
+        self.assert_fails(run(*commands[1], "--quantize", "int8"), 64, "--quantize")
 
     def test_one_rank_ends_the_job_with_its_code(self):
         result = run("train", str(self.recipe), "lora_r=8", launcher=MPIRUN)

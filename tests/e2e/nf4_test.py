@@ -101,51 +101,49 @@ class Nf4Test(unittest.TestCase):
         result = training.train(self.work, "random.yaml", "model.quantize=nf4")
         self.assertEqual(result.returncode, 78, result.stderr)
 
-    def test_answers_are_those_of_dequantised_weights(self):
-        self.train("answering", "nf4")
-        adapter = self.work / "runs" / "answering" / "adapter"
-        lines = [{"id": 0, "prompt_tokens": list(range(1, 9)), "response_tokens": list(range(39, 9, -1))}]
-        outputs = []
-        for model in ("nf4", "plain"):
-            answers = self.work / f"{model}.jsonl"
-            reference.plural(
-                "generate",
-                "--model",
-                self.work / model,
-                "--adapter",
-                adapter,
-                "--corpus",
-                self.work / "corpus.h5",
-                "--responses",
-                3,
-                "--max-new-tokens",
-                8,
-                "-o",
-                answers,
-            )
-            figures = subprocess.run(
-                [
-                    training.PLURAL,
-                    "evaluate",
-                    "--model",
-                    self.work / model,
-                    "--corpus",
-                    self.work / "corpus.h5",
-                ],
+    def answers(self, model, *options):
+        """What every command that computes with a model says of `model` with its adapter, without times."""
+        adapter, corpus = self.work / "runs" / "answering" / "adapter", self.work / "corpus.h5"
+        request = {"id": "0", "prompt_tokens": [4, 5, 6], "max_new_tokens": 8}
+        use, made = ["--model", self.work / model, *options], self.work / "made.jsonl"
+        said = []
+        for command, *words in (
+            ("generate", "--adapter", adapter, "--corpus", corpus, "--responses", 3, "--max-new-tokens", 8),
+            ("score", "--adapter", adapter, "--input", self.work / "lines.jsonl"),
+            ("rate", "--rating-corpus", self.work / "ratings.h5", "--input", self.work / "rated.jsonl"),
+            ("evaluate", "--corpus", corpus),
+            ("generate", "--stream", "--adapter", adapter),
+        ):
+            to = [] if "--stream" in words else ["-o", made, "--force"]
+            done = subprocess.run(
+                [*map(str, [training.PLURAL, command, *words, *use, *to])],
+                input=json.dumps(request) + "\n",
                 capture_output=True,
                 text=True,
                 timeout=120,
             )
-            self.assertEqual(figures.returncode, 0, figures.stderr)
-            answered = re.sub(r'"[a-z_]*seconds[a-z_]*":[-+.e0-9]+', "", answers.read_text())
-            outputs.append(
-                (
-                    answered,
-                    figures.stdout.replace(model, ""),
-                    reference.plural_scores(self.work / model, self.work, lines, adapter),
-                )
-            )
-        self.assertEqual(outputs[0], outputs[1])
+            self.assertEqual(done.returncode, 0, f"{command}: {done.stderr}")
+            text = made.read_text() if to else done.stdout
+            said.append(re.sub(r'"[a-z_]*seconds[a-z_]*":[-+.e0-9]+', "", text).replace(f"/{model}", ""))
+        return said
+
+    def test_answers_are_those_of_dequantised_weights(self):
+        self.train("answering", "nf4")
+        ratings = [([20 + n, 3], [0, 0], 1.0) for n in range(9)] + [([20, 4, 3], [0, 0, 0], 1.0)]
+        groups = training.random_groups(2)
+        training.write_corpus(
+            self.work / "ratings.h5", [(prompt, [[5, 6]], ratings) for prompt, _, _ in groups]
+        )
+        rated = [{"id": f"g{n}", "responses": [{"text": "x", "tokens": [11, 12 + n]}]} for n in range(2)]
+        reference.write_lines(self.work / "rated.jsonl", rated)
+        line = {"id": 0, "prompt_tokens": list(range(1, 9)), "response_tokens": list(range(39, 9, -1))}
+        reference.write_lines(self.work / "lines.jsonl", [line])
+        wanted = self.answers("plain")
+        for model, *options in (("nf4",), ("nf4", "--quantize", "nf4"), ("full", "--quantize", "nf4")):
+            self.assertEqual(self.answers(model, *options), wanted, (model, options))
+        # Each command computes with the weights that it was told to.
+        for others, here in zip(self.answers("full"), wanted):
+            self.assertNotEqual(others, here)
 
 
 class BadFolderTest(unittest.TestCase):

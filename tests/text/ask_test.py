@@ -117,11 +117,11 @@ class Ask(AnsweringTest):
         self.ask("Hi", adapter=False)
         self.assertEqual(self.requests()[1]["max_new_tokens"], 100, "half of the model's context")
 
-    def test_the_device_reaches_the_model(self):
-        self.ask("Hi", "--device", "cuda", "--dtype", "bf16", "--threads", "3", adapter=False)
+    def test_how_it_is_computed_reaches_the_model(self):
+        options = {"--device": "cuda", "--dtype": "bf16", "--quantize": "nf4", "--threads": "3"}
+        self.ask("Hi", *(word for option in options.items() for word in option), adapter=False)
         words = self.command()
-        given = {word: words[words.index(word) + 1] for word in ("--device", "--dtype", "--threads")}
-        self.assertEqual(given, {"--device": "cuda", "--dtype": "bf16", "--threads": "3"})
+        self.assertEqual({option: words[words.index(option) + 1] for option in options}, options)
 
     def test_what_is_printed(self):
         self.trained()

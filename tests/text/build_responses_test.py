@@ -221,6 +221,8 @@ class FromAModel(AnsweringTest):
         again = self.requests()[2:]
         self.assertEqual(sorted(r["temperature"] for r in again), [0.0] * 2 + [1.0] * 4)
         self.assertEqual(len({request["id"] for request in again}), 6)
+        run(*use, "--responses", "2", "--force", "--quantize", "nf4", env=environment)
+        self.assertEqual(len(self.requests()), 10, "4 bits are another model")
 
     def test_no_model(self):
         prompts = write_lines(self.folder / "prompts.jsonl", PROMPTS)

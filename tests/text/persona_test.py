@@ -462,7 +462,8 @@ class Command(FolderTest):
         self.log.unlink()
         self.persona(*use)  # nothing left to do but to measure
         self.assertFalse(self.log.exists())
-        self.assertIn("other settings", self.persona(*use, "--seed", "7", code=64))
+        for option in ("--seed", "7"), ("--quantize", "nf4"):
+            self.assertIn("other settings", self.persona(*use, *option, code=64))
 
     def test_interrupt_does_not_wait_for_answers(self):
         use = ("persona", "-o", self.talks, "--model", self.model, "--questions", self.questions)

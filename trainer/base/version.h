@@ -1,4 +1,6 @@
-// The version that `plural --version` prints and checkpoints record. Thread rule: pure.
+// The version that `plural --version` prints and checkpoints record.
+//
+// Owns: the number. Does not own: versions of files' formats, which their writers have. Thread rule: pure.
 #pragma once
 
 namespace plural {

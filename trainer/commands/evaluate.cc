@@ -178,7 +178,7 @@ int RunEvaluate(const EvaluateOptions& given, dist::World& world, dist::Collecti
     if (options.compare_base) RequireBaseKept(options.adapter, "--compare-base");
   });
   loaded = LoadModel(options.model, options.adapter, DTypeNamed(options.compute.dtype), device, world,
-                     collectives);
+                     collectives, FullLinearsFor(options.compute.quantize));
   OnEveryRank(world, collectives, [&] {
     RequireDeviceServes(*loaded);
     CheckCorpusFitsModel(*opened, loaded->Config(), options.model);

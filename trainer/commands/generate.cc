@@ -153,7 +153,8 @@ int RunStream(const GenerateOptions& options, GenerateSettings settings, at::Dev
               const dist::World& world) {
   std::optional<data::Corpus> vocabulary;
   if (!options.corpus.empty()) vocabulary = OpenCorpus(options.corpus, world);
-  Decoder model = LoadModel(options.model, options.adapter, DTypeNamed(options.compute.dtype), device);
+  Decoder model = LoadModel(options.model, options.adapter, DTypeNamed(options.compute.dtype), device,
+                            FullLinearsFor(options.compute.quantize));
   RequireDeviceGenerates(model);
   if (vocabulary) CheckCorpusFitsModel(*vocabulary, model.Config(), options.model);
   SetEnds(options, vocabulary ? &*vocabulary : nullptr, model);
@@ -181,7 +182,7 @@ std::string IdentityOf(const GenerateOptions& options, const GenerateSettings& s
       {"tokens", {settings.min_new_tokens, settings.max_new_tokens}},
       {"sampling",
        {settings.sampling.temperature, settings.sampling.top_k, settings.sampling.top_p, options.seed}},
-      {"computed", {options.compute.dtype, c10::DeviceTypeName(device.type(), /*lower_case=*/true)}}};
+      {"computed", ComputedWith(options.compute, device)}};
   return "plural generate " +
          data::Sha256OfBytes(identity.dump(-1, ' ', false, json::error_handler_t::replace));
 }
@@ -275,7 +276,7 @@ int RunGenerate(const GenerateOptions& given, dist::World& world, dist::Collecti
     if (world.Rank() == 0) output.emplace(options.output, IdentityOf(options, settings, *opened, device));
   });
   loaded = LoadModel(options.model, options.adapter, DTypeNamed(options.compute.dtype), device, world,
-                     collectives);
+                     collectives, FullLinearsFor(options.compute.quantize));
   OnEveryRank(world, collectives, [&] {
     RequireDeviceGenerates(*loaded);
     CheckCorpusFitsModel(*opened, loaded->Config(), options.model);

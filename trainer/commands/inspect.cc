@@ -78,9 +78,9 @@ std::string GroupJson(const data::Group& group, data::MaskMode mode) {
   return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-// What the token tree saves for one method, over the groups that can serve it.
+// What the token tree saves for methods that make the same trees, over the groups that can serve them.
 struct Sharing {
-  std::string name;
+  std::string names;
   const Method* method = nullptr;
   data::LabelSettings settings;
   std::int64_t groups = 0;
@@ -92,7 +92,9 @@ struct Sharing {
   void Add(const data::Group& group) {
     try {
       const data::LabelledGroup labelled = Label(*method, group, settings, 0);
-      rows += data::BuildTree(labelled.sequences).Rows();
+      for (const auto* sequences : {&labelled.sequences, &labelled.recognition}) {
+        if (!sequences->empty()) rows += data::BuildTree(*sequences).Rows();
+      }
       sequence_tokens += labelled.sequence_tokens;
       ++groups;
     } catch (const data::DataError& error) {
@@ -101,24 +103,30 @@ struct Sharing {
   }
 };
 
+// The methods that the corpus is for.
 std::vector<Sharing> MethodsOf(const data::CorpusInfo& info) {
-  const auto method = [&](const char* name) {
-    Sharing sharing{.name = name, .method = &MethodNamed(name), .settings = {}, .first_refusal = {}};
-    sharing.settings.responses = 0;
-    sharing.settings.possibilities = info.possibilities;
-    return sharing;
-  };
-  std::vector<Sharing> methods;
-  if (info.possibilities > 0) methods.push_back(method("peft"));
-  methods.push_back(method("otmft"));
-  if (info.source_format == "targets") {
-    methods.push_back(method("distribution_matching"));
+  std::vector<Sharing> sharings;
+  for (const Method* method : Methods()) {
+    if (method->numbers && info.possibilities == 0) continue;
+    if (method->target_sets && info.source_format != "targets") continue;
+    const auto uses_one = [](const Method& of) { return of.responses == UsedResponses::kFirst; };
+    const auto same = std::ranges::find_if(sharings, [&](const Sharing& other) {
+      return other.method->label == method->label && uses_one(*other.method) == uses_one(*method);
+    });
+    if (same != sharings.end()) {
+      same->names.append(", ").append(method->name);
+    } else {
+      sharings.push_back({.names = std::string(method->name),
+                          .method = method,
+                          .settings = {.responses = 0, .possibilities = info.possibilities},
+                          .first_refusal = {}});
+    }
   }
-  return methods;
+  return sharings;
 }
 
 // The recipe's default number of responses, or what the group has.
-int PeftResponses(const data::Group& group) {
+int NumberedResponses(const data::Group& group) {
   return std::min({4, static_cast<int>(group.responses.size()), group.Possibilities()});
 }
 
@@ -176,7 +184,7 @@ void PrintLengths(const data::Corpus& corpus, const GroupRange& range) {
 void PrintSharing(const std::vector<Sharing>& methods) {
   std::cout << "\n  method                    groups  sequence tokens   tree rows  shared\n";
   for (const Sharing& method : methods) {
-    std::cout << "  " << std::left << std::setw(22) << method.name << std::right << std::setw(10)
+    std::cout << "  " << std::left << std::setw(22) << method.names << std::right << std::setw(10)
               << method.groups;
     if (method.groups > 0) {
       std::ostringstream ratio;
@@ -231,7 +239,7 @@ void Summarise(data::Corpus& corpus, const GroupRange& range, data::MaskMode mod
     }
     if (group.responses.empty()) continue;  // a prompt to generate from
     for (Sharing& method : methods) {
-      if (method.method->numbers) method.settings.responses = PeftResponses(group);
+      if (method.method->numbers) method.settings.responses = NumberedResponses(group);
       method.Add(group);
     }
   }

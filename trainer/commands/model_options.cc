@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <iostream>
+#include <nlohmann/json.hpp>
 
 #include "trainer/plan/usable_cores.h"
 
@@ -21,6 +22,11 @@ void AddComputeOptions(CLI::App& command, ComputeOptions& options) {
       .add_option("--device", options.device,
                   "auto (a GPU where every rank sees one), cpu or cuda; fp64 is computed on the CPU")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  command
+      .add_option("--quantize", options.quantize,
+                  "nf4: the linear weights of the layers in 4 bits; none: as the folder has them")
+      ->check(CLI::IsMember({"none", "nf4"}))
       ->capture_default_str();
   command
       .add_option(
@@ -43,6 +49,13 @@ std::int64_t OmpThreads() {
 }
 
 }  // namespace
+
+nlohmann::json ComputedWith(const ComputeOptions& options, at::Device device) {
+  nlohmann::json computed = {options.dtype, c10::DeviceTypeName(device.type(), /*lower_case=*/true)};
+  // Only where it is given: lines that were kept before there was the option are gone on with.
+  if (options.quantize != "none") computed.push_back(options.quantize);
+  return computed;
+}
 
 void SetThreads(std::int64_t threads, const dist::World& world) {
   if (threads == 0) threads = OmpThreads();

@@ -1,13 +1,14 @@
 // Options and checks that every command with a model shares.
 //
-// Owns: --dtype, --device and --threads, which folders --model and --adapter mean, a warning. Does not own:
-// names of the Hub (files/hub_cache.h), what a device means (compute_device.h), loading (files/load_model.h),
-// whether a corpus fits (files/corpus_fit.h). Thread rule: main thread.
+// Owns: --dtype, --device, --quantize and --threads, which folders --model and --adapter mean, a warning.
+// Does not own: names of the Hub (files/hub_cache.h), what a device means (compute_device.h), loading
+// (files/load_model.h), whether a corpus fits (files/corpus_fit.h). Thread rule: main thread.
 #pragma once
 
 #include <ATen/core/TensorBody.h>
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "dist/agreement.h"
@@ -42,10 +43,14 @@ Options WithFolders(Options options, const dist::World& world, dist::Collectives
 struct ComputeOptions {
   std::string dtype = "fp32";
   std::string device = "auto";
+  std::string quantize = "none";
   std::int64_t threads = 0;  // per rank; 0: see SetThreads
 };
 
 void AddComputeOptions(CLI::App& command, ComputeOptions& options);
+
+// What of it decides results, for the identity of kept lines. `device` is the one that computes.
+nlohmann::json ComputedWith(const ComputeOptions& options, at::Device device);
 
 // Compute threads of this rank; 0: OMP_NUM_THREADS, or the cores that it may use, shared among the ranks that
 // may use them.

@@ -32,12 +32,11 @@ using nlohmann::json;
 
 // Everything that decides the file of ratings.
 std::string IdentityOf(const RateOptions& options, at::Device device) {
-  const json identity = {
-      {"plural", Version()},
-      {"model", StampOf(options.model)},
-      {"rating_corpus", StampOf(options.rating_corpus)},
-      {"input", StampOf(options.input)},
-      {"computed", {options.compute.dtype, c10::DeviceTypeName(device.type(), /*lower_case=*/true)}}};
+  const json identity = {{"plural", Version()},
+                         {"model", StampOf(options.model)},
+                         {"rating_corpus", StampOf(options.rating_corpus)},
+                         {"input", StampOf(options.input)},
+                         {"computed", ComputedWith(options.compute, device)}};
   return "plural rate " + data::Sha256OfBytes(identity.dump(-1, ' ', false, json::error_handler_t::replace));
 }
 
@@ -132,7 +131,8 @@ int RunRate(const RateOptions& given, dist::World& world, dist::Collectives& col
     RequireNewOutput(options.output, options.force);
     output.emplace(options.output, IdentityOf(options, device));
   });
-  base = LoadModel(options.model, "", DTypeNamed(options.compute.dtype), device, world, collectives);
+  base = LoadModel(options.model, "", DTypeNamed(options.compute.dtype), device, world, collectives,
+                   FullLinearsFor(options.compute.quantize));
   OnEveryRank(world, collectives, [&] {
     RequireDeviceServes(*base);
     questions.emplace(OpenCorpus(options.rating_corpus, world));

@@ -230,12 +230,11 @@ bool AreScores(const std::filesystem::path& output) {
 // Everything that decides the file of scores. The input counts by its content: of texts it is a file of token
 // ids that every start makes anew.
 std::string IdentityOf(const ScoreOptions& options, at::Device device) {
-  const json identity = {
-      {"plural", Version()},
-      {"model", StampOf(options.model)},
-      {"adapter", options.adapter.empty() ? json() : StampOf(options.adapter)},
-      {"input", data::Sha256OfFile(options.input)},
-      {"computed", {options.compute.dtype, c10::DeviceTypeName(device.type(), /*lower_case=*/true)}}};
+  const json identity = {{"plural", Version()},
+                         {"model", StampOf(options.model)},
+                         {"adapter", options.adapter.empty() ? json() : StampOf(options.adapter)},
+                         {"input", data::Sha256OfFile(options.input)},
+                         {"computed", ComputedWith(options.compute, device)}};
   return "plural score " + data::Sha256OfBytes(identity.dump(-1, ' ', false, json::error_handler_t::replace));
 }
 
@@ -269,11 +268,11 @@ int RunScore(const ScoreOptions& given, dist::World& world, dist::Collectives& c
     RequireNewOutput(options.output, options.force || AreScores(options.output));
     output.emplace(options.output, IdentityOf(options, device));
   });
-  const at::ScalarType dtype = DTypeNamed(options.compute.dtype);
-  const Decoder model = LoadModel(options.model, options.adapter, dtype, device, world, collectives);
+  const Decoder model = LoadModel(options.model, options.adapter, DTypeNamed(options.compute.dtype), device,
+                                  world, collectives, FullLinearsFor(options.compute.quantize));
   WarnOfLatents(model, world);
   const data::CostModel cost = CostOf(model.Config(), /*train_all_weights=*/false,
-                                      static_cast<std::int64_t>(at::elementSize(dtype)), model.Device());
+                                      ElementBytes(options.compute.dtype), model.Device());
   std::optional<SequenceReader> reader;
   std::vector<double> found = {output ? static_cast<double>(output->Found().size()) : 0.0};
   collectives.AllReduceSum(found);

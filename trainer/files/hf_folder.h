@@ -9,6 +9,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "trainer/files/weight_files.h"
@@ -33,6 +34,10 @@ void RequireTiedHead(const BaseTensorNames& names, const WeightFiles& files);
 
 // How the linear weights of the layers are held that a folder stores in full; what it stores in NF4 stays so.
 enum class FullLinears { kKeep, kToNf4 };
+// `quantize` is "none" or "nf4", which recipes and commands have checked.
+inline FullLinears FullLinearsFor(std::string_view quantize) {
+  return quantize == "nf4" ? FullLinears::kToNf4 : FullLinears::kKeep;
+}
 
 // Fills the base weights of `model` from `folder` (one model.safetensors, or shards with
 // model.safetensors.index.json), converting to the model's dtype or quantising tensor by tensor. Linear

@@ -137,17 +137,18 @@ void LoadBaseWeights(Decoder& model, const std::string& folder, const dist::Worl
 }
 
 Decoder LoadModel(const std::string& model_dir, const std::string& adapter_dir, at::ScalarType dtype,
-                  at::Device device) {
+                  at::Device device, FullLinears full_linears) {
   Begun begun = Begin(model_dir, adapter_dir, dtype, device);
-  LoadBaseWeights(begun.model, model_dir);
+  LoadBaseWeights(begun.model, model_dir, full_linears);
   return Finish(std::move(begun));
 }
 
 Decoder LoadModel(const std::string& model_dir, const std::string& adapter_dir, at::ScalarType dtype,
-                  at::Device device, const dist::World& world, dist::Collectives& collectives) {
+                  at::Device device, const dist::World& world, dist::Collectives& collectives,
+                  FullLinears full_linears) {
   Begun begun =
       MakeOnEveryRank(world, collectives, [&] { return Begin(model_dir, adapter_dir, dtype, device); });
-  LoadBaseWeights(begun.model, model_dir, world, collectives);
+  LoadBaseWeights(begun.model, model_dir, world, collectives, full_linears);
   return MakeOnEveryRank(world, collectives, [&] { return Finish(std::move(begun)); });
 }
 

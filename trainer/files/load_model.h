@@ -26,9 +26,10 @@ void LoadBaseWeights(Decoder& model, const std::string& folder, const dist::Worl
 // Errors: those of ModelConfig::FromFolder, LoadBaseWeights, PeftConfig, AttachAdapter, LatentsIn and
 // LoadLatents.
 Decoder LoadModel(const std::string& model_dir, const std::string& adapter_dir, at::ScalarType dtype,
-                  at::Device device);
+                  at::Device device, FullLinears full_linears = FullLinears::kKeep);
 // The same on every rank, each machine's base weights read once. COLLECTIVE.
 Decoder LoadModel(const std::string& model_dir, const std::string& adapter_dir, at::ScalarType dtype,
-                  at::Device device, const dist::World& world, dist::Collectives& collectives);
+                  at::Device device, const dist::World& world, dist::Collectives& collectives,
+                  FullLinears full_linears = FullLinears::kKeep);
 
 }  // namespace plural::trainer

@@ -1,6 +1,7 @@
 // Dtypes: their names for users, and the type in which a stored type is computed.
 //
-// Owns: both choices, for loops and for tensors. Thread rule: pure.
+// Owns: both choices, for loops and for tensors. Does not own: options and keys that name a dtype, names in
+// files (files/safetensors_header.h). Thread rule: pure.
 //
 // bf16 is for storage only: sums, statistics and functions of bf16 values are fp32, and parameters
 // that are trained beside them are kept in fp32. fp32 and fp64 are computed in their own type.

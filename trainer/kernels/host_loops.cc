@@ -42,11 +42,11 @@ PLURAL_INLINE RowStatistics StatisticsOfRowLoop(const T* z, std::int64_t count, 
 template <class T>
 PLURAL_INLINE void RowGradientLoop(T* z, std::int64_t count, const RowGradientTerms& terms) {
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
-  const auto lse = static_cast<T>(terms.lse), entropy = static_cast<T>(terms.entropy_nats);
-  const auto c = static_cast<T>(terms.c), h = static_cast<T>(terms.h), a = static_cast<T>(terms.a);
+  const auto lse = static_cast<T>(terms.lse);
+  const auto c = static_cast<T>(terms.c), a = static_cast<T>(terms.a);
   const auto inverse_b = static_cast<T>(1.0 / terms.b), lse_b = static_cast<T>(terms.lse_b);
   const auto inverse_cap = static_cast<T>(terms.softcap > 0.0 ? 1.0 / terms.softcap : 0.0);
-  if (a == 0 && h == 0 && inverse_cap == 0) {
+  if (a == 0 && inverse_cap == 0) {
     for (std::int64_t i = 0; i < count; i += kWidth) {
       Store(z + i, Exp(Load(z + i, count - i) - lse) * c, count - i);
     }
@@ -54,8 +54,7 @@ PLURAL_INLINE void RowGradientLoop(T* z, std::int64_t count, const RowGradientTe
   }
   for (std::int64_t i = 0; i < count; i += kWidth) {
     const Vector<T> logit = Load(z + i, count - i);
-    const Vector<T> log_p = logit - lse;
-    Vector<T> gradient = Exp(log_p) * (c + h * (log_p + entropy));
+    Vector<T> gradient = Exp(logit - lse) * c;
     if (a != 0) gradient += a * Exp(logit * inverse_b - lse_b);
     const Vector<T> bounded = logit * inverse_cap;
     Store(z + i, gradient * (T{1} - bounded * bounded), count - i);

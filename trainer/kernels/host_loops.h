@@ -22,9 +22,9 @@ struct RowStatistics {
 
 // Coefficients of one row's gradient (softmax_rows.h).
 struct RowGradientTerms {
-  double lse = 0.0, entropy_nats = 0.0;
+  double lse = 0.0;
   double a = 0.0, b = 1.0, lse_b = 0.0;  // lse_b: of z / b
-  double c = 0.0, h = 0.0;
+  double c = 0.0;
   double softcap = 0.0;  // > 0: the logits are softcap tanh(x / softcap), the gradient is that of x
 };
 
@@ -58,7 +58,7 @@ struct ScoreTerms {
   RowStatistics StatisticsOfRow(const T* z, std::int64_t count, double temperature = 1.0);         \
   /* StatisticsOfRow().lse, to the bit. */                                                         \
   double LseOfRow(const T* z, std::int64_t count, double temperature = 1.0);                       \
-  /* z = a softmax(z / b) + c p + h p (log p + H) */                                               \
+  /* z = a softmax(z / b) + c p */                                                                 \
   void RowGradient(T* z, std::int64_t count, const RowGradientTerms& terms);                       \
   /* z = cap tanh(z / cap) */                                                                      \
   void SoftCap(T* z, std::int64_t count, double cap);                                              \

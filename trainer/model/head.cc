@@ -182,7 +182,7 @@ class RowHead : public torch::autograd::Function<RowHead> {
         row_coefficients.a_R = rows_of(a_S);
         row_coefficients.b_R = at::full_like(row_coefficients.a_R, plan.temperature);
       }
-      RowGradient(z_RV, {rows_of(saved[kLse]), {}}, row_coefficients,
+      RowGradient(z_RV, rows_of(saved[kLse]), row_coefficients,
                   {edges_of(saved[kEdgeRow]) - chunk.row, edges_of(saved[kTarget]), edges_of(scattered_E),
                    edges_of(saved[kLogOneMinusP])},
                   plan.softcap);

@@ -1,13 +1,13 @@
 // The head in row form: hidden states to log p and log(1-p) of edges, and their gradient.
 //
 // Owns: the projection onto the vocabulary on source rows only, in chunks; the row statistics; the
-// gradient made of a row's three scalars and an edge's one value. Does not own: objectives, which
+// gradient made of a row's two scalars and an edge's one value. Does not own: objectives, which
 // turn edge values into coefficients (objective.h). Thread rule: one thread.
 //
 // Whatever the objective, the gradient with respect to a row's logits z is
-//     a * softmax(z / b) + c * p + h * p * (log p + H) + scatter(t_e at y_e)        (docs/methods.md 6.3)
-// so backward takes three scalars per row and one value per edge. `log p` and `log(1-p)` need c and
-// t, log softmax(z / b) needs a, b and t; h is zero, since no objective uses it.
+//     a * softmax(z / b) + c * p + scatter(t_e at y_e)        (docs/methods.md 6.3)
+// so backward takes two scalars per row and one value per edge. `log p` and `log(1-p)` need c and
+// t, log softmax(z / b) needs a, b and t.
 #pragma once
 
 #include <ATen/core/TensorBody.h>

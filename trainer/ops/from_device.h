@@ -1,6 +1,7 @@
 // Copies of a device's values on the host.
 //
-// Owns: the copy. Thread rule: any thread.
+// Owns: the copy. Does not own: when it is made, which decides what the host waits for. Thread rule: any
+// thread.
 #pragma once
 
 #include <ATen/core/TensorBody.h>

@@ -3,8 +3,9 @@
 // Owns: the choice of the library. On the CPU in fp32 that is oneDNN, some 10 % faster here than
 // the BLAS that at::mm calls, for whole matrices, or for tiles (tile_multiply.h) where a matrix is
 // narrow or sums of bf16 must not be rounded. Everything else is at::mm (which uses oneDNN for
-// bf16). Inference on the CPU has loops of its own (row_products.h). Not differentiable: for use
-// inside hand-written functions and without gradients. Thread rule: pure functions.
+// bf16). Does not own: the loops of inference on the CPU (row_products.h), weights and adapters
+// (model/linear.h), gradients: for use inside hand-written functions and without gradients. Thread
+// rule: pure functions.
 //
 // Shape letters: R rows, I in features, O out features.
 #pragma once

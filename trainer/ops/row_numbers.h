@@ -1,7 +1,8 @@
 // Row numbers on the host and on a device.
 //
 // Owns: one list of rows in both places: on the device for tensors, on the host for draws and
-// look-ups, so that the host never waits for the device to read it. Thread rule: a value.
+// look-ups, so that the host never waits for the device to read it. Does not own: which rows they are.
+// Thread rule: a value.
 #pragma once
 
 #include <ATen/core/TensorBody.h>

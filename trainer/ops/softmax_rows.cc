@@ -57,8 +57,8 @@ double ValueOr(const at::Tensor& values_R, std::int64_t row, double otherwise) {
   return values_R.defined() ? values_R.const_data_ptr<double>()[row] : otherwise;
 }
 
-// Overwrites z with all terms but the scatter. Returns those of a and h at the targets, in fp64.
-at::Tensor DenseGradientOnHost(const at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& k,
+// Overwrites z with all terms but the scatter. Returns those of a at the targets, in fp64.
+at::Tensor DenseGradientOnHost(const at::Tensor& z_RV, const at::Tensor& lse_R, const RowCoefficients& k,
                                const EdgeCoefficients& edges, const at::Tensor& z_E, double softcap) {
   const at::Tensor added_E = at::zeros_like(z_E);
   const auto* edge_row = edges.row_E.const_data_ptr<std::int64_t>();
@@ -66,20 +66,16 @@ at::Tensor DenseGradientOnHost(const at::Tensor& z_RV, const RowStatistics& rows
   AT_DISPATCH_FLOATING_TYPES(z_RV.scalar_type(), "row gradient", [&] {
     for (std::int64_t r = 0; r < z_RV.size(0); ++r) {
       auto* z = z_RV.mutable_data_ptr<scalar_t>() + r * z_RV.size(1);
-      host::RowGradientTerms terms{.lse = ValueOr(rows.lse_R, r, 0.0),
-                                   .entropy_nats = ValueOr(rows.entropy_nats_R, r, 0.0),
+      host::RowGradientTerms terms{.lse = ValueOr(lse_R, r, 0.0),
                                    .a = ValueOr(k.a_R, r, 0.0),
                                    .b = ValueOr(k.b_R, r, 1.0),
                                    .c = ValueOr(k.c_R, r, 0.0),
-                                   .h = ValueOr(k.h_R, r, 0.0),
                                    .softcap = softcap};
       if (terms.a != 0.0) terms.lse_b = host::LseOfRow(z, z_RV.size(1), terms.b);
       for (; edge < edges.row_E.size(0) && edge_row[edge] == r; ++edge) {
         const double logit = z_E.const_data_ptr<double>()[edge];
-        const double log_p = logit - terms.lse;
         double& added = added_E.mutable_data_ptr<double>()[edge];
         if (terms.a != 0.0) added += terms.a * std::exp(logit / terms.b - terms.lse_b);
-        if (terms.h != 0.0) added += terms.h * std::exp(log_p) * (log_p + terms.entropy_nats);
       }
       host::RowGradient(z, z_RV.size(1), terms);
     }
@@ -87,26 +83,18 @@ at::Tensor DenseGradientOnHost(const at::Tensor& z_RV, const RowStatistics& rows
   return added_E;
 }
 
-// The gradient at an edge's target without the terms of a and h, and the values that these need.
+// The gradient at an edge's target without the term of a, and the values that this needs.
 struct TargetTerms {
-  at::Tensor z_E, log_p_E, p_E, gradient_E;
+  at::Tensor z_E, gradient_E;
 };
-TargetTerms TermsOfTargets(const at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& k,
+TargetTerms TermsOfTargets(const at::Tensor& z_RV, const at::Tensor& lse_R, const RowCoefficients& k,
                            const EdgeCoefficients& edges) {
   TargetTerms terms;
   terms.z_E = TargetLogits(z_RV, edges.row_E, edges.target_E);
-  terms.log_p_E = terms.z_E - rows.lse_R.index_select(0, edges.row_E);
-  terms.p_E = terms.log_p_E.exp();
-  terms.gradient_E = (k.c_R.index_select(0, edges.row_E) + edges.t_E) * terms.p_E +
-                     edges.t_E * edges.log_one_minus_p_E.exp();
+  const at::Tensor p_E = (terms.z_E - lse_R.index_select(0, edges.row_E)).exp();
+  terms.gradient_E =
+      (k.c_R.index_select(0, edges.row_E) + edges.t_E) * p_E + edges.t_E * edges.log_one_minus_p_E.exp();
   return terms;
-}
-
-// h p (log p + H) at the targets.
-at::Tensor EntropyTerms(const RowStatistics& rows, const RowCoefficients& k, const EdgeCoefficients& edges,
-                        const TargetTerms& at_targets) {
-  const auto of_edge = [&edges](const at::Tensor& value_R) { return value_R.index_select(0, edges.row_E); };
-  return of_edge(k.h_R) * at_targets.p_E * (at_targets.log_p_E + of_edge(rows.entropy_nats_R));
 }
 
 EdgeStatistics FromOdds(const at::Tensor& lse_R, const at::Tensor& odds_E) {  // log(p / (1 - p))
@@ -181,19 +169,18 @@ TemperedStatistics TemperedStatisticsOfEdges(const at::Tensor& z_RV, double b, c
           rows.entropy_nats_R.index_select(0, row_E)};
 }
 
-void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
+void RowGradient(at::Tensor& z_RV, const at::Tensor& lse_R, const RowCoefficients& coefficients,
                  const EdgeCoefficients& edges, double softcap) {
   const bool by_kernel = !coefficients.a_R.defined() && RowGradientServes(z_RV);
   if (!by_kernel && !HasHostLoops(z_RV)) {
-    return operators::RowGradient(z_RV, rows, coefficients, edges, softcap);
+    return operators::RowGradient(z_RV, lse_R, coefficients, edges, softcap);
   }
-  TargetTerms at_targets = TermsOfTargets(z_RV, rows, coefficients, edges);  // before z changes
+  TargetTerms at_targets = TermsOfTargets(z_RV, lse_R, coefficients, edges);  // before z changes
   at::Tensor& gradient_E = at_targets.gradient_E;
   if (by_kernel) {
-    if (coefficients.h_R.defined()) gradient_E += EntropyTerms(rows, coefficients, edges, at_targets);
-    RowGradientOnGpu(z_RV, {rows.lse_R, rows.entropy_nats_R, coefficients.c_R, coefficients.h_R}, softcap);
+    RowGradientOnGpu(z_RV, lse_R, coefficients.c_R, softcap);
   } else {
-    gradient_E += DenseGradientOnHost(z_RV, rows, coefficients, edges, at_targets.z_E, softcap);
+    gradient_E += DenseGradientOnHost(z_RV, lse_R, coefficients, edges, at_targets.z_E, softcap);
   }
   if (softcap > 0.0) gradient_E *= 1.0 - (at_targets.z_E / softcap).square();
   z_RV.index_put_({edges.row_E, edges.target_E}, gradient_E.to(z_RV.dtype()));
@@ -220,10 +207,10 @@ EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const at::Tensor& row_E
   return OfEdges({lse_R, top_R1.squeeze(1), lse_below_R}, z_RV, row_E, target_E);
 }
 
-void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
+void RowGradient(at::Tensor& z_RV, const at::Tensor& lse_R, const RowCoefficients& coefficients,
                  const EdgeCoefficients& edges, double softcap) {
   const auto column = [&z_RV](const at::Tensor& value_R) { return value_R.to(z_RV.dtype()).unsqueeze(1); };
-  TargetTerms at_targets = TermsOfTargets(z_RV, rows, coefficients, edges);  // before z changes
+  TargetTerms at_targets = TermsOfTargets(z_RV, lse_R, coefficients, edges);  // before z changes
   at::Tensor& gradient_E = at_targets.gradient_E;
   at::Tensor slope_RV, tempered_RV;
   if (softcap > 0.0) slope_RV = 1.0 - (z_RV / softcap).square_();
@@ -231,16 +218,7 @@ void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficie
     tempered_RV = at::softmax(z_RV / column(coefficients.b_R), 1).mul_(column(coefficients.a_R));
     gradient_E += tempered_RV.index({edges.row_E, edges.target_E}).to(at::kDouble);
   }
-  z_RV.sub_(column(rows.lse_R));
-  if (coefficients.h_R.defined()) {
-    const at::Tensor h_R1 = column(coefficients.h_R);
-    gradient_E += EntropyTerms(rows, coefficients, edges, at_targets);
-    const at::Tensor factor_RV =
-        (z_RV + column(rows.entropy_nats_R)).mul_(h_R1).add_(column(coefficients.c_R));
-    z_RV.exp_().mul_(factor_RV);
-  } else {
-    z_RV.exp_().mul_(column(coefficients.c_R));
-  }
+  z_RV.sub_(column(lse_R)).exp_().mul_(column(coefficients.c_R));
   if (tempered_RV.defined()) z_RV.add_(tempered_RV);
   z_RV.index_put_({edges.row_E, edges.target_E}, gradient_E.to(z_RV.dtype()));
   if (slope_RV.defined()) z_RV.mul_(slope_RV);

@@ -16,7 +16,7 @@ struct CudaKernels;
 // Statistics of z / temperature.
 struct RowStatistics {
   at::Tensor lse_R;           // log sum exp
-  at::Tensor entropy_nats_R;  // of the softmax; undefined where it is not needed
+  at::Tensor entropy_nats_R;  // of the softmax
 };
 RowStatistics StatisticsOfRows(const at::Tensor& z_RV, double temperature = 1.0);
 
@@ -36,23 +36,22 @@ struct TemperedStatistics {
 TemperedStatistics TemperedStatisticsOfEdges(const at::Tensor& z_RV, double b, const at::Tensor& row_E,
                                              const at::Tensor& target_E);
 
-// Coefficients of dL/dz = a softmax(z / b) + c p + h p (log p + H) + scatter(t at target).
+// Coefficients of dL/dz = a softmax(z / b) + c p + scatter(t at target).
 struct RowCoefficients {
   at::Tensor a_R, b_R;  // undefined: a = 0
   at::Tensor c_R;
-  at::Tensor h_R;  // undefined: h = 0
 };
 struct EdgeCoefficients {
   at::Tensor row_E, target_E;
   at::Tensor t_E;
   at::Tensor log_one_minus_p_E;
 };
-// Overwrites z with the gradient. Precondition: edges are ordered by row, each (row, target) occurs
-// once. With `softcap` > 0, z are logits that SoftCap (pointwise.h) has bounded, and the gradient
-// is that of the unbounded ones: times 1 - (z / softcap)^2. At a target, c p + t is computed as (c
-// + t) p + t (1 - p) with 1 - p from its logarithm: t = -c is the common case, and c p + t would
-// lose all digits where p is close to 1.
-void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
+// Overwrites z, whose logsumexp is `lse_R`, with the gradient. Precondition: edges are ordered by row, each
+// (row, target) occurs once. With `softcap` > 0, z are logits that SoftCap (pointwise.h) has bounded, and the
+// gradient is that of the unbounded ones: times 1 - (z / softcap)^2. At a target, c p + t is computed as (c +
+// t) p + t (1 - p) with 1 - p from its logarithm: t = -c is the common case, and c p + t would lose all
+// digits where p is close to 1.
+void RowGradient(at::Tensor& z_RV, const at::Tensor& lse_R, const RowCoefficients& coefficients,
                  const EdgeCoefficients& edges, double softcap = 0.0);
 
 // The same functions in libtorch's operators, for tensors without host loops: on any device, with
@@ -60,7 +59,7 @@ void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficie
 namespace operators {
 RowStatistics StatisticsOfRows(const at::Tensor& z_RV, double temperature = 1.0);
 EdgeStatistics StatisticsOfEdges(const at::Tensor& z_RV, const at::Tensor& row_E, const at::Tensor& target_E);
-void RowGradient(at::Tensor& z_RV, const RowStatistics& rows, const RowCoefficients& coefficients,
+void RowGradient(at::Tensor& z_RV, const at::Tensor& lse_R, const RowCoefficients& coefficients,
                  const EdgeCoefficients& edges, double softcap = 0.0);
 }  // namespace operators
 

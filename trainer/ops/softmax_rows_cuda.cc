@@ -14,10 +14,6 @@ const CudaKernels* KernelsOfRows(const at::Tensor& z_RV, const CudaKernels* give
   return &KernelsFor(z_RV, given);
 }
 
-const double* DoublesOrNull(const at::Tensor& values_R) {
-  return values_R.defined() ? values_R.const_data_ptr<double>() : nullptr;
-}
-
 }  // namespace
 
 std::optional<StatisticsOnGpu> StatisticsOfRowsOnCuda(const at::Tensor& z_RV, double temperature,
@@ -47,19 +43,15 @@ bool RowGradientServes(const at::Tensor& z_RV, const CudaKernels* given) {
   return kernels != nullptr && kernels->row_gradient != nullptr;
 }
 
-void RowGradientOnGpu(const at::Tensor& z_RV, const DenseTerms& terms, double softcap,
+void RowGradientOnGpu(const at::Tensor& z_RV, const at::Tensor& lse_R, const at::Tensor& c_R, double softcap,
                       const CudaKernels* given) {
-  const at::Tensor lse_R = terms.lse_R.contiguous(), c_R = terms.c_R.contiguous();
-  const at::Tensor h_R = terms.h_R.defined() ? terms.h_R.contiguous() : at::Tensor();
-  const at::Tensor entropy_R = terms.h_R.defined() ? terms.entropy_nats_R.contiguous() : at::Tensor();
+  const at::Tensor lse = lse_R.contiguous(), c = c_R.contiguous();
   StartKernel(KernelsOfRows(z_RV, given)->row_gradient, "plural::row_gradient",
               RowGradientArguments{.z = z_RV.mutable_data_ptr<float>(),
                                    .rows = z_RV.size(0),
                                    .count = z_RV.size(1),
-                                   .lse = DoublesOrNull(lse_R),
-                                   .entropy_nats = DoublesOrNull(entropy_R),
-                                   .c = DoublesOrNull(c_R),
-                                   .h = DoublesOrNull(h_R),
+                                   .lse = lse.const_data_ptr<double>(),
+                                   .c = c.const_data_ptr<double>(),
                                    .softcap = static_cast<float>(softcap)},
               z_RV.device());
 }

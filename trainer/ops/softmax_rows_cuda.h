@@ -23,12 +23,9 @@ struct StatisticsOnGpu {
 std::optional<StatisticsOnGpu> StatisticsOfRowsOnCuda(const at::Tensor& z_RV, double temperature,
                                                       const CudaKernels* kernels = nullptr);
 
-struct DenseTerms {
-  at::Tensor lse_R, entropy_nats_R, c_R, h_R;  // h undefined: 0
-};
 bool RowGradientServes(const at::Tensor& z_RV, const CudaKernels* kernels = nullptr);
-// z = c p + h p (log p + H), times 1 - (z / softcap)^2 where softcap > 0. Precondition: RowGradientServes.
-void RowGradientOnGpu(const at::Tensor& z_RV, const DenseTerms& terms, double softcap,
+// z = c p, times 1 - (z / softcap)^2 where softcap > 0. Precondition: RowGradientServes.
+void RowGradientOnGpu(const at::Tensor& z_RV, const at::Tensor& lse_R, const at::Tensor& c_R, double softcap,
                       const CudaKernels* kernels = nullptr);
 
 }  // namespace plural::trainer

@@ -1,6 +1,6 @@
 // Copies of the host's values on a device.
 //
-// Owns: the copy. Thread rule: any thread.
+// Owns: the copy. Does not own: copies of many values at once (packed_upload.h). Thread rule: any thread.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -32,7 +32,7 @@
 namespace plural::trainer {
 namespace {
 
-// Looks before anything heavy is loaded. True: nothing is left to do.
+// Looks before anything heavy is loaded. True: nothing is left to do. COLLECTIVE.
 bool IsFinished(const Recipe& recipe, const dist::World& world, dist::Collectives& collectives) {
   std::string answer = "no";
   OnEveryRank(world, collectives, [&] {
@@ -121,8 +121,7 @@ ExitCode Train(const Recipe& recipe, at::Device device, const dist::World& world
   Decoder model = MakeOnEveryRank(world, collectives, [&] { return MakeBase(recipe, config, device); });
   model.AddEndTokens(corpus.Info().end_tokens);
   if (!recipe.model.path.empty()) {
-    LoadBaseWeights(model, ModelFolder(recipe), world, collectives,
-                    recipe.model.quantize == "nf4" ? FullLinears::kToNf4 : FullLinears::kKeep);
+    LoadBaseWeights(model, ModelFolder(recipe), world, collectives, FullLinearsFor(recipe.model.quantize));
   }
   OnEveryRank(world, collectives, [&] {
     CheckAttention(config, model.DType(), device);

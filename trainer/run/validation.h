@@ -40,6 +40,7 @@ class Validation {
 
  private:
   Sums MeasureGroup(const Decoder& model, const data::Group& group) const;
+  // COLLECTIVE.
   void AddSampled(const Decoder& model, const dist::World& world, dist::Collectives& collectives,
                   MetricsLine& line) const;
 

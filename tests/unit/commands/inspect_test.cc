@@ -14,6 +14,7 @@
 #include "trainer/base/printable.h"
 #include "trainer/commands/show_group.h"
 #include "trainer/files/safetensors.h"
+#include "trainer/method/method.h"
 
 namespace plural::trainer {
 namespace {
@@ -159,14 +160,30 @@ TEST_F(InspectTest, CorpusForPeople) {
   const fs::path path = folder_ / "corpus.h5";
   data::CorpusFile().Write(path);
   const std::string text = Inspect(Options(path));
-  // otmft: (1 2 3 | 7 8 9), (1 2 3 | 7 9), (2 3 | 8 9), (2 3 | 5 9): 19 tokens. A row is a distinct proper
-  // prefix: 1, 12, 123, 1237, 12378 and 2, 23, 238, 235: 9.
-  EXPECT_NE(text.find("otmft                          2               19           9   2.11x"),
-            std::string::npos)
-      << text;
+  // (1 2 3 | 7 8 9), (1 2 3 | 7 9), (2 3 | 8 9), (2 3 | 5 9): 19 tokens. A row is a distinct proper prefix:
+  // 1, 12, 123, 1237, 12378 and 2, 23, 238, 235: 9. otoft has the first and the third: 10 tokens, 5 + 3 rows.
+  // cvf has a latent before each response, 23 tokens and 8 + 6 rows, and a query behind each whole sequence,
+  // which predicts it: 27 tokens and 9 + 8 rows.
+  for (const char* line : {"gem, otmft, pretrain           2               19           9   2.11x\n",
+                           "otoft                          2               10           8   1.25x\n",
+                           "cvf                            2               50          31   1.61x\n"}) {
+    EXPECT_NE(text.find(line), std::string::npos) << text;
+  }
   EXPECT_NE(text.find("  response 0  [[h]]ij"), std::string::npos) << text;  // content_first: bit 0
   EXPECT_NE(text.find("(weight 0.5)"), std::string::npos) << text;
   EXPECT_EQ(text.find("distribution_matching"), std::string::npos) << text;  // not of format targets
+}
+
+// Of the table of methods those that the corpus is for.
+TEST_F(InspectTest, EveryMethodIsShown) {
+  const fs::path path = folder_ / "corpus.h5";
+  data::CorpusFile file;
+  file.attributes["source_format"] = "targets";
+  file.Write(path);
+  const std::string text = Inspect(Options(path));
+  for (const Method* method : Methods()) {
+    EXPECT_NE(text.find(method->name), std::string::npos) << method->name << "\n" << text;
+  }
 }
 
 TEST_F(InspectTest, ControlCharactersDoNotReachTheTerminal) {

@@ -5,10 +5,15 @@
 
 #include <cmath>
 #include <condition_variable>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <mutex>
 #include <thread>
 
 #include "dist/stacks.h"
+#include "trainer/base/signals.h"
 
 namespace plural::dist {
 namespace {
@@ -60,6 +65,31 @@ TEST(Pulse, CountsEveryChange) {
   }
   EXPECT_FALSE(pulse.waits);
   EXPECT_EQ(pulse.changes, before + 2);
+}
+
+// Told anew while its thread watches, which the sanitizer of threads sees.
+TEST(Watchdog, ReportsWhereItWasToldTo) {
+  std::string folder = (std::filesystem::temp_directory_path() / "plural-watchdog-XXXXXX").string();
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  const std::filesystem::path report = std::filesystem::path(folder) / "stacks-00000.txt";
+  StatusSignal::Hear();
+  Watchdog watchdog{Deadlines{}};
+  const std::shared_ptr<Pulse> pulse = watchdog.SharedPulse();
+  for (std::int64_t step = 1; pulse->beats.load(std::memory_order_relaxed) < 3; ++step) {
+    watchdog.Follow({.step = 60.0});
+    watchdog.ReportIn(folder);
+    watchdog.StepTook(0.5);
+    pulse->Enter(Phase::kCompute, step);
+  }
+  std::raise(SIGUSR2);
+  std::error_code error;
+  while (std::filesystem::file_size(report, error) == 0 || error) std::this_thread::yield();
+  watchdog.Stop();
+  std::string line;
+  std::ifstream written(report);
+  std::getline(written, line);
+  EXPECT_NE(line.find("asked by a signal; forward and backward"), std::string::npos) << line;
+  std::filesystem::remove_all(folder);
 }
 
 TEST(StacksOfThreads, ShowWhereAnotherThreadWaits) {

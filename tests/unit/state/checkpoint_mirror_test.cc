@@ -57,6 +57,16 @@ TEST_F(MirrorTest, CopiesTheCheckpointAndTheLinesUpToIt) {
   EXPECT_NO_THROW(CheckCheckpoint(copies / "step-00000003", {}));
 }
 
+TEST_F(MirrorTest, TheNewestIsCopiedHoweverFastTheyCome) {
+  CheckpointMirror mirror = To(folder_ / "disk");
+  for (std::int64_t step = 1; step <= 20; ++step) {
+    mirror.Start(At(step));
+    mirror.TakeCopied();
+  }
+  ASSERT_TRUE(mirror.WaitFor(60));
+  EXPECT_EQ(Checkpoints(folder_ / "disk", 2).Steps().back(), 20);
+}
+
 TEST_F(MirrorTest, WhatGoesWrongIsOneLine) {
   CheckpointMirror mirror = To("/dev/null/run");
   EXPECT_FALSE(mirror.Start(At(1)));

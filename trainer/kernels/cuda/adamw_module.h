@@ -1,6 +1,7 @@
 // The part of the module's interface (module.h) that is about the optimizer.
 //
-// Owns: the entry points' names and types. Thread rule: any thread.
+// Owns: the entry points' names and types. Does not own: the update (adamw.h), its use (ops/adamw_cuda.h).
+// Thread rule: any thread.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,7 @@
 // The part of the module's interface (module.h) that is about the inputs of several adapters.
 //
-// Owns: the entry points' names and types. Thread rule: any thread.
+// Owns: the entry points' names and types. Does not own: the kernel (drop_sites.h), its use
+// (ops/dropout_cuda.h). Thread rule: any thread.
 #pragma once
 
 #include <cstdint>

@@ -2,7 +2,8 @@
 // host does.
 //
 // Owns: the order of operations, with the fused multiply-adds that compilers make of that expression for
-// processors that have them. Thread rule: pure functions.
+// processors that have them. Does not own: the loops that it must equal, the kernels that call it. Thread
+// rule: pure functions.
 #pragma once
 
 #include "trainer/kernels/cuda/unfused.h"

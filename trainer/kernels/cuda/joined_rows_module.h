@@ -1,6 +1,7 @@
 // The part of the module's interface (module.h) that reads the rows of one product for several layers.
 //
-// Owns: the entry points' names and types. Thread rule: any thread.
+// Owns: the entry points' names and types. Does not own: the kernels (joined_rows.h), their use
+// (ops/joined_rows.h). Thread rule: any thread.
 #pragma once
 
 #include <cstdint>

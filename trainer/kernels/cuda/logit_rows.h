@@ -91,8 +91,8 @@ struct LogitStatisticsRow {
   }
 };
 
-// Overwrites z with c p + h p (log p + H), times the slope of the bound, as host::RowGradient. Threads are on
-// their own: a block takes a stretch of a row.
+// Overwrites z with c p, times the slope of the bound, as host::RowGradient. Threads are on their own: a
+// block takes a stretch of a row.
 struct LogitGradientPart {
   static constexpr int kThreads = kLogitThreads, kBytes = 16, kStretch = 8 * kThreads;
   struct Registers {};
@@ -103,13 +103,11 @@ struct LogitGradientPart {
     const std::int64_t begin = static_cast<std::int64_t>(part) * kStretch;
     const std::int64_t end = begin + kStretch < a.count ? begin + kStretch : a.count;
     const auto lse = static_cast<float>(a.lse[row]), c = static_cast<float>(a.c[row]);
-    const float h = a.h != nullptr ? static_cast<float>(a.h[row]) : 0;
-    const float entropy = a.entropy_nats != nullptr ? static_cast<float>(a.entropy_nats[row]) : 0;
     const float inverse_cap = a.softcap > 0 ? 1 / a.softcap : 0;
     block.Each([&](int thread, Registers&) {
       for (std::int64_t i = begin + thread; i < end; i += kThreads) {
-        const float log_p = z[i] - lse, bounded = z[i] * inverse_cap;
-        z[i] = Exp2(log_p * kLog2E) * (c + h * (log_p + entropy)) * (1 - bounded * bounded);
+        const float bounded = z[i] * inverse_cap;
+        z[i] = Exp2((z[i] - lse) * kLog2E) * c * (1 - bounded * bounded);
       }
     });
   }

@@ -1,6 +1,7 @@
 // The part of the module's interface (module.h) that is about rows of logits.
 //
-// Owns: the entry points' names and types. Thread rule: any thread.
+// Owns: the entry points' names and types. Does not own: the kernels (logit_rows.h), their use
+// (ops/softmax_rows_cuda.h). Thread rule: any thread.
 #pragma once
 
 #include <cstdint>
@@ -20,13 +21,12 @@ struct RowStatisticsArguments {
 inline constexpr char kRowStatisticsName[] = "plural_row_statistics";
 using RowStatisticsOnCuda = int(const RowStatisticsArguments& arguments, void* stream);
 
-// z = c p + h p (log p + H), times 1 - (z / softcap)^2, in place. Device pointers; null, of entropy_nats and
-// h: 0.
+// z = c p, times 1 - (z / softcap)^2, in place. Device pointers.
 struct RowGradientArguments {
   float* z;  // [rows, count]
   std::int64_t rows, count;
-  const double *lse, *entropy_nats, *c, *h;  // [rows]
-  float softcap;                             // 0: none
+  const double *lse, *c;  // [rows]
+  float softcap;          // 0: none
 };
 inline constexpr char kRowGradientName[] = "plural_row_gradient";
 using RowGradientOnCuda = int(const RowGradientArguments& arguments, void* stream);

@@ -1,6 +1,7 @@
 // The part of the module's interface (module.h) that is about attention over a cache of keys and values.
 //
-// Owns: the entry point's name and types, what its kernels serve. Thread rule: any thread.
+// Owns: the entry point's name and types, what its kernels serve. Does not own: the kernels
+// (path_attention.h), their use (ops/path_attention_cuda.h). Thread rule: any thread.
 #pragma once
 
 #include <cstdint>

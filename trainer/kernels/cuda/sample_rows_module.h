@@ -1,6 +1,7 @@
 // The part of the module's interface (module.h) that is about drawing tokens from rows of logits.
 //
-// Owns: the entry point's name and types, what its kernel serves. Thread rule: any thread.
+// Owns: the entry point's name and types, what its kernel serves. Does not own: the kernel (sample_rows.h),
+// its use (ops/sample_rows_cuda.h). Thread rule: any thread.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // Operations that are rounded one by one, for results that have the CPU's bits: nvcc would fuse a product
 // with the sum behind it, and not where the CPU's loops are fused.
 //
-// Owns: the words. Thread rule: values.
+// Owns: the words. Does not own: the formulas made of them (such as adamw.h). Thread rule: pure functions.
 #pragma once
 
 #include "trainer/kernels/cuda/numbers.h"

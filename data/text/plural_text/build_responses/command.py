@@ -254,7 +254,7 @@ def _models(arguments: argparse.Namespace) -> Iterator[tuple[list[Endpoint | Loc
     with ModelProcess(command_of(arguments)) as process:
         yield (
             [
-                LocalModel(process, prompts, arguments.model, attempt, arguments.seed)
+                LocalModel(process, prompts, arguments.model, attempt, arguments.seed, arguments.quantize)
                 for attempt in range(arguments.attempts)
             ],
             arguments.max_new_tokens or max(1, most),

@@ -20,8 +20,10 @@ class LocalModel:
     """Asks with the model's chat template, or with bare text where it has none. `base_url` and `model` stand
     for it in kept answers."""
 
-    def __init__(self, process: ModelProcess, prompts: Prompts, folder: Path, attempt: int, seed: int):
-        self.base_url = f"{folder.resolve()} seed {seed}"
+    def __init__(
+        self, process: ModelProcess, prompts: Prompts, folder: Path, attempt: int, seed: int, quantize: str
+    ):
+        self.base_url = f"{folder.resolve()} seed {seed}" + (f" {quantize}" if quantize != "none" else "")
         self.model = folder.name
         self._process, self._prompts = process, prompts
         self._attempt, self._seed = attempt, seed

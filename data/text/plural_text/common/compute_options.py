@@ -1,4 +1,4 @@
-"""How the compiled program computes where it answers for a command: its device, type and threads.
+"""How the compiled program computes where it answers for a command: its device, type, 4 bits and threads.
 
 Owns: these options of every command that starts `plural generate --stream`, and their words for it. Does not
 own: what they mean, which the program knows. Thread rule: main thread.
@@ -21,6 +21,12 @@ def add_compute_options(add: Callable) -> None:
         default="auto",
         help="auto: a GPU if there is one (default)",
     )
+    add(
+        "--quantize",
+        choices=("none", "nf4"),
+        default="none",
+        help="nf4: the linear weights of the layers in 4 bits (default: none, as the folder has them)",
+    )
     add("--threads", type=whole_number(0, 4096), default=0, metavar="N", help="0: the machine's (default)")
 
 
@@ -30,6 +36,8 @@ def compute_words(arguments: argparse.Namespace) -> list[str]:
         arguments.dtype,
         "--device",
         arguments.device,
+        "--quantize",
+        arguments.quantize,
         "--threads",
         str(arguments.threads),
     ]

@@ -305,6 +305,8 @@ def _settings(arguments) -> str:
     for name in ("questions", "openings", "protocol"):
         path = getattr(arguments, name)
         own[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else ""
+    if arguments.quantize != "none":  # conversations that were kept before there was the option stay known
+        own["quantize"] = arguments.quantize
     return hashlib.sha256(json.dumps(own).encode()).hexdigest()[:16]
 
 
