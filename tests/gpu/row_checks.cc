@@ -258,7 +258,7 @@ class Rows {
 
   void LogitGradient() {
     const at::Tensor z = Logits();
-    const at::Tensor lse = LseOfRows(z), c = RandomOperand({z.size(0)}, 2, at::kDouble);
+    const at::Tensor lse = StatisticsOfRows(z).lse_R, c = RandomOperand({z.size(0)}, 2, at::kDouble);
     at::Tensor wanted = z.clone();
     RowGradient(wanted, lse, {.a_R = {}, .b_R = {}, .c_R = c},
                 {.row_E = at::zeros({0}, at::kLong),
