@@ -43,7 +43,7 @@ struct LabelledSequence {
   int response_index = 0;
   int possibility = 0;   // 0: none
   int latent = 0;        // cvf with branches: 1..K; else 0
-  bool positive = true;  // false: a negative of peft
+  bool positive = true;  // false: a negative of poexft
   double target = 0.0;   // p*(y|x) of distribution matching; 0 elsewhere
 
   // The number of leading response tokens that are predicted: all of them, but for a negative only

@@ -37,7 +37,7 @@ struct LabelSettings {
   int possibilities = 9;  // M: numbers are drawn from 1..M
   int max_negatives = 0;  // keep at most this many of the N(N-1) negatives; 0 = all
   Assignment assignment = Assignment::kSampled;
-  Selection selection = Selection::kFirst;  // kAligned: only peft with aligned assignment
+  Selection selection = Selection::kFirst;  // kAligned: only poexft with aligned assignment
   double unlikelihood_alpha = 0.5;
   MaskMode mask = MaskMode::kContentFirst;
   Normalization normalization = Normalization::kGroupTokenMean;

@@ -40,7 +40,7 @@ struct TokenTree {
 // Merges the sequences, each with its PredictedTokens only. The rows are the distinct proper
 // prefixes of all of them. The layout depends on the set of sequences only, not on their order:
 // siblings are in order of token id. Sequences that differ in their first token make a forest.
-// Edges of equal sequences add up, whatever their signs: where a negative of peft equals its
+// Edges of equal sequences add up, whatever their signs: where a negative of poexft equals its
 // number's positive, the edge carries both weights.
 // Time: one sort of the sequences and one pass over their tokens, no recursion.
 // Errors: DataError when a prefix is empty.

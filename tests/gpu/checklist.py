@@ -95,7 +95,7 @@ def parsed():
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--tiny", action="store_true", help="small shapes in place of 7B")
     parser.add_argument("--only", type=chosen, default=list(SECTIONS), metavar="SECTION,...")
-    parser.add_argument("--seconds", type=float, default=300, help="how long one program may take (300)")
+    parser.add_argument("--seconds", type=float, default=540, help="how long one program may take (540)")
     parser.add_argument("-o", "--output", default="gpu-checklist")
     return parser.parse_args()
 
@@ -107,7 +107,8 @@ def stop(_number, _frame):
 def main():
     arguments = parsed()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks
+            signal.signal(number, stop)
     if arguments.device == "cuda":
         look_for_gpu()
     folder = pathlib.Path(arguments.output).resolve()

@@ -50,7 +50,7 @@ KernelCheck PathAttentionCheck(at::ScalarType dtype, at::Device device, bool tin
                          .path = slot.data() + r * tokens,
                          .tokens = tokens,
                          .heads = heads,
-                         .groups = shared_heads,
+                         .shared_heads = shared_heads,
                          .dim = dim,
                          .terms = terms},
                         scores.data(), out.mutable_data_ptr<double>() + r * heads * dim);

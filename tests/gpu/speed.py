@@ -5,6 +5,7 @@ A figure is no judgement: these checks pass where the runs end, and agree where 
 
 import json
 import re
+import shutil
 import time
 
 import numpy as np
@@ -105,8 +106,7 @@ def replies(session):
                 lambda: answered(session, folder, batch, count, length),
             )
     finally:
-        for path in folder.glob("*"):
-            path.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def answered(session, folder, batch, count, length):

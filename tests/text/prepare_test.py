@@ -138,7 +138,7 @@ class Results(Prepare):
                     last = len(sequence) - len(tokens) + predicted
                     beginnings |= {tuple(sequence[:end]) for end in range(1, last)}
             shared += len(beginnings)
-        self.assertIn(f", {plain / shared:.2f}x (peft", done.stdout)
+        self.assertIn(f", {plain / shared:.2f}x (poexft", done.stdout)
 
     def test_early_number(self):
         early = self.folder / "early.json"

@@ -60,7 +60,7 @@ class Equal(unittest.TestCase):
         self.assertEqual((b.responses, c.responses), (["x", " x", "y", "x\t"], ["y", "y"]))
         (line,) = self.lines
         self.assertIn("3 replies are equal to an earlier one in 2 records, the first in d.jsonl:2;", line)
-        self.assertIn("peft raises and lowers the same tokens", line)
+        self.assertIn("poexft raises and lowers the same tokens", line)
 
     def test_dropped_together_with_their_kinds(self):
         kinds = ["1", "2", "3", "4"]

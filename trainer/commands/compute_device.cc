@@ -31,8 +31,8 @@ bool AllUseCuda(bool here, const dist::World& world, dist::Collectives& collecti
   if (world.Rank() == 0 && with > 0 && with < world.Size()) {
     std::cerr
         << "plural: warning: " << world.Size() - with << " of " << world.Size()
-        << " ranks have no GPU, so that device auto computes on the CPU on all of them; with device cuda "
-           "such a start ends and names the machine\n";
+        << " ranks can use no GPU (plural doctor says why), so that device auto computes on the CPU on all "
+           "of them; with device cuda such a start ends\n";
   }
   return with == world.Size();
 }

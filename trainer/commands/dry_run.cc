@@ -72,7 +72,7 @@ struct Sample {
   std::int64_t sequence_tokens = 0;
   std::int64_t rows = 0;
   double flops = 0.0;                // of forward and backward
-  std::int64_t without_penalty = 0;  // peft groups whose negatives have no penalised token
+  std::int64_t without_penalty = 0;  // poexft groups whose negatives have no penalised token
 };
 
 // Groups spread evenly over the corpus, labelled and packed as the loader would.

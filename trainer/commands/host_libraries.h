@@ -8,7 +8,7 @@ namespace plural::trainer {
 
 // oneDNN keeps the code it made for each shape of a multiply, 1,024 of them. A pass of a tree has a row count
 // of its own: its code serves all layers, forward and back, and never again, but lies among the tensors (on
-// the 56 M model, peft: 750 MiB at the peak with 1,024, 615 MiB with 24, the same time). Variables that are
+// the 56 M model, poexft: 750 MiB at the peak with 1,024, 615 MiB with 24, the same time). Variables that are
 // set already stay as they are.
 void LimitLibraryCaches();
 

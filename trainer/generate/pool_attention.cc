@@ -111,7 +111,7 @@ at::Tensor PoolAttention::OnHost(const Visible& visible, const at::Tensor& q_NHD
                              .path = visible.first_R[static_cast<std::size_t>(r)],
                              .tokens = visible.tokens_R[static_cast<std::size_t>(r)],
                              .heads = heads,
-                             .groups = k_SGD.size(1),
+                             .shared_heads = k_SGD.size(1),
                              .dim = dim,
                              .terms = terms_},
                             scores.data(), out.mutable_data_ptr<scalar_t>() + r * heads * dim);
@@ -125,7 +125,7 @@ at::Tensor PoolAttention::OnHost(const Visible& visible, const at::Tensor& q_NHD
 at::Tensor PoolAttention::Gathered(Visible& visible, const at::Tensor& q_NHD, const at::Tensor& k_SGD,
                                    const at::Tensor& v_SGD) const {
   const std::int64_t responses = q_NHD.size(0), heads = q_NHD.size(1), dim = q_NHD.size(2);
-  const std::int64_t groups = k_SGD.size(1);
+  const std::int64_t shared_heads = k_SGD.size(1);
   const at::Tensor slots_RT = upload_.Longs(visible.slots_RT);
   if (!visible.mask_R11T.defined()) {
     const at::Tensor tokens_R = upload_.Longs(visible.count_R);
@@ -136,15 +136,18 @@ at::Tensor PoolAttention::Gathered(Visible& visible, const at::Tensor& q_NHD, co
                                           -std::numeric_limits<double>::infinity());
   }
   const auto gather = [&](const at::Tensor& pool) {
-    return pool.index_select(0, slots_RT).view({responses, visible.longest, groups, dim}).transpose(1, 2);
+    return pool.index_select(0, slots_RT)
+        .view({responses, visible.longest, shared_heads, dim})
+        .transpose(1, 2);
   };
   // The query heads that share a key-value head stand as several queries of it: no copy of keys.
-  const at::Tensor q = q_NHD.reshape({responses, groups, heads / groups, dim});
+  const at::Tensor q = q_NHD.reshape({responses, shared_heads, heads / shared_heads, dim});
   const at::Tensor k = gather(k_SGD), v = gather(v_SGD);
   const at::Tensor mask = visible.mask_R11T;
   const at::Tensor out =
       terms_.softcap > 0.0
-          ? CappedAttention(q, k, v, mask.expand({responses, 1, heads / groups, visible.longest}), terms_)
+          ? CappedAttention(q, k, v, mask.expand({responses, 1, heads / shared_heads, visible.longest}),
+                            terms_)
           : std::get<0>(at::_scaled_dot_product_attention_math(q, k, v, mask, 0.0, false, std::nullopt,
                                                                terms_.scale));
   return out.reshape({responses, heads * dim});

@@ -15,7 +15,7 @@ template <class T>
 PLURAL_INLINE void Fetch(const PathAttentionInput<T>& in, std::int64_t t, const T* pool, std::int64_t offset,
                          std::int64_t count) {
   if (t >= in.tokens) return;
-  const T* token = pool + in.path[t] * in.groups * in.dim + offset;
+  const T* token = pool + in.path[t] * in.shared_heads * in.dim + offset;
   constexpr auto kStep = static_cast<std::int64_t>(kCacheLine / sizeof(T));
   for (std::int64_t i = 0; i < count; i += kStep) __builtin_prefetch(token + i);
 }
@@ -23,10 +23,10 @@ PLURAL_INLINE void Fetch(const PathAttentionInput<T>& in, std::int64_t t, const 
 template <class T>
 PLURAL_INLINE void ScoresLoop(const PathAttentionInput<T>& in, Computed<T>* scores) {
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
-  const std::int64_t shared = in.heads / in.groups;
+  const std::int64_t shared = in.heads / in.shared_heads;
   for (std::int64_t t = 0; t < in.tokens; ++t) {
-    Fetch(in, t + kTokensAhead, in.keys, 0, in.groups * in.dim);
-    const T* keys = in.keys + in.path[t] * in.groups * in.dim;
+    Fetch(in, t + kTokensAhead, in.keys, 0, in.shared_heads * in.dim);
+    const T* keys = in.keys + in.path[t] * in.shared_heads * in.dim;
     for (std::int64_t head = 0; head < in.heads; ++head) {
       const T* key = keys + head / shared * in.dim;
       const T* query = in.query + head * in.dim;
@@ -44,12 +44,12 @@ template <class T, int heads>
 PLURAL_INLINE void WeightedValuesPart(const PathAttentionInput<T>& in, const Computed<T>* weights,
                                       std::int64_t head, std::int64_t begin, T* out) {
   constexpr std::int64_t kWidth = Lanes<T>::kWidth;
-  const std::int64_t offset = head / (in.heads / in.groups) * in.dim + begin;
+  const std::int64_t offset = head / (in.heads / in.shared_heads) * in.dim + begin;
   const Computed<T>* weight = weights + head * in.tokens;
   Vector<T> sum[heads][kSideBySide] = {};
   for (std::int64_t t = 0; t < in.tokens; ++t) {
     Fetch(in, t + 2 * kTokensAhead, in.values, offset, kSideBySide * kWidth);
-    const T* value = in.values + in.path[t] * in.groups * in.dim + offset;
+    const T* value = in.values + in.path[t] * in.shared_heads * in.dim + offset;
 #pragma GCC unroll 4
     for (int v = 0; v < kSideBySide; ++v) {
       const std::int64_t left = in.dim - begin - v * kWidth;
@@ -71,7 +71,7 @@ PLURAL_INLINE void WeightedValuesPart(const PathAttentionInput<T>& in, const Com
 
 template <class T>
 PLURAL_INLINE void WeightedValuesLoop(const PathAttentionInput<T>& in, const Computed<T>* weights, T* out) {
-  const std::int64_t shared = in.heads / in.groups;
+  const std::int64_t shared = in.heads / in.shared_heads;
   for (std::int64_t begin = 0; begin < in.dim; begin += kSideBySide * Lanes<T>::kWidth) {
     if (shared % 2 == 0) {
       for (std::int64_t head = 0; head < in.heads; head += 2) {

@@ -11,7 +11,7 @@
 namespace plural::trainer::host {
 
 // The query heads of one path are `heads` vectors of `dim` values; head h sees key-value head h *
-// groups / heads. keys and values hold [slots, groups, dim]; the path's tokens are the `tokens`
+// shared_heads / heads. keys and values hold [slots, shared_heads, dim]; the path's tokens are the `tokens`
 // slots at `path`. scores is scratch of [heads, tokens].
 template <class T>
 struct PathAttentionInput {
@@ -19,7 +19,7 @@ struct PathAttentionInput {
   const T* keys = nullptr;
   const T* values = nullptr;
   const std::int32_t* path = nullptr;
-  std::int64_t tokens = 0, heads = 0, groups = 0, dim = 0;
+  std::int64_t tokens = 0, heads = 0, shared_heads = 0, dim = 0;
   ScoreTerms terms;
 };
 

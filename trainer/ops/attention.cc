@@ -56,7 +56,7 @@ class PassAttention : public Attention {
     const bool causal = !mask.defined();
     const at::Tensor q = ToHeads(q_NHD);
     at::Tensor k = ToHeads(k_NGD), v = ToHeads(v_NGD), out;
-    const bool flash = q.is_cuda() && causal && softcap_ == 0.0 && FlashServesPass(q, k, v);
+    const bool flash = q.is_cuda() && causal && softcap_ == 0.0 && FlashServes(q, k, v, scale_);
     if (!flash) {  // the others want a key head per query head
       k = k.repeat_interleave(heads / k_NGD.size(1), 1);
       v = v.repeat_interleave(heads / k_NGD.size(1), 1);
@@ -83,17 +83,10 @@ class PassAttention : public Attention {
     return x.view({batch_, x.size(0) / batch_, x.size(1), x.size(2)}).transpose(1, 2);
   }
 
-  // Asked once: the layers of a pass differ in nothing that it depends on.
-  bool FlashServesPass(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-    if (!flash_serves_) flash_serves_ = FlashServes(q, k, v, scale_);
-    return *flash_serves_;
-  }
-
   std::int64_t batch_;
   std::vector<at::Tensor> masks_;
   std::vector<std::size_t> mask_of_layer_;
   double scale_, softcap_;
-  std::optional<bool> flash_serves_;
 };
 
 // visible [.., T, T] -> additive mask whose rows lie a multiple of 8 apart, as CUDA requires.

@@ -83,7 +83,7 @@ class Capped : public torch::autograd::Function<Capped> {
     const at::Tensor& dout = upstream[0];
     const at::Tensor delta = (saved[4] * dout).sum(3, true, saved[5].scalar_type());
     const at::Tensor dq = at::empty(q.sizes(), q.options());
-    // Sums over blocks, rounded once.
+    // Sums over blocks are wide; a block's product is rounded as k and v are.
     const auto wide = k.options().dtype(saved[5].scalar_type());
     const at::Tensor dk = at::zeros(k.sizes(), wide), dv = at::zeros(v.sizes(), wide);
     ForEachBlock(q.size(2), [&](const QueryBlock& block) {

@@ -161,7 +161,9 @@ PassMemory MemoryOfPass(const ModelConfig& config, const AdapterSettings* adapte
     kept += last;
   const std::int64_t rank = adapter != nullptr && shape.Trained({"lm_head"}) > 0 ? adapter->rank : 0;
   const std::int64_t rounded = element_bytes < wide_bytes ? chunk * config.vocab_size * element_bytes : 0;
-  memory.head_bytes = (kept + (kept < rows.sources ? chunk : 0)) * row_bytes + rounded +
+  // Where libtorch's operators make the gradient, of gem or without kernels, they take two chunks more.
+  const std::int64_t temporaries = device.is_cpu() ? 0 : 2 * chunk;
+  memory.head_bytes = (kept + (kept < rows.sources ? chunk : 0) + temporaries) * row_bytes + rounded +
                       element_bytes * ((rows.sources + chunk) * hidden + 2 * rows.sources * rank +
                                        2 * rank * config.vocab_size +
                                        (adapter == nullptr ? 2 * config.vocab_size * hidden : 0)) +

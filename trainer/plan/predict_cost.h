@@ -16,7 +16,7 @@ namespace plural::trainer {
 // of each is not):
 //
 //   most methods                                    P + T + D
-//   peft, K negatives                               P + n T + (1 + K / n) D
+//   poexft, K negatives                             P + n T + (1 + K / n) D
 //   cvf, below K latents or n mixed ones            (P + T + L + n) to recognise, and P + T + K (1 + D)
 //                                                   or P + T + n + D
 //

@@ -26,7 +26,7 @@ enum class CollapseAction { kOff, kWarn, kLower, kStop };
 
 struct Recipe {
   std::string name;
-  const Method* method = &MethodNamed("peft");
+  const Method* method = &MethodNamed("poexft");
   std::uint64_t seed = 42;
   std::string resume = "auto";  // auto | require | never | the folder of a checkpoint
 

@@ -183,7 +183,9 @@ std::string KernelWarning(const std::vector<std::string>& problem_of_rank) {
   return "rank " + std::to_string(first - problem_of_rank.begin()) +
          " lacks the kernels for GPUs: " + *first +
          ". Without them a GPU works, slowly: attention takes a mask of all rows of a pass by all of them, "
-         "so that time and memory grow with the square of rows, and the host draws dropout and tokens";
+         "so that time and memory grow with the square of rows (train.row_budget=1024 keeps passes small), "
+         "and "
+         "the host draws dropout and tokens";
 }
 
 }  // namespace plural::trainer

@@ -75,7 +75,6 @@ void RunCheckpoints::Save(bool commits, std::optional<MetricsLog>& metrics) {
   if (commits) collectives_.Barrier();  // no rank ends before the commit
 }
 
-// COLLECTIVE.
 void RunCheckpoints::SaveNow(std::optional<MetricsLog>& metrics) {
   if (!Saved()) {
     FinishMirror(kStopPatienceSeconds);

@@ -128,7 +128,7 @@ TEST(LabellingTest, PretrainUsesEveryResponseWhateverN) {
 
 TEST(LabellingTest, PossibilityExplorationPairsEveryNumberWithEveryResponse) {
   const LabelledGroup labelled =
-      Label(MethodNamed("peft"), FourResponses(), {.assignment = Assignment::kSequential}, 0);
+      Label(MethodNamed("poexft"), FourResponses(), {.assignment = Assignment::kSequential}, 0);
   ASSERT_EQ(labelled.sequences.size(), 16U);
   std::set<std::pair<int, int>> pairs;
   for (std::size_t s = 0; s < 16; ++s) {
@@ -150,7 +150,7 @@ TEST(LabellingTest, PossibilityExplorationPairsEveryNumberWithEveryResponse) {
 
 TEST(LabellingTest, SequenceSumDividesThePenaltyByThePositives) {
   const LabelledGroup labelled =
-      Label(MethodNamed("peft"), FourResponses(), {.normalization = Normalization::kSequenceSum}, 0);
+      Label(MethodNamed("poexft"), FourResponses(), {.normalization = Normalization::kSequenceSum}, 0);
   EXPECT_EQ(labelled.sequences[0].likelihood[0], 0.25);
   EXPECT_EQ(labelled.sequences[4].unlikelihood[0], 0.5 / 4);
 }
@@ -158,7 +158,7 @@ TEST(LabellingTest, SequenceSumDividesThePenaltyByThePositives) {
 TEST(LabellingTest, NothingPenalisedAddsNothing) {
   Group group = FourResponses();
   for (Response& response : group.responses) std::ranges::fill(response.masks, 0);
-  const LabelledGroup labelled = Label(MethodNamed("peft"), group, {}, 0);
+  const LabelledGroup labelled = Label(MethodNamed("poexft"), group, {}, 0);
   EXPECT_EQ(labelled.penalised_tokens, 0);
   ASSERT_EQ(labelled.sequences.size(), 16U);
   for (const LabelledSequence& sequence : labelled.sequences) {
@@ -184,7 +184,7 @@ TEST(LabellingTest, MaskModesPenaliseTheirOwnTokens) {
   group.responses = {Response{.tokens = {50, 51}, .masks = {0, 0}}, doctor};
   for (const int mode : {0, 1, 2}) {
     const LabelledGroup labelled = Label(
-        MethodNamed("peft"), group,
+        MethodNamed("poexft"), group,
         {.responses = 2, .possibilities = 2, .unlikelihood_alpha = 1.0, .mask = static_cast<MaskMode>(mode)},
         0);
     const std::vector<int>& mask = masks[static_cast<std::size_t>(mode)];
@@ -201,7 +201,7 @@ TEST(LabellingTest, NegativesCanBeASubset) {
   const LabelSettings settings{.max_negatives = 5};
   std::set<std::set<std::pair<int, int>>> subsets;
   for (std::int64_t epoch = 0; epoch < 8; ++epoch) {
-    const LabelledGroup labelled = Label(MethodNamed("peft"), FourResponses(), settings, epoch);
+    const LabelledGroup labelled = Label(MethodNamed("poexft"), FourResponses(), settings, epoch);
     ASSERT_EQ(labelled.sequences.size(), 9U);
     EXPECT_EQ(labelled.penalised_tokens, 5);
     const std::vector<int> numbers = NumbersOf(FourResponses(), settings, epoch, 4);
@@ -292,7 +292,7 @@ TEST(LabellingTest, AlignedSelectionTakesTheResponsesThatCoverMostKinds) {
   EXPECT_EQ(pairs[1], (std::pair{2, 4}));
   EXPECT_EQ(pairs[2], (std::pair{3, 2}));
 
-  const LabelledGroup labelled = Label(MethodNamed("peft"), group, settings, 0);
+  const LabelledGroup labelled = Label(MethodNamed("poexft"), group, settings, 0);
   ASSERT_EQ(labelled.sequences.size(), 9U);
   std::set<std::pair<int, int>> seen;
   for (const LabelledSequence& sequence : labelled.sequences) {

@@ -90,7 +90,7 @@ TEST(LossVectorsTest, LossOfBothNormalizations) {
   for (const Layout layout : {Layout::kTree, Layout::kPlain}) {
     const auto run = [&](double alpha, Normalization normalization) {
       const LabelledGroup group =
-          Label(MethodNamed("peft"), TwoResponses(), TwoNumbers(alpha, normalization), 0);
+          Label(MethodNamed("poexft"), TwoResponses(), TwoNumbers(alpha, normalization), 0);
       return PrescribedDecoder(OnlyPass(group, layout), TwoResponseLogits).Run();
     };
     const testing::ReadPass mean = run(0.5, Normalization::kGroupTokenMean);
@@ -106,7 +106,7 @@ TEST(LossVectorsTest, LossOfBothNormalizations) {
 
 TEST(LossVectorsTest, TokenValues) {
   const LabelledGroup group =
-      Label(MethodNamed("peft"), TwoResponses(), TwoNumbers(0.5, Normalization::kGroupTokenMean), 0);
+      Label(MethodNamed("poexft"), TwoResponses(), TwoNumbers(0.5, Normalization::kGroupTokenMean), 0);
   PrescribedDecoder model(OnlyPass(group), TwoResponseLogits);
   const testing::ReadPass result = model.Run();
   // Sequence sums of the positives: a first token's 0.440190 and an end's 0.340753, twice.
@@ -125,7 +125,7 @@ TEST(LossVectorsTest, TokenValues) {
 TEST(LossVectorsTest, GradientOfTheWholeGroup) {
   const double alpha = 0.5;
   const LabelledGroup group =
-      Label(MethodNamed("peft"), TwoResponses(), TwoNumbers(alpha, Normalization::kGroupTokenMean), 0);
+      Label(MethodNamed("poexft"), TwoResponses(), TwoNumbers(alpha, Normalization::kGroupTokenMean), 0);
   const RowPass pass = OnlyPass(group);
   PrescribedDecoder model(pass, TwoResponseLogits);
   model.Run();
@@ -207,7 +207,7 @@ TEST(LossVectorsTest, AGroupWithoutPenalisedTokensAddsZero) {
   Group group = TwoResponses();
   for (data::Response& response : group.responses) response.masks = {0, 0};
   const LabelledGroup labelled =
-      Label(MethodNamed("peft"), group, TwoNumbers(0.5, Normalization::kGroupTokenMean), 0);
+      Label(MethodNamed("poexft"), group, TwoNumbers(0.5, Normalization::kGroupTokenMean), 0);
   EXPECT_EQ(labelled.penalised_tokens, 0);
   const testing::ReadPass result = PrescribedDecoder(OnlyPass(labelled), TwoResponseLogits).Run();
   EXPECT_EQ(result.unlikelihood, 0.0);
@@ -236,7 +236,7 @@ TEST(LossVectorsTest, MasksCountTheirTokens) {
         std::pair{data::MaskMode::kRepoCompat, 7}}) {
     LabelSettings settings = TwoNumbers(1.0, Normalization::kSequenceSum);
     settings.mask = mode;
-    const LabelledGroup labelled = Label(MethodNamed("peft"), group, settings, 0);
+    const LabelledGroup labelled = Label(MethodNamed("poexft"), group, settings, 0);
     EXPECT_EQ(labelled.penalised_tokens, count);
     // Every token has probability 1/40 everywhere: the penalty counts tokens, over two positives.
     const testing::ReadPass result =

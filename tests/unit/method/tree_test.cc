@@ -253,7 +253,7 @@ TEST(TreeTest, CountsOfPossibilityExploration) {
       group.responses.push_back(testing::ResponseOf(fresh(shape.response)));
       group.responses.back().masks.assign(static_cast<std::size_t>(shape.response), 7);
     }
-    const LabelledGroup labelled = trainer::Label(trainer::MethodNamed("peft"), group,
+    const LabelledGroup labelled = trainer::Label(trainer::MethodNamed("poexft"), group,
                                                   {.responses = shape.responses, .possibilities = 10}, 0);
     EXPECT_EQ(labelled.sequence_tokens, shape.tokens);
     const TokenTree tree = BuildTree(labelled.sequences);

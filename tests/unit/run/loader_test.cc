@@ -87,7 +87,7 @@ class LoaderTest : public ::testing::Test {
   // Two epochs of four steps of two groups (the last step has one), method peft.
   static Loader::Settings Settings() {
     Loader::Settings settings;
-    settings.method = &MethodNamed("peft");
+    settings.method = &MethodNamed("poexft");
     settings.label.responses = kResponses;
     settings.label.possibilities = kPossibilities;
     settings.plan = {.seed = 3, .shuffle = true, .groups_per_step = 2};
@@ -291,7 +291,7 @@ TEST_F(LoaderTest, PredictsBothPassesOfLatents) {
 // Which of three responses are taken is not known from lengths: two thirds of all their tokens.
 TEST_F(LoaderTest, PredictsAnAlignedSelectionFromAllCandidates) {
   const Corpus::GroupLengths lengths{.prompt = 10, .longest_tail = 2, .responses = {3, 6, 9}};
-  const Method& peft = MethodNamed("peft");
+  const Method& peft = MethodNamed("poexft");
   LabelSettings label{.responses = 2, .selection = Selection::kAligned};
   // 10 + 2 * 2 and, under either number, 12 tokens of which the last of 2 responses is not fed.
   EXPECT_DOUBLE_EQ(PredictCost(lengths, peft, label, CostModel{}), 10 + 2 * 2 + 2 * (12 - 2));
@@ -303,7 +303,7 @@ TEST_F(LoaderTest, PredictsAnAlignedSelectionFromAllCandidates) {
 // cut falls between whole responses: half as much again either way is what a balance can bear.
 TEST_F(LoaderTest, PredictsTheCostOfACutGroup) {
   Corpus corpus(path_);
-  const Method& peft = MethodNamed("peft");
+  const Method& peft = MethodNamed("poexft");
   const LabelSettings label = Settings().label;
   for (const CostModel& cost :
        {CostModel{.per_row_pair = 0.05}, CostModel{.per_row_pair = 0.001}, CostModel{.max_rows = 60},

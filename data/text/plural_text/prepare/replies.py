@@ -170,7 +170,7 @@ class Replies:
             warn(f"{found}, the first in {self._equal.where}; left out (--duplicates drop)")
         else:
             warn(
-                f"{found}, the first in {self._equal.where}; method peft raises and lowers the same tokens "
+                f"{found}, the first in {self._equal.where}; method poexft raises and lowers the same tokens "
                 "there; --duplicates drop leaves the later ones out, refuse stops at them"
             )
 

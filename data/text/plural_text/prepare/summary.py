@@ -71,7 +71,7 @@ class Summary:
             return ""
         line = (
             f"only {100 * self.marked_share:.1f} % of the response tokens begin a word with content: method "
-            "peft has almost nothing to lower"
+            "poexft has almost nothing to lower"
         )
         if word_rule == "spaces":
             return line + "; --words unicode finds words in languages without spaces"
@@ -101,7 +101,7 @@ class Summary:
             ratio = f"{self._plain / self._shared:.2f}x (one sequence per response"
             if self._peft_shared:
                 ratio += (
-                    f"), {self._peft_plain / self._peft_shared:.2f}x (peft with {_PEFT_RESPONSES} responses"
+                    f"), {self._peft_plain / self._peft_shared:.2f}x (poexft with {_PEFT_RESPONSES} responses"
                 )
             rows.append(("shared", ratio + ")"))
         if self.marked_tokens:

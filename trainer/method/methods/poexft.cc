@@ -113,15 +113,16 @@ constexpr Figure kPossibilityFigures[] = {{kMixtureEntropy, kValidationLine},
 
 }  // namespace
 
-extern const Method peft;
-constinit const Method peft = {.name = "poexft",
-                               .other_name = "peft",  // of the paper, and also that of a library for adapters
-                               .numbers = true,
-                               .negatives = true,
-                               .label = LabelPossibilities,
-                               .extents = PossibilityExtents,
-                               .validation_sums = kValidationSums,
-                               .add_validation_sums = AddValidation,
-                               .figures = kPossibilityFigures};
+extern const Method poexft;
+constinit const Method poexft = {
+    .name = "poexft",
+    .other_name = "peft",  // of the paper, and also that of a library for adapters
+    .numbers = true,
+    .negatives = true,
+    .label = LabelPossibilities,
+    .extents = PossibilityExtents,
+    .validation_sums = kValidationSums,
+    .add_validation_sums = AddValidation,
+    .figures = kPossibilityFigures};
 
 }  // namespace plural::trainer::methods
