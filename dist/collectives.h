@@ -88,7 +88,8 @@ int LocalCudaDevice(const World& world);
 int TakeCudaDevice(const World& world, Collectives& collectives);
 bool NcclCompiled();
 std::string NcclVersion();  // compiled for: "2.28.9", or "not compiled"
-// Of the library that this process has loaded, or "" where it loads none. Takes seconds, as NcclProblem.
+// The version of the library that this process has loaded, or "" where it loads none. Takes seconds, as
+// NcclProblem.
 std::string LoadedNcclVersionText();
 int CudaRuntimeVersion();  // of the build, as 1000 major + 10 minor; 0: not compiled
 // The reason why the NCCL part cannot be used in this process, in one line; empty when it loads.

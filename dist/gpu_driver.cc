@@ -5,7 +5,7 @@
 namespace plural::dist {
 namespace {
 
-// Of the driver's C interface (cuda.h), declared here for builds without CUDA, which query it too.
+// Functions of the driver's C interface (cuda.h), declared here for builds without CUDA, which query it too.
 using Init = int(unsigned);
 using DriverGetVersion = int(int*);
 using DeviceGetCount = int(int*);

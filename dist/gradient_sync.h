@@ -19,7 +19,8 @@ class GradientSync {
  public:
   // The whole sum comes to every rank, in the buckets of CutBuckets.
   GradientSync(FlatParameters& parameters, Collectives& collectives, std::int64_t bucket_bytes = 25 << 20);
-  // Of the sum a rank needs what it keeps of `shards`, and may get no more (Collectives::ScattersSums).
+  // A rank needs that part of the sum which it keeps of `shards`, and may get no more
+  // (Collectives::ScattersSums).
   GradientSync(FlatParameters& parameters, Collectives& collectives, const Shards& shards);
   ~GradientSync();
 

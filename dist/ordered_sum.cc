@@ -13,7 +13,7 @@
 namespace plural::dist {
 namespace {
 
-// Of nodes that are there, what the tree's order makes of node (level, k): nothing without any group.
+// Node (level, k), made in the tree's order from the nodes that are there; nothing where it has no group.
 std::optional<at::Tensor> Combine(std::map<std::pair<int, std::int64_t>, at::Tensor>& nodes, int level,
                                   std::int64_t k, std::int64_t groups) {
   if ((k << level) >= groups) return std::nullopt;
@@ -25,7 +25,7 @@ std::optional<at::Tensor> Combine(std::map<std::pair<int, std::int64_t>, at::Ten
   return left;
 }
 
-// Of a tree over so many groups, the root's.
+// The level of the root of a tree over so many groups.
 int LevelOfRoot(std::int64_t groups) { return std::bit_width(static_cast<std::uint64_t>(groups - 1)); }
 
 }  // namespace

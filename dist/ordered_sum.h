@@ -29,8 +29,8 @@ class OrderedSum {
   // Where the numbers of one exchange end: for tests, since the sum does not depend on it.
   static constexpr std::int64_t kBlockElements = std::int64_t{1} << 24;
 
-  // Of the gradient's size, that a rank holds at a time when it has neighbouring ones of `groups` in the
-  // step.
+  // How many buffers of the gradient's size a rank holds at a time when it has neighbouring ones of the
+  // step's `groups`.
   static std::int64_t MostBuffers(std::int64_t groups);
 
   OrderedSum(FlatParameters& parameters, const World& world, Collectives& collectives,

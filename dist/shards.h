@@ -35,7 +35,7 @@ class Shards {
 
   int Rank() const { return settings_.rank; }
   const std::vector<Bucket>& Buckets() const { return buckets_; }
-  // Of this rank, and their number of elements, padding included.
+  // The pieces of this rank, and their number of elements, padding included.
   const std::vector<Piece>& Own() const { return own_; }
   std::int64_t OwnElements() const { return own_elements_; }
   // Elements [offset, offset + size) of all ranks, ascending, without holes.

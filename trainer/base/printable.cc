@@ -6,7 +6,8 @@
 namespace plural {
 namespace {
 
-// Of the UTF-8 character with which the text begins; 0: it begins with none, or with a control character.
+// The bytes of the UTF-8 character with which the text begins; 0: it begins with none, or with a control
+// character.
 std::size_t CharacterBytes(std::string_view text) {
   const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U; };
   const unsigned first = byte(0), second = byte(1);

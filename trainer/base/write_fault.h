@@ -16,7 +16,7 @@ enum class WriteFault : std::uint8_t {
   kTorn,     // torn: only half of the file is there, which a power loss leaves of one that was not synced
 };
 
-// Of the files of `checkpoints/step-STEP` that the rank writes, which is rank 0.
+// The fault that is asked for in `file`, one of those of `checkpoints/step-STEP`, which rank 0 writes.
 WriteFault FaultOf(const std::filesystem::path& file);
 
 }  // namespace plural

@@ -229,7 +229,7 @@ void CheckGpus(const std::vector<json>& ranks, Findings& findings) {
     findings.notes.push_back(problem);
 }
 
-// Of a build for GPUs, also where none is to be seen: this may be a login node.
+// Builds for GPUs are looked at also where no GPU is to be seen: this may be a login node.
 void CheckKernels(const std::vector<json>& ranks, Findings& findings) {
   if (!dist::NcclCompiled()) return;
   std::vector<std::string> problems;
@@ -238,7 +238,7 @@ void CheckKernels(const std::vector<json>& ranks, Findings& findings) {
     findings.notes.push_back(missing);
 }
 
-// Of these ranks, 0 left out: without a GPU.
+// The speeds of these ranks, without 0, which says that there is no GPU.
 std::vector<double> SpeedsOf(const std::vector<json>& ranks, const std::vector<std::size_t>& members,
                              const char* key) {
   std::vector<double> speeds;

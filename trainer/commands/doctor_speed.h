@@ -24,8 +24,8 @@ RankSpeed MeasureSpeed(const dist::World& world);
 // "61.2 GFLOP/s", or of ranks that differ "58.0 to 61.2 GFLOP/s".
 std::string SpeedText(const std::vector<double>& flops_per_second);
 
-// Of all ranks, by rank; `what`: "multiplies". A step waits for the slowest: "" where none is below half of
-// the fastest.
+// A note on ranks below half of the fastest, for which the others wait in each step; "" where there is none.
+// The speeds are those of all ranks, by rank; `what`: "multiplies".
 std::string SlowRankNote(const std::vector<double>& flops_per_second, const std::string& what);
 
 // The last line. `gpus_computing`: ranks whose GPU has computed something.

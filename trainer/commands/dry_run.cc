@@ -180,7 +180,7 @@ void PrintBalance(const data::Corpus& corpus, const Recipe& recipe, const data::
   std::fflush(stdout);
 }
 
-// Of one rank's process on the CPU, or of its GPU.
+// The memory of one rank's process on the CPU, or of its GPU.
 struct Memory {
   std::int64_t program = 0;   // with its libraries; nothing of a GPU, whose are not known
   std::int64_t training = 0;  // but for what stays in host memory beside a GPU

@@ -78,7 +78,7 @@ std::string TypeWord(const CLI::Option& option) {
   return begins("TEXT") ? "TEXT" : type;
 }
 
-// Of an argument without a name: its own word, or the form of it.
+// What stands for an argument without a name: its own word, or the form of it.
 std::string Placeholder(const CLI::Option& argument) {
   const std::string form = TypeWord(argument);
   return form.empty() || form == "TEXT" ? argument.get_name(true) : form;

@@ -135,7 +135,7 @@ class Merger {
     return items;
   }
 
-  // Of a weight in NF4: what it was before.
+  // The type that a weight in NF4 had before.
   at::ScalarType DTypeInBase(const std::string& name, at::IntArrayRef shape) const {
     const std::string parameter = ParameterInBase(name);
     const std::string& in_file = base_names_.in_file.at(parameter);

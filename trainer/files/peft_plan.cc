@@ -13,7 +13,7 @@ namespace {
 
 constexpr const char* kHeadModule = "lm_head";
 constexpr const char* kEmbedding = "model.embed_tokens";
-// Of PCRE2, for all expressions and layers together: some seconds.
+// Steps of PCRE2 for all expressions and layers together: some seconds.
 constexpr std::int64_t kMaxSteps = 200'000'000, kManyLayers = 1000;
 
 // A path, or its end behind a dot.

@@ -65,7 +65,7 @@ Prefill RunPrefill(const Decoder& model, const data::Group& group, const std::ve
   const at::Tensor token = ToDevice(pass.token, at::kInt, model.Device()).to(at::kLong);
   const at::Tensor position = ToDevice(pass.position, at::kInt, model.Device()).to(at::kLong);
 
-  // Of the last layer only the rows that predict something are computed; equal tails share theirs.
+  // The last layer computes only the rows that predict something; equal tails share theirs.
   std::vector<std::int64_t> read;
   for (const auto& path : fed.rows) read.push_back(path.back());
   std::sort(read.begin(), read.end());

@@ -42,7 +42,7 @@ class PoolAttention : public Attention {
   // The new tokens' keys and values go into their slots; their queries see the paths.
   at::Tensor operator()(std::int64_t layer, const at::Tensor& q_NHD, const at::Tensor& k_NGD,
                         const at::Tensor& v_NGD) override;
-  // Of the new tokens, [R].
+  // The positions of the new tokens, [R].
   at::Tensor Position() const { return upload_.Longs(position_); }
 
  private:

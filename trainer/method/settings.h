@@ -35,7 +35,8 @@ struct MethodSettings {
   // -log(1-p) is cut at -log(clamp), with zero gradient beyond (as the reference code does, 1e-6); 0: no
   // clamp.
   double unlikelihood_clamp = 1e-6;
-  // Of the unlikelihood term as a whole, besides the weights of its tokens: a run may lower it on its way.
+  // A factor of the unlikelihood term as a whole, besides the weights of its tokens: a run may lower it on
+  // its way.
   double unlikelihood_scale = 1.0;
   LatentSettings latent;
   OwnValues own;

@@ -106,7 +106,7 @@ class Decoder {
   at::Device Device() const { return device_; }
 
  private:
-  // Of x, queries and keys rotated.
+  // Those of x, with queries and keys rotated.
   std::vector<at::Tensor> QueriesKeysValues(const Layer& layer, const at::Tensor& x_NE,
                                             const RotaryTable& table, const Dropout& dropout) const;
   at::Tensor FeedForward(const Layer& layer, const at::Tensor& x_NE, const Dropout& dropout,

@@ -45,7 +45,7 @@ struct ProjectPlan : torch::CustomClassHolder {
     return y_RO.narrow(1, begin, layers[layer].weight_OI.size(0));
   }
 
-  // Of all adapters, where one kernel drops their inputs together; else none.
+  // The dropout places of all adapters where one kernel drops their inputs together; else none.
   std::vector<Dropout> PlacesTogether(const at::Tensor& x_RI) const {
     std::vector<Dropout> places;
     for (const AdapterGroup& group : adapters) {

@@ -95,7 +95,7 @@ KernelModule OpenKernelModule(const std::string& file) {
   find(kPathAttentionName, found.path_attention);
   find(kSampleRowsName, found.sample_rows);
   find(kAdamWName, found.adamw);
-  // Of a module that lacks one the others may take other arguments.
+  // A module that lacks one kernel is of another build, whose others may take other arguments.
   return problem.empty() ? KernelModule{found, ""} : KernelModule{{}, problem};
 }
 

@@ -15,7 +15,7 @@ namespace plural::trainer {
 // A row of a multiple of so many values can be read 16 bytes at a time, whatever its type.
 constexpr std::int64_t kValuesAtOnce = 8;
 
-// Of the types that a model computes in: fp32, bf16, fp64.
+// The name of a type that a model computes in: fp32, bf16 or fp64.
 inline KernelType KernelTypeOf(at::ScalarType dtype) {
   return dtype == at::kFloat      ? KernelType::kFp32
          : dtype == at::kBFloat16 ? KernelType::kBf16

@@ -14,7 +14,7 @@
 
 namespace plural::trainer {
 
-// Of z / temperature, all from one pass over it; fp64, the column int64.
+// Statistics of z / temperature, all from one pass over it; fp64, the column int64.
 struct StatisticsOnGpu {
   at::Tensor lse_R, entropy_nats_R;
   at::Tensor column_R, lse_of_others_R;  // of the largest logit; of all but that one

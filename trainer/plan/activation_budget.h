@@ -15,8 +15,8 @@
 
 namespace plural::trainer {
 
-// Of what is free: the rest is for what libraries take later (cuBLAS workspaces, NCCL) and for memory in
-// pieces.
+// The share of what is free: the rest is for what libraries take later (cuBLAS workspaces, NCCL) and for
+// memory in pieces.
 inline constexpr double kUsedOnGpu = 0.85;
 
 class ActivationBudget {

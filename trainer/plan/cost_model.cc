@@ -13,8 +13,8 @@ constexpr std::int64_t kHostBytes = std::int64_t{8} << 30, kGpuBytes = std::int6
 
 constexpr std::int64_t kRowBudget = 1024, kRowBudgetOfKernel = 8192;
 
-// Of the kind of device and the shapes, never of the card or the build at hand: a run that goes on elsewhere
-// has the same passes.
+// This depends on the kind of device and the shapes, never on the card or the build at hand: a run that goes
+// on elsewhere has the same passes.
 bool TakesDenseMask(const ModelConfig& config, std::int64_t bytes_per_element, at::Device device) {
   return !device.is_cpu() && !HasTreeKernel(config.head_dim, bytes_per_element);
 }

@@ -12,7 +12,7 @@ namespace {
 // those of its method and its samples.
 constexpr const char* kKept[] = {"loss", "kl_nats", "perplexity"};
 constexpr const char* kWatched[] = {"perplexity", "target_mass"};
-// Of models whose targets are few these fall when they learn.
+// These fall where a model with few targets learns, so that they are not watched there.
 constexpr const char* kWatchedOfSamples[] = {"different_responses", "token_distinct_2", "finished_share"};
 
 template <typename Names>

@@ -17,7 +17,7 @@
 namespace plural::trainer {
 namespace {
 
-// Of what config.json says, whatever its spaces and the order of its keys.
+// The hash of what config.json says, whatever its spaces and the order of its keys.
 std::string ConfigSha256(const Recipe& recipe) {
   if (recipe.model.path.empty()) return "";
   return data::Sha256OfBytes(ReadJsonFile(std::filesystem::path(ModelFolder(recipe)) / "config.json").dump());

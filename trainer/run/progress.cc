@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::size_t kBarWidth = 24, kLeastBar = 8;
 
-// Of the terminal, which may have been resized.
+// The width of the terminal, which may have been resized.
 std::size_t Columns() {
   winsize size{};
   if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col < 20) return 80;

@@ -19,7 +19,7 @@ struct SelfConsistency {
   std::int64_t responses = 0;   // one per prompt and latent, decoded greedily
   std::int64_t recognised = 0;  // whose most likely latent is the one they were made with
 
-  // 1 / K where latents are dead.
+  // 1 / K where answers do not depend on their latents.
   double Share() const { return static_cast<double>(recognised) / static_cast<double>(responses); }
 };
 

@@ -10,7 +10,7 @@
 
 namespace plural::trainer {
 
-// Of one thread of the host.
+// The times of one thread of the host.
 struct TimeByPart {
   struct Row {
     std::string part;  // as in ops/part_scope.h; "other" for what none claims

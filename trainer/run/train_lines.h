@@ -21,7 +21,7 @@ void AddFigures(const Method& method, const MethodSettings& settings, Lines kind
 
 // "warn", "skip" or "stop".
 const char* ActionOn(const StepFigures& figures);
-// Of a step that stands out. `groups`: all that were in it, over all ranks.
+// The line of a step that stands out. `groups`: all that were in it, over all ranks.
 MetricsLine SpikeLine(std::int64_t step, const StepFigures& figures, const std::vector<std::int64_t>& groups);
 // The same for people: "step 3 stands out: its gradient norm 12 is ...".
 std::string SpikeText(std::int64_t step, const StepFigures& figures, const std::vector<std::int64_t>& groups);
@@ -34,7 +34,7 @@ struct StepTimes {
 MetricsLine StepLine(const Method& method, const MethodSettings& settings, const StepFigures& figures,
                      const StepTimes& times);
 
-// Of a validation's figures, for people.
+// A validation's figures, for people.
 std::string ValidationText(std::int64_t step, const MetricsLine& figures);
 
 // Means over an epoch, each group measured before its step. `position`: before the next epoch begins.

@@ -153,7 +153,8 @@ void CheckTargets(data::Corpus& corpus, const Recipe& recipe, std::vector<std::s
   }
 }
 
-// Of the adapter that the run goes on with, or of the model all of whose weights are trained; "" of neither.
+// The folder of the adapter that the run goes on with, or of the model all of whose weights are trained; ""
+// for neither.
 std::string StartFolder(const Recipe& recipe) {
   return recipe.adapter.lora ? AdapterFolder(recipe) : ModelFolder(recipe);
 }

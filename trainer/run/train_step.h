@@ -34,7 +34,7 @@ struct StepFigures {
   std::optional<Spike> spike{};
   bool updated = true;    // false: the step stands out and was left out
   bool gives_up = false;  // the run must end before this step
-  // Of each rank's forward and backward, before it waits for others; on a GPU of starting them.
+  // The time of each rank's forward and backward, before it waits for others; on a GPU that of starting them.
   std::vector<double> rank_seconds{};
   // How often this rank has run out of memory and begun its passes anew, with layers that are computed twice.
   std::int64_t begun_anew = 0;

@@ -27,7 +27,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Enough for a share that tells living latents from dead ones, and seconds beside a run.
+// Enough for a share that tells latents that answers depend on from others, and seconds beside a run.
 constexpr std::int64_t kLatentPrompts = 8;
 constexpr std::int64_t kLatentResponseTokens = 64;
 

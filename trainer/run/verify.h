@@ -30,7 +30,7 @@ struct RunReport {
   std::size_t Bad() const;
 };
 
-// Of a run that is being trained only what stays as it is while it goes on is judged. Errors:
+// In a run that is being trained it judges only what stays as it is meanwhile. Errors:
 // ExitError(kMissingInput) when there is no run in `folder`.
 RunReport VerifyRun(const std::filesystem::path& folder);
 

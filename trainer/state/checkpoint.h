@@ -34,8 +34,9 @@ struct Snapshot {
   std::int64_t metrics_bytes = 0;  // of metrics.jsonl, which it belongs to
   std::int64_t best_step = -1;     // of a checkpoint that stays whatever its age; -1: none
 };
-// Of `state`, whose replica hash is known. `copies`: the tensors are the snapshot's own, in host memory;
-// otherwise `state` must stay as it is until the snapshot is written. With shards, `moments` stay empty.
+// The snapshot of `state`, whose replica hash is known. `copies`: the tensors are the snapshot's own, in host
+// memory; otherwise `state` must stay as it is until the snapshot is written. With shards, `moments` stay
+// empty.
 Snapshot SnapshotOf(const TrainState& state, const std::string& replica_sha256, bool copies);
 
 // The file with the moments in a checkpoint's folder.

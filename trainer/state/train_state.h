@@ -96,7 +96,7 @@ struct SavedState {
 // Everything but the tensors. Numbers are exact: integers as integers, floats as C hexadecimal floats in
 // strings ("0x1.8p+1").
 nlohmann::json StateToJson(const TrainState& state);
-// Of a state in JSON. Errors: as StateFromJson.
+// The identity within a state in JSON. Errors: as StateFromJson.
 Identity IdentityFromJson(const nlohmann::json& json, const std::string& where);
 // `epoch_sums`: those that the state has. Errors: ExitError(kBadData) naming `where` and the key.
 SavedState SavedStateFromJson(const nlohmann::json& json, const std::string& where, Sums epoch_sums);

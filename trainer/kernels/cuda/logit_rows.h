@@ -14,8 +14,8 @@ namespace plural::trainer::gpu {
 
 constexpr int kLogitThreads = 512, kLogitWarps = kLogitThreads / 32;
 
-// Of some logits: the largest, its column, the sum of exp(z - largest) over the others, and of (z - largest)
-// times it.
+// What is known of some logits: the largest, its column, the sum of exp(z - largest) over the others, and of
+// (z - largest) times it.
 struct LogitSums {
   float largest, below, weighted;
   int column;

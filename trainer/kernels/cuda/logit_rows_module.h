@@ -8,7 +8,7 @@
 
 namespace plural::trainer {
 
-// Of z / temperature. Device pointers; null where not wanted.
+// Statistics of z / temperature. Device pointers; null where not wanted.
 struct RowStatisticsArguments {
   const float* z;  // [rows, count]
   std::int64_t rows, count;

@@ -229,7 +229,7 @@ struct PathAttentionPart {
     return sum;
   }
 
-  // Of a thread's tokens, in its registers.
+  // Adds up the values of a thread's tokens, in its registers.
   template <class Block>
   static PLURAL_DEVICE void SumValues(Block& block, const PathAttentionArguments& a,
                                       const PathPart<E>& part) {

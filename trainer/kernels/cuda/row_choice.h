@@ -30,7 +30,7 @@ struct RowChoice : SampleLayout {
     }
   }
 
-  // Of `kept` tokens that Choose left.
+  // Draws one of the `kept` tokens that Choose left.
   template <class Block>
   static PLURAL_DEVICE int DrawOfChosen(Block& block, int thread, int kept, double uniform) {
     const auto weight_at = [&](int i) { return block.template Load<double>(thread, kNumbers + 8 * i); };

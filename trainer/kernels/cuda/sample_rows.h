@@ -151,7 +151,7 @@ struct SampleRow : SampleLayout {
     block.Sync();
   }
 
-  // Of the whole vocabulary: first the block of tokens, then the token. A warp has a draw.
+  // Draws from the whole vocabulary: first the block of tokens, then the token. A warp has a draw.
   template <class Block>
   static PLURAL_DEVICE void DrawOfAll(Block& block, const SampledRow& row, float top) {
     const int blocks = (row.count + kWeightBlock - 1) / kWeightBlock;

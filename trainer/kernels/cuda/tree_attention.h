@@ -117,7 +117,7 @@ struct TreeForward {
   struct Registers {
     Pair<E> a[4], b[4];
     float s[kKeys / 8][4], out[kWidth / 8][4];
-    // Of rows g and g + 8: the largest logit so far, the largest of this tile, this lane's part of the sum.
+    // For rows g and g + 8: the largest logit so far, the largest of this tile, this lane's part of the sum.
     float largest[2], top[2], sum[2];
   };
 
