@@ -167,7 +167,7 @@ class Command(FolderTest):
         options = ("--tokenizer", self.model, "--min-responses", "3")
         done = self.prepare(file, *options)
         self.assertIn("1 prompt with fewer than 3 responses left out: p1 (1)\n", done.stderr)
-        self.assertIn("10, 3 to 4 a group", done.stdout)
+        self.assertIn("10, 3 to 4 per group", done.stdout)
         done = self.prepare(file, *options, "--duplicates", "drop")
         self.assertIn("2 prompts with fewer than 3 responses left out: p1 (1), p2 (2)\n", done.stderr)
         self.assertEqual([g.id for g in read_corpus(self.folder / "corpus.h5")[1]], ["p0", "p3"])

@@ -91,7 +91,7 @@ class Results(Prepare):
         self.assertEqual([text(r) for r in groups[2].responses], ["Big dogs?<end>", "The doctor, too.<end>"])
         sha256 = hashlib.sha256(self.corpus.read_bytes()).hexdigest()
         self.assertIn(f"sha256                {sha256}\n", done.stdout)
-        self.assertRegex(done.stdout, r"groups +5\nresponses +10, 2 a group\n")
+        self.assertRegex(done.stdout, r"groups +5\nresponses +10, 2 per group\n")
         self.assertEqual(done.stderr, "")
 
     def test_every_tokenizer_kind_gives_the_text_back(self):
